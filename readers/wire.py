@@ -1,0 +1,374 @@
+# Ansim's wire: every byte between a reader and its gateway. One source, two interpreters (CPython, MicroPython 1.20).
+#
+# Everything is big-endian. A frame is one ZigBee unicast payload and is never fragmented: 66 bytes at the most
+# (XBee 3 with network encryption; Digi 90001539, "Maximum RF payload size").
+#
+#   frame            0       1       3        5           8                n      n+6
+#                    +-------+-------+--------+-----------+----------------+------+
+#                    |ver|typ| reader|  boot  | sequence  | body           | MAC  |
+#                    +-------+-------+--------+-----------+----------------+------+
+#     ver   4 bits   1
+#     typ   4 bits   1..7 reader -> gateway, 8..15 gateway -> reader, so a frame cannot be turned round
+#     reader   u16   number of the reader, unique in its zone, given when it is provisioned
+#     boot     u16   boots of that reader, kept in its flash, wraps; a frame of an older boot is stale
+#     sequence u24   up: +1 a frame, from 1 in every boot. A reader reboots rather than wrap.
+#                    down: the newest sequence the gateway has from this reader in this boot. It proves the frame is
+#                    fresh, so the gateway needs neither a counter nor a clock that survive a power cut.
+#     MAC   6 bytes  HMAC-SHA256(reader's key, all bytes before)[:6]
+#
+#   1 SIGHTINGS      rows of 4 bytes, 13 at the most: tags whose slot is bound
+#     slot u8 | rssi i8 dBm (127: none) | age u8 (50 ms steps; 255: older) | packets-1 (3 bits; 7: 8 or more), beacon
+#     counter mod 32 (5 bits) of the newest packet
+#   2 BINDINGS       rows of 23 bytes, 2 at the most: tags whose slot the gateway has not acknowledged yet
+#     slot u8 | rssi i8 | age u8 | packets u8 (255: or more) | advertisement 19 bytes, newest, as it was heard
+#   3 SOS            alarm u8 | shown u8 | age u16 (10 ms steps) | rssi i8 | packets u8 | advertisement 19 bytes
+#   4 BELL           alarm u8 | shown u8 | age u16 (10 ms steps) | input u8 | presses u8
+#     alarm names this alarm in this boot; shown is the stage its lamp shows now. Sent at once, again whenever the
+#     lamp changes, and again until a STAGE >= RECEIVED came, then slowly until the alarm is closed.
+#   5 HEARTBEAT      see HEARTBEAT_FIELDS
+#
+#   8 ACK            flags u8 (bit 0: I do not know your slots, bind them all again) | sequences u24, 17 at the most:
+#                    BINDINGS and HEARTBEAT frames that arrived
+#   9 STAGE          rows of 2 bytes: alarm u8 | stage u8
+#  10 SETTINGS       version u16 | report window u16 ms | scan interval u8 ms | scan window u8 ms | heartbeat u16 s |
+#                    frames a minute u16 | company id u16
+#
+# A slot is bound when its BINDINGS frame was acknowledged. The gateway believes a SIGHTINGS row only if its sequence is
+# newer than the binding's; a row for a slot it does not know makes it ask for all bindings. So a lost frame, a restart
+# of either side or a slot given to another tag can cost a repetition, never a wrong child.
+import struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # for the type checker alone: neither interpreter ever runs it
+    from collections.abc import Callable, Iterable, Sequence
+
+    Mac = Callable[[bytes], bytes]
+
+VERSION = 1
+FRAME_MAX = 66
+MAC_SIZE = 6
+HEADER_SIZE = 8
+BODY_MAX = FRAME_MAX - HEADER_SIZE - MAC_SIZE
+SEQUENCE_MAX = 0xFFFFFF
+
+SIGHTINGS = 1
+BINDINGS = 2
+SOS = 3
+BELL = 4
+HEARTBEAT = 5
+ACK = 8
+STAGE = 9
+SETTINGS = 10
+
+# Stages of an alarm, in the order a child lives them; a lamp never goes back but to 0.
+WAITING = 0
+RECEIVED = 1  # the gateway has committed it
+STORED = 2  # the city has committed it
+ACKNOWLEDGED = 3  # a person has it: help is coming
+DISPATCHED = 4
+CLOSED = 5
+
+ADVERTISEMENT_SIZE = 19
+ADVERTISEMENT_VERSION = 0x10  # high nibble 1: version; low nibble 0: type
+FLAG_SOS = 0x01
+FLAG_BATTERY_LOW = 0x02
+FLAG_MOVING = 0x04
+FLAG_DRILL = 0x08
+FLAG_CLOCK_UNSURE = 0x10
+
+RSSI_NONE = 127
+AGE_STEP_MS = 50
+ROW_SIZE = 4
+ROWS_MAX = BODY_MAX // ROW_SIZE
+BINDING_SIZE = 4 + ADVERTISEMENT_SIZE
+BINDINGS_MAX = BODY_MAX // BINDING_SIZE
+ALARM_AGE_STEP_MS = 10
+ACKS_MAX = (BODY_MAX - 1) // 3
+STAGES_MAX = BODY_MAX // 2
+ACK_REBIND = 0x01
+
+# What a heartbeat says, in this order. Counters are since boot and wrap at their width.
+HEARTBEAT_FORMAT = ">IBHHBBHHHHHIHHHHbB"
+HEARTBEAT_FIELDS = (
+    "uptime_s",
+    "reset_cause",  # the module's own number (machine.reset_cause())
+    "firmware",  # major << 8 | minor
+    "settings_version",
+    "tags",  # rows of the table in use
+    "alarms",  # alarms not closed
+    "evictions",  # rows given to another tag while still fresh
+    "discards",  # reports dropped by a full ring or the frame budget
+    "transmit_failed",
+    "transmit_busy",  # EAGAIN: the module had no buffer
+    "refused",  # downlinks with a wrong MAC, boot or age
+    "heard",  # advertisements of our format
+    "foreign",  # other advertisements
+    "heap_free",  # bytes, 65535: or more
+    "heap_used",
+    "supply_mv",
+    "temperature_c",
+    "scan_duty_pct",
+)
+SETTINGS_FORMAT = ">HHBBHHH"
+SETTINGS_FIELDS = (
+    "version",
+    "window_ms",
+    "scan_interval_ms",
+    "scan_window_ms",
+    "heartbeat_s",
+    "frames_per_min",
+    "company_id",
+)
+
+
+class WireError(Exception):
+    """These bytes are no frame of ours: too short, too long, another version, a wrong MAC, a body that does not fit."""
+
+
+# ---- encoding. The pack_* functions write into a buffer that the reader allocated once. ----
+
+
+def begin(buf: bytearray, kind: int, reader: int, boot: int, sequence: int) -> int:
+    """Write a frame's header into buf (FRAME_MAX bytes or more) and return the offset of the body."""
+    struct.pack_into(">BHHBH", buf, 0, VERSION << 4 | kind, reader, boot, sequence >> 16, sequence & 0xFFFF)
+    return HEADER_SIZE
+
+
+def pack_row(
+    buf: bytearray, offset: int, slot: int, rssi_dbm: int | None, age_ms: int, packets: int, counter: int
+) -> int:
+    """Write one SIGHTINGS row and return the offset behind it. rssi_dbm None means not known."""
+    struct.pack_into(
+        "BbBB",
+        buf,
+        offset,
+        slot,
+        RSSI_NONE if rssi_dbm is None else rssi_dbm,
+        min(age_ms // AGE_STEP_MS, 255),
+        (min(packets, 8) - 1) << 5 | counter & 31,
+    )
+    return offset + ROW_SIZE
+
+
+def pack_binding(
+    buf: bytearray, offset: int, slot: int, rssi_dbm: int | None, age_ms: int, packets: int, advertisement: bytes
+) -> int:
+    """Write one BINDINGS row and return the offset behind it. advertisement: 19 bytes."""
+    struct.pack_into(
+        "BbBB",
+        buf,
+        offset,
+        slot,
+        RSSI_NONE if rssi_dbm is None else rssi_dbm,
+        min(age_ms // AGE_STEP_MS, 255),
+        min(packets, 255),
+    )
+    buf[offset + 4 : offset + BINDING_SIZE] = advertisement
+    return offset + BINDING_SIZE
+
+
+def pack_sos(
+    buf: bytearray,
+    offset: int,
+    alarm: int,
+    shown: int,
+    age_ms: int,
+    rssi_dbm: int | None,
+    packets: int,
+    advertisement: bytes,
+) -> int:
+    """Write the body of an SOS and return the offset behind it."""
+    struct.pack_into(
+        ">BBHbB",
+        buf,
+        offset,
+        alarm,
+        shown,
+        min(age_ms // ALARM_AGE_STEP_MS, 0xFFFF),
+        RSSI_NONE if rssi_dbm is None else rssi_dbm,
+        min(packets, 255),
+    )
+    buf[offset + 6 : offset + 6 + ADVERTISEMENT_SIZE] = advertisement
+    return offset + 6 + ADVERTISEMENT_SIZE
+
+
+def pack_bell(buf: bytearray, offset: int, alarm: int, shown: int, age_ms: int, bell_input: int, presses: int) -> int:
+    """Write the body of a BELL and return the offset behind it."""
+    age = min(age_ms // ALARM_AGE_STEP_MS, 0xFFFF)
+    struct.pack_into(">BBHBB", buf, offset, alarm, shown, age, bell_input, presses & 0xFF)
+    return offset + 6
+
+
+def pack_heartbeat(buf: bytearray, offset: int, *values: int) -> int:
+    """Write the body of a HEARTBEAT (values in the order of HEARTBEAT_FIELDS, in range); return the offset behind."""
+    struct.pack_into(HEARTBEAT_FORMAT, buf, offset, *values)
+    return offset + struct.calcsize(HEARTBEAT_FORMAT)
+
+
+def seal(buf: bytearray, end: int, mac: Mac) -> bytes:
+    """Append the MAC and return the whole frame as bytes. mac(data) gives at least MAC_SIZE bytes."""
+    frame = bytes(buf[:end])
+    return frame + mac(frame)[:MAC_SIZE]
+
+
+def encode(kind: int, reader: int, boot: int, sequence: int, body: bytes, mac: Mac) -> bytes:
+    """Return one whole frame. Raises WireError when the body is over BODY_MAX bytes."""
+    if len(body) > BODY_MAX:
+        raise WireError("body of %d bytes, at most %d fit one frame" % (len(body), BODY_MAX))
+    buf = bytearray(FRAME_MAX)
+    offset = begin(buf, kind, reader, boot, sequence)
+    buf[offset : offset + len(body)] = body
+    return seal(buf, offset + len(body), mac)
+
+
+def encode_sightings(rows: Sequence[tuple[int, int | None, int, int, int]]) -> bytes:
+    """Return a SIGHTINGS body. rows: (slot, rssi_dbm, age_ms, packets, counter), ROWS_MAX at the most."""
+    buf = bytearray(ROW_SIZE * len(rows))
+    offset = 0
+    for slot, rssi_dbm, age_ms, packets, counter in rows:
+        offset = pack_row(buf, offset, slot, rssi_dbm, age_ms, packets, counter)
+    return bytes(buf)
+
+
+def encode_bindings(rows: Sequence[tuple[int, int | None, int, int, bytes]]) -> bytes:
+    """Return a BINDINGS body. rows: (slot, rssi_dbm, age_ms, packets, advertisement), BINDINGS_MAX at the most."""
+    buf = bytearray(BINDING_SIZE * len(rows))
+    offset = 0
+    for slot, rssi_dbm, age_ms, packets, advertisement in rows:
+        offset = pack_binding(buf, offset, slot, rssi_dbm, age_ms, packets, advertisement)
+    return bytes(buf)
+
+
+def encode_sos(alarm: int, shown: int, age_ms: int, rssi_dbm: int | None, packets: int, advertisement: bytes) -> bytes:
+    buf = bytearray(6 + ADVERTISEMENT_SIZE)
+    pack_sos(buf, 0, alarm, shown, age_ms, rssi_dbm, packets, advertisement)
+    return bytes(buf)
+
+
+def encode_bell(alarm: int, shown: int, age_ms: int, bell_input: int, presses: int) -> bytes:
+    buf = bytearray(6)
+    pack_bell(buf, 0, alarm, shown, age_ms, bell_input, presses)
+    return bytes(buf)
+
+
+def encode_heartbeat(values: Sequence[int]) -> bytes:
+    return struct.pack(HEARTBEAT_FORMAT, *values)
+
+
+def encode_ack(rebind: bool, sequences: Iterable[int]) -> bytes:
+    """Return an ACK body. sequences: ACKS_MAX at the most."""
+    return bytes([ACK_REBIND if rebind else 0]) + b"".join(
+        [struct.pack(">BH", sequence >> 16, sequence & 0xFFFF) for sequence in sequences]
+    )
+
+
+def encode_stage(rows: Iterable[tuple[int, int]]) -> bytes:
+    """Return a STAGE body. rows: (alarm, stage), STAGES_MAX at the most."""
+    return b"".join([bytes([alarm, stage]) for alarm, stage in rows])
+
+
+def encode_settings(values: Sequence[int]) -> bytes:
+    """Return a SETTINGS body (values in the order of SETTINGS_FIELDS)."""
+    return struct.pack(SETTINGS_FORMAT, *values)
+
+
+# ---- decoding. Nothing here raises anything but WireError, whatever the bytes. ----
+
+
+def peek(frame: bytes) -> tuple[int, int, int, int]:
+    """Return (kind, reader, boot, sequence) of a frame whose MAC is not checked yet: to find its reader's key."""
+    if len(frame) < HEADER_SIZE + MAC_SIZE:
+        raise WireError("%d bytes, a frame has at least %d" % (len(frame), HEADER_SIZE + MAC_SIZE))
+    if len(frame) > FRAME_MAX:
+        raise WireError("%d bytes, a frame has at most %d" % (len(frame), FRAME_MAX))
+    first, reader, boot, high, low = struct.unpack_from(">BHHBH", frame, 0)
+    if first >> 4 != VERSION:
+        raise WireError("version %d, this side speaks %d" % (first >> 4, VERSION))
+    return first & 15, reader, boot, high << 16 | low
+
+
+def body_of(frame: bytes, mac: Mac) -> bytes:
+    """Check the MAC and return the body. Call peek first."""
+    end = len(frame) - MAC_SIZE
+    good = mac(frame[:end])
+    difference = 0
+    for i in range(MAC_SIZE):
+        difference |= good[i] ^ frame[end + i]
+    if difference:
+        raise WireError("wrong MAC")
+    return frame[HEADER_SIZE:end]
+
+
+def _rows(body: bytes, size: int, rows_max: int) -> range:
+    if len(body) % size or not 0 < len(body) <= size * rows_max:
+        raise WireError("body of %d bytes, expected 1..%d rows of %d" % (len(body), rows_max, size))
+    return range(0, len(body), size)
+
+
+def _fixed(body: bytes, size: int) -> None:
+    if len(body) != size:
+        raise WireError("body of %d bytes, expected %d" % (len(body), size))
+
+
+def _rssi(value: int) -> int | None:
+    return None if value == RSSI_NONE else value
+
+
+def decode_sightings(body: bytes) -> list[tuple[int, int | None, int, int, int]]:
+    """Return a list of (slot, rssi_dbm | None, age_ms, packets 1..8, counter 0..31)."""
+    rows = []
+    for offset in _rows(body, ROW_SIZE, ROWS_MAX):
+        slot, rssi, age, last = struct.unpack_from("BbBB", body, offset)
+        rows.append((slot, _rssi(rssi), age * AGE_STEP_MS, (last >> 5) + 1, last & 31))
+    return rows
+
+
+def decode_bindings(body: bytes) -> list[tuple[int, int | None, int, int, bytes]]:
+    """Return a list of (slot, rssi_dbm | None, age_ms, packets, advertisement)."""
+    rows = []
+    for offset in _rows(body, BINDING_SIZE, BINDINGS_MAX):
+        slot, rssi, age, packets = struct.unpack_from("BbBB", body, offset)
+        rows.append((slot, _rssi(rssi), age * AGE_STEP_MS, packets, bytes(body[offset + 4 : offset + BINDING_SIZE])))
+    return rows
+
+
+def decode_sos(body: bytes) -> tuple[int, int, int, int | None, int, bytes]:
+    """Return (alarm, shown, age_ms, rssi_dbm | None, packets, advertisement)."""
+    _fixed(body, 6 + ADVERTISEMENT_SIZE)
+    alarm, shown, age, rssi, packets = struct.unpack_from(">BBHbB", body, 0)
+    return alarm, shown, age * ALARM_AGE_STEP_MS, _rssi(rssi), packets, bytes(body[6:])
+
+
+def decode_bell(body: bytes) -> tuple[int, int, int, int, int]:
+    """Return (alarm, shown, age_ms, input, presses)."""
+    _fixed(body, 6)
+    alarm, shown, age, bell_input, presses = struct.unpack_from(">BBHBB", body, 0)
+    return alarm, shown, age * ALARM_AGE_STEP_MS, bell_input, presses
+
+
+def decode_heartbeat(body: bytes) -> tuple[int, ...]:
+    """Return a tuple in the order of HEARTBEAT_FIELDS."""
+    _fixed(body, struct.calcsize(HEARTBEAT_FORMAT))
+    return struct.unpack(HEARTBEAT_FORMAT, body)
+
+
+def decode_ack(body: bytes) -> tuple[bool, list[int]]:
+    """Return (rebind, list of sequences)."""
+    if not body or (len(body) - 1) % 3 or len(body) > BODY_MAX:
+        raise WireError("body of %d bytes is no ACK" % len(body))
+    sequences = []
+    for offset in range(1, len(body), 3):
+        high, low = struct.unpack_from(">BH", body, offset)
+        sequences.append(high << 16 | low)
+    return bool(body[0] & ACK_REBIND), sequences
+
+
+def decode_stage(body: bytes) -> list[tuple[int, int]]:
+    """Return a list of (alarm, stage)."""
+    return [(body[offset], body[offset + 1]) for offset in _rows(body, 2, STAGES_MAX)]
+
+
+def decode_settings(body: bytes) -> tuple[int, ...]:
+    """Return a tuple in the order of SETTINGS_FIELDS."""
+    _fixed(body, struct.calcsize(SETTINGS_FORMAT))
+    return struct.unpack(SETTINGS_FORMAT, body)
