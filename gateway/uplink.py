@@ -1,0 +1,340 @@
+"""Event <-> bytes of each lane: the contract between a gateway and its city, topics included.
+
+    ansim/v1/{site}/gw/{gateway}/status   gateway -> city   retained, last will; JSON `Status`
+    ansim/v1/{site}/gw/{gateway}/sos      gateway -> city   emergency lane: JSON `Urgent`, one event a message, QoS 1
+    ansim/v1/{site}/gw/{gateway}/events   gateway -> city   bulk lane: MessagePack `Batch` of rows, QoS 1
+    ansim/v1/{site}/gw/{gateway}/ack      city -> gateway   JSON `Watermark` or `StageNotice`, QoS 1, repeated
+
+An event is named by (gateway, epoch, lane, seq): no clock in it. seq counts from 1 within an epoch and a lane; a
+gateway whose store was lost or set aside starts a new epoch. `after` is the seq of the row that came before in the
+gateway's outbox when this was sent (0: none), so that a row the gateway shed under pressure leaves no gap while a lost
+message does. The receiver stores every row it gets (INSERT .. ON CONFLICT DO NOTHING) and moves its watermark to the
+last seq of a message only if `after` <= watermark; the gateway deletes rows only up to a `Watermark`, and sends again
+from there. An event that cannot be read (`Poison`) is kept as it came and passed: it never stops the next one.
+
+A bulk row is the event as an array, [tag, field, field, ...] in the order of the class, nested structs as arrays too:
+about a third of the bytes of JSON. Its types are made from the classes in `gateway.events`, so the two cannot part.
+"""
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from gateway.events import EMERGENCY_TYPES, ROUTINE_TYPES, Emergency, Routine, Stage
+
+PROTOCOL = 1
+ROOT = "ansim/v1"
+Lane = Literal["sos", "events"]
+LANES: tuple[Lane, ...] = ("sos", "events")
+BATCH_MAX = 100
+"""Rows in one bulk message: the knee of cost per event is at 50-100."""
+MESSAGE_MAX_B = 256 * 1024
+"""A longer message is refused unread: nothing of ours comes near it."""
+POISON_MAX_B = 4096
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+
+
+class UplinkError(ValueError):
+    """These bytes, or this topic, are not of the contract. The message says what was expected."""
+
+
+class Poison(msgspec.Struct, frozen=True):
+    """An event that could not be read: its bytes, capped, and why. A newer gateway, or a fault."""
+
+    raw: bytes
+    reason: str
+
+
+class Urgent(msgspec.Struct, frozen=True, kw_only=True):
+    """One message of the emergency lane."""
+
+    protocol: int = PROTOCOL
+    gateway: str
+    epoch: str
+    seq: int
+    after: int
+    queued_at: datetime
+    """When the gateway committed it."""
+    event: Emergency | Poison
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One event of the bulk lane, lifted."""
+
+    seq: int
+    event: Routine | Poison
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """One message of the bulk lane, lifted."""
+
+    gateway: str
+    epoch: str
+    after: int
+    sent_at: datetime
+    rows: tuple[Row, ...]
+    protocol: int = PROTOCOL
+
+
+class Watermark(msgspec.Struct, frozen=True, kw_only=True, tag_field="ack", tag="watermark"):
+    """All rows of this epoch and lane up to and including `upto` are committed in the city's store."""
+
+    epoch: str
+    lane: Lane
+    upto: int
+
+
+class StageNotice(msgspec.Struct, frozen=True, kw_only=True, tag_field="ack", tag="stage"):
+    """How far an alarm has come in the city. Repeated until a `Told` of that stage arrives; a stage only rises."""
+
+    alarm: str
+    stage: Stage
+    at: datetime
+
+
+Ack = Watermark | StageNotice
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """Retained state of a gateway; the last will is the same with online false."""
+
+    online: bool
+    gateway: str
+    site: str
+    at: datetime
+    version: str
+    epochs: dict[Lane, str] = {}
+    backlog: dict[Lane, int] = {}
+    clock: Literal["good", "unsure"] = "unsure"
+    readers_ok: int = 0
+    readers_silent: int = 0
+
+
+# ---- topics ---------------------------------------------------------------------------------------------------------
+
+Kind = Literal["status", "sos", "events", "ack"]
+
+
+def topic(site: str, gateway: str, kind: Kind) -> str:
+    """Return a topic. Raises UplinkError unless site and gateway are 1-32 of A-Z a-z 0-9 _ - (and no name)."""
+    for what, text in (("site", site), ("gateway", gateway)):
+        if not _ID.fullmatch(text):
+            raise UplinkError(f"{what} {text!r} must be 1-32 of A-Z a-z 0-9 _ - and begin with a letter or digit")
+    return f"{ROOT}/{site}/gw/{gateway}/{kind}"
+
+
+def topic_filter(kind: Kind) -> str:
+    """Return the subscription that matches this kind of topic of every gateway of every site."""
+    return f"{ROOT}/+/gw/+/{kind}"
+
+
+def parse_topic(text: str) -> tuple[str, str, Kind]:
+    """Return (site, gateway, kind). Raises UplinkError when it is none of ours."""
+    parts = text.split("/")
+    if (
+        len(parts) == 6
+        and "/".join(parts[:2]) == ROOT
+        and parts[3] == "gw"
+        and parts[5] in get_args(Kind)
+        and _ID.fullmatch(parts[2])
+        and _ID.fullmatch(parts[4])
+    ):
+        return parts[2], parts[4], cast(Kind, parts[5])
+    raise UplinkError(f"topic {text[:100]!r} is not {ROOT}/SITE/gw/GATEWAY/({'|'.join(get_args(Kind))})")
+
+
+# ---- lanes ----------------------------------------------------------------------------------------------------------
+
+
+def encode_urgent(message: Urgent) -> bytes:
+    """Return one message of the emergency lane."""
+    return _json.encode(message)
+
+
+def decode_urgent(data: bytes) -> Urgent:
+    """Return one message of the emergency lane; its event is `Poison` if only the envelope could be read.
+
+    Raises UplinkError when not even the envelope can be.
+    """
+    wire = _decode(_urgent, data)
+    _speaks(wire.protocol)
+    event: Emergency | Poison
+    try:
+        event = _emergency.decode(wire.event)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        event = Poison(bytes(wire.event)[:POISON_MAX_B], str(error)[:200])
+    return Urgent(
+        gateway=wire.gateway, epoch=wire.epoch, seq=wire.seq, after=wire.after, queued_at=wire.queued_at, event=event
+    )
+
+
+def encode_row(event: Routine) -> bytes:
+    """Return one bulk event as MessagePack: what the outbox keeps and `encode_batch` joins."""
+    return _msgpack.encode(_lower(event))
+
+
+def encode_batch(
+    *, gateway: str, epoch: str, after: int, sent_at: datetime, rows: Sequence[tuple[int, bytes]]
+) -> bytes:
+    """Return one message of the bulk lane. rows: (seq, bytes of `encode_row`), 1..BATCH_MAX, seq rising."""
+    if not 0 < len(rows) <= BATCH_MAX:
+        raise UplinkError(f"a batch has 1..{BATCH_MAX} rows, got {len(rows)}")
+    return _msgpack.encode([PROTOCOL, gateway, epoch, after, sent_at, [[seq, msgspec.Raw(row)] for seq, row in rows]])
+
+
+def decode_batch(data: bytes) -> Batch:
+    """Return one message of the bulk lane; a row that cannot be read has a `Poison` event.
+
+    Raises UplinkError when not even the envelope can be read.
+    """
+    wire = _decode(_batch, data)
+    _speaks(wire.protocol)
+    rows = tuple(Row(seq, _event(raw)) for seq, raw in wire.rows)
+    return Batch(gateway=wire.gateway, epoch=wire.epoch, after=wire.after, sent_at=wire.sent_at, rows=rows)
+
+
+def encode_ack(ack: Ack) -> bytes:
+    """Return one message of the ack topic."""
+    return _json.encode(ack)
+
+
+def decode_ack(data: bytes) -> Ack:
+    """Return one message of the ack topic. Raises UplinkError."""
+    ack: Ack = _decode(_ack, data)
+    return ack
+
+
+def encode_status(status: Status) -> bytes:
+    """Return the retained status message."""
+    return _json.encode(status)
+
+
+def decode_status(data: bytes) -> Status:
+    """Return the retained status message. Raises UplinkError."""
+    status: Status = _decode(_status, data)
+    return status
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of every message, made from the types themselves."""
+    types: list[type[msgspec.Struct]] = [*EMERGENCY_TYPES, *ROUTINE_TYPES, Watermark, StageNotice, Status]
+    schemas, components = msgspec.json.schema_components(types, ref_template="#/$defs/{name}")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Ansim, gateway <-> city",
+        "messages": dict(zip([t.__name__ for t in types], schemas, strict=True)),
+        "$defs": components,
+    }
+
+
+def _speaks(protocol: int) -> None:
+    if protocol != PROTOCOL:
+        raise UplinkError(f"protocol {protocol}, this side speaks {PROTOCOL}")
+
+
+def _event(raw: msgspec.Raw) -> Routine | Poison:
+    try:
+        event: Routine = _lift(_row.decode(raw))
+        return event
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return Poison(bytes(raw)[:POISON_MAX_B], str(error)[:200])
+
+
+def _decode(decoder: Any, data: bytes) -> Any:
+    if len(data) > MESSAGE_MAX_B:
+        raise UplinkError(f"message of {len(data)} bytes, at most {MESSAGE_MAX_B}")
+    try:
+        return decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise UplinkError(f"not of the contract: {error}") from None
+
+
+# A twin of each event class, array-like, nested structs too: msgspec then decodes and checks rows in one go.
+_twins: dict[type, type[msgspec.Struct]] = {}
+_originals: dict[type, type[msgspec.Struct]] = {}
+
+
+def _twin(cls: type[msgspec.Struct]) -> type[msgspec.Struct]:
+    if cls not in _twins:
+        hints = get_type_hints(cls)
+        config = cls.__struct_config__
+        fields = [(name, _twin_type(hints[name])) for name in cls.__struct_fields__]
+        tag = config.tag if cls in ROUTINE_TYPES else None
+        made = msgspec.defstruct(cls.__name__, fields, array_like=True, frozen=True, tag=tag)
+        _twins[cls], _originals[made] = made, cls
+    return _twins[cls]
+
+
+def _twin_type(hint: Any) -> Any:
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return _twin(hint)
+    if get_origin(hint) in (None, Literal, dict):
+        return hint
+    arguments = tuple(a if a is Ellipsis else _twin_type(a) for a in get_args(hint))
+    origin: Any = get_origin(hint)
+    return origin[arguments] if origin is tuple else Union[arguments]  # noqa: UP007
+
+
+def _lower(value: Any) -> Any:
+    if isinstance(value, msgspec.Struct):
+        cells = [_lower(getattr(value, name)) for name in value.__struct_fields__]
+        return (
+            [value.__struct_config__.tag, *cells] if type(value) in _twins and type(value) in ROUTINE_TYPES else cells
+        )
+    if isinstance(value, tuple) and value and isinstance(value[0], msgspec.Struct):
+        return [_lower(item) for item in value]
+    return value
+
+
+def _lift(value: Any) -> Any:
+    if type(value) in _originals:
+        original = _originals[type(value)]
+        return original(**{name: _lift(getattr(value, name)) for name in value.__struct_fields__})
+    if isinstance(value, tuple) and value and type(value[0]) in _originals:
+        return tuple(_lift(item) for item in value)
+    return value
+
+
+_row_types: Any = Union[tuple(_twin(cls) for cls in ROUTINE_TYPES)]  # noqa: UP007
+_batch_type = msgspec.defstruct(
+    "BatchWire",
+    [
+        ("protocol", int),
+        ("gateway", str),
+        ("epoch", str),
+        ("after", int),
+        ("sent_at", datetime),
+        ("rows", list[tuple[int, msgspec.Raw]]),
+    ],
+    array_like=True,
+)
+_urgent_type = msgspec.defstruct(
+    "UrgentWire",
+    [
+        ("protocol", int),
+        ("gateway", str),
+        ("epoch", str),
+        ("seq", int),
+        ("after", int),
+        ("queued_at", datetime),
+        ("event", msgspec.Raw),
+    ],
+)
+_json = msgspec.json.Encoder()
+_msgpack = msgspec.msgpack.Encoder()
+_urgent = msgspec.json.Decoder(_urgent_type)
+_emergency: msgspec.json.Decoder[Emergency] = msgspec.json.Decoder(Emergency)
+_ack: msgspec.json.Decoder[Ack] = msgspec.json.Decoder(Ack)
+_status: msgspec.json.Decoder[Status] = msgspec.json.Decoder(Status)
+_row: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(_row_types)
+_batch = msgspec.msgpack.Decoder(_batch_type)
+
+__all__ = [
+    "BATCH_MAX", "EMERGENCY_TYPES", "LANES", "MESSAGE_MAX_B", "POISON_MAX_B", "PROTOCOL", "Ack", "Batch", "Kind", "Lane", "Poison", "Row",
+    "StageNotice", "Status", "UplinkError", "Urgent", "Watermark", "decode_ack", "decode_batch", "decode_status",
+    "decode_urgent", "encode_ack", "encode_batch", "encode_row", "encode_status", "encode_urgent", "parse_topic",
+    "schema", "topic", "topic_filter",
+]  # fmt: skip
