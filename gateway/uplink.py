@@ -331,10 +331,3 @@ _ack: msgspec.json.Decoder[Ack] = msgspec.json.Decoder(Ack)
 _status: msgspec.json.Decoder[Status] = msgspec.json.Decoder(Status)
 _row: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(_row_types)
 _batch = msgspec.msgpack.Decoder(_batch_type)
-
-__all__ = [
-    "BATCH_MAX", "EMERGENCY_TYPES", "LANES", "MESSAGE_MAX_B", "POISON_MAX_B", "PROTOCOL", "Ack", "Batch", "Kind", "Lane", "Poison", "Row",
-    "StageNotice", "Status", "UplinkError", "Urgent", "Watermark", "decode_ack", "decode_batch", "decode_status",
-    "decode_urgent", "encode_ack", "encode_batch", "encode_row", "encode_status", "encode_urgent", "parse_topic",
-    "schema", "topic", "topic_filter",
-]  # fmt: skip

@@ -1,0 +1,91 @@
+"""The zone a gateway watches: readers on poles, named places, danger areas, bells. Degrees outside, metres inside."""
+
+import math
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+Id = Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
+Longitude = Annotated[float, Meta(ge=-180, le=180)]
+Latitude = Annotated[float, Meta(ge=-90, le=90)]
+LonLat = tuple[Longitude, Latitude]
+Polygon = Annotated[tuple[LonLat, ...], Meta(min_length=3, max_length=200)]
+
+EARTH_RADIUS_M = 6_371_008.8  # IUGG mean radius
+
+
+class Reader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A reader on its pole."""
+
+    number: Annotated[int, Meta(ge=1, le=65534)]
+    eui64: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
+    """MSB first, lower case."""
+    lon: Longitude
+    lat: Latitude
+    height_m: Annotated[float, Meta(gt=0, le=30)] = 3.5
+    pole: str = ""
+    """What a technician calls the pole."""
+
+
+class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A named place a child can be at."""
+
+    id: Id
+    kind: Literal["school", "academy", "playground", "home", "other"]
+    polygon: Polygon
+
+
+class DangerArea(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A river, a building site, a road. The alarm comes within warn_m of it."""
+
+    id: Id
+    polygon: Polygon
+    warn_m: Annotated[float, Meta(ge=0, le=200)] = 15.0
+
+
+class BellInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A bell wired to an input of a reader."""
+
+    id: Id
+    reader: Annotated[int, Meta(ge=1, le=65534)]
+    input: Annotated[int, Meta(ge=0, le=7)] = 0
+
+
+class Zone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything with a position. Plain values, checked where the configuration is loaded."""
+
+    readers: tuple[Reader, ...]
+    places: tuple[Place, ...] = ()
+    dangers: tuple[DangerArea, ...] = ()
+    bells: tuple[BellInput, ...] = ()
+
+
+class Plane:
+    """Metres east (x) and north (y) of an origin: equirectangular, within 1 cm of the geodesic inside 1 km."""
+
+    def __init__(self, lon: float, lat: float) -> None:
+        self.lon, self.lat = lon, lat
+        self._m_per_degree = math.radians(1) * EARTH_RADIUS_M
+        self._cos = math.cos(math.radians(lat))
+
+    def to_xy_m(self, lon: float, lat: float) -> tuple[float, float]:
+        return (lon - self.lon) * self._m_per_degree * self._cos, (lat - self.lat) * self._m_per_degree
+
+    def to_lonlat(self, x_m: float, y_m: float) -> LonLat:
+        return self.lon + x_m / (self._m_per_degree * self._cos), self.lat + y_m / self._m_per_degree
+
+
+def distance_to_polygon_m(x_m: float, y_m: float, ring: list[tuple[float, float]]) -> float:
+    """Return the distance to a polygon in metres: 0 inside. ring: (x, y), open or closed, 3 points or more."""
+    inside, nearest = False, math.inf
+    x1, y1 = ring[-1]
+    for x2, y2 in ring:
+        if (y1 > y_m) != (y2 > y_m) and x_m < (x2 - x1) * (y_m - y1) / (y2 - y1) + x1:
+            inside = not inside
+        dx, dy = x2 - x1, y2 - y1
+        length2 = dx * dx + dy * dy
+        t = max(0.0, min(1.0, ((x_m - x1) * dx + (y_m - y1) * dy) / length2)) if length2 else 0.0
+        nearest = min(nearest, math.hypot(x_m - x1 - t * dx, y_m - y1 - t * dy))
+        x1, y1 = x2, y2
+    return 0.0 if inside else nearest
