@@ -1,0 +1,41 @@
+"""`make bench`: run every benchmark of this folder, write one Markdown table and one JSON.
+
+Each module beside this file has `run() -> dict[str, float | int | str]`: figure -> value, the unit last in the name.
+Names may be given to run only those. Figures of one run compare with each other; figures of two machines do not.
+"""
+
+import importlib
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+
+
+def main(names: list[str]) -> int:
+    known = sorted(path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith("_"))
+    if unknown := [name for name in names if name not in known]:
+        print(f"no benchmark named {', '.join(unknown)}; there are: {', '.join(known)}")
+        return 2
+    machine = {"python": platform.python_version(), "cores": os.cpu_count() or 0, "machine": platform.machine()}
+    results: dict[str, dict[str, object]] = {}
+    for name in names or known:
+        print(f"\n== {name}", flush=True)
+        started = time.perf_counter()
+        results[name] = dict(importlib.import_module(f"tests.bench.{name}").run())
+        results[name]["took_s"] = round(time.perf_counter() - started, 1)
+    lines = ["| benchmark | figure | value |", "|---|---|---|"]
+    lines += [
+        f"| {name} | {figure} | {value} |" for name, figures in results.items() for figure, value in figures.items()
+    ]
+    Path("bench-results.md").write_text("\n".join(lines) + "\n")
+    Path("bench-results.json").write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n")
+    print("\n" + "\n".join(lines) + "\n\nwrote bench-results.md and bench-results.json")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

