@@ -1,0 +1,115 @@
+"""Every command, option, topic and setting is documented. A new one without a word in docs/ fails here."""
+
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+import msgspec
+import pytest
+import typer.main
+
+from gateway import events, uplink
+from readers import wire
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = "\n".join(
+    path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+)
+
+
+def apps() -> dict[str, Any]:
+    import city.__main__
+    import gateway.__main__
+    import readers.__main__
+    import sim.__main__
+
+    return {
+        "ansim-gateway": gateway.__main__.app,
+        "ansim-city": city.__main__.app,
+        "ansim-sim": sim.__main__.app,
+        "ansim-reader": readers.__main__.app,
+    }
+
+
+def commands() -> list[tuple[str, click.Command]]:
+    found: list[tuple[str, click.Command]] = []
+
+    def walk(name: str, command: Any) -> None:
+        if hasattr(command, "commands"):
+            for sub, child in command.commands.items():
+                walk(f"{name} {sub}", child)
+        else:
+            found.append((name, command))
+
+    for name, app in apps().items():
+        walk(name, typer.main.get_command(app))
+    return found
+
+
+def test_every_command_and_option_is_documented() -> None:
+    missing = []
+    for name, command in commands():
+        if name not in DOCS:
+            missing.append(name)
+        for parameter in command.params:
+            for option in parameter.opts:
+                own = option.startswith("--") and option not in ("--help", "--install-completion", "--show-completion")
+                if own and option not in DOCS:
+                    missing.append(f"{name} {option}")
+    assert not missing, "not in README.md or docs/: " + ", ".join(missing)
+
+
+def test_every_command_has_help_a_technician_understands() -> None:
+    for name, command in commands():
+        assert len(command.help or "") > 20, f"{name} has no help"
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help, f"{name} {parameter.opts[0]} has no help"
+
+
+@pytest.mark.parametrize("kind", get_args(uplink.Kind))
+def test_every_topic_is_documented(kind: str) -> None:
+    assert f"ansim/v1/{{site}}/gw/{{gateway}}/{kind}" in DOCS
+
+
+def test_every_event_and_field_is_documented() -> None:
+    missing = []
+    for cls in (*events.EMERGENCY_TYPES, *events.ROUTINE_TYPES, uplink.Watermark, uplink.StageNotice, uplink.Status):
+        tag = cls.__struct_config__.tag
+        missing += [f"{cls.__name__}.{field}" for field in cls.__struct_fields__ if f"`{field}`" not in DOCS]
+        if tag and f"`{tag}`" not in DOCS:
+            missing.append(str(tag))
+    assert not missing, f"not in docs/: {', '.join(missing)}"
+
+
+def _settings(cls: type[msgspec.Struct]) -> list[str]:
+    names = []
+    for field in msgspec.structs.fields(cls):
+        names.append(field.encode_name)
+        for kind in (field.type, *get_args(field.type)):
+            if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+                names += _settings(kind)
+    return names
+
+
+@pytest.mark.parametrize("package", ["gateway", "city"])
+def test_every_setting_is_documented(package: str) -> None:
+    module = __import__(f"{package}.config", fromlist=["Config"])
+    page = (ROOT / "docs" / f"{package.upper()}.md").read_text(encoding="utf-8")
+    missing = [name for name in _settings(module.Config) if f"`{name}`" not in page and f"{name} =" not in page]
+    assert not missing, f"settings without a word in docs/{package.upper()}.md: {', '.join(missing)}"
+
+
+def test_every_field_of_the_wire_is_documented() -> None:
+    page = (ROOT / "docs" / "FIRMWARE.md").read_text(encoding="utf-8")
+    missing = [name for name in (*wire.HEARTBEAT_FIELDS, *wire.SETTINGS_FIELDS) if f"`{name}`" not in page]
+    assert not missing, f"not in docs/FIRMWARE.md: {', '.join(missing)}"
+
+
+def test_every_make_target_is_in_the_readme() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^([a-z]+):.*## ", makefile, re.MULTILINE)
+    assert {"demo", "test", "bench", "lint", "venv"} <= set(shown)
+    assert not [t for t in shown if f"make {t}" not in readme]
