@@ -1,0 +1,278 @@
+"""`ansim-reader`: what a technician types to put the firmware on a reader.
+
+Exit codes: 0 done, 2 wrong option, 3 serial port unusable, 4 module silent or lost, 5 module refused, 6 file transfer
+failed, 7 not as wanted after reading back, 8 inventory, 9 firmware does not build, 130 interrupted.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+
+from readers import build as building
+from readers import flash as flashing
+from readers.inventory import Inventory, InventoryError, Record
+from readers.line import Line, LineError, PortUnusable, Timing
+from readers.provision import (
+    CHANNELS_USUAL,
+    COMPANY_ID_NONE,
+    PINS,
+    Module,
+    Reader,
+    ReaderRefused,
+    refuse,
+    render_config,
+)
+
+EXITS: tuple[tuple[type[Exception], int], ...] = (
+    (PortUnusable, 3),
+    (LineError, 4),
+    (ReaderRefused, 5),
+    (flashing.TransferFailed, 6),
+    (flashing.VerifyFailed, 7),
+    (InventoryError, 8),
+    (building.BuildError, 9),
+)
+HOME = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "ansim" / "inventory"
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # they would print local variables, a key among them
+    help="Put Ansim's firmware and settings on a reader (XBee 3) over USB, and keep the list of readers. "
+    "Exit codes: 0 done, 2 wrong option, 3 port, 4 module silent, 5 module refused, 6 file transfer, 7 differs after "
+    "reading back, 8 inventory, 9 firmware does not build.",
+)
+
+Port = Annotated[str, typer.Option("--port", "-p", envvar="ANSIM_PORT", help="Serial port, e.g. /dev/ttyUSB0.")]
+Folder = Annotated[
+    Path,
+    typer.Option("--inventory", envvar="ANSIM_INVENTORY", help="Folder of enrolled readers and their keys (secret)."),
+]
+Log = Annotated[Path | None, typer.Option("--log", help="Also write every step and command to this file (no secrets).")]
+Built = Annotated[Path | None, typer.Option("--build", help="Use this folder made by `build`; else build now.")]
+Firmware = Annotated[Path, typer.Option("--firmware", help="Folder with the firmware's sources and manifest.txt.")]
+TIMING = Timing()
+
+
+@app.command()
+def probe(port: Port, log: Log = None) -> None:
+    """Say which module is connected and whether it can become a reader. Changes nothing."""
+    with _session(log) as say, _line(port, say) as line:
+        module = flashing.probe(line, say)
+        line.leave()
+        refuse(module)
+        say("probe", "this module can be flashed")
+
+
+@app.command()
+def build(
+    out: Annotated[Path, typer.Option(help="Folder for the files; made anew each time.")] = Path("build/firmware"),
+    firmware: Firmware = building.FIRMWARE,
+) -> None:
+    """Compile the firmware with mpy-cross 1.20 into a folder, with SHA256SUMS. Needs no reader."""
+    with _session(None) as say:
+        artifacts = building.build(out, firmware)
+        for artifact in artifacts:
+            say("build", f"{artifact.sha256[:12]}  {artifact.path.stat().st_size:6} bytes  {artifact.name}")
+        say("build", f"firmware {building.version(artifacts)}: {len(artifacts)} files in {out}")
+
+
+@app.command()
+def flash(
+    port: Port,
+    number: Annotated[int | None, typer.Option(help="Reader's number, 1..65534. A known module keeps its own.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Where it hangs, e.g. 'pole 17, school gate'. Never a person.")
+    ] = None,
+    ext_pan_id: Annotated[
+        str | None, typer.Option(help="Gateway's extended PAN id, 16 hexadecimal digits; 0: any that admits it.")
+    ] = None,
+    channels: Annotated[str | None, typer.Option(help="Channel mask, hexadecimal, bit 0 is channel 11. [7FFF]")] = None,
+    company_id: Annotated[str | None, typer.Option(help="Company id in the tags' advertisements. [FFFF]")] = None,
+    pin: Annotated[list[str] | None, typer.Option(help="Pin in use, e.g. --pin bell=D4 --pin lamp=D5.")] = None,
+    full: Annotated[bool, typer.Option(help="Erase the reader's file system first; gives it a new key.")] = False,
+    new_key: Annotated[bool, typer.Option(help="Give the reader a new key; hand the key file to the gateway.")] = False,
+    replace: Annotated[bool, typer.Option(help="This module takes over the number of a broken one.")] = False,
+    inventory: Folder = HOME,
+    built: Built = None,
+    firmware: Firmware = building.FIRMWARE,
+    log: Log = None,
+) -> None:
+    """Make the connected module a reader: firmware, settings, key; read back; enrol it. Run it again at will."""
+    store = Inventory(inventory)
+    with _session(log) as say, TemporaryDirectory(prefix="ansim-") as scratch, _line(port, say) as line:
+        artifacts = building.read_build(built) if built else building.build(Path(scratch) / "build", firmware)
+        module = flashing.probe(line, say)
+        refuse(module)
+        known = store.by_eui64(module.eui64)
+        reader = _wanted(store, known, number, name, ext_pan_id, channels, company_id, pin)
+        store.check(reader.number, module.eui64, replace=replace)
+        taken_over = replace and known is None
+        key = None if new_key or full or taken_over else store.key(reader.number)
+        fresh = key is None
+        if key is None:
+            key = store.make_key(reader.number)  # saved before the reader has it: a crash between loses nothing
+        changed = flashing.flash(line, module, reader, artifacts, render_config(reader, key), say, full=full)
+        record = _record(module, reader, building.version(artifacts))
+        if changed or known is None or (known.firmware, known.name) != (record.firmware, record.name):
+            store.save(record, replace=replace)
+        say("verify", f"reader {reader.number} is ready: firmware {record.firmware}, enrolled in {inventory}")
+        if fresh:
+            say("verify", "it has a new key: hand readers.json and reader_keys.json from there to its gateway")
+
+
+@app.command()
+def verify(
+    port: Port,
+    inventory: Folder = HOME,
+    built: Built = None,
+    firmware: Firmware = building.FIRMWARE,
+    log: Log = None,
+) -> None:
+    """Compare the connected reader with what it should be: every file, every setting. Changes nothing."""
+    store = Inventory(inventory)
+    with _session(log) as say, TemporaryDirectory(prefix="ansim-") as scratch, _line(port, say) as line:
+        artifacts = building.read_build(built) if built else building.build(Path(scratch) / "build", firmware)
+        module = flashing.probe(line, say)
+        refuse(module)
+        known = store.by_eui64(module.eui64)
+        key = store.key(known.number) if known else None
+        if known is None or key is None:
+            raise InventoryError(
+                f"module {module.eui64.hex()} is not enrolled in {inventory}; flash it, or --inventory"
+            )
+        reader = known.reader()
+        flashing.verify(line, module, reader, artifacts, render_config(reader, key), say)
+
+
+@app.command("list")
+def list_readers(inventory: Folder = HOME) -> None:
+    """List the enrolled readers. Shows no key and no install code."""
+    with _session(None):
+        records = Inventory(inventory).records()
+        for number, record in sorted(records.items()):
+            typer.echo(f"{number:5}  {record.eui64}  firmware {record.firmware}  {record.flashed_at}  {record.name}")
+        typer.echo(f"{len(records)} readers in {inventory}")
+
+
+@app.command()
+def forget(
+    number: Annotated[int, typer.Option(help="Reader to take out of the inventory.")], inventory: Folder = HOME
+) -> None:
+    """Take a reader and its key out of the inventory. The module itself is not touched."""
+    with _session(None):
+        Inventory(inventory).forget(number)
+        typer.echo(f"reader {number} is no longer enrolled; tell its gateway")
+
+
+def _wanted(
+    store: Inventory,
+    known: Record | None,
+    number: int | None,
+    name: str | None,
+    ext_pan_id: str | None,
+    channels: str | None,
+    company_id: str | None,
+    pins: list[str] | None,
+) -> Reader:
+    """What the options say, else what the inventory knows of this module, else the usual."""
+    before = known.reader() if known else None
+    if number is None and before is None:
+        raise typer.BadParameter(f"this module is new: give it a number, e.g. --number {store.next_number()}")
+    try:
+        return Reader(
+            number if number is not None else before.number if before else 0,
+            name if name is not None else before.name if before else "",
+            ext_pan_id=_hex(ext_pan_id, before.ext_pan_id if before else 0),
+            channel_mask=_hex(channels, before.channel_mask if before else CHANNELS_USUAL),
+            company_id=_hex(company_id, before.company_id if before else COMPANY_ID_NONE),
+            pins=dict(_pin(text) for text in pins) if pins else before.pins if before else {},
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _hex(text: str | None, otherwise: int) -> int:
+    if text is None:
+        return otherwise
+    try:
+        return int(text, 16)
+    except ValueError:
+        raise ValueError(f"{text!r} is not hexadecimal") from None
+
+
+def _pin(text: str) -> tuple[str, str]:
+    use, equals, pin = text.partition("=")
+    if not equals:
+        raise ValueError(f"pin {text!r}: give one of {', '.join(PINS)}, then =, then the pin, e.g. bell=D4")
+    return use, pin.upper()
+
+
+def _record(module: Module, reader: Reader, firmware: str) -> Record:
+    return Record(
+        number=reader.number,
+        name=reader.name,
+        eui64=module.eui64.hex(),
+        install_code=module.install_code.hex(),
+        firmware=firmware,
+        module_firmware=f"{module.vr:04X}",
+        ext_pan_id=f"{reader.ext_pan_id:X}",
+        channel_mask=f"{reader.channel_mask:X}",
+        company_id=f"{reader.company_id:X}",
+        pins=dict(reader.pins),
+        flashed_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+class _Say:
+    """Progress for the technician, and all of it and the commands for the log file."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self.log = write
+
+    def __call__(self, step: str, text: str) -> None:
+        typer.echo(f"{step:<7} {text}")
+        self.log(f"{step}: {text}")
+
+
+@contextmanager
+def _line(port: str, say: _Say) -> Iterator[Line]:
+    line = Line(port, TIMING, say.log)
+    try:
+        yield line
+    finally:
+        line.close()
+
+
+@contextmanager
+def _session(log: Path | None) -> Iterator[_Say]:
+    def write(text: str) -> None:
+        if log:
+            with open(log, "a", encoding="utf-8") as file:
+                file.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {text}\n")
+
+    try:
+        write("started")
+    except OSError as error:
+        raise typer.BadParameter(f"cannot write the log {log}: {error.strerror}") from error
+    try:
+        yield _Say(write)
+    except tuple(kind for kind, _ in EXITS) as error:
+        code = next(code for kind, code in EXITS if isinstance(error, kind))
+        write(f"failed ({code}): {error}")
+        typer.echo(f"failed  {error}", err=True)
+        raise typer.Exit(code) from error
+    except KeyboardInterrupt:
+        write("interrupted")
+        typer.echo("stopped by you; run the same command again to go on", err=True)
+        raise typer.Exit(130) from None
+
+
+if __name__ == "__main__":
+    app()

