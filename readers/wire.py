@@ -87,38 +87,8 @@ ACKS_MAX = (BODY_MAX - 1) // 3
 STAGES_MAX = BODY_MAX // 2
 ACK_REBIND = 0x01
 
-# What a heartbeat says, in this order. Counters are since boot and wrap at their width.
-HEARTBEAT_FORMAT = ">IBHHBBHHHHHIHHHHbB"
-HEARTBEAT_FIELDS = (
-    "uptime_s",
-    "reset_cause",  # the module's own number (machine.reset_cause())
-    "firmware",  # major << 8 | minor
-    "settings_version",
-    "tags",  # rows of the table in use
-    "alarms",  # alarms not closed
-    "evictions",  # rows given to another tag while still fresh
-    "discards",  # reports dropped by a full ring or the frame budget
-    "transmit_failed",
-    "transmit_busy",  # EAGAIN: the module had no buffer
-    "refused",  # downlinks with a wrong MAC, boot or age
-    "heard",  # advertisements of our format
-    "foreign",  # other advertisements
-    "heap_free",  # bytes, 65535: or more
-    "heap_used",
-    "supply_mv",
-    "temperature_c",
-    "scan_duty_pct",
-)
+HEARTBEAT_FORMAT = ">IBHHBBHHHHHIHHHHbB"  # HEARTBEAT_FIELDS, below
 SETTINGS_FORMAT = ">HHBBHHH"
-SETTINGS_FIELDS = (
-    "version",
-    "window_ms",
-    "scan_interval_ms",
-    "scan_window_ms",
-    "heartbeat_s",
-    "frames_per_min",
-    "company_id",
-)
 
 
 class WireError(Exception):
@@ -155,15 +125,15 @@ def pack_binding(
 ) -> int:
     """Write one BINDINGS row and return the offset behind it. advertisement: 19 bytes."""
     struct.pack_into(
-        "BbBB",
+        "BbBB19s",
         buf,
         offset,
         slot,
         RSSI_NONE if rssi_dbm is None else rssi_dbm,
         min(age_ms // AGE_STEP_MS, 255),
         min(packets, 255),
+        advertisement,
     )
-    buf[offset + 4 : offset + BINDING_SIZE] = advertisement
     return offset + BINDING_SIZE
 
 
@@ -179,7 +149,7 @@ def pack_sos(
 ) -> int:
     """Write the body of an SOS and return the offset behind it."""
     struct.pack_into(
-        ">BBHbB",
+        ">BBHbB19s",
         buf,
         offset,
         alarm,
@@ -187,8 +157,8 @@ def pack_sos(
         min(age_ms // ALARM_AGE_STEP_MS, 0xFFFF),
         RSSI_NONE if rssi_dbm is None else rssi_dbm,
         min(packets, 255),
+        advertisement,
     )
-    buf[offset + 6 : offset + 6 + ADVERTISEMENT_SIZE] = advertisement
     return offset + 6 + ADVERTISEMENT_SIZE
 
 
@@ -209,6 +179,100 @@ def seal(buf: bytearray, end: int, mac: Mac) -> bytes:
     """Append the MAC and return the whole frame as bytes. mac(data) gives at least MAC_SIZE bytes."""
     frame = bytes(buf[:end])
     return frame + mac(frame)[:MAC_SIZE]
+
+
+# ---- decoding. Nothing here raises anything but WireError, whatever the bytes. ----
+
+
+def peek(frame: bytes) -> tuple[int, int, int, int]:
+    """Return (kind, reader, boot, sequence) of a frame whose MAC is not checked yet: to find its reader's key."""
+    if len(frame) < HEADER_SIZE + MAC_SIZE:
+        raise WireError("%d bytes, a frame has at least %d" % (len(frame), HEADER_SIZE + MAC_SIZE))
+    if len(frame) > FRAME_MAX:
+        raise WireError("%d bytes, a frame has at most %d" % (len(frame), FRAME_MAX))
+    first, reader, boot, high, low = struct.unpack_from(">BHHBH", frame, 0)
+    if first >> 4 != VERSION:
+        raise WireError("version %d, this side speaks %d" % (first >> 4, VERSION))
+    return first & 15, reader, boot, high << 16 | low
+
+
+def body_of(frame: bytes, mac: Mac) -> bytes:
+    """Check the MAC and return the body. Call peek first."""
+    end = len(frame) - MAC_SIZE
+    good = mac(frame[:end])
+    difference = 0
+    for i in range(MAC_SIZE):
+        difference |= good[i] ^ frame[end + i]
+    if difference:
+        raise WireError("wrong MAC")
+    return frame[HEADER_SIZE:end]
+
+
+def _rows(body: bytes, size: int, rows_max: int) -> range:
+    if len(body) % size or not 0 < len(body) <= size * rows_max:
+        raise WireError("body of %d bytes, expected 1..%d rows of %d" % (len(body), rows_max, size))
+    return range(0, len(body), size)
+
+
+def _fixed(body: bytes, size: int) -> None:
+    if len(body) != size:
+        raise WireError("body of %d bytes, expected %d" % (len(body), size))
+
+
+def decode_ack(body: bytes) -> tuple[bool, list[int]]:
+    """Return (rebind, list of sequences)."""
+    if not body or (len(body) - 1) % 3 or len(body) > BODY_MAX:
+        raise WireError("body of %d bytes is no ACK" % len(body))
+    sequences = []
+    for offset in range(1, len(body), 3):
+        high, low = struct.unpack_from(">BH", body, offset)
+        sequences.append(high << 16 | low)
+    return bool(body[0] & ACK_REBIND), sequences
+
+
+def decode_stage(body: bytes) -> list[tuple[int, int]]:
+    """Return a list of (alarm, stage)."""
+    return [(body[offset], body[offset + 1]) for offset in _rows(body, 2, STAGES_MAX)]
+
+
+def decode_settings(body: bytes) -> tuple[int, ...]:
+    """Return a tuple in the order of SETTINGS_FIELDS."""
+    _fixed(body, struct.calcsize(SETTINGS_FORMAT))
+    return struct.unpack(SETTINGS_FORMAT, body)
+
+
+# ---- the gateway's half: the reader's build stops at this line (its heap is 30 KB and it needs nothing below) ----
+
+# What a heartbeat says, in this order. Counters are since boot and wrap at their width.
+HEARTBEAT_FIELDS = (
+    "uptime_s",
+    "reset_cause",  # the module's own number (machine.reset_cause())
+    "firmware",  # major << 8 | minor
+    "settings_version",
+    "tags",  # rows of the table in use
+    "alarms",  # alarms not closed
+    "evictions",  # rows given to another tag while still fresh
+    "discards",  # reports dropped by a full ring or the frame budget
+    "transmit_failed",
+    "transmit_busy",  # EAGAIN: the module had no buffer
+    "refused",  # downlinks with a wrong MAC, boot or age
+    "heard",  # advertisements of our format
+    "foreign",  # other advertisements
+    "heap_free",  # bytes, 65535: or more
+    "heap_used",
+    "supply_mv",
+    "temperature_c",
+    "scan_duty_pct",
+)
+SETTINGS_FIELDS = (
+    "version",
+    "window_ms",
+    "scan_interval_ms",
+    "scan_window_ms",
+    "heartbeat_s",
+    "frames_per_min",
+    "company_id",
+)
 
 
 def encode(kind: int, reader: int, boot: int, sequence: int, body: bytes, mac: Mac) -> bytes:
@@ -272,44 +336,6 @@ def encode_settings(values: Sequence[int]) -> bytes:
     return struct.pack(SETTINGS_FORMAT, *values)
 
 
-# ---- decoding. Nothing here raises anything but WireError, whatever the bytes. ----
-
-
-def peek(frame: bytes) -> tuple[int, int, int, int]:
-    """Return (kind, reader, boot, sequence) of a frame whose MAC is not checked yet: to find its reader's key."""
-    if len(frame) < HEADER_SIZE + MAC_SIZE:
-        raise WireError("%d bytes, a frame has at least %d" % (len(frame), HEADER_SIZE + MAC_SIZE))
-    if len(frame) > FRAME_MAX:
-        raise WireError("%d bytes, a frame has at most %d" % (len(frame), FRAME_MAX))
-    first, reader, boot, high, low = struct.unpack_from(">BHHBH", frame, 0)
-    if first >> 4 != VERSION:
-        raise WireError("version %d, this side speaks %d" % (first >> 4, VERSION))
-    return first & 15, reader, boot, high << 16 | low
-
-
-def body_of(frame: bytes, mac: Mac) -> bytes:
-    """Check the MAC and return the body. Call peek first."""
-    end = len(frame) - MAC_SIZE
-    good = mac(frame[:end])
-    difference = 0
-    for i in range(MAC_SIZE):
-        difference |= good[i] ^ frame[end + i]
-    if difference:
-        raise WireError("wrong MAC")
-    return frame[HEADER_SIZE:end]
-
-
-def _rows(body: bytes, size: int, rows_max: int) -> range:
-    if len(body) % size or not 0 < len(body) <= size * rows_max:
-        raise WireError("body of %d bytes, expected 1..%d rows of %d" % (len(body), rows_max, size))
-    return range(0, len(body), size)
-
-
-def _fixed(body: bytes, size: int) -> None:
-    if len(body) != size:
-        raise WireError("body of %d bytes, expected %d" % (len(body), size))
-
-
 def _rssi(value: int) -> int | None:
     return None if value == RSSI_NONE else value
 
@@ -350,25 +376,3 @@ def decode_heartbeat(body: bytes) -> tuple[int, ...]:
     """Return a tuple in the order of HEARTBEAT_FIELDS."""
     _fixed(body, struct.calcsize(HEARTBEAT_FORMAT))
     return struct.unpack(HEARTBEAT_FORMAT, body)
-
-
-def decode_ack(body: bytes) -> tuple[bool, list[int]]:
-    """Return (rebind, list of sequences)."""
-    if not body or (len(body) - 1) % 3 or len(body) > BODY_MAX:
-        raise WireError("body of %d bytes is no ACK" % len(body))
-    sequences = []
-    for offset in range(1, len(body), 3):
-        high, low = struct.unpack_from(">BH", body, offset)
-        sequences.append(high << 16 | low)
-    return bool(body[0] & ACK_REBIND), sequences
-
-
-def decode_stage(body: bytes) -> list[tuple[int, int]]:
-    """Return a list of (alarm, stage)."""
-    return [(body[offset], body[offset + 1]) for offset in _rows(body, 2, STAGES_MAX)]
-
-
-def decode_settings(body: bytes) -> tuple[int, ...]:
-    """Return a tuple in the order of SETTINGS_FIELDS."""
-    _fixed(body, struct.calcsize(SETTINGS_FORMAT))
-    return struct.unpack(SETTINGS_FORMAT, body)
