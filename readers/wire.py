@@ -175,7 +175,7 @@ def pack_heartbeat(buf: bytearray, offset: int, *values: int) -> int:
     return offset + struct.calcsize(HEARTBEAT_FORMAT)
 
 
-def seal(buf: bytearray, end: int, mac: Mac) -> bytes:
+def seal(buf: bytearray, end: int, mac: "Mac") -> bytes:
     """Append the MAC and return the whole frame as bytes. mac(data) gives at least MAC_SIZE bytes."""
     frame = bytes(buf[:end])
     return frame + mac(frame)[:MAC_SIZE]
@@ -196,7 +196,7 @@ def peek(frame: bytes) -> tuple[int, int, int, int]:
     return first & 15, reader, boot, high << 16 | low
 
 
-def body_of(frame: bytes, mac: Mac) -> bytes:
+def body_of(frame: bytes, mac: "Mac") -> bytes:
     """Check the MAC and return the body. Call peek first."""
     end = len(frame) - MAC_SIZE
     good = mac(frame[:end])
@@ -275,7 +275,7 @@ SETTINGS_FIELDS = (
 )
 
 
-def encode(kind: int, reader: int, boot: int, sequence: int, body: bytes, mac: Mac) -> bytes:
+def encode(kind: int, reader: int, boot: int, sequence: int, body: bytes, mac: "Mac") -> bytes:
     """Return one whole frame. Raises WireError when the body is over BODY_MAX bytes."""
     if len(body) > BODY_MAX:
         raise WireError("body of %d bytes, at most %d fit one frame" % (len(body), BODY_MAX))
@@ -285,7 +285,7 @@ def encode(kind: int, reader: int, boot: int, sequence: int, body: bytes, mac: M
     return seal(buf, offset + len(body), mac)
 
 
-def encode_sightings(rows: Sequence[tuple[int, int | None, int, int, int]]) -> bytes:
+def encode_sightings(rows: "Sequence[tuple[int, int | None, int, int, int]]") -> bytes:
     """Return a SIGHTINGS body. rows: (slot, rssi_dbm, age_ms, packets, counter), ROWS_MAX at the most."""
     buf = bytearray(ROW_SIZE * len(rows))
     offset = 0
@@ -294,7 +294,7 @@ def encode_sightings(rows: Sequence[tuple[int, int | None, int, int, int]]) -> b
     return bytes(buf)
 
 
-def encode_bindings(rows: Sequence[tuple[int, int | None, int, int, bytes]]) -> bytes:
+def encode_bindings(rows: "Sequence[tuple[int, int | None, int, int, bytes]]") -> bytes:
     """Return a BINDINGS body. rows: (slot, rssi_dbm, age_ms, packets, advertisement), BINDINGS_MAX at the most."""
     buf = bytearray(BINDING_SIZE * len(rows))
     offset = 0
@@ -315,23 +315,23 @@ def encode_bell(alarm: int, shown: int, age_ms: int, bell_input: int, presses: i
     return bytes(buf)
 
 
-def encode_heartbeat(values: Sequence[int]) -> bytes:
+def encode_heartbeat(values: "Sequence[int]") -> bytes:
     return struct.pack(HEARTBEAT_FORMAT, *values)
 
 
-def encode_ack(rebind: bool, sequences: Iterable[int]) -> bytes:
+def encode_ack(rebind: bool, sequences: "Iterable[int]") -> bytes:
     """Return an ACK body. sequences: ACKS_MAX at the most."""
     return bytes([ACK_REBIND if rebind else 0]) + b"".join(
         [struct.pack(">BH", sequence >> 16, sequence & 0xFFFF) for sequence in sequences]
     )
 
 
-def encode_stage(rows: Iterable[tuple[int, int]]) -> bytes:
+def encode_stage(rows: "Iterable[tuple[int, int]]") -> bytes:
     """Return a STAGE body. rows: (alarm, stage), STAGES_MAX at the most."""
     return b"".join([bytes([alarm, stage]) for alarm, stage in rows])
 
 
-def encode_settings(values: Sequence[int]) -> bytes:
+def encode_settings(values: "Sequence[int]") -> bytes:
     """Return a SETTINGS body (values in the order of SETTINGS_FIELDS)."""
     return struct.pack(SETTINGS_FORMAT, *values)
 
