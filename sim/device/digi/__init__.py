@@ -1,0 +1,1 @@
+# The package of the device; only ble is used.

@@ -1,0 +1,36 @@
+import _host
+
+
+class _Scan:
+    def any(self):
+        return _host.state[4] != 0
+
+    def stop(self):
+        _host.ask(88)  # X
+
+    def stopped(self):
+        return False
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        data = _host.ask(65)  # A: address 6 | addr_type | rssi | payload; waits until there is one
+        return {
+            "address": data[:6],
+            "addr_type": data[6],
+            "connectable": False,
+            "rssi": data[7] - 256 if data[7] > 127 else data[7],
+            "payload": data[8:],
+        }
+
+
+def active(active=None):
+    return True
+
+
+def gap_scan(duration_ms=0, interval_us=1280000, window_us=11250, *, oldest=False):
+    if not 2500 <= window_us <= interval_us <= 40959375:
+        raise ValueError("interval_us or window_us out of range")
+    _host.ask(71, interval_us, window_us.to_bytes(4, "little"))  # G
+    return _Scan()
