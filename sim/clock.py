@@ -1,0 +1,91 @@
+"""Virtual time: what happens next, in one total order, as fast as wanted or in step with the wall clock.
+
+Things due at the same instant happen in the order they were planned. Nothing here reads a clock: `run` is given one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+Action = Callable[[], Awaitable[None] | None]
+
+PLANNED_MAX = 1_000_000
+"""More planned actions than this is a fault of the story: every tag plans one at a time."""
+NAP_S = 0.25
+"""The longest sleep: an action planned from outside, for earlier than the next one, waits no longer than this."""
+
+
+@dataclass(order=True, slots=True)
+class _Planned:
+    due_s: float
+    order: int
+    action: Action = field(compare=False)
+
+
+class Clock:
+    """A clock of seconds since the story began. `lag_max_s`: how far it ever fell behind the wall clock."""
+
+    def __init__(self, speed: float | None = 1.0, wall: Callable[[], float] = time.monotonic) -> None:
+        if speed is not None and not 0 < speed <= 1000:
+            raise ValueError(f"speed {speed}; it must be over 0 and at most 1000 (None: as fast as the machine can)")
+        self.now_s = 0.0
+        self.lag_max_s = 0.0
+        self.speed = speed
+        self._wall = wall
+        self._started: float | None = None
+        self._heap: list[_Planned] = []
+        self._order = itertools.count()
+        self._stopped = False
+
+    def at(self, due_s: float, action: Action) -> None:
+        """Plan an action; a time that has passed means now. The action may be a coroutine function."""
+        if len(self._heap) >= PLANNED_MAX:
+            raise RuntimeError(f"over {PLANNED_MAX} planned actions; a story plans without end")
+        heapq.heappush(self._heap, _Planned(max(due_s, self.now_s), next(self._order), action))
+
+    def after(self, delay_s: float, action: Action) -> None:
+        self.at(self.now_s + delay_s, action)
+
+    def next_due_s(self) -> float | None:
+        return self._heap[0].due_s if self._heap else None
+
+    def wall_s(self) -> float:
+        """Return the story time that the wall clock says it is; with no speed, the story's own."""
+        if self.speed is None or self._started is None:
+            return self.now_s
+        return (self._wall() - self._started) * self.speed
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    async def run(self, until_s: float) -> None:
+        """Let time pass until until_s, or until `stop`. Runs what is due then, and returns with now_s = until_s."""
+        if self._started is None and self.speed is not None:
+            self._started = self._wall() - self.now_s / self.speed
+        self._stopped = False
+        turns = 0
+        while not self._stopped:
+            due = self.next_due_s()
+            target = until_s if due is None else min(due, until_s)
+            if self.speed is not None:
+                ahead_s = (target - self.wall_s()) / self.speed
+                if ahead_s > 0:
+                    await asyncio.sleep(min(ahead_s, NAP_S))
+                    continue
+                self.lag_max_s = max(self.lag_max_s, -ahead_s)
+            if due is None or due > until_s:
+                self.now_s = max(self.now_s, until_s)
+                return
+            planned = heapq.heappop(self._heap)
+            self.now_s = planned.due_s
+            done = planned.action()
+            if done is not None:
+                await done
+            turns += 1
+            if turns % 32 == 0:
+                await asyncio.sleep(0)  # the coordinator's serial line lives in the same loop

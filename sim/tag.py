@@ -1,0 +1,105 @@
+"""A child's tag: what it advertises and when. Its own clock, keys and counters; it hears nothing.
+
+A beacon every second plus 0-10 ms, as Bluetooth LE has every advertiser do (Core 5.4, vol 6 B 4.4.2.2). A pressed tag
+cries every 100 ms for 3 s, then every second, and stops after 10 minutes: it cannot know that somebody answered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from readers import advertisement
+from readers.advertisement import TagKeys
+from readers.wire import FLAG_BATTERY_LOW, FLAG_CLOCK_UNSURE, FLAG_MOVING, FLAG_SOS
+from sim import chance
+
+BEACON_S = 1.0
+JITTER_S = 0.010
+FAST_S = 0.1
+FAST_FOR_S = 3.0
+CRY_FOR_S = 600.0
+POWER_DBM = -48
+"""Calibrated power at 1 m: +4 dBm, less 40 dB of the first metre, less 12 dB of chip antenna and satchel. Assumed."""
+POWER_SIGMA_DB = 1.5
+"""How far a tag is off its own calibrated power: chip and antenna spread. Assumed."""
+CLOCK_SIGMA_S = 2.0
+BATTERY_LOW_MV = 2400
+MOVING_FOR_S = 5.0
+"""The motion flag stays up so long after the last step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advert:
+    """One advertising event as it leaves the tag."""
+
+    tag: int
+    event: int
+    """Counts this tag's events; with `tag` it names the transmission for the channel's chance."""
+    sent_s: float
+    address: bytes
+    """Random device address, 6 bytes, rolls with the id."""
+    payload: bytes
+    cry: bool
+
+
+class Tag:
+    """One tag. Times in seconds since the story began; unix0_s: the true UTC time of that instant.
+
+    Every number is drawn from (seed, number), so a tag is the same whatever the others do.
+    """
+
+    def __init__(self, seed: int, number: int, name: str, unix0_s: float, *, company_id: int) -> None:
+        self.number, self.name = number, name
+        self.keys = TagKeys(_key(seed, number, "k_id"), _key(seed, number, "k_mic"))
+        self.clock_offset_s = CLOCK_SIGMA_S * float(chance.normal(seed, number, "clock")[0])
+        self.power_offset_db = POWER_SIGMA_DB * float(chance.normal(seed, number, "power")[0])
+        self.battery_mv = 2700 + int(400 * chance.one(seed, number, "battery"))
+        self.clock_unsure = False
+        self.press_count = int(200 * chance.one(seed, number, "presses before"))
+        self.counter = int(60000 * chance.one(seed, number, "events before"))
+        self.next_s = BEACON_S * chance.one(seed, number, "phase")
+        self._seed, self._unix0_s, self._company_id = seed, unix0_s, company_id
+        self._event = 0
+        self._pressed_s: float | None = None
+        self._moved_s = -MOVING_FOR_S
+
+    @property
+    def crying(self) -> bool:
+        return self._pressed_s is not None
+
+    def press(self, now_s: float) -> None:
+        """Press the button: the next advertisement leaves at once and carries the SOS flag."""
+        self.press_count = (self.press_count + 1) & 0xFF
+        self._pressed_s = now_s
+        self.next_s = now_s
+
+    def advertise(self, moving: bool) -> Advert:
+        """Return the advertisement that is due at `next_s`, and set when the next one is."""
+        now_s = self.next_s
+        if moving:
+            self._moved_s = now_s
+        if self._pressed_s is not None and now_s - self._pressed_s >= CRY_FOR_S:
+            self._pressed_s = None
+        flags = FLAG_SOS if self.crying else 0
+        flags |= FLAG_MOVING if now_s - self._moved_s < MOVING_FOR_S else 0
+        flags |= FLAG_BATTERY_LOW if self.battery_mv < BATTERY_LOW_MV else 0
+        flags |= FLAG_CLOCK_UNSURE if self.clock_unsure else 0
+        epoch = advertisement.epoch_at(self._unix0_s + now_s + self.clock_offset_s)
+        self.counter = (self.counter + 1) & 0xFFFF
+        body = advertisement.build(
+            self.keys, epoch, flags=flags, press=self.press_count, counter=self.counter, power_dbm=POWER_DBM,
+            battery_mv=self.battery_mv,
+        )  # fmt: skip
+        address = (int(chance.words(self._seed, self.number, "address", epoch)[0]) & 0x3FFFFFFFFFFF).to_bytes(6, "big")
+        advert = Advert(
+            self.number, self._event, now_s, address, advertisement.payload(body, self._company_id), self.crying
+        )
+        jitter_s = JITTER_S * chance.one(self._seed, self.number, "jitter", self._event)
+        fast = self._pressed_s is not None and now_s - self._pressed_s < FAST_FOR_S
+        self.next_s = now_s + (FAST_S if fast else BEACON_S) + jitter_s
+        self._event += 1
+        return advert
+
+
+def _key(seed: int, number: int, what: str) -> bytes:
+    return b"".join(int(chance.words(seed, number, what, half)[0]).to_bytes(8, "big") for half in (0, 1))
