@@ -5,8 +5,10 @@
 
 import errno
 import os
+import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,12 +82,8 @@ class Port:
 
     def read(self, size: int = 1) -> bytes:
         """Return what came, at most `size` bytes, after at most `poll_s`; b"" if nothing."""
-        try:
+        with self._watched():
             data = bytes(self._serial.read(size))
-        except serial.SerialException as error:
-            raise LineError(
-                f"{self.name} went away ({error}); plug the cable in and run the same command again"
-            ) from error
         if data:
             self._asked_at = None
         elif self._asked_at is not None and time.monotonic() - self._asked_at > self.timing.silence_s:
@@ -93,21 +91,19 @@ class Port:
         return data
 
     def write(self, data: bytes) -> None:
-        try:
+        with self._watched():
             self._serial.write(data)
-        except serial.SerialException as error:
-            raise LineError(
-                f"{self.name} went away ({error}); plug the cable in and run the same command again"
-            ) from error
         if self._asked_at is None:
             self._asked_at = time.monotonic()
 
     def flush(self) -> None:
-        self._serial.flush()
+        with self._watched():
+            self._serial.flush()
 
     def purge_port(self) -> None:
-        self._serial.reset_input_buffer()
-        self._serial.reset_output_buffer()
+        with self._watched():
+            self._serial.reset_input_buffer()
+            self._serial.reset_output_buffer()
 
     def isOpen(self) -> bool:  # Digi's client calls it so
         return bool(self._serial.is_open)
@@ -120,6 +116,13 @@ class Port:
 
     def set_baud(self, baud: int) -> None:
         self._serial.baudrate = baud
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, termios.error) as error:  # serial.SerialException is an OSError
+            raise LineError(f"{self.name} went away ({error}); plug it in and run the same command again") from error
 
     def expect_silence(self) -> None:
         """Forget that something was asked: the module may stay silent now."""
@@ -136,6 +139,7 @@ class Line:
         self.port = Port(port, self.timing)
         self.log = log
         self.baud = BAUDS[0]
+        self._in_command_mode = False
 
     def open(self) -> int:
         """Open the port, find the baud rate, enter command mode; return the baud rate."""
@@ -150,6 +154,11 @@ class Line:
         raise ReaderSilent(self.port.name, f"calling it at {' and '.join(map(str, BAUDS))} baud")
 
     def close(self) -> None:
+        """Close the port; a module still in command mode is sent out of it first."""
+        if self._in_command_mode and self.port.isOpen():
+            with suppress(LineError):
+                self.port.write(b"ATCN\r")
+                self.port.flush()
         self.port.close()
 
     def ask(self, command: str) -> str:
@@ -181,16 +190,21 @@ class Line:
     def leave(self) -> None:
         """Leave command mode; the reader's program has the line again."""
         self.ask("CN")
+        self._in_command_mode = False
 
     def cancel(self) -> None:
         """End a file transfer that got stuck and come back to command mode. Raises ReaderSilent."""
         self.port.expect_silence()
         self.port.write(b"\x18" * 8)
         self._read_answer(self.timing.answer_s)
-        if not self._enter():
+        if not any(self._enter() for _ in range(self.timing.attempts)):
             raise ReaderSilent(self.port.name, "ending a file transfer")
 
     def _enter(self) -> bool:
+        self._in_command_mode = self._call()
+        return self._in_command_mode
+
+    def _call(self) -> bool:
         port = self.port
         port.expect_silence()
         time.sleep(self.timing.guard_s)

@@ -23,7 +23,9 @@ def xbee_command(
 ) -> None:
     """Run a virtual XBee 3 on a pty until Ctrl-C: command mode, settings, file system with YMODEM."""
     factory = Factory(hv=int(hv, 16), vr=int(vr, 16), eui64=bytes.fromhex(eui64))
-    faults = Faults(silent, cut_power_after_put_b, wrong_hashes, corrupt_puts)
+    faults = Faults(
+        silent=silent, cut_power_after_put_b=cut_power_after_put_b, wrong_hashes=wrong_hashes, corrupt_puts=corrupt_puts
+    )
     module = VirtualXBee(flash, factory, guard_s=None if guard_ms is None else guard_ms / 1000, faults=faults)
     with Pty(module, pty):
         typer.echo(f"virtual XBee {factory.eui64.hex()} on {pty}, files in {flash}; Ctrl-C ends it")

@@ -60,6 +60,7 @@ class Faults:
 
     silent: bool = False
     cut_power_after_put_b: int | None = None
+    stay_off: bool = False  # after a power cut: silent until somebody sets `silent` back
     wrong_hashes: int = 0
     corrupt_puts: int = 0
     wr_errors: int = 0
@@ -118,7 +119,8 @@ class VirtualXBee:
         if self.faults.silent:
             return b""
         if self._transfer is not None:
-            return self._transfer.receive_data(data, now_s) + self._after_transfer(now_s)
+            answer = self._transfer.receive_data(data, now_s)
+            return b"" if self._power_fails() else answer + self._after_transfer(now_s)
         if self._command_mode:
             return self._receive_command(data, now_s)
         if quiet_s >= self.guard_s:
@@ -311,15 +313,20 @@ class VirtualXBee:
             return sha256(content + b"x").hexdigest()
         return sha256(content).hexdigest()
 
-    def _after_transfer(self, now_s: float) -> bytes:
+    def _power_fails(self) -> bool:
         transfer, cut_b = self._transfer, self.faults.cut_power_after_put_b
-        if isinstance(transfer, Receiver) and cut_b is not None and len(transfer.content) >= cut_b:
-            self.faults.cut_power_after_put_b = None
-            with suppress(Refused):  # what had reached the flash by then
-                self.volume.write(self._put_path, bytes(transfer.content))
-            self.counts["power cuts"] += 1
-            self._boot()
-            return b""
+        if not isinstance(transfer, Receiver) or cut_b is None or len(transfer.content) < cut_b:
+            return False
+        self.faults.cut_power_after_put_b = None
+        with suppress(Refused):  # what had reached the flash by then
+            self.volume.write(self._put_path, bytes(transfer.content))
+        self.counts["power cuts"] += 1
+        self.faults.silent = self.faults.stay_off
+        self._boot()
+        return True
+
+    def _after_transfer(self, now_s: float) -> bytes:
+        transfer = self._transfer
         if transfer is None or not (transfer.done or transfer.failed):
             return b""
         self._transfer = None

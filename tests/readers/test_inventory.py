@@ -1,0 +1,128 @@
+"""The enrolment record: secret, whole after any crash, and never two readers under one number."""
+
+import json
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from readers.inventory import DuplicateReader, Inventory, InventoryError, Record
+
+A, B = "0013a20041a06e60", "0013a20041a06e61"
+
+
+def record(number: int, eui64: str, name: str = "") -> Record:
+    return Record(number, name, eui64, "83FED3407A939723A5C639B26916D505C3B5", "0123456789ab", "1014")
+
+
+def test_what_is_saved_is_read_again(tmp_path: Path) -> None:
+    store = Inventory(tmp_path / "new" / "folder")
+    store.save(record(7, A, "혜화로 17"))
+    store.save(record(3, B))
+    again = Inventory(tmp_path / "new" / "folder")
+    assert again.records() == {7: record(7, A, "혜화로 17"), 3: record(3, B)}
+    assert again.by_eui64(bytes.fromhex(A)) == record(7, A, "혜화로 17")
+    assert again.by_eui64(bytes(8)) is None
+    assert again.next_number() == 8
+    assert record(7, A).reader().channel_mask == 0x7FFF
+
+
+def test_files_are_for_the_owner_alone_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        store = Inventory(tmp_path / "i")
+        store.save(record(7, A))
+        store.make_key(7)
+        (tmp_path / "i" / "reader_keys.new").touch(0o666)  # left by a crash
+        store.make_key(7)
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "i").iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+    assert stat.S_IMODE((tmp_path / "i").stat().st_mode) == 0o700
+
+
+def test_keys_are_random_and_kept_by_number(tmp_path: Path) -> None:
+    store = Inventory(tmp_path)
+    keys = [store.make_key(number) for number in (1, 2, 3)]
+    assert len(set(keys)) == 3
+    assert [store.key(number) for number in (1, 2, 3, 4)] == [*keys, None]
+    assert json.loads((tmp_path / "reader_keys.json").read_text()) == {
+        str(number): key.hex() for number, key in enumerate(keys, 1)
+    }
+    assert store.make_key(1) != keys[0]
+
+
+def test_one_number_is_one_module_and_both_are_named(tmp_path: Path) -> None:
+    store = Inventory(tmp_path)
+    store.save(record(7, A, "gate"))
+    with pytest.raises(DuplicateReader, match=rf"7 belongs to module {A} \(gate\), this is {B}; give --number 8"):
+        store.save(record(7, B))
+    with pytest.raises(DuplicateReader, match=rf"module {A} is already reader 7 \(gate\), not 9"):
+        store.save(record(9, A))
+    with pytest.raises(DuplicateReader):
+        store.save(record(9, A), replace=True)
+    store.save(record(7, A, "gate, north"))
+    store.save(record(7, B), replace=True)
+    assert store.records() == {7: record(7, B)}
+
+
+def test_a_crash_while_writing_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Inventory(tmp_path)
+    store.save(record(7, A))
+
+    def crash(*paths: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", crash)
+    with pytest.raises(InventoryError, match="No space left"):
+        store.save(record(8, B))
+    monkeypatch.undo()
+    assert store.records() == {7: record(7, A)}
+    store.save(record(8, B))
+    assert set(store.records()) == {7, 8}
+
+
+def test_two_technicians_at_once_lose_nothing(tmp_path: Path) -> None:
+    def enrol(start: int) -> None:
+        for number in range(start, start + 10):
+            Inventory(tmp_path).make_key(number)
+            Inventory(tmp_path).save(record(number, f"{number:016x}"))
+
+    threads = [threading.Thread(target=enrol, args=(start,)) for start in (1, 11)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(Inventory(tmp_path).records()) == set(range(1, 21))
+    assert all(Inventory(tmp_path).key(number) for number in range(1, 21))
+
+
+def test_forget_takes_record_and_key(tmp_path: Path) -> None:
+    store = Inventory(tmp_path)
+    store.save(record(7, A))
+    store.make_key(7)
+    store.forget(7)
+    assert (store.records(), store.key(7)) == ({}, None)
+    with pytest.raises(InventoryError, match="no reader 7"):
+        store.forget(7)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", '{"7": {}}', '{"x": 1}', '{"7": {"number": 8}}', json.dumps({"70000": {**vars(record(70000, A))}})],
+)
+def test_a_damaged_file_is_named_and_left_alone(tmp_path: Path, text: str) -> None:
+    (tmp_path / "readers.json").write_text(text)
+    with pytest.raises(InventoryError, match=r"readers\.json.*backup"):
+        Inventory(tmp_path).save(record(1, B))
+    assert (tmp_path / "readers.json").read_text() == text
+
+
+def test_a_damaged_key_is_named_but_not_shown(tmp_path: Path) -> None:
+    (tmp_path / "reader_keys.json").write_text('{"7": "abcdef"}')
+    with pytest.raises(InventoryError, match="key of reader 7") as caught:
+        Inventory(tmp_path).key(7)
+    assert "abcdef" not in str(caught.value)
