@@ -6,8 +6,8 @@ and collisions belong here too and come with the full channel; `Air.listen` is w
 hash of (seed, transmission, reader), so who asks, and in which order, changes nothing.
 
 Numbers: exponent 2.5 between street in sight (2.0-2.2) and crowd and parked cars (2.7); shadowing 4 dB over 12 m;
-K 6 dB; body 2 dB when the child's back looks at the reader, 14 dB when the child is between; plateau 8 % (measured networks:
-12-30 %). None is calibrated on our streets.
+K 6 dB; body 2 dB when the child's back looks at the reader, 14 dB when the child is between; plateau 8 % (measured
+networks: 12-30 %). None is calibrated on our streets.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Channel:
     body_max_db: float = 14.0
     reader_sigma_db: float = 2.0
     sensitivity_dbm: float = -95.0
-    """1 % packet errors at 1 Mbit/s, as the class of chip has it (EFR32MG12 data sheet: -94.8). Unverified for XBee 3."""
+    """1 % packet errors at 1 Mbit/s, as the class of chip has it (EFR32MG12: -94.8). Unverified for XBee 3."""
     edge_db: float = 0.8
     """Width of the edge at the sensitivity: packet errors go from 1 % to 99 % within some 3.5 dB."""
     plateau_loss: float = 0.08
