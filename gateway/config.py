@@ -1,0 +1,539 @@
+"""The gateway's one TOML file: what may stand in it, and words for what is wrong with it. Secrets by path only.
+
+Everything is checked before anything starts, and all faults are told at once, each with its key, its line and what
+would be right. `docs/GATEWAY.md` lists every key.
+"""
+
+import difflib
+import math
+import re
+import stat
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from gateway import zone
+from gateway.toml_lines import key_lines
+from readers.advertisement import KEY_SIZE, TagKeys
+
+READER_KEY_SIZE = 16
+ZONE_MAX_M = 20_000.0
+"""No two positions of one zone are further apart: a typing error in a degree is found by it."""
+FILE_MAX_B = 4 * 1024 * 1024
+
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Text = Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class Radio(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The coordinator stick and its network."""
+
+    port: Text
+    baudrate: Literal[57600, 115200, 230400, 460800, 921600] = 115200
+    flow_control: Literal["software", "hardware"] = "software"
+    channel: Annotated[int, Meta(ge=11, le=26)] = 15
+    pan_id: Annotated[int, Meta(ge=1, le=0xFFFE)] | None = None
+    database: Text = "zigbee.db"
+    tx_power_dbm: Annotated[int, Meta(ge=-20, le=20)] = 8
+    country: Annotated[str, Meta(pattern="^[A-Z]{2}$")] = "KR"
+    enrolment: Text | None = None
+    deaf_after_s: Annotated[int, Meta(ge=30, le=86400)] = 300
+
+
+class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The folder of the two outboxes."""
+
+    folder: Text
+    bulk_max_mb: Annotated[int, Meta(ge=4, le=65536)] = 512
+    ballast_mb: Annotated[int, Meta(ge=1, le=64)] = 1
+
+
+class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The broker."""
+
+    host: Text
+    port: Port = 1883
+    username: Text | None = None
+    password_file: Text | None = None
+    ca_file: Text | None = None
+    cert_file: Text | None = None
+    key_file: Text | None = None
+    protocol: Literal["auto", "5", "3.1.1"] = "auto"
+
+
+class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The files of secrets."""
+
+    readers: Text = "reader_keys.json"
+    tags: Text = "tag_keys.json"
+
+
+class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Figures for Prometheus, on loopback only."""
+
+    port: Port
+
+
+class Clock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Whether the wall clock is believed."""
+
+    trusted: bool = False
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The whole file."""
+
+    site: zone.Id
+    gateway: zone.Id
+    radio: Radio
+    store: Store
+    mqtt: Mqtt
+    keys: Keys = Keys()
+    metrics: Metrics | None = None
+    clock: Clock = Clock()
+    readers: tuple[zone.Reader, ...]
+    places: tuple[zone.Place, ...] = ()
+    dangers: tuple[zone.DangerArea, ...] = ()
+    bells: tuple[zone.BellInput, ...] = ()
+
+
+TABLES: dict[str, type[msgspec.Struct]] = {
+    "radio": Radio,
+    "store": Store,
+    "mqtt": Mqtt,
+    "keys": Keys,
+    "metrics": Metrics,
+    "clock": Clock,
+}
+LISTS: dict[str, type[msgspec.Struct]] = {
+    "readers": zone.Reader,
+    "places": zone.Place,
+    "dangers": zone.DangerArea,
+    "bells": zone.BellInput,
+}
+REQUIRED = ("site", "gateway", "radio", "store", "mqtt", "readers")
+
+# What would be right, by key: said behind every complaint about that key.
+_ID = "1-32 of A-Z a-z 0-9 _ -, a letter or digit first"
+HINTS = {
+    "site": f'{_ID}, like "gongdeok"',
+    "gateway": f'{_ID}, like "gw1"',
+    "radio": "a table [radio] with at least port",
+    "radio.port": 'the coordinator, like "/dev/serial/by-id/usb-..." or "socket://127.0.0.1:6638"',
+    "radio.baudrate": "one of 57600, 115200, 230400, 460800, 921600; most sticks have 115200",
+    "radio.flow_control": '"software" or "hardware", as the firmware of the stick was built',
+    "radio.channel": "a ZigBee channel, 11 to 26; 15, 20 and 25 lie between the usual Wi-Fi channels",
+    "radio.pan_id": "1 to 65534 (0x0001 to 0xFFFE), or leave it out and one is drawn",
+    "radio.database": 'a file for the network, like "zigbee.db"',
+    "radio.tx_power_dbm": "-20 to 20 dBm; 8 is usual",
+    "radio.country": 'two capital letters, like "KR"',
+    "radio.enrolment": 'the readers.json that ansim-reader wrote, like "readers.json"',
+    "radio.deaf_after_s": "30 to 86400 s of silence of every reader before the radio is started anew",
+    "store": "a table [store] with at least folder",
+    "store.folder": 'a folder on a disk that keeps its word, like "/var/lib/ansim"',
+    "store.bulk_max_mb": "4 to 65536 MB for the routine lane; positions are shed above it",
+    "store.ballast_mb": "1 to 64 MB, set aside for emergencies on a full disk",
+    "mqtt": "a table [mqtt] with at least host",
+    "mqtt.host": 'the broker, like "mqtt.example.org" or "127.0.0.1"',
+    "mqtt.port": "1 to 65535; 1883 plain, 8883 with TLS",
+    "mqtt.username": "a name the broker knows",
+    "mqtt.password_file": "a file with the password in its first line, mode 0600",
+    "mqtt.ca_file": "the PEM file of the authority that signed the broker's certificate",
+    "mqtt.cert_file": "the PEM file of this gateway's certificate, together with key_file",
+    "mqtt.key_file": "the PEM file of this gateway's key, mode 0600, together with cert_file",
+    "mqtt.protocol": '"auto" (5, and 3.1.1 where the broker lacks it), "5" or "3.1.1"',
+    "keys.readers": 'a file {"<number>": "<32 hexadecimal digits>"}, mode 0600',
+    "keys.tags": 'a file {"<tag>": {"k_id": "<32 hex>", "k_mic": "<32 hex>"}}, mode 0600',
+    "metrics.port": "1 to 65535, answered on 127.0.0.1 only",
+    "clock.trusted": "true if something else keeps this box's clock right (a host, GPS), else false",
+    "readers": "one [[readers]] table for every pole, at least one",
+    "readers.number": "1 to 65534, the number the reader was given when it was flashed",
+    "readers.eui64": "16 hexadecimal digits in lower case, as printed on the module",
+    "readers.lon": "degrees east, -180 to 180 (Seoul: about 127)",
+    "readers.lat": "degrees north, -90 to 90 (Seoul: about 37.5)",
+    "readers.height_m": "metres above the street, over 0 up to 30",
+    "readers.pole": "what a technician calls the pole",
+    "places.id": _ID,
+    "places.kind": '"school", "academy", "playground", "home" or "other"',
+    "places.polygon": "3 to 200 corners [lon, lat], longitude first, in order round the edge",
+    "dangers.id": _ID,
+    "dangers.polygon": "3 to 200 corners [lon, lat], longitude first, in order round the edge",
+    "dangers.warn_m": "0 to 200 metres",
+    "bells.id": _ID,
+    "bells.reader": "the number of a reader of this file",
+    "bells.input": "the input of the reader, 0 to 7",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong. line counts from 1; 0: the fault is not in this file's text."""
+
+    key: str
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        where = f"line {self.line}: " if self.line else ""
+        return f"{where}{self.key}: {self.text}"
+
+
+class ConfigError(Exception):
+    """The file cannot be used. Permanent until somebody edits it: `problems` tells what, all of it."""
+
+    def __init__(self, path: Path, problems: list[Problem]) -> None:
+        super().__init__("\n".join(f"{path}: {problem}" for problem in problems))
+        self.path, self.problems = path, tuple(problems)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checked configuration and what its files hold. Paths are absolute."""
+
+    config: Config
+    zone: zone.Zone
+    folder: Path
+    database: Path
+    reader_keys: dict[int, bytes] = field(repr=False)
+    tag_keys: dict[str, TagKeys] = field(repr=False)
+    install_codes: dict[str, bytes] = field(repr=False)
+    """EUI64 (16 hexadecimal digits, MSB first) -> install code, of the zone's readers that were enrolled."""
+    password: str | None = field(repr=False)
+    notes: tuple[str, ...] = ()
+    """Nothing wrong, but worth a look."""
+
+
+def load(path: Path) -> Loaded:
+    """Read and check a file and the files it names. Raises ConfigError with everything that is wrong."""
+    try:
+        data = path.read_bytes()[: FILE_MAX_B + 1]
+    except OSError as error:
+        raise ConfigError(path, [Problem("file", 0, f"cannot be read ({error.strerror}); check the path")]) from None
+    if len(data) > FILE_MAX_B:
+        raise ConfigError(path, [Problem("file", 0, f"over {FILE_MAX_B} bytes: not a gateway's configuration")])
+    try:
+        text = data.decode("utf-8")
+        raw = tomllib.loads(text)
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ConfigError(path, [Problem("file", line, "not UTF-8 text; save it as UTF-8")]) from None
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r"at line (\d+)", str(error))
+        line = int(found[1]) if found else text.count("\n") + 1
+        raise ConfigError(path, [Problem("file", line, f"not TOML here: {error}")]) from None
+    return _Check(path, raw, key_lines(text)).loaded()
+
+
+class _Check:
+    def __init__(self, path: Path, raw: dict[str, Any], lines: dict[str, int]) -> None:
+        self.path, self.raw, self.lines = path, raw, lines
+        self.base = path.resolve().parent
+        self.problems: list[Problem] = []
+        self.notes: list[str] = []
+
+    def loaded(self) -> Loaded:
+        config = self._convert()
+        if config is None:
+            raise ConfigError(self.path, self.problems)
+        self._numbers(config)
+        self._positions(config)
+        reader_keys = self._reader_keys(config)
+        tag_keys = self._tag_keys(config)
+        codes = self._install_codes(config)
+        password = self._broker(config.mqtt)
+        if not tag_keys:
+            self.notes.append("no tags are enrolled: every tag is unknown, and only its SOS is told")
+        if self.problems:
+            raise ConfigError(self.path, self.problems)
+        return Loaded(
+            config=config,
+            zone=zone.Zone(config.readers, config.places, config.dangers, config.bells),
+            folder=self.base / config.store.folder,
+            database=self.base / config.radio.database,
+            reader_keys=reader_keys,
+            tag_keys=tag_keys,
+            install_codes=codes,
+            password=password,
+            notes=tuple(self.notes),
+        )
+
+    def say(self, key: str, text: str) -> None:
+        """Note one problem at the line of the key, or of the nearest thing round it, with what would be right."""
+        place = key
+        while place and place not in self.lines:
+            place = re.sub(r"(\[\d+\]|\.?[^.\[\]]+)$", "", place)
+        hint = HINTS.get(re.sub(r"\[\d+\]", "", key))
+        self.problems.append(Problem(key, self.lines.get(place, 1), text + (f"; right is {hint}" if hint else "")))
+
+    # ---- types ------------------------------------------------------------------------------------------------------
+
+    def _convert(self) -> Config | None:
+        known = Config.__struct_fields__
+        values: dict[str, Any] = {}
+        for key, value in self.raw.items():
+            if key not in known:
+                self.say(key, _unknown(key, known))
+            elif key in TABLES:
+                values[key] = self._struct(TABLES[key], value, key)
+            elif key in LISTS:
+                if isinstance(value, list):
+                    items = [self._struct(LISTS[key], item, f"{key}[{i}]") for i, item in enumerate(value)]
+                    values[key] = tuple(items)
+                else:
+                    self.say(key, f"must be written as [[{key}]] tables")
+            else:
+                try:
+                    values[key] = msgspec.convert(value, zone.Id)
+                except msgspec.ValidationError as error:
+                    self.say(key, str(error))
+        for key in REQUIRED:
+            if key not in self.raw:
+                self.say(key, "missing")
+        if "readers" in values and not values["readers"]:
+            self.say("readers", "is empty")
+        return None if self.problems else Config(**values)
+
+    def _struct(self, kind: type[msgspec.Struct], value: Any, key: str) -> msgspec.Struct | None:
+        """Convert one table, telling every fault in it, not only the first."""
+        if not isinstance(value, dict):
+            self.say(key, f"must be a table, got {type(value).__name__}")
+            return None
+        before = len(self.problems)
+        for name in [name for name in value if name not in kind.__struct_fields__]:
+            self.say(f"{key}.{name}", _unknown(name, kind.__struct_fields__))
+        for one in msgspec.structs.fields(kind):
+            if one.name not in value:
+                if one.required:
+                    self.say(f"{key}.{one.name}", "missing")
+                continue
+            try:
+                msgspec.convert(value[one.name], one.type)
+            except msgspec.ValidationError as error:
+                said, _, inner = str(error).partition(" - at `$")
+                self.say(f"{key}.{one.name}{inner.rstrip('`')}", f"{said} (it is {_short(value[one.name])})")
+        return msgspec.convert(value, kind) if len(self.problems) == before else None
+
+    # ---- what no type can say ---------------------------------------------------------------------------------------
+
+    def _numbers(self, config: Config) -> None:
+        for key, name in (
+            ("readers", "number"),
+            ("readers", "eui64"),
+            ("places", "id"),
+            ("dangers", "id"),
+            ("bells", "id"),
+        ):
+            seen: dict[Any, int] = {}
+            for i, item in enumerate(getattr(config, key)):
+                value = getattr(item, name)
+                if value in seen:
+                    first = self.lines.get(f"{key}[{seen[value]}].{name}", 0)
+                    self.say(f"{key}[{i}].{name}", f"{value!r} is given twice (first in line {first})")
+                seen.setdefault(value, i)
+        numbers = {reader.number for reader in config.readers}
+        inputs: dict[tuple[int, int], int] = {}
+        for i, bell in enumerate(config.bells):
+            if bell.reader not in numbers:
+                listed = ", ".join(str(n) for n in sorted(numbers)[:20])
+                self.say(f"bells[{i}].reader", f"there is no reader {bell.reader}; there are {listed}")
+            if (bell.reader, bell.input) in inputs:
+                self.say(f"bells[{i}].input", f"input {bell.input} of reader {bell.reader} has a bell already")
+            inputs.setdefault((bell.reader, bell.input), i)
+
+    def _positions(self, config: Config) -> None:
+        plane = zone.Plane(config.readers[0].lon, config.readers[0].lat)
+
+        def far(lon: float, lat: float) -> float:
+            return math.hypot(*plane.to_xy_m(lon, lat))
+
+        for i, reader in enumerate(config.readers):
+            if far(reader.lon, reader.lat) > ZONE_MAX_M:
+                self.say(f"readers[{i}].lon", f"{far(reader.lon, reader.lat) / 1000:.0f} km from the first reader")
+        for key in ("places", "dangers"):
+            for i, item in enumerate(getattr(config, key)):
+                name = f"{key}[{i}].polygon"
+                ring = [plane.to_xy_m(lon, lat) for lon, lat in item.polygon]
+                if ring[0] == ring[-1]:
+                    ring.pop()
+                if len(set(ring)) < 3:
+                    self.say(name, "fewer than 3 different corners")
+                elif len(set(ring)) < len(ring):
+                    self.say(name, "the same corner twice")
+                elif abs(_area_m2(ring)) < 1.0:
+                    self.say(name, "encloses less than a square metre")
+                elif _crosses_itself(ring):
+                    self.say(name, "its edges cross each other")
+                elif max(math.hypot(x, y) for x, y in ring) > ZONE_MAX_M:
+                    self.say(name, "a corner is over 20 km from the first reader")
+
+    # ---- the files it names -----------------------------------------------------------------------------------------
+
+    def _file(self, key: str, name: str, *, secret: bool) -> bytes | None:
+        path = self.base / name
+        try:
+            mode = path.stat().st_mode
+            if not stat.S_ISREG(mode):
+                self.say(key, f"{path} is not a file")
+                return None
+            if secret and mode & 0o077:
+                self.say(key, f"{path} can be read by others (mode {mode & 0o777:04o}); do: chmod 600 {path}")
+            data = path.read_bytes()[: FILE_MAX_B + 1]
+        except OSError as error:
+            self.say(key, f"{path} cannot be read ({error.strerror})")
+            return None
+        if len(data) > FILE_MAX_B:
+            self.say(key, f"{path} is over {FILE_MAX_B} bytes")
+            return None
+        return data
+
+    def _json(self, key: str, name: str) -> dict[str, Any]:
+        data = self._file(key, name, secret=True)
+        if data is None:
+            return {}
+        try:
+            return msgspec.json.decode(data, type=dict[str, Any])
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            self.say(key, f"{self.base / name} is not such a file ({error})")
+            return {}
+
+    def _reader_keys(self, config: Config) -> dict[int, bytes]:
+        before = len(self.problems)
+        rows = self._json("keys.readers", config.keys.readers)
+        found: dict[int, bytes] = {}
+        for number, text in rows.items():
+            key = _hex(text, READER_KEY_SIZE)
+            if not number.isdecimal() or key is None:
+                self.say("keys.readers", f"{config.keys.readers}, entry {_short(number)}: not a number and its key")
+            else:
+                found[int(number)] = key
+        if len(self.problems) == before:
+            for i, reader in enumerate(config.readers):
+                if reader.number not in found:
+                    self.say(f"readers[{i}].number", f"no key for reader {reader.number} in {config.keys.readers}")
+        return {reader.number: found[reader.number] for reader in config.readers if reader.number in found}
+
+    def _tag_keys(self, config: Config) -> dict[str, TagKeys]:
+        found: dict[str, TagKeys] = {}
+        for tag, row in self._json("keys.tags", config.keys.tags).items():
+            k_id = _hex(row.get("k_id"), KEY_SIZE) if isinstance(row, dict) else None
+            k_mic = _hex(row.get("k_mic"), KEY_SIZE) if isinstance(row, dict) else None
+            if k_id is None or k_mic is None or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", tag):
+                self.say("keys.tags", f"{config.keys.tags}, entry {_short(tag)}: not a pseudonym and its two keys")
+            else:
+                found[tag] = TagKeys(k_id, k_mic)
+        return found
+
+    def _install_codes(self, config: Config) -> dict[str, bytes]:
+        if config.radio.enrolment is None:
+            return {}
+        wanted = {reader.eui64: reader.number for reader in config.readers}
+        codes: dict[str, bytes] = {}
+        for number, row in self._json("radio.enrolment", config.radio.enrolment).items():
+            if not isinstance(row, dict) or not isinstance(row.get("eui64"), str):
+                self.say("radio.enrolment", f"{config.radio.enrolment}, entry {_short(number)}: no eui64")
+                continue
+            eui64, code = row["eui64"].lower(), row.get("install_code")
+            if eui64 not in wanted or code is None:
+                continue
+            if str(wanted[eui64]) != number:
+                text = f"module {eui64} is reader {_short(number)} there, but {wanted[eui64]} in this file"
+                self.say("radio.enrolment", text)
+            elif not isinstance(code, str) or not _install_code_valid(_hex(code, 18)):
+                self.say("radio.enrolment", f"entry {number}: the install code is not 16 bytes and their checksum")
+            else:
+                codes[eui64] = bytes.fromhex(code)
+        missing = sorted(set(wanted) - set(codes))
+        if missing:
+            self.notes.append(f"no install code for {len(missing)} readers: they must have joined already")
+        return codes
+
+    def _broker(self, mqtt: Mqtt) -> str | None:
+        if (mqtt.cert_file is None) != (mqtt.key_file is None):
+            self.say("mqtt.cert_file" if mqtt.cert_file is None else "mqtt.key_file", "missing beside the other one")
+        if mqtt.cert_file and not mqtt.ca_file:
+            self.say("mqtt.ca_file", "missing: a certificate of our own needs TLS")
+        for key in ("ca_file", "cert_file", "key_file"):
+            name = getattr(mqtt, key)
+            data = self._file(f"mqtt.{key}", name, secret=key == "key_file") if name else None
+            if data is not None and b"-----BEGIN " not in data:
+                self.say(f"mqtt.{key}", f"{self.base / name} is not PEM")
+        password = None
+        if mqtt.password_file:
+            data = self._file("mqtt.password_file", mqtt.password_file, secret=True)
+            password = (data or b"").split(b"\n")[0].strip().decode("utf-8", "replace")
+            if data is not None and not password:
+                self.say("mqtt.password_file", "its first line is empty")
+            if not mqtt.username:
+                self.say("mqtt.username", "missing beside password_file")
+        local = mqtt.host in ("127.0.0.1", "::1", "localhost")
+        if not mqtt.ca_file and not local:
+            self.notes.append(f"no TLS to {mqtt.host}: anybody on the way can read and forge; give mqtt.ca_file")
+        return password
+
+
+def _unknown(name: str, known: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    return "unknown key; " + (f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return "".join(c if c.isprintable() else "?" for c in (text if len(text) <= 60 else text[:57] + "..."))
+
+
+def _hex(text: Any, size: int) -> bytes | None:
+    if not isinstance(text, str) or not re.fullmatch(r"[0-9a-fA-F]+", text) or len(text) != 2 * size:
+        return None
+    return bytes.fromhex(text)
+
+
+def _install_code_valid(code: bytes | None) -> bool:
+    """16 bytes and their CRC-16/X-25, low byte first (ZigBee Base Device Behavior 3.0, section 10.1)."""
+    crc = 0xFFFF
+    for byte in (code or b"")[:16]:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ 0x8408 if crc & 1 else crc >> 1
+    return code is not None and (crc ^ 0xFFFF) == int.from_bytes(code[16:], "little")
+
+
+def _area_m2(ring: list[tuple[float, float]]) -> float:
+    return sum(x1 * y2 - x2 * y1 for (x1, y1), (x2, y2) in _edges(ring)) / 2
+
+
+def _edges(ring: list[tuple[float, float]]) -> Iterator[tuple[tuple[float, float], tuple[float, float]]]:
+    return zip(ring, ring[1:] + ring[:1], strict=True)
+
+
+def _crosses_itself(ring: list[tuple[float, float]]) -> bool:
+    edges = list(_edges(ring))
+
+    def side(a: tuple[float, float], b: tuple[float, float], p: tuple[float, float]) -> float:
+        return (b[0] - a[0]) * (p[1] - a[1]) - (b[1] - a[1]) * (p[0] - a[0])
+
+    for i, (a, b) in enumerate(edges):
+        for j, (c, d) in enumerate(edges[i + 2 :], i + 2):
+            if (j + 1) % len(edges) == i:
+                continue  # neighbours share a corner
+            if side(a, b, c) * side(a, b, d) < 0 and side(c, d, a) * side(c, d, b) < 0:
+                return True
+    return False
+
+
+def summary(loaded: Loaded) -> str:
+    """Return what a technician wants to see of a good file: one screen, no secret."""
+    c = loaded.config
+    lines = [
+        f"site {c.site}, gateway {c.gateway}",
+        f"radio {c.radio.port}, channel {c.radio.channel}, {len(loaded.install_codes)} install codes",
+        f"store {loaded.folder}, at most {c.store.bulk_max_mb} MB of routine events",
+        f"broker {c.mqtt.host}:{c.mqtt.port}, MQTT {c.mqtt.protocol}, {'TLS' if c.mqtt.ca_file else 'no TLS'}",
+        f"{len(c.readers)} readers, {len(c.bells)} bells, {len(loaded.tag_keys)} tags, "
+        f"{len(c.places)} places, {len(c.dangers)} danger areas",
+    ]
+    return "\n".join([*lines, *(f"note: {note}" for note in loaded.notes)])
