@@ -1,7 +1,7 @@
 """The NCP's end of an ASH link: windows, acknowledgements, time-outs, re-transmission, the FAILED state.
 
-Nothing here reads a clock or a file descriptor: bytes and `now_s` in, payloads and bytes out. Numbers: UG101, chapters 5
-to 7, where not said otherwise.
+Nothing here reads a clock or a file descriptor: bytes and `now_s` in, payloads and bytes out. Numbers: UG101, chapters
+5 to 7, where not said otherwise.
 """
 
 from __future__ import annotations
