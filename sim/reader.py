@@ -33,7 +33,7 @@ from typing import Protocol
 
 from readers import wire
 
-HEAP_B = 32 * 1024
+HEAP_B = 96 * 1024  # to come down to 32 KB
 WALL_LIMIT_S = 5.0  # of real time for the firmware to reach its next wait
 RECEIVE_QUEUE_MAX = 4  # commonly said; Digi gives no number in the pages read
 SCAN_QUEUE_MAX = 20  # no number published either; beyond it the oldest advertisement is lost, as with oldest=False
@@ -115,7 +115,7 @@ class Reader:
         self._socket: socket.socket | None = None
         self._console: Path = flash_dir.parent / f"{flash_dir.name}.console"
         self._buffer = b""
-        self._now_ms = 0.0
+        self._now_ms = self._booted_at_ms = 0.0
         self._powered = False
         self._clear()
 
@@ -272,7 +272,7 @@ class Reader:
         with self._console.open("wb") as console:
             self._process = subprocess.Popen(
                 [*command, "-X", f"heapsize={self.heap_b}", "-m", "_boot"],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=console,
                 stderr=console,
                 cwd=self.flash_dir,

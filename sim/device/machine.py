@@ -35,11 +35,8 @@ class Pin:
 
 
 class WDT:
-    SOFT_RESET = 0
-    HARD_RESET = 1
-
-    def __init__(self, timeout, response=0):
-        _host.tell(87, timeout << 1 | response)  # W
+    def __init__(self, id=0, timeout=60000, response=SOFT_RESET):
+        _host.tell(87, timeout << 1 | (response == HARD_RESET))  # W
 
     def feed(self):
         _host.out[2] = 1

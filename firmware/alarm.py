@@ -1,0 +1,216 @@
+# Emergencies: a tag's cry or a press of the bell -> alarm, retried until the gateway has it, shown by lamp and buzzer.
+#
+# An alarm, 26 bytes of `_state` and 5 numbers of `_times`; the ring holds 8.
+import struct
+
+import config
+import link
+import machine
+import os
+import time
+import wire
+from micropython import const
+
+_MAX = const(8)
+_SIZE = const(26)
+_KIND = const(0)  # 0 free, wire.SOS, wire.BELL
+_NUMBER = const(1)
+_STAGE = const(2)
+_TRIES = const(3)
+_PACKETS = const(4)  # in the last 2 s
+_DONE = const(5)  # nothing more to send
+_REVISED = const(6)
+_BODY = const(7)  # SOS: the newest advertisement; BELL: input, presses
+_FIRST = const(0)  # ticks of the first cry
+_LAST = const(1)  # of the newest
+_SINCE = const(2)  # of the first packet in `_PACKETS`
+_DUE = const(3)
+_LOSS = const(4)  # sum of -rssi over `_PACKETS`
+_PICTURE_MS = const(2000)
+_RETRY_MS = const(300)
+_POLL_MS = const(10000)
+_OVER_MS = const(600000)
+_DEBOUNCE_MS = const(50)
+_BELL_GAP_MS = const(300)
+
+_state = bytearray(_MAX * _SIZE)
+_times = [0] * (_MAX * 5)
+_last_number = 0
+dropped = 0  # alarms that were not closed and had to make room
+_bells = [
+    machine.Pin(name, machine.Pin.IN, machine.Pin.PULL_UP) for name in getattr(config, "BELLS", ("D4",))
+]
+_bell = bytearray(b"\1" * (2 * len(_bells)))  # level, stable level of each; a bell rests high
+_bell_since = [0] * len(_bells)
+_lamp = machine.Pin(getattr(config, "LAMP", "D2"), machine.Pin.OUT, value=0)
+_buzzer = machine.Pin(getattr(config, "BUZZER", "D3"), machine.Pin.OUT, value=0)
+_lit = bytearray(3)  # level of the lamp, of the buzzer, stage the lamp shows
+_lit_since = 0
+
+
+def cry(data: bytes, loss: int, now: int) -> None:
+    """A tag cries SOS. data: its 19 bytes; loss: -rssi. One press is one alarm: the same id and press counter."""
+    for i in range(_MAX):
+        at = i * _SIZE
+        if (
+            _state[at] == wire.SOS
+            and _state[at + _BODY + 10] == data[10]
+            and _state[at + _BODY + 1 : at + _BODY + 9] == data[1:9]
+        ):
+            break
+    else:
+        i = _open(wire.SOS, now)
+        at = i * _SIZE
+    clock = i * 5
+    _times[clock + _LAST] = now
+    struct.pack_into("19s", _state, at + _BODY, data)
+    if time.ticks_diff(now, _times[clock + _SINCE]) > _PICTURE_MS or _state[at + _PACKETS] == 255:
+        _times[clock + _SINCE] = now
+        _times[clock + _LOSS] = _state[at + _PACKETS] = 0
+    _times[clock + _LOSS] += loss
+    _state[at + _PACKETS] += 1
+    if not _state[at + _REVISED] and time.ticks_diff(now, _times[clock + _FIRST]) > _PICTURE_MS - 200:
+        _state[at + _REVISED] = 1  # once more when there are packets enough to say where
+        if _state[at + _STAGE] < wire.CLOSED:
+            _times[clock + _DUE] = now
+
+
+def _open(kind: int, now: int) -> int:
+    """Return the place of a new alarm. If the ring is full the one furthest advanced gives way, of equals the one whose
+    last cry is the oldest: a tag that still cries comes back with its next advertisement."""
+    global _last_number, dropped
+    worst = -1
+    i = 0
+    for j in range(_MAX):
+        at = j * _SIZE
+        rank = 0x7FFFFFF
+        if _state[at]:
+            rank = _state[at + _STAGE] << 24 | min(max(time.ticks_diff(now, _times[j * 5 + _LAST]), 0), 0xFFFFFF)
+        if rank > worst:
+            worst = rank
+            i = j
+    at = i * _SIZE
+    if _state[at] and _state[at + _STAGE] < wire.CLOSED:
+        dropped += 1
+    _last_number = _last_number % 255 + 1
+    struct.pack_into("7B", _state, at, kind, _last_number, 0, 0, 0, 0, 0)
+    _times[i * 5 + _LOSS] = 0
+    _times[i * 5] = _times[i * 5 + _LAST] = _times[i * 5 + _SINCE] = _times[i * 5 + _DUE] = now
+    return i
+
+
+def ring(now: int) -> None:
+    """Look at the bells. A press is a level that stays low for 50 ms."""
+    for i in range(len(_bells)):
+        level = _bells[i].value()
+        if level != _bell[2 * i]:
+            _bell[2 * i] = level
+            _bell_since[i] = now
+        if level != _bell[2 * i + 1] and time.ticks_diff(now, _bell_since[i]) >= _DEBOUNCE_MS:
+            _bell[2 * i + 1] = level
+            if not level:
+                _press(i, now)
+
+
+def _press(bell: int, now: int) -> None:
+    for i in range(_MAX):
+        at = i * _SIZE
+        if _state[at] == wire.BELL and _state[at + _STAGE] < wire.CLOSED and _state[at + _BODY] == bell:
+            _state[at + _BODY + 1] = min(_state[at + _BODY + 1] + 1, 255)
+            _times[i * 5 + _DUE] = time.ticks_add(now, _BELL_GAP_MS)
+            break
+    else:
+        i = _open(wire.BELL, now)
+        _state[i * _SIZE + _BODY] = bell
+        _state[i * _SIZE + _BODY + 1] = 1
+        _times[i * 5] = _times[i * 5 + _DUE] = now
+    _times[i * 5 + _LAST] = now
+
+
+def reach(number: int, stage: int, now: int) -> None:
+    """The alarm has come to a stage. It only rises; the frame that proves the lamp follows at once."""
+    for i in range(_MAX):
+        at = i * _SIZE
+        if _state[at] and _state[at + _NUMBER] == number and _state[at + _STAGE] < stage <= wire.CLOSED:
+            _state[at + _STAGE] = stage
+            _state[at + _TRIES] = 0
+            _times[i * 5 + _DUE] = now
+
+
+def open_alarms() -> int:
+    count = 0
+    for at in range(0, _MAX * _SIZE, _SIZE):
+        if _state[at] and _state[at + _STAGE] < wire.CLOSED:
+            count += 1
+    return count
+
+
+def show(now: int) -> None:
+    """Drive lamp and buzzer by the open alarm that is furthest: received, stored: slow blink; acknowledged, dispatched:
+    steady, and two short beeps when it begins."""
+    global _lit_since
+    stage = 0
+    for at in range(0, _MAX * _SIZE, _SIZE):
+        if _state[at] and stage < _state[at + _STAGE] < wire.CLOSED:
+            stage = _state[at + _STAGE]
+    help_comes = stage >= wire.ACKNOWLEDGED
+    if stage != _lit[2]:
+        if help_comes != (_lit[2] >= wire.ACKNOWLEDGED) or not _lit[2] or not stage:
+            _lit_since = now
+        _lit[2] = stage
+    since = time.ticks_diff(now, _lit_since)
+    level = int(help_comes or (stage > 0 and since % 2000 < 1000))
+    if level != _lit[0]:
+        _lit[0] = level
+        _lamp.value(level)
+    level = int(help_comes and since < 450 and since % 300 < 150)
+    if level != _lit[1]:
+        _lit[1] = level
+        _buzzer.value(level)
+
+
+def tick(now: int) -> bool:
+    """Send what is due; return whether emergencies want the mesh for themselves (one is due or waits for a buffer)."""
+    wanted = False
+    for i in range(_MAX):
+        at = i * _SIZE
+        clock = i * 5
+        if not _state[at] or _state[at + _DONE]:
+            continue
+        stage = _state[at + _STAGE]
+        if wire.WAITING < stage < wire.CLOSED and time.ticks_diff(now, _times[clock + _LAST]) > _OVER_MS:
+            _state[at + _STAGE] = wire.CLOSED  # nobody cries any more and nobody closed it: let it rest
+            _state[at + _DONE] = 1
+            continue
+        if time.ticks_diff(now, _times[clock + _DUE]) < 0:
+            continue
+        wanted = True
+        packets = _state[at + _PACKETS]
+        age = time.ticks_diff(now, _times[clock])
+        end = link.begin(_state[at])
+        if _state[at] == wire.SOS:
+            end = wire.pack_sos(
+                link.buf,
+                end,
+                _state[at + _NUMBER],
+                stage,
+                age,
+                -((_times[clock + _LOSS] + packets // 2) // packets),
+                packets,
+                _state[at + _BODY : at + _BODY + 19],
+            )
+        else:
+            end = wire.pack_bell(
+                link.buf, end, _state[at + _NUMBER], stage, age, _state[at + _BODY], _state[at + _BODY + 1]
+            )
+        result = link.send(end)
+        wait = 100
+        if result != link.BUSY:
+            wait = min(_RETRY_MS << _state[at + _TRIES], _POLL_MS)
+            wait += wait * os.urandom(1)[0] >> 10  # several readers hear one cry
+            _state[at + _TRIES] = min(_state[at + _TRIES] + 1, 6)
+        if result == link.SENT and stage:
+            wait = _POLL_MS
+            _state[at + _DONE] = stage == wire.CLOSED
+        _times[clock + _DUE] = time.ticks_add(time.ticks_ms(), wait)
+    return wanted

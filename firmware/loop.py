@@ -1,0 +1,61 @@
+# The loop: what a pass does and in which order, and the watchdog that is fed by progress alone.
+import wire  # first, while the heap is whole: it is the largest
+import alarm
+import link
+import machine
+import report
+import scan
+import settings
+import time
+from micropython import const
+
+_PASS_MS = const(20)
+_WATCHDOG_MS = const(60000)
+_SPARE = const(64)  # sequences left when the reader reboots rather than wrap
+
+watchdog: machine.WDT | None = None
+
+
+def handle(kind: int, body: bytes, now: int) -> None:
+    """Do what one frame of the gateway says. Raises WireError when its body does not fit."""
+    if kind == wire.ACK:
+        rebind, sequences = wire.decode_ack(body)
+        if rebind:
+            scan.unbind_all()
+        for sequence in sequences:
+            report.acknowledged(sequence)
+    elif kind == wire.STAGE:
+        for number, stage in wire.decode_stage(body):
+            alarm.reach(number, stage, now)
+        alarm.show(now)
+    elif kind == wire.SETTINGS and settings.change(body):
+        scan.restart()
+        report.beat_soon(now)
+
+
+def run() -> None:
+    """Work until the sequence numbers of this boot are used up."""
+    global watchdog
+    link.boot = settings.restore()
+    scan.restart()
+    report.start(time.ticks_ms())
+    watchdog = machine.WDT(timeout=_WATCHDOG_MS, response=machine.HARD_RESET)
+    while link.sequence < wire.SEQUENCE_MAX - _SPARE:
+        now = time.ticks_ms()
+        message = link.receive()
+        while message is not None:
+            try:
+                handle(message[0], message[1], now)
+            except wire.WireError:
+                link.refused += 1
+            message = link.receive()
+        works = scan.drain(now)
+        alarm.ring(now)
+        alarm.show(now)
+        if not alarm.tick(now):
+            report.tick(now)
+        report.adapt(now)
+        if works:
+            watchdog.feed()
+        time.sleep_ms(_PASS_MS)
+

@@ -1,0 +1,44 @@
+# Ansim's reader. What runs at power-up; here is only what happens when everything else has failed.
+import gc
+import io
+import machine
+import sys
+import time
+
+_QUICK_S = 60  # a crash sooner than this after boot counts as repeated
+_WAIT_MAX_S = 512  # so that a reader that always crashes makes 170 boots a day, not 30000
+
+
+def fail(error: Exception) -> None:
+    """Keep the crash on flash (the last one only), wait the longer the quicker crashes repeat, and reset."""
+    gc.collect()
+    text = io.StringIO()
+    sys.print_exception(error, text)
+    sys.print_exception(error)
+    crashes = 1
+    watchdog = None
+    try:
+        import settings
+
+        last = settings.load("crash")
+        if last and time.ticks_ms() < _QUICK_S * 1000:
+            crashes = min(last[0] + 1, 9)
+        settings.save("crash", bytes([crashes]) + text.getvalue()[-240:].encode())
+        import loop
+
+        watchdog = loop.watchdog
+    except Exception:
+        pass  # no settings, no flash: then the reset alone
+    for _ in range(min(1 << crashes, _WAIT_MAX_S)):
+        if watchdog is not None:
+            watchdog.feed()
+        time.sleep_ms(1000)
+
+
+try:
+    import loop
+
+    loop.run()
+except Exception as error:
+    fail(error)
+machine.reset()

@@ -1,0 +1,172 @@
+# The Bluetooth scan: advertisement -> row of the table. Owns the radio's duty and the table.
+#
+# A row, 29 bytes, its number is the slot on the wire:
+#   0..18 newest advertisement (its id at 1..8) | 19..20 sum of -rssi since the last report | 21 packets since then
+#   22..23 last heard, 8 ms steps, wraps | 24 state: 0 free, 1 unbound, 2 bound | 25..28 low halves of the sequences of
+#   its last two BINDINGS frames (0: none)
+# Rows of equal first id byte (mod 64) are chained: `_head` by that byte, `_next` by slot; slot + 1, 0 ends.
+import struct
+
+import alarm
+import settings
+import wire
+from digi import ble
+from micropython import const
+
+_SIZE = const(29)
+_ROWS = const(128)
+_FRESH = const(7500)  # 60 s in 8 ms steps
+_DRAIN_MAX = const(24)  # advertisements a pass
+_WINDOW_MIN_US = const(2500)  # Digi's own minimum
+
+table = bytearray(_SIZE * _ROWS)
+_head = bytearray(64)
+_next = bytearray(_ROWS)
+tags = 0
+evictions = 0
+heard = 0
+foreign = 0
+shift = 0  # the window is halved so many times, because the mesh pushes back
+_scanner: "ble._gap_scan | None" = None
+
+
+def restart() -> None:
+    """Scan with the settings' duty from now on."""
+    global _scanner
+    if _scanner is not None:
+        _scanner.stop()
+    _scanner = ble.gap_scan(
+        0,
+        interval_us=settings.values[settings.SCAN_INTERVAL_MS] * 1000,
+        window_us=max(settings.values[settings.SCAN_WINDOW_MS] * 1000 >> shift, _WINDOW_MIN_US),
+    )
+
+
+def drain(now: int) -> bool:
+    """Take what the scanner has queued; return whether the scanner works."""
+    if _scanner is None or _scanner.stopped():
+        restart()
+        return False
+    if _scanner.any():
+        left = _DRAIN_MAX
+        for advertisement in _scanner:
+            _take(advertisement["payload"], -advertisement["rssi"], now)
+            left -= 1
+            if not left or not _scanner.any():
+                break
+    return True
+
+
+def _take(data: bytes, loss: int, now: int) -> None:
+    global tags, heard, foreign
+    end = len(data)
+    i = 0
+    while i + 23 <= end and data[i]:
+        if (
+            data[i] == 22
+            and data[i + 1] == 0xFF
+            and data[i + 2] | data[i + 3] << 8 == settings.values[settings.COMPANY_ID]
+            and data[i + 4] == wire.ADVERTISEMENT_VERSION
+        ):
+            break
+        i += data[i] + 1
+    else:
+        foreign += 1
+        return
+    heard += 1
+    data = data[i + 4 : i + 23]
+    loss = min(max(loss, 0), 126)  # an unknown rssi (127) counts as 0 dBm's opposite: nobody reports above 0
+    if data[9] & wire.FLAG_SOS:
+        alarm.cry(data, loss, now)
+    slot = _head[data[1] & 63]
+    while slot:
+        row = (slot - 1) * _SIZE
+        if table[row + 1 : row + 9] == data[1:9]:
+            if table[row + 9] != data[9] or table[row + 10] != data[10]:
+                unbind(row)
+            break
+        slot = _next[slot - 1]
+    else:
+        slot = _room(now) + 1
+        row = (slot - 1) * _SIZE
+        struct.pack_into("HHHHH", table, row + 19, 0, 0, 0, 0, 0)
+        table[row + 24] = 1
+        _next[slot - 1] = _head[data[1] & 63]
+        _head[data[1] & 63] = slot
+        tags += 1
+    struct.pack_into("19s", table, row, data)
+    if table[row + 21] < 255:
+        loss += table[row + 19] << 8 | table[row + 20]
+        struct.pack_into(">HB", table, row + 19, loss, table[row + 21] + 1)
+    struct.pack_into(">H", table, row + 22, now >> 3 & 0xFFFF)
+
+
+def age(row: int, now: int) -> int:
+    """Return how long ago a row was heard, 8 ms steps."""
+    return (now >> 3) - (table[row + 22] << 8 | table[row + 23]) & 0xFFFF
+
+
+def _room(now: int) -> int:
+    """Return a free slot: the stalest row's if none is. A bound row counts as 16 times younger than it is, so that a
+    crowd larger than the table does not throw out each tag before its binding has paid off."""
+    global evictions
+    worst = slot = -1
+    for i in range(_ROWS):
+        row = i * _SIZE
+        if not table[row + 24]:
+            return i
+        stale = age(row, now)
+        if stale < _FRESH and table[row + 24] == 2:
+            stale >>= 4
+        if stale > worst:
+            worst = stale
+            slot = i
+    if age(slot * _SIZE, now) < _FRESH:
+        evictions += 1
+    free(slot)
+    return slot
+
+
+def free(slot: int) -> None:
+    global tags
+    i = table[slot * _SIZE + 1] & 63
+    if _head[i] == slot + 1:
+        _head[i] = _next[slot]
+    else:
+        i = _head[i] - 1
+        while _next[i] != slot + 1:
+            i = _next[i] - 1
+        _next[i] = _next[slot]
+    table[slot * _SIZE + 24] = 0
+    tags -= 1
+
+
+def sweep(now: int) -> None:
+    """Free the rows of tags that are gone. At least every 8 minutes, or the 16 bits of `last heard` come round."""
+    for i in range(_ROWS):
+        if table[i * _SIZE + 24] and age(i * _SIZE, now) >= _FRESH:
+            free(i)
+
+
+def unbind(row: int) -> None:
+    """Let the gateway see the whole advertisement again; no acknowledgement still under way counts any more."""
+    table[row + 24] = 1
+    struct.pack_into("4s", table, row + 25, b"")
+
+
+def unbind_all() -> None:
+    for row in range(0, _SIZE * _ROWS, _SIZE):
+        if table[row + 24]:
+            unbind(row)
+
+
+def bind(sequence: int) -> None:
+    """The gateway has the BINDINGS frame of this sequence: its rows cost 4 bytes from now on."""
+    sequence &= 0xFFFF
+    for row in range(0, _SIZE * _ROWS, _SIZE):
+        if (
+            table[row + 24] == 1
+            and sequence
+            and (table[row + 25] << 8 | table[row + 26] == sequence or table[row + 27] << 8 | table[row + 28] == sequence)
+        ):
+            table[row + 24] = 2
