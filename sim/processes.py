@@ -1,0 +1,213 @@
+"""Programs a run starts: broker, gateway, city. Each ends with us, and can be killed and started again.
+
+Their output is read line by line into a file of bounded size; lines that are JSON objects are handed on as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+LOG_MAX_B = 8 * 1024 * 1024
+LINE_MAX_B = 256 * 1024
+TAIL_LINES = 12
+STOP_S = 8.0
+READY_S = 30.0
+POLL_S = 0.1
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class StartError(RuntimeError):
+    """A program did not start, or ended by itself; the message has its last lines and where its log is."""
+
+
+@dataclass(slots=True)
+class Usage:
+    """What a program has used so far, over all its restarts."""
+
+    rss_max_mb: float = 0.0
+    cpu_s: float = 0.0
+    """Of the processes that have ended; `sample` adds the one that runs."""
+
+
+@dataclass
+class Program:
+    """One program: how it is started, what it says, what it uses."""
+
+    name: str
+    argv: Sequence[str]
+    log: Path
+    env: dict[str, str] = field(default_factory=dict)
+    on_record: Callable[[dict[str, Any]], None] | None = None
+    starts: int = 0
+    usage: Usage = field(default_factory=Usage)
+    _process: asyncio.subprocess.Process | None = None
+    _reader: asyncio.Task[None] | None = None
+    _tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
+    _logged_b: int = 0
+    _cpu_s: float = 0.0
+    _wanted: bool = False
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None and self.running else None
+
+    async def start(self) -> None:
+        """Start it. Raises StartError when there is no such program."""
+        parent = os.getpid()
+
+        def end_with_parent() -> None:
+            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:
+                os._exit(1)
+
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self.argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                env={**os.environ, **self.env},
+                limit=LINE_MAX_B,
+                start_new_session=True,  # a Ctrl-C is ours to handle, in order
+                preexec_fn=end_with_parent,
+            )
+        except OSError as error:
+            raise StartError(f"{self.name}: cannot start {self.argv[0]}: {error.strerror}; run `make venv`") from error
+        self._wanted = True
+        self._cpu_s = 0.0
+        self.starts += 1
+        self._reader = asyncio.create_task(self._read(self._process), name=f"log of {self.name}")
+
+    async def kill(self) -> None:
+        """kill -9, and wait until it is gone."""
+        self._wanted = False
+        await self._end(signal.SIGKILL)
+
+    async def stop(self) -> None:
+        """Ask it to end (SIGTERM) and, after STOP_S, end it."""
+        self._wanted = False
+        await self._end(signal.SIGTERM)
+
+    def check(self) -> None:
+        """Raises StartError when it has ended and nobody asked it to."""
+        if self._wanted and not self.running:
+            code = None if self._process is None else self._process.returncode
+            raise StartError(f"{self.name} ended by itself (exit {code}); log: {self.log}\n" + "\n".join(self._tail))
+
+    def sample(self) -> Usage:
+        """Read /proc and return what it has used until now."""
+        pid = self.pid
+        if pid is not None:
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+                rss_mb = pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+                self.usage.rss_max_mb = max(self.usage.rss_max_mb, rss_mb)
+                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                self._cpu_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return Usage(self.usage.rss_max_mb, self.usage.cpu_s + self._cpu_s)
+
+    async def _end(self, how: signal.Signals) -> None:
+        process = self._process
+        if process is None:
+            return
+        self.sample()
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(how)
+            try:
+                await asyncio.wait_for(process.wait(), STOP_S)
+            except TimeoutError:
+                self._note(f"[sim] no end {STOP_S:g} s after {how.name}: killed")
+                process.kill()
+                await process.wait()
+        if self._reader is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._reader, 2.0)
+        self.usage.cpu_s += self._cpu_s
+        self._cpu_s = 0.0
+        self._process = self._reader = None
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        while True:
+            try:
+                line = await process.stdout.readline()
+            except ValueError:  # longer than LINE_MAX_B: what it begins with is dropped
+                continue
+            if not line:
+                return
+            text = line.decode("utf-8", "replace").rstrip("\n")
+            self._note(text)
+            if self.on_record is not None and text.startswith("{"):
+                with contextlib.suppress(ValueError):
+                    record = json.loads(text)
+                    if isinstance(record, dict):
+                        self.on_record(record)
+
+    def _note(self, text: str) -> None:
+        self._tail.append(text[:500])
+        data = text.encode() + b"\n"
+        if self._logged_b + len(data) <= LOG_MAX_B:
+            self._logged_b += len(data)
+            with self.log.open("ab") as file:
+                file.write(data)
+
+
+def console(name: str) -> str:
+    """Return the path of one of our console commands, beside this Python. Raises StartError."""
+    beside = Path(sys.executable).with_name(name)
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise StartError(f"no command {name} beside {sys.executable}; run `make venv`")
+    return found
+
+
+def free_ports(count: int) -> list[int]:
+    """Return so many different TCP ports of 127.0.0.1 that nobody listens on now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+async def until(true: Callable[[], bool], what: str, *programs: Program, limit_s: float = READY_S) -> float:
+    """Wait until `true()`; return how many seconds it took. Raises StartError after limit_s, or when a program ends."""
+    began = time.monotonic()
+    while not true():
+        for program in programs:
+            program.check()
+        if time.monotonic() - began > limit_s:
+            logs = ", ".join(str(program.log) for program in programs)
+            raise StartError(f"{what}: not within {limit_s:g} s; logs: {logs}")
+        await asyncio.sleep(POLL_S)
+    return time.monotonic() - began
+
+
+def listens(port: int) -> bool:
+    """Return whether somebody accepts connections at this port of 127.0.0.1."""
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
