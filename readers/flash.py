@@ -21,7 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from readers.build import PER_READER, Artifact
+from readers.build import PER_READER, START, Artifact
 from readers.line import BAUDS, CommandRefused, Line, LineError
 from readers.provision import (
     XBEE3_HV,
@@ -196,13 +196,13 @@ def verify(line: Line, module: Module, reader: Reader, artifacts: Sequence[Artif
 
 @contextlib.contextmanager
 def with_config(artifacts: Sequence[Artifact], config: bytes) -> Iterator[list[Artifact]]:
-    """Yield the files with this reader's config.py among them, main.py last; config.py is on disk only meanwhile."""
+    """Yield the files with this reader's config.py among them, main.mpy last; config.py is on disk only meanwhile."""
     with TemporaryDirectory(prefix="ansim-") as folder:  # mode 0700
         path = Path(folder) / PER_READER
         path.touch(mode=0o600)
         path.write_bytes(config)
         mine = Artifact(PER_READER, path, sha256(config).hexdigest())
-        yield [*(a for a in artifacts if a.name != "main.py"), mine, *(a for a in artifacts if a.name == "main.py")]
+        yield [*(a for a in artifacts if a.name != START), mine, *(a for a in artifacts if a.name == START)]
 
 
 class _Session:
@@ -287,8 +287,9 @@ class _Session:
         self.mixed = False
         for folder in {_folder(artifact) for artifact in wanted}:
             for name in self.files.names(folder):
-                if name.endswith(TEMPORARY):
-                    self.files.remove(f"{folder}/{name}")  # sent by a run that was never finished
+                # Sent by a run that was never finished. The program's own data may end in .new as well: it stays.
+                if name.endswith((f".mpy{TEMPORARY}", f".py{TEMPORARY}")):
+                    self.files.remove(f"{folder}/{name}")
 
     def _set(self) -> None:
         changes = plan(self.reader, read_settings(self.line, self.module, self.reader).settings)
@@ -345,7 +346,7 @@ def _stale(files: Files, wanted: Sequence[Artifact]) -> list[Artifact]:
 
 
 def _shadows(files: Files, wanted: Sequence[Artifact]) -> list[str]:
-    """Old x.py hides a new x.mpy from `import x`, and main.mpy may start instead of main.py."""
+    """Old x.py hides a new x.mpy from `import x`, and main.py starts instead of main.mpy."""
     twins = {".py": ".mpy", ".mpy": ".py"}
     there = {folder: files.names(folder) for folder in {_folder(artifact) for artifact in wanted}}
     paths = []

@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,9 @@ class Record:
     ext_pan_id: str = "0"
     channel_mask: str = "7FFF"
     company_id: str = "FFFF"
-    pins: dict[str, str] = field(default_factory=dict)
+    bells: tuple[str, ...] = ("D4",)
+    lamp: str = "D2"
+    buzzer: str = "D3"
     flashed_at: str = ""
 
     def reader(self) -> Reader:
@@ -56,7 +58,9 @@ class Record:
             ext_pan_id=int(self.ext_pan_id, 16),
             channel_mask=int(self.channel_mask, 16),
             company_id=int(self.company_id, 16),
-            pins=self.pins,
+            bells=tuple(self.bells),
+            lamp=self.lamp,
+            buzzer=self.buzzer,
         )
 
 
@@ -71,12 +75,12 @@ class Inventory:
         path = self.folder / RECORDS
         rows = _read(path)
         try:
-            records = {int(number): Record(**row) for number, row in rows.items()}
+            records = {int(number): Record(**{**row, "bells": tuple(row["bells"])}) for number, row in rows.items()}
             for number, record in records.items():
                 if record.number != number:
                     raise ValueError(f"entry {number} says number {record.number}")
                 record.reader()
-        except (TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise InventoryError(f"{path}: {error}; put back a backup of it") from error
         return records
 

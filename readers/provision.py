@@ -4,12 +4,14 @@ Sources: Digi 90001539 (XBee 3 Zigbee user guide), "AT commands" and "Secure net
 stand beside it below. Hexadecimal text as the module prints it: upper case, no leading zeros.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 READER_MAX = 65_534  # 0 and 0xFFFF stay free on the wire
 NAME_MAX = 40
 KEY_SIZE = 16
+PIN = re.compile(r"[DP][0-9]")
 VR_MIN = 0x1014  # MicroPython 1.20 and .mpy v6; older modules cannot load what we compile
 ZIGBEE_VR = range(0x1000, 0x2000)
 XBEE3_HV = {0x41: "XBee 3 Micro/SMT", 0x42: "XBee 3 TH", 0x43: "XBee 3"}  # high byte of HV
@@ -65,7 +67,8 @@ class Reader:
     """The wanted state. Raises ValueError for what no reader can be.
 
     number: 1..65534, unique in its gateway's zone. ext_pan_id: the gateway's network, 0: whichever admits it.
-    channel_mask: bit 0 is channel 11. company_id: of the tags' advertisements. *_pin: as MicroPython names pins ("D4").
+    channel_mask: bit 0 is channel 11. company_id: of the tags' advertisements. Pins as MicroPython names them ("D4");
+    bells may be none, lamp and buzzer are always driven.
     """
 
     number: int
@@ -73,7 +76,9 @@ class Reader:
     ext_pan_id: int = 0
     channel_mask: int = CHANNELS_USUAL
     company_id: int = COMPANY_ID_NONE
-    pins: Mapping[str, str] = field(default_factory=dict)
+    bells: tuple[str, ...] = ("D4",)
+    lamp: str = "D2"
+    buzzer: str = "D3"
 
     def __post_init__(self) -> None:
         if not 1 <= self.number <= READER_MAX:
@@ -86,14 +91,14 @@ class Reader:
             raise ValueError(f"channel mask {self.channel_mask:X}: from 1 to FFFF, bit 0 is channel 11")
         if not 0 <= self.company_id <= 0xFFFF:
             raise ValueError(f"company id {self.company_id:X}: at most 4 hexadecimal digits")
-        for use, pin in self.pins.items():
-            if use not in PINS or not (pin[:1] in ("D", "P") and pin[1:].isdigit() and len(pin) == 2):
-                raise ValueError(f"pin {use}={pin}: give one of {', '.join(PINS)} and a pin like D4 or P0")
-        if len(set(self.pins.values())) != len(self.pins):
-            raise ValueError(f"two uses on one pin: {dict(self.pins)}")
-
-
-PINS = ("bell", "lamp", "buzzer")
+        pins = (*self.bells, self.lamp, self.buzzer)
+        for pin in pins:
+            if not PIN.fullmatch(pin):
+                raise ValueError(f"pin {pin!r}: give one like D4 or P0")
+        if len(set(pins)) != len(pins):
+            raise ValueError(
+                f"bells {', '.join(self.bells)}, lamp {self.lamp}, buzzer {self.buzzer}: one pin, two uses"
+            )
 
 
 @dataclass(frozen=True)
@@ -170,12 +175,15 @@ def render_config(reader: Reader, key: bytes) -> bytes:
     if len(key) != KEY_SIZE:
         raise ValueError(f"a reader key has {KEY_SIZE} bytes, not {len(key)}")
     escaped = "".join(f"\\x{byte:02x}" for byte in key)
+    bells = " ".join(f'"{pin}",' for pin in reader.bells)
     lines = [
         "# Written by ansim-reader. It holds this reader's key: do not copy it.",
         f"READER = {reader.number}",
         f'KEY = b"{escaped}"',
         f"COMPANY_ID = 0x{reader.company_id:04X}",
-        *(f'{use.upper()}_PIN = "{reader.pins[use]}"' for use in PINS if use in reader.pins),
+        f"BELLS = ({bells})",
+        f'LAMP = "{reader.lamp}"',
+        f'BUZZER = "{reader.buzzer}"',
     ]
     return ("\n".join(lines) + "\n").encode("ascii")
 

@@ -96,8 +96,8 @@ def test_leaving_the_network_is_foretold() -> None:
         {"number": 0}, {"number": 65_535}, {"number": -1}, {"number": 1, "ext_pan_id": 1 << 64},
         {"number": 1, "channel_mask": 0},
         {"number": 1, "channel_mask": 0x10000}, {"number": 1, "name": "x" * 41}, {"number": 1, "name": "a\nb"},
-        {"number": 1, "company_id": 0x10000}, {"number": 1, "pins": {"bell": "D4", "lamp": "D4"}},
-        {"number": 1, "pins": {"horn": "D4"}}, {"number": 1, "pins": {"bell": "4"}},
+        {"number": 1, "company_id": 0x10000}, {"number": 1, "bells": ("D1", "D1")}, {"number": 1, "lamp": "D4"},
+        {"number": 1, "buzzer": ""}, {"number": 1, "bells": ("4",)}, {"number": 1, "lamp": 'D2"'},
     ],
 )  # fmt: skip
 def test_what_no_reader_can_be_is_refused(wrong: dict[str, object]) -> None:
@@ -110,9 +110,11 @@ def test_what_no_reader_can_be_is_refused(wrong: dict[str, object]) -> None:
 )
 def test_config_is_python_with_just_these_constants(key: bytes, tmp_path: Path) -> None:
     path = tmp_path / "config.py"
-    path.write_bytes(render_config(Reader(7, company_id=0x0059, pins={"bell": "D4", "lamp": "P0"}), key))
-    names = {name: value for name, value in runpy.run_path(str(path)).items() if not name.startswith("__")}
-    assert names == {"READER": 7, "KEY": key, "COMPANY_ID": 0x59, "BELL_PIN": "D4", "LAMP_PIN": "P0"}
+    for bells in ((), ("D4",), ("D4", "P1")):
+        path.write_bytes(render_config(Reader(7, company_id=0x0059, bells=bells, lamp="P0"), key))
+        names = {name: value for name, value in runpy.run_path(str(path)).items() if not name.startswith("__")}
+        pins = {"BELLS": bells, "LAMP": "P0", "BUZZER": "D3"}
+        assert names == {"READER": 7, "KEY": key, "COMPANY_ID": 0x59, **pins}
 
 
 def test_config_needs_a_whole_key() -> None:
