@@ -1,0 +1,330 @@
+"""A lane from the broker: its own MQTT connection, its own thread; a message is acknowledged after its transaction.
+
+MQTT 5 is tried first at every connect, 3.1.1 only where the broker will not speak 5: 3.1.1 acknowledges a publish that
+its access list threw away. The emergency lane keeps a session at the broker for an hour, so that a cry sent while the
+city restarts is delivered at once; the bulk lane does not, its gateway sends again from the watermark.
+"""
+
+import ssl
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+from paho.mqtt.client import Client, MQTTMessage, MQTTv5, MQTTv311
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+from sqlalchemy.exc import SQLAlchemyError
+
+from city import intake, settings
+from city.intake import Refused, Stored
+from city.store import CHECKPOINT_ROWS, Clock, Store, is_transient
+from gateway import uplink
+from gateway.uplink import Ack, Lane, Status, UplinkError, Watermark
+
+KEEPALIVE_S = 20
+SESSION_S = 3600
+IN_FLIGHT_MAX = 20
+"""Messages the broker may have under way to one lane (MQTT 5)."""
+QUEUE_MAX = 500
+"""Acknowledgements waiting for the socket; more are dropped, for all are repeated."""
+BACKOFF_MIN_S, BACKOFF_MAX_S = 0.25, 10.0
+WATERMARK_REPEAT_S = 5.0
+WATERMARK_HEARD_S = 60.0
+WATERMARKS_MAX = 4096
+LOG_TEXT_MAX = 200
+
+log = structlog.get_logger()
+
+
+class Listener(Protocol):
+    """What the lanes tell the desk, after the store has it. Called in the lane's thread."""
+
+    def on_stored(self, stored: Stored, now_s: float) -> None: ...
+    def on_unreadable(self, incident: int | None) -> None: ...
+    def on_status(self, status: Status, now_s: float) -> None: ...
+    def is_online(self, gateway: str) -> bool: ...
+
+
+class Consumer:
+    """One lane: `start`, `stop`, and what it has counted."""
+
+    def __init__(
+        self, lane: Lane, *, site: str, mqtt: settings.Mqtt, store: Store, clock: Clock, listener: Listener
+    ) -> None:
+        self.lane: Lane = lane
+        self.site, self.mqtt, self.store = site, mqtt, store
+        self._clock, self._listener = clock, listener
+        self._client: Client | None = None
+        self._stopping = threading.Event()
+        self._down = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"lane-{lane}", daemon=True)
+        self._lock = threading.Lock()
+        self._watermarks: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
+        """(gateway, epoch) -> (upto, when its gateway was last heard)."""
+        self._rows = 0
+        self.connected = False
+        self.subscribed = False
+        self.protocol = ""
+        self.problem = "not connected yet"
+        self.messages = 0
+        self.transient_failures = 0
+
+    def start(self) -> None:
+        """Connect, and stay connected until `stop`."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Disconnect. What was not acknowledged is sent again to the next who comes."""
+        self._stopping.set()
+        self._down.set()
+        self._thread.join(timeout=10)
+
+    def publish(self, gateway: str, ack: Ack) -> bool:
+        """Send an acknowledgement, at least once; return False when there is no connection (it will be repeated)."""
+        client = self._client
+        if client is None or not self.connected:
+            return False
+        try:
+            return client.publish(uplink.topic(self.site, gateway, "ack"), uplink.encode_ack(ack), qos=1).rc == 0
+        except (ValueError, RuntimeError):
+            return False
+
+    def remember(self, gateway: str, epoch: str, upto: int, now_s: float) -> None:
+        """Publish a watermark now, and again every WATERMARK_REPEAT_S while its gateway is heard."""
+        with self._lock:
+            self._watermarks[gateway, epoch] = (upto, now_s)
+            self._watermarks.move_to_end((gateway, epoch))
+            while len(self._watermarks) > WATERMARKS_MAX:
+                self._watermarks.popitem(last=False)
+        self.publish(gateway, Watermark(epoch=epoch, lane=self.lane, upto=upto))
+
+    # ---- connecting --------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        backoff_s = BACKOFF_MIN_S
+        versions = {"auto": (MQTTv5, MQTTv311), "5": (MQTTv5,), "3.1.1": (MQTTv311,)}[self.mqtt.protocol]
+        while not self._stopping.is_set():
+            for version in versions:
+                was_up, refused = self._connect(version)
+                if was_up or not refused:
+                    break
+            backoff_s = BACKOFF_MIN_S if was_up else min(2 * backoff_s, BACKOFF_MAX_S)
+            self._stopping.wait(backoff_s)
+
+    def _connect(self, version: MQTTProtocolVersion) -> tuple[bool, bool]:
+        """Hold one connection; return (it was up, this version was not wanted)."""
+        self._down.clear()
+        self.problem = ""
+        was_up = refused = False
+        client = self._client = self._make(version)
+        try:
+            client.connect(self.mqtt.host, self.mqtt.port, KEEPALIVE_S, **self._session(version))
+            client.loop_start()
+            next_repeat = self._clock() + WATERMARK_REPEAT_S
+            while not self._down.wait(0.5) and not self._stopping.is_set():
+                was_up = was_up or self.connected
+                if self._clock() >= next_repeat:
+                    next_repeat = self._clock() + WATERMARK_REPEAT_S
+                    self._repeat()
+            was_up = was_up or self.subscribed
+            refused = not was_up
+        except (OSError, ValueError) as error:
+            self.problem = f"broker {self.mqtt.host}:{self.mqtt.port}: {error}"
+        finally:
+            self.connected = self.subscribed = False
+            self._client = None
+            client.disconnect()
+            client.loop_stop()
+        if not self._stopping.is_set():
+            log.warning("lane_down", lane=self.lane, problem=self.problem or "the broker closed the connection")
+        return was_up, refused
+
+    def _make(self, version: MQTTProtocolVersion) -> Client:
+        clean = None if version == MQTTv5 else self.lane == "events"
+        client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=f"ansim-city-{self.site}-{self.lane}",
+            clean_session=clean,
+            protocol=version,
+            reconnect_on_failure=False,
+            manual_ack=True,
+        )
+        client.max_queued_messages_set(QUEUE_MAX)
+        client.max_inflight_messages_set(100)
+        if self.mqtt.username is not None:
+            password = settings.first_line(self.mqtt.password_file) if self.mqtt.password_file else None
+            client.username_pw_set(self.mqtt.username, password)
+        if self.mqtt.ca_file:
+            context = ssl.create_default_context(cafile=self.mqtt.ca_file)
+            if self.mqtt.cert_file and self.mqtt.key_file:
+                context.load_cert_chain(self.mqtt.cert_file, self.mqtt.key_file)
+            client.tls_set_context(context)
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        return client
+
+    def _session(self, version: MQTTProtocolVersion) -> dict[str, Any]:
+        if version != MQTTv5:
+            return {}
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = SESSION_S if self.lane == "sos" else 0
+        properties.ReceiveMaximum = IN_FLIGHT_MAX
+        properties.MaximumPacketSize = uplink.MESSAGE_MAX_B + 1024
+        return {"clean_start": self.lane == "events", "properties": properties}
+
+    def _on_connect(self, client: Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        if reason.is_failure:
+            self.problem = f"broker {self.mqtt.host}:{self.mqtt.port} refused the connection: {reason}"
+            return
+        self.protocol = "5" if client.protocol == MQTTv5 else "3.1.1"
+        kinds: tuple[uplink.Kind, ...] = ("sos", "status") if self.lane == "sos" else ("events",)
+        filters = [uplink.topic_filter(kind).replace("+", self.site, 1) for kind in kinds]
+        if client.protocol == MQTTv5:
+            client.subscribe([(f, SubscribeOptions(qos=1)) for f in filters])
+        else:
+            client.subscribe([(f, 1) for f in filters])
+        self.connected = True
+
+    def _on_subscribe(self, client: Client, _data: Any, _mid: int, reasons: Any, _properties: Any) -> None:
+        bad = [str(reason) for reason in reasons if reason.is_failure]
+        if bad:
+            self.problem = f"the broker refused lane {self.lane}: {', '.join(bad)}; let this user read ansim/v1/#"
+            client.disconnect()
+            return
+        self.subscribed, self.problem = True, ""
+        log.info("lane_up", lane=self.lane, protocol=self.protocol)
+
+    def _on_disconnect(self, _client: Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        self.connected = self.subscribed = False
+        if reason.is_failure and not self.problem:
+            self.problem = f"broker {self.mqtt.host}:{self.mqtt.port}: {reason}"
+            if "taken over" in str(reason):
+                self.problem += "; another city with this site is running"
+        self._down.set()
+
+    # ---- messages ----------------------------------------------------------------------------------------------------
+
+    def _on_message(self, client: Client, _data: Any, message: MQTTMessage) -> None:
+        """Store one message, then acknowledge it. Nothing that is in it ends the lane."""
+        self.messages += 1
+        after: Callable[[], None] | None = None
+        try:
+            after = self._take(message)
+        except Refused as refused:
+            log.warning("refused", lane=self.lane, reason=refused.reason, detail=_shown(refused))
+            name = f"refused.{refused.reason}"
+            self._safely(lambda: intake.count(self.store, name))
+        except SQLAlchemyError as error:
+            if is_transient(error):
+                self._give_back(client, error)
+                return
+            if not self._keep(message, error):
+                self._give_back(client, error)
+                return
+        except Exception as error:  # one message never stops the next alarm: keep its bytes, go on
+            if not self._keep(message, error):
+                self._give_back(client, error)
+                return
+        client.ack(message.mid, message.qos)
+        if after is not None:
+            self._safely(after)
+
+    def _take(self, message: MQTTMessage) -> Callable[[], None] | None:
+        now_s = self._clock()
+        try:
+            site, gateway, kind = uplink.parse_topic(message.topic)
+        except (UplinkError, UnicodeDecodeError) as error:
+            raise Refused("bad_topic", str(error)) from None
+        if site != self.site:
+            raise Refused("wrong_site", f"site {site}, this city is {self.site}")
+        payload = bytes(message.payload)
+        if kind == "status":
+            return self._take_status(gateway, payload, now_s)
+        if kind != self.lane:
+            raise Refused("bad_topic", f"{kind} on lane {self.lane}")
+        try:
+            decoded = uplink.decode_urgent(payload) if kind == "sos" else uplink.decode_batch(payload)
+        except UplinkError as error:
+            return self._unreadable(message, gateway, error)
+        try:
+            intake.check_envelope(gateway, decoded)
+        except Refused as refused:
+            if self.lane == "events" or refused.reason == "wrong_gateway":
+                raise
+            return self._unreadable(message, gateway, refused)  # its own gateway, impossible numbers: still a cry
+        if isinstance(decoded, uplink.Urgent):
+            stored = intake.store_urgent(self.store, message.topic, decoded, now_s)
+        else:
+            stored = intake.store_batch(self.store, message.topic, decoded, now_s)
+        return lambda: self._after(stored, now_s)
+
+    def _unreadable(self, message: MQTTMessage, gateway: str, error: Exception) -> Callable[[], None]:
+        log.warning("unreadable", lane=self.lane, gateway=gateway, detail=_shown(error))
+        raw = bytes(message.payload)
+        number = intake.store_unreadable(self.store, message.topic, gateway, self.lane, raw, str(error), self._clock())
+        return lambda: self._listener.on_unreadable(number)
+
+    def _take_status(self, gateway: str, payload: bytes, now_s: float) -> Callable[[], None] | None:
+        if not payload:  # somebody cleared the retained message
+            return None
+        try:
+            status = uplink.decode_status(payload)
+        except UplinkError as error:
+            raise Refused("bad_status", str(error)) from None
+        if status.gateway != gateway or status.site != self.site:
+            raise Refused("wrong_gateway", f"topic of {gateway}, status of {status.gateway[:32]!r}")
+        intake.store_status(self.store, status, now_s)
+        return lambda: self._listener.on_status(status, now_s)
+
+    def _after(self, stored: Stored, now_s: float) -> None:
+        self.remember(stored.gateway, stored.epoch, stored.upto, now_s)
+        self._listener.on_stored(stored, now_s)
+        self._rows += stored.new
+        if self._rows >= CHECKPOINT_ROWS:
+            self._rows = 0
+            self.store.checkpoint()
+
+    def _keep(self, message: MQTTMessage, error: Exception) -> bool:
+        """Keep the bytes of a message our own code failed on; return whether that worked."""
+        log.error("failed_on_message", lane=self.lane, error=type(error).__name__, detail=_shown(error))
+        try:
+            _site, gateway, _kind = uplink.parse_topic(message.topic)
+            self._safely(self._unreadable(message, gateway, error))
+        except (SQLAlchemyError, UplinkError):
+            return False
+        return True
+
+    def _give_back(self, client: Client, error: Exception) -> None:
+        """Leave the message with the broker: the store cannot take it now."""
+        self.transient_failures += 1
+        self.problem = f"store: {_shown(error)}; check its disk, then this lane goes on by itself"
+        log.error("store_failed", lane=self.lane, detail=_shown(error))
+        client.disconnect()
+
+    def _safely(self, function: Callable[[], None]) -> None:
+        """Do what comes after the commit; its failure is logged and repaired by a repeat, never by losing the lane."""
+        try:
+            function()
+        except Exception as error:
+            log.error("after_commit_failed", lane=self.lane, error=type(error).__name__, detail=_shown(error))
+
+    def _repeat(self) -> None:
+        now_s = self._clock()
+        with self._lock:
+            due = list(self._watermarks.items())
+        for (gateway, epoch), (upto, heard_at) in due:
+            if now_s - heard_at < WATERMARK_HEARD_S or self._listener.is_online(gateway):
+                self.publish(gateway, Watermark(epoch=epoch, lane=self.lane, upto=upto))
+
+
+def _shown(error: BaseException) -> str:
+    """Return a peer's words made fit for a log."""
+    text = msgspec.json.encode(str(error)[:LOG_TEXT_MAX]).decode()
+    return text.encode("ascii", "backslashreplace").decode()

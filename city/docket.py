@@ -1,0 +1,297 @@
+"""The docket: incidents, their alarms and their log in the store. `city.incidents` decides, this writes it down."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, RowMapping, func, select, update
+
+from city import incidents
+from city import tables as t
+from city.incidents import Alarm, Incident
+from city.store import Store, dumps
+from gateway.events import Bell, Danger, Sos, Stage, Told
+
+LOG_MAX = 500
+"""Lines of one incident's log; a tag that cries on for hours stops writing, and the last line says so."""
+OPEN_MAX = 500
+"""Open incidents given to a page; the rest are counted."""
+NOTICES_MAX = 500
+SYSTEM = "city"
+
+
+def take(
+    store: Store, c: Connection, event: Sos | Bell | Danger, *, gateway: str, queued_at: float | None, now_s: float
+) -> int:
+    """Write down what a new emergency event means; return the number of its incident."""
+    row = (
+        c.execute(select(t.alarm).where((t.alarm.c.gateway == gateway) & (t.alarm.c.alarm == event.alarm)))
+        .mappings()
+        .one_or_none()
+    )
+    known = None if row is None else (_one(c, row["incident"]), _alarm(row))
+    kind = "sos" if isinstance(event, Sos) else "bell" if isinstance(event, Bell) else "danger"
+    subject = event.bell if isinstance(event, Bell) else event.tag
+    others = () if known else _open_of(c, kind, subject)
+    decision = incidents.decide(event, gateway=gateway, queued_at=queued_at, now_s=now_s, known=known, others=others)
+    number = _write(c, decision.incident)
+    if known is None:
+        stage = incidents.STAGE_OF[decision.incident.state]
+        told = _furthest(c, gateway, event.alarm)
+        c.execute(
+            t.alarm.insert().values(
+                gateway=gateway,
+                alarm=event.alarm,
+                incident=number,
+                kind=kind,
+                revision=event.revision,
+                stage=stage,
+                stage_at=now_s,
+                told=told,
+                open=decision.incident.state != "closed",
+                waits=incidents.has_lamp(decision.incident.kind) and incidents.rank(told) < incidents.rank(stage),
+            )
+        )
+    elif event.revision > known[1].revision:
+        c.execute(
+            update(t.alarm)
+            .where((t.alarm.c.gateway == gateway) & (t.alarm.c.alarm == event.alarm))
+            .values(revision=event.revision)
+        )
+    write_log(c, number, now_s, decision.word, detail=f"{event.alarm} revision {event.revision}")
+    store.count(c, {f"incidents.{decision.word}": 1})
+    return number
+
+
+def take_unreadable(
+    store: Store, c: Connection, *, gateway: str, detail: str, queued_at: float | None, now_s: float
+) -> int:
+    """Open, or find, the incident of an emergency that could not be read; return its number."""
+    others = _open_of(c, "unreadable", gateway)
+    decision = incidents.unreadable(
+        gateway=gateway, detail=detail, queued_at=queued_at, now_s=now_s, open_=others[0] if others else None
+    )
+    number = _write(c, decision.incident)
+    write_log(c, number, now_s, decision.word, detail=detail)
+    store.count(c, {f"incidents.{decision.word}": 1})
+    return number
+
+
+def take_told(store: Store, c: Connection, event: Told, *, gateway: str, now_s: float) -> int | None:
+    """Write down a lamp's word; return the incident it belongs to, None while its alarm is not known yet."""
+    new = store.insert_new(
+        c,
+        t.told,
+        [
+            {
+                "gateway": gateway,
+                "alarm": event.alarm,
+                "reader": event.reader,
+                "stage": event.stage,
+                "told_at": event.observed_at.timestamp(),
+                "stored_at": now_s,
+            }
+        ],
+    )
+    mine = (t.alarm.c.gateway == gateway) & (t.alarm.c.alarm == event.alarm)
+    row = c.execute(select(t.alarm).where(mine)).mappings().one_or_none()
+    if row is None:
+        return None
+    alarm = _alarm(row)
+    if incidents.rank(event.stage) > incidents.rank(alarm.told):
+        waits = incidents.rank(event.stage) < incidents.rank(alarm.stage)
+        c.execute(update(t.alarm).where(mine).values(told=event.stage, waits=waits and incidents.has_lamp(alarm.kind)))
+    if new:
+        write_log(c, alarm.incident, now_s, "told", detail=f"reader {event.reader}: {event.stage}")
+    return alarm.incident
+
+
+def acknowledge(c: Connection, number: int, who: str, now_s: float) -> None:
+    """Take an incident. Raises KeyError when there is none, `incidents.WrongState` when it is closed."""
+    before = _one(c, number)
+    after = incidents.acknowledge(before, who, now_s)
+    _advance(c, before, after, now_s)
+    write_log(c, number, now_s, "acknowledged" if after is not before else "acknowledged_too", who=who)
+
+
+def close(c: Connection, number: int, who: str, now_s: float) -> None:
+    """Close an incident. Raises KeyError when there is none, `incidents.WrongState` when nobody took it."""
+    before = _one(c, number)
+    after = incidents.close(before, who, now_s)
+    _advance(c, before, after, now_s)
+    write_log(c, number, now_s, "closed" if after is not before else "closed_too", who=who)
+
+
+def mark_shown(c: Connection, number: int, who: str, now_s: float) -> bool:
+    """Note that an incident first reached somebody's screen; return whether this was the first time."""
+    incident = _one(c, number)
+    if incident.shown_at is not None:
+        return False
+    _write(c, msgspec.structs.replace(incident, shown_at=now_s))
+    write_log(c, number, now_s, "shown", who=who)
+    return True
+
+
+def overdue(c: Connection, now_s: float) -> list[Incident]:
+    """Return the incidents nobody took in time that are not marked yet."""
+    new = (t.incident.c.state == "new") & (t.incident.c.stored_at < now_s - incidents.OVERDUE_S)
+    found = map(_incident, c.execute(select(t.incident.c.body).where(new)).scalars())
+    return [incident for incident in found if not incident.overdue and incidents.is_overdue(incident, now_s)]
+
+
+def mark_overdue(store: Store, c: Connection, now_s: float) -> list[int]:
+    """Mark the incidents nobody took in time; return their numbers."""
+    late = overdue(c, now_s)
+    for incident in late:
+        _write(c, msgspec.structs.replace(incident, overdue=True))
+        write_log(c, incident.number, now_s, "overdue", detail=f"not acknowledged for {incidents.OVERDUE_S:.0f} s")
+    store.count(c, {"incidents.overdue": len(late)})
+    return [incident.number for incident in late]
+
+
+def waiting(c: Connection, now_s: float) -> list[Alarm]:
+    """Return the alarms whose lamp has not shown their stage, newest first, at most NOTICES_MAX."""
+    rows = c.execute(
+        select(t.alarm)
+        .where(t.alarm.c.waits & (t.alarm.c.stage_at > now_s - incidents.NOTICE_MAX_S))
+        .order_by(t.alarm.c.stage_at.desc())
+        .limit(NOTICES_MAX)
+    )
+    return [_alarm(row) for row in rows.mappings()]
+
+
+def alarms_of(c: Connection, number: int) -> list[Alarm]:
+    """Return an incident's alarms."""
+    return [_alarm(row) for row in c.execute(select(t.alarm).where(t.alarm.c.incident == number)).mappings()]
+
+
+def alarms_of_gateway(c: Connection, gateway: str, now_s: float) -> list[Alarm]:
+    """Return what a gateway should hear when it comes online: its open alarms and those still waiting for a lamp."""
+    rows = c.execute(
+        select(t.alarm)
+        .where((t.alarm.c.gateway == gateway) & (t.alarm.c.stage_at > now_s - incidents.NOTICE_MAX_S))
+        .where(t.alarm.c.open | t.alarm.c.waits)
+        .order_by(t.alarm.c.stage_at.desc())
+        .limit(NOTICES_MAX)
+    )
+    return [_alarm(row) for row in rows.mappings()]
+
+
+def views(
+    c: Connection, *, open_only: bool = False, numbers: Sequence[int] = (), limit: int = 100
+) -> list[dict[str, Any]]:
+    """Return incidents as the interface gives them: open ones first, then the newest."""
+    query = select(t.incident.c.number, t.incident.c.body)
+    if numbers:
+        query = query.where(t.incident.c.number.in_(numbers))
+    if open_only:
+        query = query.where(t.incident.c.state != "closed")
+    query = query.order_by((t.incident.c.state == "closed"), t.incident.c.number.desc()).limit(limit)
+    found = {row.number: _view(_incident(row.body)) for row in c.execute(query)}
+    alarms = t.alarm.join(
+        t.told, (t.told.c.alarm == t.alarm.c.alarm) & (t.told.c.gateway == t.alarm.c.gateway), isouter=True
+    )
+    lamps = select(t.alarm, t.told.c.reader, t.told.c.stage.label("told_stage"), t.told.c.told_at, t.told.c.stored_at)
+    by_name: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in c.execute(lamps.select_from(alarms).where(t.alarm.c.incident.in_(found))).mappings():
+        name = (row["gateway"], row["alarm"])
+        if name not in by_name:
+            by_name[name] = {key: row[key] for key in ("alarm", "gateway", "revision", "stage", "stage_at")} | {
+                "told": []
+            }
+            found[row["incident"]]["alarms"].append(by_name[name])
+        if row["reader"] is not None:
+            by_name[name]["told"].append(
+                {
+                    "reader": row["reader"],
+                    "stage": row["told_stage"],
+                    "told_at": row["told_at"],
+                    "stored_at": row["stored_at"],
+                }
+            )
+    log = select(t.incident_log).where(t.incident_log.c.incident.in_(found)).order_by(t.incident_log.c.id)
+    for row in c.execute(log).mappings():
+        found[row["incident"]]["log"].append({key: row[key] for key in ("at", "word", "who", "detail")})
+    return list(found.values())
+
+
+def write_log(c: Connection, number: int, now_s: float, word: str, *, who: str = SYSTEM, detail: str = "") -> None:
+    """Add a line to an incident's log. A person's word is always written; the system's only up to LOG_MAX."""
+    if who == SYSTEM and word in ("heard_again", "revised", "joined"):
+        lines = c.execute(select(func.count()).where(t.incident_log.c.incident == number)).scalar_one()
+        if lines > LOG_MAX:
+            return
+        if lines == LOG_MAX:
+            word, detail = "log_full", f"over {LOG_MAX} lines: later words of the tag are stored, but not listed here"
+    c.execute(t.incident_log.insert().values(incident=number, at=now_s, word=word, who=who[:64], detail=detail[:400]))
+
+
+def _advance(c: Connection, before: Incident, after: Incident, now_s: float) -> None:
+    if after is before:
+        return
+    _write(c, after)
+    stage: Stage = incidents.STAGE_OF[after.state]
+    for alarm in alarms_of(c, after.number):
+        waits = incidents.has_lamp(alarm.kind) and incidents.rank(alarm.told) < incidents.rank(stage)
+        c.execute(
+            update(t.alarm)
+            .where((t.alarm.c.gateway == alarm.gateway) & (t.alarm.c.alarm == alarm.alarm))
+            .values(stage=stage, stage_at=now_s, waits=waits, open=after.state != "closed")
+        )
+
+
+def _one(c: Connection, number: int) -> Incident:
+    body = c.execute(select(t.incident.c.body).where(t.incident.c.number == number)).scalar_one_or_none()
+    if body is None:
+        raise KeyError(number)
+    return _incident(body)
+
+
+def _open_of(c: Connection, kind: str, subject: str) -> list[Incident]:
+    rows = c.execute(
+        select(t.incident.c.body)
+        .where((t.incident.c.kind == kind) & (t.incident.c.subject == subject) & (t.incident.c.state != "closed"))
+        .order_by(t.incident.c.number.desc())
+        .limit(OPEN_MAX)
+    )
+    return [_incident(body) for body in rows.scalars()]
+
+
+def _write(c: Connection, incident: Incident) -> int:
+    if incident.number:
+        c.execute(
+            update(t.incident)
+            .where(t.incident.c.number == incident.number)
+            .values(state=incident.state, body=dumps(incident))
+        )
+        return incident.number
+    values = {
+        "state": incident.state,
+        "kind": incident.kind,
+        "gateway": incident.gateway,
+        "subject": incident.subject,
+        "stored_at": incident.stored_at,
+        "body": "",
+    }
+    key = c.execute(t.incident.insert().values(**values)).inserted_primary_key
+    number = int(key[0]) if key else 0
+    return _write(c, msgspec.structs.replace(incident, number=number))
+
+
+def _furthest(c: Connection, gateway: str, alarm: str) -> Stage | None:
+    stages = c.execute(select(t.told.c.stage).where((t.told.c.gateway == gateway) & (t.told.c.alarm == alarm)))
+    return max(stages.scalars().all(), key=incidents.rank, default=None)
+
+
+def _incident(body: str) -> Incident:
+    return msgspec.json.decode(body, type=Incident)
+
+
+def _alarm(row: RowMapping) -> Alarm:
+    names = Alarm.__struct_fields__
+    return msgspec.convert({name: row[name] for name in names}, Alarm)
+
+
+def _view(incident: Incident) -> dict[str, Any]:
+    view: dict[str, Any] = msgspec.to_builtins(incident)
+    return view | {"alarms": [], "log": []}

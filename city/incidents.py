@@ -1,0 +1,253 @@
+"""What an emergency event means for the people at the desk: values in, values out, the time passed in (unix seconds).
+
+An incident is new, then acknowledged, then closed; a stage of its alarms only rises. One incident an alarm, and a
+second alarm for the same tag and press (the gateway lost its store), or for the same bell within 20 minutes, joins the
+incident that is open. No emergency is refused for its age: an old one opens an incident marked late.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from gateway.events import STAGES, UNKNOWN_TAG, Bell, Clock, Danger, Sos, Stage, Where
+
+Kind = Literal["sos", "bell", "danger", "unreadable"]
+State = Literal["new", "acknowledged", "closed"]
+STAGE_OF: dict[State, Stage] = {"new": "stored", "acknowledged": "acknowledged", "closed": "closed"}
+
+LATE_S = 120.0
+"""An emergency older than this when stored is marked late."""
+BELL_JOIN_S = 20 * 60.0
+OVERDUE_S = 60.0
+"""A new incident that nobody acknowledged for this long is overdue."""
+NOTICE_REPEAT_S = 2.0
+NOTICE_SLOW_AFTER_S = 600.0
+NOTICE_SLOW_S = 30.0
+"""After ten minutes without a lamp's word the repeats slow down; a gateway that comes online is told at once anyway."""
+NOTICE_MAX_S = 24 * 3600.0
+READERS_MAX = 64
+
+
+class WrongState(ValueError):
+    """The incident is not in a state that allows this. The message says what to do first."""
+
+
+class Incident(msgspec.Struct, frozen=True, kw_only=True):
+    """One emergency as the desk sees it. Times are unix seconds, UTC; None: has not happened."""
+
+    number: int = 0
+    """0 until it is stored."""
+    kind: Kind
+    state: State = "new"
+    gateway: str
+    subject: str
+    """Pseudonym of the tag, id of the bell, or the gateway whose word could not be read."""
+    alarm: str | None
+    """The newest alarm of this incident; None for an unreadable one."""
+    area: str | None = None
+    press: int | None = None
+    presses: int | None = None
+    trust: Literal["verified", "unverified"] | None = None
+    drill: bool = False
+    battery_mv: int | None = None
+    probability: float | None = None
+    readers: tuple[int, ...] = ()
+    where: Where | None = None
+    where_at: float | None = None
+    clock: Clock = "good"
+    late_s: float | None = None
+    """Age at storing of an emergency that came late; None: in time, or the gateway's clock was unsure."""
+    observed_at: float
+    last_observed_at: float
+    queued_at: float | None
+    stored_at: float
+    shown_at: float | None = None
+    acknowledged_at: float | None = None
+    acknowledged_by: str | None = None
+    closed_at: float | None = None
+    closed_by: str | None = None
+    cleared_at: float | None = None
+    """A danger alarm: when the tag was clear of the area again."""
+    overdue: bool = False
+    detail: str = ""
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """A lamp's word."""
+
+    reader: int
+    stage: Stage
+    told_at: float
+    stored_at: float
+
+
+class Alarm(msgspec.Struct, frozen=True, kw_only=True):
+    """One alarm's name, and how far the city has come with it."""
+
+    alarm: str
+    incident: int
+    gateway: str
+    kind: Kind
+    revision: int
+    stage: Stage
+    stage_at: float
+    told: Stage | None = None
+    """The furthest stage any lamp has shown."""
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """The incident as it is now, and the word for the log."""
+
+    incident: Incident
+    word: Literal["opened", "joined", "revised", "heard_again", "clear_again", "near_again"]
+
+
+def decide(
+    event: Sos | Bell | Danger,
+    *,
+    gateway: str,
+    queued_at: float | None,
+    now_s: float,
+    known: tuple[Incident, Alarm] | None,
+    others: Sequence[Incident],
+) -> Decision:
+    """Return what an emergency event makes of the incidents.
+
+    known: the incident of this very alarm and what was known of the alarm. others: the incidents of the same kind and
+    subject that are not closed.
+    """
+    observed_at = event.observed_at.timestamp()
+    if known is not None:
+        return _revise(known[0], event, observed_at, newer=event.revision > known[1].revision)
+    for incident in others:
+        if incident.state != "closed" and _same(incident, event, gateway, observed_at):
+            newer = observed_at >= incident.last_observed_at
+            revised = _revise(incident, event, observed_at, newer=newer).incident
+            return Decision(msgspec.structs.replace(revised, alarm=event.alarm), "joined")
+    return Decision(_open(event, gateway, observed_at, queued_at, now_s), "opened")
+
+
+def _open(
+    event: Sos | Bell | Danger, gateway: str, observed_at: float, queued_at: float | None, now_s: float
+) -> Incident:
+    age_s = now_s - observed_at
+    opened = Incident(
+        kind="sos" if isinstance(event, Sos) else "bell" if isinstance(event, Bell) else "danger",
+        gateway=gateway,
+        subject=event.bell if isinstance(event, Bell) else event.tag,
+        alarm=event.alarm,
+        drill=isinstance(event, Sos) and event.drill,
+        clock=event.clock,
+        late_s=age_s if event.clock == "good" and age_s > LATE_S else None,
+        observed_at=observed_at,
+        last_observed_at=observed_at,
+        queued_at=queued_at,
+        stored_at=now_s,
+    )
+    return _revise(opened, event, observed_at, newer=True).incident
+
+
+def _same(incident: Incident, event: Sos | Bell | Danger, gateway: str, observed_at: float) -> bool:
+    if isinstance(event, Sos):  # whichever gateway heard it: a street between two zones has one child
+        return event.tag != UNKNOWN_TAG and incident.press == event.press
+    if isinstance(event, Bell):  # bells are named by their gateway
+        return incident.gateway == gateway and abs(observed_at - incident.last_observed_at) <= BELL_JOIN_S
+    return False
+
+
+def _revise(incident: Incident, event: Sos | Bell | Danger, observed_at: float, *, newer: bool) -> Decision:
+    """Merge what may come in any order (readers, trust), and take the rest only from newer words."""
+    heard = event.readers if isinstance(event, Sos) else (event.reader,) if isinstance(event, Bell) else ()
+    readers = incident.readers + tuple(r for r in dict.fromkeys(heard) if r not in incident.readers)
+    change: dict[str, object] = {
+        "readers": readers[:READERS_MAX],
+        "last_observed_at": max(incident.last_observed_at, observed_at),
+    }
+    word: Literal["revised", "heard_again", "clear_again", "near_again"] = "revised" if newer else "heard_again"
+    if newer and event.where is not None:
+        change |= {"where": event.where, "where_at": observed_at}
+    if isinstance(event, Sos):
+        verified = event.trust == "verified" or incident.trust == "verified"
+        change["trust"] = "verified" if verified else "unverified"
+        change["drill"] = incident.drill and event.drill  # one word that it is real outweighs any that it is not
+        if newer:
+            change |= {"press": event.press, "battery_mv": event.battery_mv}
+    elif isinstance(event, Bell):
+        change["presses"] = max(incident.presses or 0, event.presses)
+    elif newer:
+        change |= {"area": event.area, "probability": event.probability}
+        if not event.near:
+            change |= {"cleared_at": observed_at, "overdue": False}
+            word = "clear_again"
+        elif incident.cleared_at is not None:
+            change["cleared_at"] = None
+            word = "near_again"
+    return Decision(msgspec.structs.replace(incident, **change), word)
+
+
+def unreadable(*, gateway: str, detail: str, queued_at: float | None, now_s: float, open_: Incident | None) -> Decision:
+    """Return the incident of an emergency nobody could read: one that is open for this gateway is used again."""
+    if open_ is not None and open_.state != "closed":
+        return Decision(msgspec.structs.replace(open_, last_observed_at=now_s, detail=detail), "joined")
+    opened = Incident(
+        kind="unreadable",
+        gateway=gateway,
+        subject=gateway,
+        alarm=None,
+        clock="unsure",
+        observed_at=queued_at or now_s,
+        last_observed_at=now_s,
+        queued_at=queued_at,
+        stored_at=now_s,
+        detail=detail,
+    )
+    return Decision(opened, "opened")
+
+
+def acknowledge(incident: Incident, who: str, now_s: float) -> Incident:
+    """Return the incident taken by an operator; unchanged when somebody has it already. Raises WrongState if closed."""
+    if incident.state == "closed":
+        raise WrongState(f"incident {incident.number} was closed by {incident.closed_by}; a new cry opens a new one")
+    if incident.state == "acknowledged":
+        return incident
+    return msgspec.structs.replace(
+        incident, state="acknowledged", acknowledged_at=now_s, acknowledged_by=who, overdue=False
+    )
+
+
+def close(incident: Incident, who: str, now_s: float) -> Incident:
+    """Return the incident closed; unchanged when it is. Raises WrongState unless somebody acknowledged it."""
+    if incident.state == "new":
+        raise WrongState(f"incident {incident.number} is new: acknowledge it first, the child's lamp waits for that")
+    if incident.state == "closed":
+        return incident
+    return msgspec.structs.replace(incident, state="closed", closed_at=now_s, closed_by=who)
+
+
+def is_overdue(incident: Incident, now_s: float) -> bool:
+    """Return whether nobody has acknowledged this incident in time. A danger that is clear again does not wait."""
+    return incident.state == "new" and incident.cleared_at is None and now_s - incident.stored_at > OVERDUE_S
+
+
+def rank(stage: Stage | None) -> int:
+    """Return a stage's place in `STAGES`, -1 for none."""
+    return -1 if stage is None else STAGES.index(stage)
+
+
+def has_lamp(kind: Kind) -> bool:
+    """Return whether a lamp answers alarms of this kind: a danger alarm is the desk's business, not the child's."""
+    return kind in ("sos", "bell")
+
+
+def notice_due(alarm: Alarm, sent_at: float | None, now_s: float) -> bool:
+    """Return whether a gateway should be told how far this alarm has come. sent_at: when it last was, None: never.
+
+    Again and again until a lamp shows this stage or a later one, for a day; never for a kind without a lamp.
+    """
+    since_s = now_s - alarm.stage_at
+    if not has_lamp(alarm.kind) or rank(alarm.told) >= rank(alarm.stage) or since_s >= NOTICE_MAX_S:
+        return False
+    if sent_at is None or sent_at < alarm.stage_at:
+        return True
+    return now_s - sent_at >= (NOTICE_REPEAT_S if since_s < NOTICE_SLOW_AFTER_S else NOTICE_SLOW_S)

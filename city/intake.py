@@ -1,0 +1,444 @@
+"""From a message of a lane to committed rows: one transaction a message, its watermark in it.
+
+A row is named by (gateway, epoch, lane, seq) and inserted once, whatever comes twice, late or out of order. The
+watermark moves only if the message's `after` is not beyond it. What cannot be read is kept in quarantine, leaves a
+tombstone in its place, and is passed; of an emergency it opens an incident, for a child may be behind it.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, func, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from city import docket
+from city import tables as t
+from city.store import Store, dumps, is_transient
+from gateway.events import (
+    Arrival,
+    Bell,
+    Danger,
+    Departure,
+    Event,
+    GatewayHealth,
+    Position,
+    Presence,
+    ReaderHealth,
+    Sos,
+    Told,
+)
+from gateway.uplink import POISON_MAX_B, Batch, Lane, Poison, Row, Status, Urgent
+
+QUARANTINE_MAX = 10_000
+EPOCH_MAX = 64
+SEQ_MAX = 2**63 - 1
+LATEST_KINDS = ("position", "presence", "reader_health", "gateway_health")
+
+
+class Refused(ValueError):
+    """A message that is not taken: said to be from another gateway, or impossible. Counted under `reason`."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """What a message came to, once committed."""
+
+    gateway: str
+    epoch: str
+    lane: Lane
+    upto: int
+    new: int
+    duplicates: int
+    gap: bool
+    incidents: tuple[int, ...] = ()
+    changed: tuple[dict[str, Any], ...] = ()
+    """Views of the latest words that changed, for the pages."""
+
+
+def check_envelope(topic_gateway: str, message: Urgent | Batch) -> None:
+    """Raise Refused unless the message may be from where its topic says."""
+    if message.gateway != topic_gateway:
+        raise Refused("wrong_gateway", f"topic of {topic_gateway}, message of {message.gateway[:32]!r}")
+    if not 0 < len(message.epoch) <= EPOCH_MAX or not message.epoch.isprintable():
+        raise Refused("bad_epoch", f"an epoch is 1-{EPOCH_MAX} printable characters")
+    seqs = [message.seq] if isinstance(message, Urgent) else [row.seq for row in message.rows]
+    rising = all(a < b for a, b in zip([message.after, *seqs], seqs, strict=False))
+    if not seqs or not 0 <= message.after <= SEQ_MAX or not rising or seqs[-1] > SEQ_MAX:
+        raise Refused("bad_seq", f"after {message.after}, seq {seqs[:3]}: must rise, within 63 bits")
+
+
+def store_urgent(store: Store, topic: str, message: Urgent, now_s: float) -> Stored:
+    """Commit one emergency, its incident and its watermark. Raises SQLAlchemyError when the store cannot."""
+    event = _examined(message.event)
+    try:
+        return _store_urgent(store, topic, message, event, now_s)
+    except SQLAlchemyError as error:
+        if is_transient(error):
+            raise
+        return _store_urgent(store, topic, message, _unstorable(event, error), now_s)
+
+
+def _store_urgent(store: Store, topic: str, message: Urgent, event: Event | Poison, now_s: float) -> Stored:
+    queued_at = _unix_or_none(message.queued_at)
+    with store.write(urgent=True) as c:
+        row = _row(message.gateway, message.epoch, "sos", message.seq, event, now_s, queued_at)
+        new = store.insert_new(c, t.event, [row])
+        touched: list[int | None] = []
+        if not new:
+            pass
+        elif isinstance(event, Poison):
+            _quarantine(store, c, topic, message.gateway, event, now_s, epoch=message.epoch, seq=message.seq)
+            detail = f"seq {message.seq}: {event.reason}"
+            touched.append(
+                docket.take_unreadable(
+                    store, c, gateway=message.gateway, detail=detail, queued_at=queued_at, now_s=now_s
+                )
+            )
+        elif isinstance(event, Told):
+            touched.append(docket.take_told(store, c, event, gateway=message.gateway, now_s=now_s))
+        elif isinstance(event, Sos | Bell | Danger):
+            touched.append(docket.take(store, c, event, gateway=message.gateway, queued_at=queued_at, now_s=now_s))
+        if new:
+            store.count(c, {f"stored.{row['type']}": 1})
+        upto, gap = _move(store, c, message, "sos", message.seq, new=new, duplicates=1 - new, now_s=now_s)
+    return Stored(
+        gateway=message.gateway,
+        epoch=message.epoch,
+        lane="sos",
+        upto=upto,
+        new=new,
+        duplicates=1 - new,
+        gap=gap,
+        incidents=tuple(n for n in touched if n is not None),
+    )
+
+
+def store_batch(store: Store, topic: str, message: Batch, now_s: float) -> Stored:
+    """Commit one bulk message and its watermark. Raises SQLAlchemyError when the store cannot."""
+    rows = [Row(row.seq, _examined(row.event)) for row in message.rows]  # type: ignore[arg-type]
+    try:
+        return _store_batch(store, topic, message, rows, now_s)
+    except SQLAlchemyError as error:
+        if is_transient(error):
+            raise
+    return _store_batch(store, topic, message, _sieved(store, message, rows, now_s), now_s)
+
+
+def _store_batch(store: Store, topic: str, message: Batch, rows: list[Row], now_s: float) -> Stored:
+    made = {r.seq: _row(message.gateway, message.epoch, "events", r.seq, r.event, now_s, None) for r in rows}
+    newest = _newest(message.gateway, rows, now_s)  # before the turn: what is slow is done outside the transaction
+    with store.write() as c:
+        upto = _upto(c, message.gateway, message.epoch, "events")
+        mine = (t.event.c.gateway == message.gateway) & (t.event.c.epoch == message.epoch)
+        span = t.event.c.seq.between(rows[0].seq, rows[-1].seq)
+        there = set(c.execute(select(t.event.c.seq).where(mine & (t.event.c.lane == "events") & span)).scalars())
+        fresh = [
+            row for seq, row in made.items() if seq not in there and seq > upto
+        ]  # below: stored once, maybe pruned
+        new = store.insert_new(c, t.event, fresh) if fresh else 0
+        for row in rows:
+            if isinstance(row.event, Poison) and any(f["seq"] == row.seq for f in fresh):
+                _quarantine(store, c, topic, message.gateway, row.event, now_s, epoch=message.epoch, seq=row.seq)
+        counts: dict[str, int] = {}
+        for made_row in fresh:
+            counts[f"stored.{made_row['type']}"] = counts.get(f"stored.{made_row['type']}", 0) + 1
+        store.count(c, counts)
+        changed: list[dict[str, Any]] = []
+        if new:
+            store.upsert(c, t.latest, newest, newer="as_of")
+            changed = _still_newest(c, newest)
+        upto, gap = _move(store, c, message, "events", rows[-1].seq, new=new, duplicates=len(rows) - new, now_s=now_s)
+    fresh_seqs = {f["seq"] for f in fresh}
+    passages = [
+        passage_view(row.event, message.gateway, now_s)
+        for row in rows
+        if row.seq in fresh_seqs and isinstance(row.event, Arrival | Departure)
+    ]
+    return Stored(
+        gateway=message.gateway,
+        epoch=message.epoch,
+        lane="events",
+        upto=upto,
+        new=new,
+        duplicates=len(rows) - new,
+        gap=gap,
+        changed=tuple(changed + passages),
+    )
+
+
+def store_status(store: Store, status: Status, now_s: float) -> None:
+    """Keep a gateway's newest status."""
+    with store.write(urgent=True) as c:
+        store.upsert(
+            c,
+            t.gateway,
+            [{"gateway": status.gateway, "online": status.online, "heard_at": now_s, "body": dumps(status)}],
+        )
+
+
+def store_unreadable(
+    store: Store, topic: str, gateway: str, lane: Lane, raw: bytes, reason: str, now_s: float
+) -> int | None:
+    """Quarantine a message whose envelope could not be read; return the incident if it was an emergency's.
+
+    No watermark can pass it, for it has no number: the gateway sends it again, and it is counted again.
+    """
+    with store.write(urgent=lane == "sos") as c:
+        first = _quarantine(store, c, topic, gateway, Poison(raw[:POISON_MAX_B], reason), now_s)
+        if lane != "sos" or not first:
+            return None
+        return docket.take_unreadable(store, c, gateway=gateway, detail=reason, queued_at=None, now_s=now_s)
+
+
+def count(store: Store, name: str) -> None:
+    """Count something that was refused."""
+    with store.write() as c:
+        store.count(c, {name: 1})
+
+
+# ---- rows -----------------------------------------------------------------------------------------------------------
+
+
+def _examined(event: Event | Poison) -> Event | Poison:
+    """Return the event, or Poison if a table or a page could not hold what it says."""
+    if isinstance(event, Poison):
+        return event
+    where = getattr(event, "where", None)
+    reason = None
+    if where is not None:
+        lon, lat = where.geometry.coordinates
+        radii = (where.radius_50_m, where.accuracy_95_m)
+        if not (-180 <= lon <= 180 and -90 <= lat <= 90 and all(math.isfinite(r) and r >= 0 for r in radii)):
+            reason = "where: outside the earth, or a radius that is none"
+    for name in ("alarm", "tag", "bell", "area", "place", "what"):
+        value = getattr(event, name, None)
+        if isinstance(value, str) and not (0 < len(value) <= 64 and value.isprintable()):
+            reason = f"{name}: must be 1-64 printable characters"
+    numbers = [getattr(event, name, 0) for name in ("revision", "reader", "press", "presses", "battery_mv")]
+    if any(not 0 <= n < 2**31 for n in [*numbers, *getattr(event, "readers", ())]):
+        reason = "a number outside 0..2147483647"
+    if not math.isfinite(getattr(event, "probability", 0.0)):
+        reason = "probability: not a number"
+    if _unix_or_none(event.observed_at) is None:
+        reason = "observed_at: outside the calendar"
+    if reason is not None:
+        return Poison(msgspec.json.encode(event)[:POISON_MAX_B], reason)
+    if event.observed_at.tzinfo is None:
+        return msgspec.structs.replace(event, observed_at=event.observed_at.replace(tzinfo=UTC))
+    return event
+
+
+def _unstorable(event: Event | Poison, error: Exception) -> Poison:
+    raw = event.raw if isinstance(event, Poison) else msgspec.json.encode(event)
+    return Poison(raw[:POISON_MAX_B], f"the store refused it: {type(error).__name__}: {str(error)[:120]}")
+
+
+def _sieved(store: Store, message: Batch, rows: list[Row], now_s: float) -> list[Row]:
+    """Find the rows the database refuses, each tried alone and rolled back, and put Poison in their place."""
+    sieved = []
+    for row in rows:
+        try:
+            with store.write() as c:
+                made = _row(message.gateway, message.epoch, "events", row.seq, row.event, now_s, None)
+                store.insert_new(c, t.event, [made])
+                c.rollback()
+        except SQLAlchemyError as error:
+            if is_transient(error):
+                raise
+            sieved.append(Row(row.seq, _unstorable(row.event, error)))
+        else:
+            sieved.append(row)
+    return sieved
+
+
+def _row(
+    gateway: str, epoch: str, lane: Lane, seq: int, event: Event | Poison, now_s: float, queued_at: float | None
+) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "gateway": gateway,
+        "epoch": epoch,
+        "lane": lane,
+        "seq": seq,
+        "stored_at": now_s,
+        "queued_at": queued_at,
+    }
+    if isinstance(event, Poison):
+        return row | {"type": "poison", "subject": "", "observed_at": now_s, "body": dumps({"reason": event.reason})}
+    return row | {
+        "type": event.__struct_config__.tag,
+        "subject": _subject(event),
+        "observed_at": _unix(event.observed_at),
+        "body": dumps(event),
+    }
+
+
+def _subject(event: Event) -> str:
+    match event:
+        case Bell():
+            return event.bell
+        case Told():
+            return event.alarm
+        case ReaderHealth():
+            return str(event.reader)
+        case GatewayHealth():
+            return event.what
+        case _:
+            return event.tag
+
+
+def _unix(moment: datetime) -> float:
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _unix_or_none(moment: datetime) -> float | None:
+    try:
+        return _unix(moment)
+    except (OverflowError, ValueError):
+        return None
+
+
+# ---- what the pages show --------------------------------------------------------------------------------------------
+
+
+def _newest(gateway: str, rows: Iterable[Row], now_s: float) -> list[dict[str, Any]]:
+    newest: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        event = row.event
+        if not isinstance(event, Position | Presence | ReaderHealth | GatewayHealth):
+            continue
+        kind = str(event.__struct_config__.tag)
+        subject = f"{gateway}/{event.what}" if isinstance(event, GatewayHealth) else _subject(event)
+        as_of = min(_unix(event.observed_at), now_s)
+        if (kind, subject) not in newest or newest[kind, subject]["as_of"] <= as_of:
+            newest[kind, subject] = {
+                "kind": kind,
+                "subject": subject,
+                "gateway": gateway,
+                "as_of": as_of,
+                "stored_at": now_s,
+                "body": dumps(event),
+            }
+    return [newest[key] for key in sorted(newest)]  # one order for all writers: no deadlock on a server
+
+
+def _still_newest(c: Connection, newest: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return views of those that the table now holds: an old row that lost against a newer one is not shown."""
+    if not newest:
+        return []
+    subjects = {row["subject"] for row in newest}
+    held = c.execute(
+        select(t.latest.c.kind, t.latest.c.subject, t.latest.c.as_of).where(t.latest.c.subject.in_(subjects))
+    )
+    as_of = {(row.kind, row.subject): row.as_of for row in held}
+    return [latest_view(row) for row in newest if as_of.get((row["kind"], row["subject"])) == row["as_of"]]
+
+
+def latest_view(row: Any) -> dict[str, Any]:
+    """Return a row of `latest` as the interface gives it."""
+    body = msgspec.json.decode(row["body"])
+    return {
+        "kind": row["kind"],
+        "subject": row["subject"],
+        "gateway": row["gateway"],
+        "as_of": row["as_of"],
+        "stored_at": row["stored_at"],
+        **{key: value for key, value in body.items() if key not in ("event", "observed_at")},
+    }
+
+
+def passage_view(event: Arrival | Departure, gateway: str, stored_at: float) -> dict[str, Any]:
+    """Return an arrival or a departure as the interface gives it."""
+    return {
+        "kind": event.__struct_config__.tag,
+        "subject": event.tag,
+        "gateway": gateway,
+        "as_of": _unix(event.observed_at),
+        "stored_at": stored_at,
+        "place": event.place,
+        "where": msgspec.to_builtins(event.where),
+        "clock": event.clock,
+    }
+
+
+def passage_of(row: Any) -> dict[str, Any]:
+    """Return a stored arrival or departure as the interface gives it."""
+    event = msgspec.json.decode(row["body"], type=Arrival | Departure)
+    return passage_view(event, row["gateway"], row["stored_at"])
+
+
+def status_of(row: Any) -> Status:
+    """Return a stored status."""
+    return msgspec.json.decode(row["body"], type=Status)
+
+
+# ---- watermark and quarantine ---------------------------------------------------------------------------------------
+
+
+def _upto(c: Connection, gateway: str, epoch: str, lane: Lane) -> int:
+    w = t.watermark.c
+    found = c.execute(select(w.upto).where((w.gateway == gateway) & (w.epoch == epoch) & (w.lane == lane)))
+    return int(found.scalar_one_or_none() or 0)
+
+
+def _move(
+    store: Store,
+    c: Connection,
+    message: Urgent | Batch,
+    lane: Lane,
+    last: int,
+    *,
+    new: int,
+    duplicates: int,
+    now_s: float,
+) -> tuple[int, bool]:
+    upto = _upto(c, message.gateway, message.epoch, lane)
+    gap = message.after > upto
+    if not gap:
+        upto = max(upto, last)
+    store.add(
+        c,
+        t.watermark,
+        {"gateway": message.gateway, "epoch": message.epoch, "lane": lane},
+        {"rows": new, "duplicates": duplicates, "gaps": int(gap)},
+        upto=upto,
+        heard_at=now_s,
+    )
+    return upto, gap
+
+
+def _quarantine(
+    store: Store,
+    c: Connection,
+    topic: str,
+    gateway: str,
+    poison: Poison,
+    now_s: float,
+    *,
+    epoch: str | None = None,
+    seq: int | None = None,
+) -> bool:
+    """Keep it, once; return whether it is new. Over QUARANTINE_MAX only the count is kept."""
+    name = f"{topic}\0{epoch}\0{seq}\0".encode() + (poison.raw if seq is None else b"")
+    digest = hashlib.sha256(name).hexdigest()
+    store.count(c, {"quarantine.seen": 1})
+    held = c.execute(select(t.quarantine.c.times).where(t.quarantine.c.digest == digest)).scalar_one_or_none()
+    if held is None and c.execute(select(func.count()).select_from(t.quarantine)).scalar_one() >= QUARANTINE_MAX:
+        store.count(c, {"quarantine.dropped": 1})
+        return True
+    rest = {"topic": topic[:200], "gateway": gateway, "epoch": epoch, "seq": seq, "reason": poison.reason[:400]}
+    statement = store.insert(t.quarantine).values(
+        digest=digest, raw=poison.raw[:POISON_MAX_B], first_at=now_s, last_at=now_s, times=1, **rest
+    )
+    c.execute(
+        statement.on_conflict_do_update(
+            index_elements=["digest"], set_={"times": t.quarantine.c.times + 1, "last_at": now_s}
+        )
+    )
+    return held is None

@@ -1,0 +1,1 @@
+"""The dispatcher's page and the interface for programs."""

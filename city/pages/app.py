@@ -1,0 +1,292 @@
+"""The pages and the interface: FastAPI over a `city.desk.Desk`. Nothing on a page comes from another host.
+
+Everything but the login page, the static files and /healthz asks for a session (a browser) or a token (a program). A
+POST with a session must come from a page of this very host. Every look and every press is written down with its name.
+"""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import prometheus_client
+import xstatic.pkg.leaflet
+from fastapi import Depends, FastAPI, Form, Header, HTTPException, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from fastapi.staticfiles import StaticFiles
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from city.desk import Desk
+from city.hub import STREAMS_MAX
+from city.incidents import WrongState
+from city.pages.login import Login
+from city.pages.metrics import metrics_of
+from city.settings import first_line
+
+COOKIE = "ansim_session"
+LOOK_S = 60.0
+"""The same look by the same person is written down once in this time."""
+LOOKS_MAX = 4096
+PROGRAM = "program"
+DRAWN = ("street", "building", "school", "danger", "reader", "gate")
+"""Kinds of the site file that are drawn. Homes are not: the desk has no use for them."""
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "geolocation=(), camera=(), microphone=()",
+}
+
+
+def make_app(desk: Desk) -> FastAPI:
+    """Return the app. Raises `OperatorsError` when nobody could log in, `ValueError` for a map that is none."""
+    web = desk.config.web
+    token = first_line(web.token_file) if web.token_file else None
+    login = Login(desk.store, desk.clock, Path(web.operators_file), token)
+    site_map = (
+        read_map(Path(desk.config.map.file)) if desk.config.map else {"type": "FeatureCollection", "features": []}
+    )
+    looked: dict[tuple[str, str, str], float] = {}
+    pages = Environment(loader=PackageLoader("city", "pages"), autoescape=True, undefined=StrictUndefined)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        desk.hub.attach(asyncio.get_running_loop())
+        gathering = asyncio.create_task(desk.hub.run())
+        await run_in_threadpool(desk.start)
+        yield
+        desk.hub.close()
+        await gathering
+        await run_in_threadpool(desk.stop)
+
+    app = FastAPI(title="Ansim city", version="0.1", docs_url=None, redoc_url=None, lifespan=lifespan)
+
+    app.add_middleware(_Headers)
+
+    def who(request: Request, authorization: Annotated[str | None, Header()] = None) -> str:
+        """Return who asks; 401 for nobody, 403 for a POST that another site's page made."""
+        scheme, _, given = (authorization or "").partition(" ")
+        if authorization is not None:
+            if scheme.lower() == "bearer" and login.is_token(given.strip()):
+                return PROGRAM
+            raise HTTPException(401, "this token is not the one in web.token_file", {"WWW-Authenticate": "Bearer"})
+        name = login.who(request.cookies.get(COOKIE))
+        if name is None:
+            raise HTTPException(401, "log in at /login, or send Authorization: Bearer", {"WWW-Authenticate": "Bearer"})
+        if request.method == "POST":
+            same_origin(request)
+        return name
+
+    def same_origin(request: Request) -> None:
+        origin = request.headers.get("origin")
+        if origin is None or urlsplit(origin).netloc != request.headers.get("host"):
+            raise HTTPException(403, "this press did not come from a page of this city")
+
+    def look(request: Request, name: str, what: str) -> None:
+        """Write the look down before it is answered, the same one once a minute."""
+        address = request.client.host if request.client else ""
+        key, now_s = (name, what, address), desk.clock()
+        if now_s - looked.get(key, 0.0) >= LOOK_S:
+            if len(looked) >= LOOKS_MAX:
+                looked.clear()
+            desk.looked(name, what, address)
+            looked[key] = now_s
+
+    Who = Annotated[str, Depends(who)]
+
+    # ---- pages ------------------------------------------------------------------------------------------------------
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    def page(request: Request) -> Response:
+        name = login.who(request.cookies.get(COOKIE))
+        if name is None:
+            return RedirectResponse("/login", 303)
+        look(request, name, "page")
+        return HTMLResponse(pages.get_template("desk.html").render(operator=name, site=desk.config.site))
+
+    @app.get("/login", response_class=HTMLResponse, include_in_schema=False)
+    def login_page() -> Response:
+        return HTMLResponse(pages.get_template("login.html").render(site=desk.config.site, problem="", name=""))
+
+    @app.post("/login", response_class=HTMLResponse, include_in_schema=False)
+    def log_in(
+        request: Request,
+        operator: Annotated[str, Form(max_length=64)],
+        passcode: Annotated[str, Form(max_length=256)],
+    ) -> Response:
+        same_origin(request)
+        address = request.client.host if request.client else ""
+        keys = (f"name {operator}", f"address {address}")
+        wait_s = login.brake.wait_s(*keys)
+        if wait_s:
+            problem, code = f"Too many wrong passcodes. Try again in {wait_s / 60:.0f} min.", 429
+        elif not login.check(operator, passcode):
+            login.brake.failed(*keys)
+            desk.looked(operator if operator.isprintable() else "?", "login refused", address)
+            problem, code = "Name or passcode is wrong.", 401
+        else:
+            cookie = login.open(operator)
+            desk.looked(operator, "login", address)
+            response = RedirectResponse("/", 303)
+            response.set_cookie(
+                COOKIE, cookie, httponly=True, samesite="strict", secure=web.secure_cookie, max_age=12 * 3600
+            )
+            return response
+        page = pages.get_template("login.html").render(site=desk.config.site, problem=problem, name=operator)
+        headers = {"Retry-After": f"{wait_s:.0f}"} if wait_s else None
+        return HTMLResponse(page, code, headers)
+
+    @app.post("/logout", include_in_schema=False)
+    def log_out(request: Request, name: Who) -> Response:
+        login.end(request.cookies.get(COOKIE, ""))
+        desk.looked(name, "logout", request.client.host if request.client else "")
+        response = RedirectResponse("/login", 303)
+        response.delete_cookie(COOKIE)
+        return response
+
+    @app.get("/map.geojson", include_in_schema=False)
+    def map_file(name: Who) -> Response:
+        return JSONResponse(site_map, media_type="application/geo+json")
+
+    @app.get("/static/{file}", include_in_schema=False)
+    def static(file: str) -> Response:
+        if file not in ("desk.css", "desk.js", "login.css"):
+            raise HTTPException(404)
+        path = resources.files("city.pages") / file
+        return FileResponse(str(path))
+
+    app.mount("/leaflet", StaticFiles(directory=xstatic.pkg.leaflet.BASE_DIR))
+
+    # ---- the interface ----------------------------------------------------------------------------------------------
+
+    @app.get("/api/state")
+    def state(request: Request, name: Who) -> dict[str, Any]:
+        """Everything the page shows, and `position`, from where GET /events?after= goes on."""
+        look(request, name, "state")
+        snapshot = desk.snapshot()
+        new = [i["number"] for i in snapshot["incidents"] if i["shown_at"] is None and i["state"] == "new"]
+        desk.shown(new, name)
+        return snapshot
+
+    @app.get("/api/incidents")
+    def incident_list(
+        request: Request, name: Who, open: bool = False, limit: Annotated[int, Query(ge=1, le=500)] = 100
+    ) -> dict[str, Any]:
+        """Incidents with the time of every hop, their alarms, each lamp's word and the log. Times: unix seconds."""
+        look(request, name, "incidents")
+        return desk.incident_list(open_only=open, limit=limit)
+
+    @app.post("/api/incidents/{number}/acknowledge")
+    def acknowledge(number: int, name: Who) -> dict[str, Any]:
+        """Take an incident: the child's lamp will say that help is coming. Again, or by a second person: no change."""
+        return _act(desk.acknowledge, number, name)
+
+    @app.post("/api/incidents/{number}/close")
+    def close(number: int, name: Who) -> dict[str, Any]:
+        """Close an acknowledged incident; 409 for a new one."""
+        return _act(desk.close, number, name)
+
+    @app.get("/api/stats")
+    def stats(request: Request, name: Who) -> dict[str, Any]:
+        """What was stored, doubled, missed and refused, and each lane's watermark."""
+        look(request, name, "stats")
+        return desk.stats()
+
+    @app.get("/events", response_class=EventSourceResponse)
+    async def events(
+        request: Request,
+        name: Who,
+        after: str | None = None,
+        last_event_id: Annotated[str | None, Header()] = None,
+    ) -> AsyncIterator[ServerSentEvent]:
+        """The stream: `incident`, `words`, `tick`; `reset` where it cannot go on from the id: read the state again."""
+        if desk.hub.streams >= STREAMS_MAX:
+            yield ServerSentEvent(raw_data="{}", event="full")
+            return
+        await run_in_threadpool(look, request, name, "events")
+        checked_s = time.monotonic()
+        async for item in desk.hub.listen(last_event_id or after):
+            if name != PROGRAM and time.monotonic() - checked_s > LOOK_S:  # a session may have ended meanwhile
+                checked_s = time.monotonic()
+                if await run_in_threadpool(login.who, request.cookies.get(COOKIE)) != name:
+                    return
+            yield ServerSentEvent(raw_data=item.data, event=item.event, id=item.id or None)
+            if item.incident is not None and '"shown_at":null' in item.data:
+                await run_in_threadpool(desk.shown, [item.incident], name)
+
+    @app.get("/healthz")
+    def healthz() -> Response:
+        """200 while both lanes and the store work, else 503."""
+        lanes = {lane: bool(of["connected"]) for lane, of in desk.lanes().items()}
+        store_ok = desk.clock() - desk.store_ok_at < 10
+        ok = store_ok and all(lanes.values())
+        return JSONResponse({"ok": ok, "lanes": lanes, "store": store_ok}, 200 if ok else 503)
+
+    @app.get("/metrics", include_in_schema=False)
+    def metrics(request: Request, authorization: Annotated[str | None, Header()] = None) -> Response:
+        """Prometheus text, for this machine itself, or with the token; a proxy's word is not this machine's."""
+        local = request.client is not None and request.client.host in ("127.0.0.1", "::1")
+        proxied = any(name in request.headers for name in ("forwarded", "x-forwarded-for", "via"))
+        trusted = local and not proxied and authorization is None
+        if not trusted and who(request, authorization) != PROGRAM:
+            raise HTTPException(403, "metrics are for this machine, or for a program with the token")
+        return Response(metrics_of(desk), media_type=prometheus_client.CONTENT_TYPE_LATEST)
+
+    return app
+
+
+class _Headers:
+    """Adds HEADERS to every answer. Plain ASGI: a stream passes through untouched."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+                kept = scope["path"].startswith(("/static/", "/leaflet/"))
+                headers.setdefault("Cache-Control", "no-cache" if kept else "no-store")
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
+
+
+def _act(action: Callable[[int, str], dict[str, Any]], number: int, who: str) -> dict[str, Any]:
+    try:
+        return action(number, who)
+    except KeyError:
+        raise HTTPException(404, f"no incident {number}") from None
+    except WrongState as error:
+        raise HTTPException(409, str(error)) from None
+
+
+def read_map(path: Path) -> dict[str, Any]:
+    """Return the site's map with only what is drawn. Raises ValueError: not GeoJSON, or no attribution to show."""
+    try:
+        site = json.loads(path.read_text("utf-8"))
+        features = [f for f in site["features"] if f["properties"].get("kind") in DRAWN and f["geometry"]]
+        if not str(site["attribution"]).strip():
+            raise KeyError("attribution")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"map {path}: {type(error).__name__} {error}; it must be a GeoJSON FeatureCollection with `attribution`, "
+            f"its features with properties.kind of {', '.join(DRAWN)}"
+        ) from None
+    return {"type": "FeatureCollection", "attribution": site["attribution"], "features": features}

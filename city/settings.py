@@ -1,0 +1,184 @@
+"""The city's configuration: one TOML file, checked whole at load; paths in it are relative to the file's own folder."""
+
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Days = Annotated[float, Meta(gt=0, le=3650)]
+TOKEN_MIN = 32
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used. The message names the file, the line, the key and what would be right."""
+
+
+class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The broker. With `ca_file` the connection is TLS and the broker's certificate is checked against it."""
+
+    host: str
+    port: Port = 1883
+    username: str | None = None
+    password_file: str | None = None
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    protocol: Literal["auto", "5", "3.1.1"] = "auto"
+
+
+class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where events are kept, and for how long."""
+
+    url: Annotated[str, Meta(pattern=r"^(sqlite:///|postgresql\+psycopg://).+")]
+    positions_days: Days = 3
+    """Positions older than this are deleted."""
+    events_days: Days = 90
+    """Routine events and the log of looks. Emergencies and their incidents are kept."""
+
+
+class Web(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The pages and the interface."""
+
+    operators_file: str
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    token_file: str | None = None
+    """A file with one line of 32 characters or more, the `Authorization: Bearer` of programs. None: no way in."""
+    secure_cookie: bool = False
+    """True where the pages are reached by https, as they must be anywhere but on this machine."""
+
+
+class Map(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The site's streets, buildings and readers as GeoJSON, with the attribution that must be shown."""
+
+    file: str
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    site: Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
+    mqtt: Mqtt
+    store: Store
+    web: Web
+    map: Map | None = None
+
+
+_RIGHT = {
+    "site": 'an id of 1-32 letters, digits, _ and -: site = "gongdeok"',
+    "mqtt": 'the broker: [mqtt] with host = "127.0.0.1"',
+    "mqtt.host": 'a host name or address: host = "127.0.0.1"',
+    "mqtt.port": "a port, 1..65535: port = 1883 (8883 with ca_file)",
+    "mqtt.protocol": 'one of "auto", "5", "3.1.1"; auto tries 5 first',
+    "mqtt.password_file": "the path of a file only you can read, with the password in its first line",
+    "mqtt.ca_file": "the path of the broker's CA certificate, PEM",
+    "mqtt.cert_file": "the path of this city's certificate, PEM; needs ca_file and key_file",
+    "mqtt.key_file": "the path of this city's private key, PEM; needs ca_file and cert_file",
+    "store": 'the store: [store] with url = "sqlite:///city.db"',
+    "store.url": '"sqlite:///FILE" or "postgresql+psycopg://USER@HOST/DATABASE"',
+    "store.positions_days": "days, more than 0, at most 3650: positions_days = 3",
+    "store.events_days": "days, more than 0, at most 3650: events_days = 90",
+    "web": 'the pages: [web] with operators_file = "operators.json"',
+    "web.host": 'the address to listen on: host = "127.0.0.1"',
+    "web.port": "a port, 1..65535: port = 8080",
+    "web.operators_file": "a file made by `ansim-city operator NAME --file FILE`",
+    "web.token_file": f"the path of a file only you can read, with {TOKEN_MIN} or more characters in its first line",
+    "web.secure_cookie": "true behind https, else false",
+    "map": 'the map: [map] with file = "site.geojson"',
+    "map.file": "the path of the site's GeoJSON FeatureCollection",
+}
+
+
+def load(path: Path) -> Config:
+    """Return the configuration in a TOML file, its paths made absolute. Raises ConfigError."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}; name a TOML file, as docs/CITY.md shows") from None
+    try:
+        config = msgspec.convert(tomllib.loads(text), Config)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+    except msgspec.ValidationError as error:
+        raise ConfigError(_explain(path, text, str(error))) from None
+    return _absolute(path, text, config)
+
+
+def _explain(path: Path, text: str, reason: str) -> str:
+    what, _, where = reason.partition(" - at `$")
+    key = where.rstrip("`").lstrip(".")
+    named = re.search(r"field `([^`]+)`", what)
+    if named:
+        key = f"{key}.{named[1]}".lstrip(".")
+    if "unknown field" in what:
+        section = key.rpartition(".")[0]
+        known = [k.rpartition(".")[2] for k in _RIGHT if k.rpartition(".")[0] == section]
+        return f"{path}:{_line(text, key)}: {key}: no such key; known here: {', '.join(known)}"
+    return f"{path}:{_line(text, key)}: {key}: {what}; right would be {_RIGHT.get(key, 'see docs/CITY.md')}"
+
+
+def _line(text: str, key: str) -> int:
+    """Return the line of a key, of its table where the key is missing, or 1."""
+    section, _, name = key.rpartition(".")
+    table, found = "", 1
+    for number, line in enumerate(text.splitlines(), 1):
+        header = re.match(r"\s*\[([^\[\]]+)\]", line)
+        if header:
+            table = header[1].strip()
+            if table in (key, section):
+                found = number
+        elif table == section and re.match(rf'\s*"?{re.escape(name)}"?\s*=', line):
+            return number
+    return found
+
+
+def _absolute(path: Path, text: str, config: Config) -> Config:
+    def at(key: str, name: str | None) -> str | None:
+        if name is None:
+            return None
+        full = path.resolve().parent / Path(name).expanduser()
+        if not os.access(full, os.R_OK):
+            raise ConfigError(
+                f"{path}:{_line(text, key)}: {key}: no readable file {full}; right would be {_RIGHT[key]}"
+            )
+        return str(full)
+
+    mqtt, web = config.mqtt, config.web
+    for key in ("cert_file", "key_file"):
+        other = "key_file" if key == "cert_file" else "cert_file"
+        if getattr(mqtt, key) and not (mqtt.ca_file and getattr(mqtt, other)):
+            raise ConfigError(
+                f"{path}:{_line(text, f'mqtt.{key}')}: mqtt.{key}: stands alone; right would be {_RIGHT[f'mqtt.{key}']}"
+            )
+    url = config.store.url
+    if url.startswith("sqlite:///"):
+        url = f"sqlite:///{path.resolve().parent / Path(url.removeprefix('sqlite:///')).expanduser()}"
+    paths = {
+        name: at(f"mqtt.{name}", getattr(mqtt, name)) for name in ("password_file", "ca_file", "cert_file", "key_file")
+    }
+    token_file = at("web.token_file", web.token_file)
+    if token_file and len(first_line(token_file)) < TOKEN_MIN:
+        raise ConfigError(
+            f"{path}:{_line(text, 'web.token_file')}: web.token_file: under {TOKEN_MIN} characters; "
+            f"right would be {_RIGHT['web.token_file']}"
+        )
+    return msgspec.structs.replace(
+        config,
+        mqtt=msgspec.structs.replace(mqtt, **paths),
+        store=msgspec.structs.replace(config.store, url=url),
+        web=msgspec.structs.replace(
+            web, operators_file=at("web.operators_file", web.operators_file), token_file=token_file
+        ),
+        map=Map(str(at("map.file", config.map.file))) if config.map else None,
+    )
+
+
+def first_line(path: str) -> str:
+    """Return the first line of a secret's file, without white space around it."""
+    with open(path, encoding="utf-8") as file:
+        return file.readline().strip()

@@ -1,0 +1,225 @@
+"""The city's store: who may write when, and each lane's message in one transaction with its watermark.
+
+One process owns a gateway's watermark. On SQLite all writers of the process take turns by `Turn`, an emergency first,
+because SQLite's own wait is a poll that a busy bulk lane can starve; on PostgreSQL there are no turns, rows lock.
+Every statement is SQLAlchemy Core and runs on both; SQLite is set to WAL with `synchronous=FULL`, which loses nothing
+that was acknowledged when the power goes.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Engine, Table, create_engine, delete, event, select, tuple_
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+from city import tables as t
+
+BUSY_TIMEOUT_MS = 5000
+CHECKPOINT_ROWS = 2000
+"""Bulk rows between two WAL checkpoints, made by the bulk lane between its transactions: the WAL stays small."""
+
+
+class StoreError(RuntimeError):
+    """The store cannot be opened or written now. The message says what to do."""
+
+
+class Turn:
+    """One writer at a time, and an emergency before all who wait."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._held = False
+        self._urgent = 0
+
+    @contextlib.contextmanager
+    def take(self, *, urgent: bool) -> Iterator[None]:
+        with self._changed:
+            self._urgent += urgent
+            try:
+                while self._held or (self._urgent and not urgent):
+                    self._changed.wait()
+                self._held = True
+            finally:
+                self._urgent -= urgent
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held = False
+                self._changed.notify_all()
+
+
+class Store:
+    """An open store. `write` and `read` give a connection inside a transaction."""
+
+    def __init__(self, url: str) -> None:
+        """Open the store and make its tables. Raises StoreError."""
+        self.url = url
+        self.is_sqlite = url.startswith("sqlite")
+        self._turn = Turn()
+        try:
+            self._writer = self._engine("BEGIN IMMEDIATE")
+            self._reader = self._engine("BEGIN")
+            with self._writer.begin() as c:
+                t.metadata.create_all(c)
+                versions = c.execute(select(t.schema_version.c.version)).scalars().all()
+                if not versions:
+                    c.execute(t.schema_version.insert().values(version=t.SCHEMA))
+        except ModuleNotFoundError as error:
+            raise StoreError(f"store {url}: no driver: {error}; pip install 'psycopg[binary]'") from None
+        except SQLAlchemyError as error:
+            raise StoreError(
+                f"store {url}: cannot be opened: {error}; check the path, its owner and the disk"
+            ) from None
+        if versions not in ([], [t.SCHEMA]):
+            raise StoreError(
+                f"store {url} has schema {versions}, this program writes {t.SCHEMA}: "
+                "run the program that made it, or name a new file"
+            )
+
+    def _engine(self, begin: str) -> Engine:
+        if not self.is_sqlite:
+            return create_engine(self.url, pool_pre_ping=True, pool_size=8)
+        engine = create_engine(
+            self.url,
+            pool_size=8,
+            max_overflow=8,
+            connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False},
+        )
+
+        @event.listens_for(engine, "connect")
+        def _on_connect(connection: Any, _record: Any) -> None:
+            connection.isolation_level = None  # BEGIN is ours: a write transaction takes its lock at once
+            for pragma in (
+                "journal_mode=WAL",
+                "synchronous=FULL",
+                f"busy_timeout={BUSY_TIMEOUT_MS}",
+                "foreign_keys=ON",
+                "secure_delete=ON",  # a deleted position leaves no coordinates in free pages
+                "wal_autocheckpoint=0",  # `checkpoint` does it, outside everybody's turn
+                "journal_size_limit=67108864",
+            ):
+                connection.execute(f"PRAGMA {pragma}").close()
+
+        @event.listens_for(engine, "begin")
+        def _on_begin(connection: Connection) -> None:
+            connection.exec_driver_sql(begin)
+
+        return engine
+
+    @contextlib.contextmanager
+    def write(self, *, urgent: bool = False) -> Iterator[Connection]:
+        """Give a connection in a write transaction, committed at the end and rolled back on any exception."""
+        with contextlib.ExitStack() as stack:
+            if self.is_sqlite:
+                stack.enter_context(self._turn.take(urgent=urgent))
+            yield stack.enter_context(self._writer.begin())
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Give a connection in a read transaction: one consistent moment."""
+        with self._reader.begin() as connection:
+            yield connection
+
+    def checkpoint(self) -> None:
+        """Move the WAL into the database file where nobody is in the way. Nothing waits for it."""
+        if self.is_sqlite:
+            connection = self._reader.raw_connection()  # a checkpoint stands outside transactions
+            try:
+                connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)").close()
+            finally:
+                connection.close()
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        self._writer.dispose()
+        self._reader.dispose()
+
+    # ---- the three statements that are spelt per database ------------------------------------------------------------
+
+    def insert_new(self, c: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Insert the rows that are not there yet; return how many were new."""
+        return c.execute(self.insert(table).on_conflict_do_nothing(), list(rows)).rowcount
+
+    def upsert(
+        self, c: Connection, table: Table, rows: Sequence[Mapping[str, Any]], *, newer: str | None = None
+    ) -> None:
+        """Insert rows, or replace those there; with `newer` only where that column has not fallen."""
+        if not rows:
+            return
+        statement = self.insert(table)
+        keys = [column.name for column in table.primary_key]
+        fresh = {column: statement.excluded[column] for column in rows[0] if column not in keys}
+        where = statement.excluded[newer] >= table.c[newer] if newer else None
+        c.execute(statement.on_conflict_do_update(index_elements=keys, set_=fresh, where=where), list(rows))
+
+    def add(self, c: Connection, table: Table, key: Mapping[str, Any], amounts: Mapping[str, int], **rest: Any) -> None:
+        """Add amounts to a row's numbers, making the row where there is none; set the rest."""
+        statement = self.insert(table).values(**key, **amounts, **rest)
+        summed = {name: table.c[name] + statement.excluded[name] for name in amounts}
+        kept = {name: statement.excluded[name] for name in rest}
+        c.execute(statement.on_conflict_do_update(index_elements=list(key), set_=summed | kept))
+
+    def count(self, c: Connection, amounts: Mapping[str, int]) -> None:
+        """Add to the named counters, in the same transaction as what they count."""
+        for name, amount in amounts.items():
+            if amount:
+                self.add(c, t.counter, {"name": name[:64]}, {"value": amount})
+
+    def insert(self, table: Table) -> Any:
+        """Return this database's INSERT, which knows ON CONFLICT."""
+        return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
+
+
+def counters(c: Connection) -> dict[str, int]:
+    """Return every counter by name."""
+    return {row.name: int(row.value) for row in c.execute(select(t.counter).order_by(t.counter.c.name))}
+
+
+def is_transient(error: BaseException) -> bool:
+    """Return whether trying again later can help: the database is away, busy or full, rather than the row being bad."""
+    return isinstance(error, OperationalError) or (isinstance(error, SQLAlchemyError) and _disconnected(error))
+
+
+def _disconnected(error: SQLAlchemyError) -> bool:
+    return bool(getattr(error, "connection_invalidated", False))
+
+
+def prune(store: Store, now_s: float, *, positions_days: float, events_days: float, chunk: int = 500) -> dict[str, int]:
+    """Delete what is over its time, a small transaction at a time; return how many rows of each kind went."""
+    day_s = 86400.0
+    key = (t.event.c.gateway, t.event.c.epoch, t.event.c.lane, t.event.c.seq)
+    old_position = (t.event.c.type == "position") & (t.event.c.stored_at < now_s - positions_days * day_s)
+    old_routine = (t.event.c.lane == "events") & (t.event.c.stored_at < now_s - events_days * day_s)
+    gone = {"event": 0, "latest": 0, "look": 0, "quarantine": 0}
+    for condition in (old_position, old_routine):
+        while True:
+            chosen = select(*key).where(condition).limit(chunk)
+            with store.write() as c:
+                done = c.execute(delete(t.event).where(tuple_(*key).in_(chosen))).rowcount
+            gone["event"] += done
+            if done < chunk:
+                break
+    with store.write() as c:
+        placed = t.latest.c.kind.in_(("position", "presence"))
+        old = t.latest.c.as_of < now_s - positions_days * day_s
+        stale = t.latest.c.as_of < now_s - events_days * day_s
+        gone["latest"] = c.execute(delete(t.latest).where((placed & old) | stale)).rowcount
+        gone["look"] = c.execute(delete(t.look).where(t.look.c.at < now_s - events_days * day_s)).rowcount
+        gone["quarantine"] = c.execute(
+            delete(t.quarantine).where(t.quarantine.c.last_at < now_s - events_days * day_s)
+        ).rowcount
+    return gone
+
+
+def dumps(value: Any) -> str:
+    """Return JSON text for a body column."""
+    return msgspec.json.encode(value).decode()
+
+
+Clock = Callable[[], float]
+"""Gives unix seconds, UTC. Passed in, so that tests own the time."""
