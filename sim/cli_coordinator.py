@@ -25,6 +25,9 @@ def coordinator_command(
     ] = None,
     eui64: Annotated[str, typer.Option(help="The stick's address, 16 hexadecimal digits; empty: by the seed.")] = "",
     seed: Annotated[int, typer.Option(help="Seed of all that is random; -1: a new one, which is printed.")] = -1,
+    scan_speed: Annotated[
+        float, typer.Option(min=1.0, help="How many times faster than on the air an energy scan is.")
+    ] = 1.0,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print counters at the end.")] = False,
 ) -> None:
     """Emulate a ZigBee coordinator stick (EZSP 13 over ASH) on a pseudo-terminal until interrupted.
@@ -41,7 +44,7 @@ def coordinator_command(
         if len(address) != 8:
             raise typer.BadParameter(f"{eui64!r} is not 16 hexadecimal digits", param_hint="--eui64")
     try:
-        asyncio.run(_serve(pty, state, address, seed, verbose))
+        asyncio.run(_serve(pty, state, address, seed, scan_speed, verbose))
     except StateFileError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
@@ -50,13 +53,14 @@ def coordinator_command(
         raise typer.Exit(1) from error
 
 
-async def _serve(path: Path, state: Path | None, eui64: bytes, seed: int, verbose: bool) -> None:
+async def _serve(path: Path, state: Path | None, eui64: bytes, seed: int, scan_speed: float, verbose: bool) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     nvm = load(state, eui64=eui64) if state is not None else Nvm(eui64)
     coordinator = Coordinator(nvm, seed=seed, now=loop.time, state=state)
+    coordinator.scan_speed = scan_speed
     async with PtyCoordinator(coordinator, path):
         typer.echo(f"EZSP 13 coordinator {nvm.own_eui64.hex(':')} on {path}, seed {seed}; Ctrl-C ends it")
         sys.stdout.flush()

@@ -43,7 +43,7 @@ from sim.ezsp_ids import (
     Update,
 )
 from sim.ncp import Answer
-from sim.ncp_messages import Broadcast, Messages, Unicast
+from sim.ncp_messages import NODE_LQI, NODE_RSSI_DBM, Broadcast, Messages, Unicast
 from sim.ncp_security import Security
 from sim.nvm import CHILDREN_MAX, Nvm, save
 from sim.pty_line import LineFaults, PtyLine
@@ -61,7 +61,13 @@ class Coordinator(Security, Messages):
     `now`. Mesh's side: `join`, `rejoin`, `leave`, `receive`, `delivered`, `route_record`, and the callbacks
     `on_unicast` and `on_broadcast`. After a call from the mesh's side there may be data to send: `on_output` is called.
     With `state` set, non-volatile memory is written there whenever it changed.
+
+    Faults: `deaf` hears nothing by radio while the host sees a healthy stick; `hung` acknowledges the host's frames and
+    answers none; `crash` resets; `PtyCoordinator`'s `faults` are the line's.
     """
+
+    deaf = False
+    hung = False
 
     def __init__(
         self,
@@ -94,9 +100,11 @@ class Coordinator(Security, Messages):
                 if self.on_reset is not None:
                     self.on_reset()
                 self._boot(ash_link.RESET_SOFTWARE)
+            elif self.hung:
+                self.tally["commands_while_hung"] += 1
             else:
                 self._on_ezsp(frame)
-        self.run_due(now_s)
+        self._run_due(now_s)
         self._save_if_changed()
 
     def data_to_send(self, now_s: float) -> bytes:
@@ -108,14 +116,14 @@ class Coordinator(Security, Messages):
 
     def next_deadline_s(self) -> float | None:
         """Return when `on_time` wants to be called next, None if never."""
-        times = [self.link.next_deadline_s(), self._events[0][0] if self._events else None]
+        waiting = self._events and self.link.failed_code is None
+        times = [self.link.next_deadline_s(), self._events[0][0] if waiting else None]
         return min((t for t in times if t is not None), default=None)
 
     def on_time(self, now_s: float) -> None:
         """Act on every deadline that has passed."""
         self.link.on_time(now_s)
-        if self.link.failed_code is None:
-            self.run_due(now_s)
+        self._run_due(now_s)
         self._save_if_changed()
 
     # --- the mesh's side
@@ -224,6 +232,9 @@ class Coordinator(Security, Messages):
             raise ValueError(f"an incoming message has at most 128 bytes of payload, not {len(payload)}")
         if not (0 <= lqi <= 255 and -128 <= rssi_dbm <= 127 and 0 <= nwk <= 0xFFF7):
             raise ValueError(f"no incoming message has lqi {lqi}, rssi_dbm {rssi_dbm}, nwk {nwk:#06x}")
+        if self.deaf or self.link.failed_code is not None:
+            self.tally["heard_while_deaf"] += 1
+            return False
         options = Aps.ENCRYPTION if encrypted else 0
         ends = (source_endpoint, destination_endpoint)
         aps = ApsFrame(profile_id, cluster_id, *ends, options, group_id or 0, sequence & 0xFF)
@@ -323,6 +334,10 @@ class Coordinator(Security, Messages):
         if command is not None and command.name == "resetNode":
             self.soon(lambda: self._boot(ash_link.RESET_SOFTWARE))
 
+    def _run_due(self, now_s: float) -> None:
+        if self.link.failed_code is None:  # a chip in the FAILED state waits for its reset and does nothing else
+            self.run_due(now_s)
+
     def _fill_link(self) -> None:
         while self._callbacks and self.link.room and self.link.host_ready:
             name, values = self._callbacks.popleft()
@@ -359,7 +374,7 @@ class Coordinator(Security, Messages):
             speaker = node or zdo.Node(eui64, nwk, logical_type, capability)
             aps = ApsFrame(zdo.PROFILE_ID, zdo.DEVICE_ANNCE, 0, 0)
             body = bytes((self._rng.randrange(256),)) + speaker.announcement()
-            self.take_message(nwk, aps, body, lqi=200, rssi_dbm=-60, kind=Incoming.BROADCAST)
+            self.take_message(nwk, aps, body, lqi=NODE_LQI, rssi_dbm=NODE_RSSI_DBM, kind=Incoming.BROADCAST)
 
     def _free_child(self, eui64: bytes) -> int | None:
         most = min(self.ram.config[Config.MAX_END_DEVICE_CHILDREN], CHILDREN_MAX)

@@ -35,6 +35,8 @@ BROADCAST_WINDOW_S = 20.0
 BROADCAST_RESERVE = 6
 """EmberZNet lets `table size` broadcasts out in about 20 s, `table size - 6` of them in a burst: 0.75/s and 9."""
 LOOPBACK_LQI, LOOPBACK_RSSI_DBM = 255, 0
+NODE_LQI, NODE_RSSI_DBM = 200, -60
+"""The last hop of what `responders` and announcements send; a mesh that cares sends its own with `receive`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +306,7 @@ class Messages(Network, Tables):
     def _zdo_from(self, nwk: int, answer: tuple[int, bytes], endpoint: int) -> None:
         cluster_id, payload = answer
         aps = ApsFrame(zdo.PROFILE_ID, cluster_id, 0, endpoint, sequence=self._rng.randrange(256))
-        self.take_message(nwk, aps, payload, lqi=200, rssi_dbm=-60, kind=Incoming.UNICAST)
+        self.take_message(nwk, aps, payload, lqi=NODE_LQI, rssi_dbm=NODE_RSSI_DBM, kind=Incoming.UNICAST)
 
     def _take_zdo(self, nwk: int, aps: ApsFrame, payload: bytes, *, broadcast: bool) -> bool:
         """Answer a remote node's ZDO request ourselves; True if the host shall see the message too."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol, Self
 
 READ_MAX = 4096
+PTS = "/dev/pts/"
 OUT_MAX = 16384
 STALLED_MAX = 65536
 
@@ -117,8 +118,8 @@ class PtyLine:
         self.device = os.ttyname(self._slave)
         try:
             if self.path is not None:
-                if self.path.is_symlink():
-                    self.path.unlink()
+                if self.path.is_symlink() and os.readlink(self.path).startswith(PTS):
+                    self.path.unlink()  # one of ours that was killed; never a link to a real port
                 self.path.symlink_to(self.device)
         except OSError:
             self._close_descriptors()

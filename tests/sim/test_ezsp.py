@@ -288,6 +288,28 @@ def test_the_frame_counter_honours_the_host_grows_and_is_never_used_twice() -> N
     assert host.stick.nvm.nwk_frame_counter >= counter + FRAME_COUNTER_STEP
 
 
+def test_a_failed_chip_neither_works_nor_keeps_the_clock_busy() -> None:
+    host = Host(on_unicast=lambda _: None)
+    host.form()
+    host("sendUnicast", 0, 1, ApsFrame(0xC105, 0x11, 0xE8, 0xE8, 0x0040), 0, b"")
+    host.stick.crash(0x06, dead=True)
+    assert [f.kind for f in host.line()] == [Kind.ERROR]
+    assert host.stick.next_deadline_s() is None
+    assert not host.stick.receive(
+        nwk=1, profile_id=0, cluster_id=0, source_endpoint=0, destination_endpoint=0, payload=b"", lqi=0, rssi_dbm=0
+    )
+    host.reset()
+    assert host("networkInit", 0) == (Ember.SUCCESS,)
+
+
+def test_a_hung_stick_acknowledges_and_does_not_answer() -> None:
+    host = Host()
+    host.stick.hung = True
+    assert host.raw(write_request(1, 5, b"")) == []
+    host.now_s += 0.1
+    assert [(f.kind, f.ack) for f in host.line()] == [(Kind.ACK, host.tx)]
+
+
 def test_a_network_left_is_forgotten() -> None:
     host = Host()
     host.form()

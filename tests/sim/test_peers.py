@@ -22,7 +22,18 @@ LIMIT_S = 60
 
 @contextmanager
 def coordinator(path: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "sim.cli_coordinator", "--pty", str(path), "--seed", "7", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "sim.cli_coordinator",
+        "--pty",
+        str(path),
+        "--seed",
+        "7",
+        "--scan-speed",
+        "20",
+        *options,
+    ]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
