@@ -1,0 +1,188 @@
+"""Bytes from a reader -> a `Report` that is proven to be that reader's and new, or `Malformed`; and back.
+
+Two doors, in this order: the MAC under the key of the reader the header names, then the replay window. Boots count in
+serial arithmetic (newer by 1..32767); within a boot a sequence is taken once, up to `WINDOW` behind the newest.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from readers import wire
+
+Mac = Callable[[bytes], bytes]
+Freshness = Literal["new", "again", "stale"]
+"""again: this very frame was read before. stale: older than the window, or of an earlier boot. Neither is a replay for
+sure (the mesh repeats too), and neither may have any effect but an answer."""
+
+WINDOW = 64
+_SEEN_ALL = (1 << WINDOW) - 1
+_UNHEARD = -1
+_DECODE: dict[int, Callable[[bytes], Any]] = {
+    wire.SIGHTINGS: wire.decode_sightings,
+    wire.BINDINGS: wire.decode_bindings,
+    wire.SOS: wire.decode_sos,
+    wire.BELL: wire.decode_bell,
+    wire.HEARTBEAT: wire.decode_heartbeat,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One APS payload as the radio gave it. lqi 0..255; None where the radio said nothing."""
+
+    nwk: int
+    lqi: int | None
+    rssi_dbm: int | None
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """Noise, a stranger, or a fault. `reason` is a stable word to count by; nothing of `raw` may be believed."""
+
+    reason: Literal["not_ours", "downlink", "unknown_reader", "wrong_mac", "unknown_kind", "wrong_body"]
+    detail: str
+    raw: bytes
+    reader: int | None = None
+    """The number the header claims, unproven unless the reason is unknown_kind or wrong_body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A frame whose MAC was right. `content` is what `readers.wire` decodes for its kind."""
+
+    kind: int
+    reader: int
+    boot: int
+    sequence: int
+    freshness: Freshness
+    rebooted: bool
+    """The first frame of a boot newer than any before."""
+    content: Any
+
+
+@dataclass(slots=True)
+class Link:
+    """What the gateway knows of one reader's frames."""
+
+    reader: int
+    mac: Mac
+    boot: int = _UNHEARD
+    top: int = 0
+    """Newest sequence of this boot: what a downlink quotes to prove that it is fresh."""
+    seen: int = 0
+    """Bit n: sequence top - n was read."""
+
+
+@dataclass(slots=True)
+class Links:
+    """All readers that hold a key here, by number."""
+
+    by_number: dict[int, Link] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, reader_keys: Mapping[int, bytes]) -> "Links":
+        return cls({number: Link(number, mac_of(key)) for number, key in reader_keys.items()})
+
+
+def mac_of(key: bytes) -> Mac:
+    """Return HMAC-SHA256 under a key, its two key blocks hashed once and for all."""
+    keyed = hmac.new(key, None, hashlib.sha256)
+
+    def mac(data: bytes) -> bytes:
+        one = keyed.copy()
+        one.update(data)
+        return one.digest()
+
+    return mac
+
+
+def is_urgent(payload: bytes) -> bool:
+    """Return whether a payload claims to be an SOS or a BELL: looked at before any queue, and before any proof."""
+    return len(payload) >= wire.HEADER_SIZE and payload[0] in (
+        wire.VERSION << 4 | wire.SOS,
+        wire.VERSION << 4 | wire.BELL,
+    )
+
+
+def read(links: Links, payload: bytes) -> Report | Malformed:
+    """Return what a payload is. Never raises, whatever the bytes; only a right MAC moves the replay window."""
+    try:
+        kind, reader, boot, sequence = wire.peek(payload)
+    except wire.WireError as error:
+        return Malformed("not_ours", str(error), payload)
+    if kind >= wire.ACK:
+        return Malformed("downlink", f"kind {kind} travels to readers, not from them", payload, reader)
+    link = links.by_number.get(reader)
+    if link is None:
+        return Malformed("unknown_reader", f"no key for reader {reader}", payload, reader)
+    try:
+        body = wire.body_of(payload, link.mac)
+    except wire.WireError as error:
+        return Malformed("wrong_mac", str(error), payload, reader)
+    decode = _DECODE.get(kind)
+    if decode is None:
+        return Malformed("unknown_kind", f"kind {kind} of reader {reader}: a newer firmware?", payload, reader)
+    try:
+        content = decode(body)
+    except wire.WireError as error:
+        return Malformed("wrong_body", f"kind {kind} of reader {reader}: {error}", payload, reader)
+    rebooted = link.boot != _UNHEARD and 0 < (boot - link.boot) & 0xFFFF < 0x8000
+    return Report(kind, reader, boot, sequence, _note(link, boot, sequence), rebooted, content)
+
+
+def answer(links: Links, reader: int, kind: int, body: bytes) -> bytes | None:
+    """Return a sealed downlink frame, or None while that reader has not been heard (it would refuse the frame)."""
+    link = links.by_number.get(reader)
+    if link is None or link.boot == _UNHEARD:
+        return None
+    return wire.encode(kind, reader, link.boot, link.top, body, link.mac)
+
+
+def boot_of(links: Links, reader: int) -> int | None:
+    """Return the newest boot heard of a reader; None when it was never heard."""
+    link = links.by_number.get(reader)
+    return None if link is None or link.boot == _UNHEARD else link.boot
+
+
+def snapshot(links: Links) -> list[tuple[int, int, int, int, bytes]]:
+    """Return (reader, boot, top, seen, key's fingerprint) of every reader heard: plain values, for `restore`."""
+    return [
+        (link.reader, link.boot, link.top, link.seen, _fingerprint(link))
+        for link in links.by_number.values()
+        if link.boot != _UNHEARD
+    ]
+
+
+def restore(links: Links, rows: list[tuple[int, int, int, int, bytes]]) -> None:
+    """Take a snapshot back. A reader that was given another key since starts anew: it is another life."""
+    for reader, boot, top, seen, fingerprint in rows:
+        link = links.by_number.get(reader)
+        if link is not None and link.boot == _UNHEARD and _fingerprint(link) == fingerprint:
+            link.boot, link.top, link.seen = boot & 0xFFFF, top & wire.SEQUENCE_MAX, seen & _SEEN_ALL
+
+
+def _fingerprint(link: Link) -> bytes:
+    return link.mac(b"fingerprint of the key")[:4]
+
+
+def _note(link: Link, boot: int, sequence: int) -> Freshness:
+    if link.boot == _UNHEARD or 0 < (boot - link.boot) & 0xFFFF < 0x8000:
+        link.boot, link.top, link.seen = boot, sequence, 1
+        return "new"
+    if boot != link.boot:
+        return "stale"
+    ahead = sequence - link.top
+    if ahead > 0:
+        link.seen = (link.seen << ahead | 1) & _SEEN_ALL if ahead < WINDOW else 1
+        link.top = sequence
+        return "new"
+    if -ahead >= WINDOW:
+        return "stale"
+    if link.seen >> -ahead & 1:
+        return "again"
+    link.seen |= 1 << -ahead
+    return "new"

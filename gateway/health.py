@@ -1,0 +1,153 @@
+"""Readers that speak and readers that do not: heartbeats, silence, and frames nobody can account for."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from gateway.effects import Commit
+from gateway.events import GatewayHealth, ReaderHealth
+from gateway.frames import Malformed, Report
+from gateway.sightings import WallClock
+from readers import wire
+
+SILENT_S = 150.0
+OK_S = 300.0
+"""A healthy reader is told of once in so long, sooner when something got worse."""
+NOISE_S = 3600.0
+"""One kind of trouble with one reader's frames is told once in so long."""
+NOISE_MAX = 256
+SWEEP_S = 1.0
+_WORSE = ("evictions", "discards", "transmit_failed", "transmit_busy", "refused")
+WORSE_BY = 10
+"""A counter of trouble that rose by so much since it was last told is news."""
+_WIDTHS = {"H": 16, "I": 32, "B": 8, "b": 8}
+_BITS = dict(zip(wire.HEARTBEAT_FIELDS, (_WIDTHS[c] for c in wire.HEARTBEAT_FORMAT[1:]), strict=True))
+
+_NOISE = {
+    "unknown_reader": "reader {reader} sends, and there is no key for it; add it to the reader keys or take it down",
+    "wrong_mac": "frames said to be of reader {reader} have a wrong MAC: another key, or a forger; provision it anew",
+    "unknown_kind": "reader {reader} sends a kind of frame this gateway does not know; update the gateway first",
+    "wrong_body": "reader {reader} sends frames this gateway cannot read; update the gateway first, then the reader",
+    "stale_boot": "reader {reader} counts its boots lower than before, so its frames are refused; give it a new key",
+}
+
+
+@dataclass(slots=True)
+class _Reader:
+    heard_at_s: float
+    silent: bool = False
+    boot: int = -1
+    told_at_s: float = float("-inf")
+    told: dict[str, int] = field(default_factory=dict)
+    last: dict[str, int] = field(default_factory=dict)
+
+
+class Health:
+    """All readers that hold a key here."""
+
+    def __init__(self, readers: Iterable[int], wall: WallClock, counts: Counter[str], now_s: float) -> None:
+        self._readers = {number: _Reader(now_s) for number in readers}
+        self._wall, self._counts = wall, counts
+        self._noise: dict[tuple[str, int], float] = {}
+        self._sweep_at_s = now_s + SWEEP_S
+        self._heard_at_s = now_s
+
+    def heard(self, report: Report, now_s: float) -> Iterator[Commit]:
+        """Take note of a reader's life; yield its health when that is news."""
+        reader = self._readers[report.reader]
+        if report.freshness == "stale":
+            self._counts["frames_stale"] += 1
+            if reader.boot != -1 and report.boot != reader.boot:
+                yield from self._tell_noise("stale_boot", report.reader, now_s)
+            return
+        if report.freshness == "again":
+            self._counts["frames_again"] += 1
+            return
+        reader.heard_at_s = self._heard_at_s = now_s
+        reader.boot = report.boot
+        news = reader.silent or report.rebooted
+        reader.silent = False
+        if report.kind == wire.HEARTBEAT:
+            reader.last = dict(zip(wire.HEARTBEAT_FIELDS, report.content, strict=True))
+            news = news or now_s - reader.told_at_s >= OK_S or _worse(reader.told, reader.last)
+        elif report.rebooted:
+            reader.last = {}
+            news = False  # its heartbeat says more, and comes soon
+        if news:
+            reader.told_at_s, reader.told = now_s, reader.last
+            yield self._commit(report.reader, reader, now_s)
+
+    def noise(self, malformed: Malformed, now_s: float) -> Iterator[Commit]:
+        """Count a frame that is none; tell of its reader once in a while."""
+        self._counts[f"frames_{malformed.reason}"] += 1
+        if malformed.reader is not None and malformed.reason in _NOISE:
+            yield from self._tell_noise(malformed.reason, malformed.reader, now_s)
+
+    def tick(self, now_s: float) -> Iterator[Commit]:
+        """Yield the readers that fell silent."""
+        if now_s < self._sweep_at_s:
+            return
+        self._sweep_at_s = now_s + SWEEP_S
+        for number, reader in self._readers.items():
+            if not reader.silent and now_s - reader.heard_at_s > SILENT_S:
+                reader.silent = True
+                reader.told = {}
+                reader.told_at_s = float("-inf")
+                yield self._commit(number, reader, now_s)
+
+    def deadline_s(self) -> float:
+        return self._sweep_at_s
+
+    def is_silent(self, reader: int) -> bool:
+        """Return whether a reader is silent; one that is not known here cannot be heard either."""
+        known = self._readers.get(reader)
+        return known is None or known.silent
+
+    def ok_and_silent(self) -> tuple[int, int]:
+        """Return how many readers speak and how many do not."""
+        silent = sum(reader.silent for reader in self._readers.values())
+        return len(self._readers) - silent, silent
+
+    def deaf(self, now_s: float) -> bool:
+        """Return whether no reader at all was heard for SILENT_S: then it is our radio, not theirs."""
+        return bool(self._readers) and now_s - self._heard_at_s > SILENT_S
+
+    def _commit(self, number: int, reader: _Reader, now_s: float) -> Commit:
+        return Commit(
+            ReaderHealth(
+                observed_at=self._wall.utc(reader.heard_at_s if reader.silent else now_s),
+                clock=self._wall.quality,
+                reader=number,
+                state="silent" if reader.silent else "ok",
+                counters={} if reader.silent else dict(reader.last),
+            )
+        )
+
+    def _tell_noise(self, what: str, reader: int, now_s: float) -> Iterator[Commit]:
+        key = (what, reader)
+        if now_s - self._noise.get(key, float("-inf")) < NOISE_S:
+            return
+        if len(self._noise) >= NOISE_MAX:
+            oldest = min(self._noise, key=lambda each: self._noise[each])
+            if now_s - self._noise[oldest] < NOISE_S:
+                self._counts["noise_untold"] += 1
+                return
+            del self._noise[oldest]
+        self._noise[key] = now_s
+        yield Commit(
+            GatewayHealth(
+                observed_at=self._wall.utc(now_s),
+                clock=self._wall.quality,
+                what=f"reader_{what}" if not what.endswith("_reader") else what,
+                ok=False,
+                detail=_NOISE[what].format(reader=reader),
+                counters={"reader": reader},
+            )
+        )
+
+
+def _worse(told: dict[str, int], last: dict[str, int]) -> bool:
+    if not told:
+        return True
+    risen = (last[name] - told[name] & (1 << _BITS[name]) - 1 for name in _WORSE)
+    return any(WORSE_BY <= by < 1 << 15 for by in risen) or last["uptime_s"] < told["uptime_s"]

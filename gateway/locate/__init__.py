@@ -1,0 +1,92 @@
+"""Where a tag is, and how sure that is. `Locator` is the interface; `grid` is its first engine, a later one may filter.
+
+A fix carries its whole belief (`mass` on the field's lattice), so that "inside the school" and "near the river" are
+probabilities of the same belief and never a distance compared with a radius.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from gateway.events import Heard, Point, Where
+from gateway.locate.field import Field, Region
+
+__all__ = ["Field", "Fix", "Locator", "Reading", "Region", "beside", "probability", "where"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one reader says of one tag."""
+
+    reader: int
+    rssi_dbm: int | None
+    packets: int
+    heard_at_s: float
+    power_dbm: int
+    """The tag's calibrated power at 1 m."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fix:
+    """Where a tag was, metres on the field's plane; the radii hold the truth 50 and 95 times in 100."""
+
+    x_m: float
+    y_m: float
+    radius_50_m: float
+    accuracy_95_m: float
+    evidence: tuple[Heard, ...]
+    fixed_at_s: float
+    mass: Any = None
+    """Belief on the lattice, numpy [column, row], sum 1; None for a fix that is only a word (`beside`)."""
+    corner: tuple[int, int] = (0, 0)
+    """Lattice cell of mass[0, 0]."""
+
+
+class Locator(Protocol):
+    """An engine. It keeps what it must of each tag, bounded, and takes readings in any order."""
+
+    def step(self, tag: int, heard: Sequence[Reading], now_s: float) -> Fix | None:
+        """Take new readings of a tag (may be none) and return where it is now; None when nothing usable is fresh."""
+        ...
+
+    def latest(self, tag: int) -> Fix | None:
+        """Return the last fix of a tag."""
+        ...
+
+    def once(self, heard: Sequence[Reading], now_s: float) -> Fix | None:
+        """Return a fix from these readings alone: for a tag that is not enrolled, so without history."""
+        ...
+
+
+def beside(field: Field, reading: Reading, now_s: float) -> Fix | None:
+    """Return the first word on where something is: at the reader that heard it, as far off as the signal is weak.
+
+    Cannot fail and costs nothing: an SOS goes out with it. None when the reader's position is not known.
+    """
+    at = field.readers.get(reading.reader)
+    if at is None:
+        return None
+    rssi_dbm = -80 if reading.rssi_dbm is None else reading.rssi_dbm
+    reach_m = min(max(10 ** ((reading.power_dbm - rssi_dbm) / 25), 6.0), 60.0)
+    heard = Heard(reading.reader, reading.rssi_dbm, reading.packets, _age_s(reading, now_s))
+    return Fix(at[0], at[1], reach_m, min(3 * reach_m, 150.0), (heard,), now_s)
+
+
+def where(field: Field, fix: Fix) -> Where:
+    """Return a fix as events tell it."""
+    lon, lat = field.plane.to_lonlat(fix.x_m, fix.y_m)
+    return Where(
+        geometry=Point((round(lon, 7), round(lat, 7))),
+        radius_50_m=round(fix.radius_50_m, 1),
+        accuracy_95_m=round(fix.accuracy_95_m, 1),
+        evidence=fix.evidence,
+    )
+
+
+def probability(fix: Fix, region: Region) -> float:
+    """Return the probability (0..1) that the truth lies in a region. 0 for a fix without a belief."""
+    return 0.0 if fix.mass is None else region.share(fix.mass, fix.corner)
+
+
+def _age_s(reading: Reading, now_s: float) -> float:
+    return round(max(now_s - reading.heard_at_s, 0.0), 2)

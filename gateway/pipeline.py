@@ -1,0 +1,263 @@
+"""The gateway's core: one function, one direction. Frame, sightings, SOS first, resolve, locate, settle, conclude.
+
+Steps are generators of `gateway.effects`: the shell carries out each effect before it asks for the next, and finishes
+(or closes) one step before it begins another. `now_s` is one monotonic clock for everything; UTC comes by `set_clock`,
+only labels events and picks the tags' epoch, and may step by hours or years without disturbing a timer.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from gateway import frames
+from gateway.alarms import Alarms
+from gateway.conclude import Concluder
+from gateway.effects import AlarmMemory, Effect
+from gateway.events import Clock, PresenceState
+from gateway.frames import Frame, Links, Malformed, Report
+from gateway.health import Health
+from gateway.locate import Field, Locator, Reading
+from gateway.locate.grid import GridLocator
+from gateway.resolve import UNRESOLVED, Resolver
+from gateway.settle import Settler
+from gateway.sightings import Sighting, Table, WallClock
+from gateway.sos import Emergencies
+from gateway.zone import Zone
+from readers import wire
+from readers.advertisement import TagKeys, epoch_at
+
+FIX_S = 0.5
+"""A tag is located at most once in so long; what is heard in between waits for it."""
+SILENCE_S = 1.0
+FILL_S = 0.05
+
+
+@dataclass(slots=True)
+class State:
+    """Everything the core knows. Made by `new`; the functions of this module are its only users."""
+
+    counts: Counter[str]
+    wall: WallClock
+    links: Links
+    table: Table
+    resolver: Resolver
+    field: Field
+    locator: Locator
+    alarms: Alarms
+    emergencies: Emergencies
+    settler: Settler
+    concluder: Concluder
+    health: Health
+    waiting: dict[int, list[Reading]]
+    """Readings of tags that were located a moment ago; at most one a reader each."""
+    fix_at_s: dict[int, float]
+    now_s: float
+    silence_at_s: float
+    fill_at_s: float
+    changes: int = 0
+    """Arrivals and departures so far: when it rose, a snapshot is worth taking soon."""
+
+    @classmethod
+    def new(
+        cls,
+        zone: Zone,
+        reader_keys: Mapping[int, bytes],
+        tag_keys: Mapping[str, TagKeys],
+        *,
+        gateway: str,
+        epoch: str,
+        now_s: float,
+        memories: Sequence[AlarmMemory] = (),
+    ) -> "State":
+        """Start a core. epoch: of the emergency lane's store; memories: all it kept; then `set_clock` and `restore`.
+
+        The epoch must change when that store was lost: it names alarms, with a number that `memories` carry on.
+        """
+        counts: Counter[str] = Counter()
+        wall = WallClock(now_s)
+        links = Links.of(reader_keys)
+        resolver = Resolver(tag_keys, counts)
+        field = Field(zone)
+        locator = GridLocator(field, counts)
+        alarms = Alarms(gateway, epoch, wall, counts)
+        alarms.restore(memories, now_s)
+        settler = Settler(field)
+        concluder = Concluder(field, resolver, alarms, wall, counts)
+        for tag, area in concluder.restore():
+            settler.restore_near(tag, area, now_s)
+        emergencies = Emergencies(zone, field, links, alarms, resolver, locator, wall, counts)
+        emergencies.relight(now_s)
+        return cls(
+            counts, wall, links, Table(links, counts), resolver, field, locator, alarms, emergencies, settler,
+            concluder, Health(reader_keys, wall, counts, now_s), {}, {}, now_s, now_s + SILENCE_S, now_s,
+        )  # fmt: skip
+
+
+def on_frame(state: State, frame: Frame, now_s: float) -> Iterator[Effect]:
+    """Yield what one frame means, the most urgent first. Never raises for what came from the air."""
+    report = frames.read(state.links, frame.payload)
+    if isinstance(report, Malformed):
+        yield from state.health.noise(report, now_s)
+        return
+    heard = state.table.read(report, now_s)
+    for sighting in heard:  # all of them first: no later stage can drop or break an SOS
+        if sighting.cries:
+            yield from state.emergencies.cry(report, sighting, now_s)
+    if report.kind == wire.BELL:
+        yield from state.emergencies.bell(report, now_s)
+    yield from state.health.heard(report, now_s)
+    if report.freshness == "new":
+        state.counts[f"frames_kind_{report.kind}"] += 1
+        state.counts["sightings"] += len(heard)
+        for sighting in heard:
+            _resolve(state, report, sighting)
+            if sighting.tag != UNRESOLVED and sighting.timely:
+                yield from _follow(state, sighting, now_s)
+    yield from state.table.answer(report, now_s)
+
+
+def on_stage(state: State, alarm: str, stage: int, now_s: float) -> Iterator[Effect]:
+    """Yield what the city's word on an alarm means. stage: as `readers.wire` numbers them."""
+    yield from state.emergencies.stage(alarm, stage, now_s)
+
+
+def on_tick(state: State, now_s: float) -> Iterator[Effect]:
+    """Yield what time alone brings: repeats, revisions, silence. Call it at `next_deadline_s`, or any time."""
+    yield from state.emergencies.tick(now_s)
+    yield from state.table.flush(now_s)
+    yield from state.health.tick(now_s)
+    for tag in [tag for tag in state.waiting if state.fix_at_s[tag] + FIX_S <= now_s]:
+        yield from _locate(state, tag, now_s)
+    if now_s >= state.silence_at_s:
+        state.silence_at_s = now_s + SILENCE_S
+        for change in state.settler.silence(now_s, state.health.is_silent):
+            yield from state.concluder.step(change, now_s)
+    if state.resolver.unfinished and now_s >= state.fill_at_s:
+        state.fill_at_s = now_s + FILL_S
+        state.resolver.fill()
+
+
+def next_deadline_s(state: State) -> float:
+    """Return when `on_tick` next has work; never inf, a core looks round every second."""
+    soon = min(state.silence_at_s, state.health.deadline_s(), state.emergencies.deadline_s(), state.table.deadline_s())
+    if state.resolver.unfinished:
+        soon = min(soon, state.fill_at_s)
+    if state.waiting:
+        soon = min(soon, min(state.fix_at_s[tag] for tag in state.waiting) + FIX_S)
+    return soon
+
+
+def set_clock(state: State, utc_s: float, now_s: float, quality: Clock) -> None:
+    """Tell the wall clock's time (UTC, seconds) at `now_s`. Any value is taken; no timer listens."""
+    state.wall.set(utc_s, now_s, quality)
+    state.resolver.set_epoch(epoch_at(state.wall.utc_s(now_s)), unsure=quality != "good")
+    state.alarms.date(now_s)
+
+
+def deaf(state: State, now_s: float) -> bool:
+    """Return whether every reader has been silent for so long that our own radio must be suspected."""
+    return state.health.deaf(now_s)
+
+
+def readers_ok_and_silent(state: State) -> tuple[int, int]:
+    """Return how many readers speak and how many are silent."""
+    return state.health.ok_and_silent()
+
+
+def counters(state: State) -> dict[str, int]:
+    """Return every count since the start, and the levels of every table."""
+    ok, silent = state.health.ok_and_silent()
+    return dict(state.counts) | {
+        "alarms": len(state.alarms),
+        "slots_bound": state.table.bound(),
+        "tags_enrolled": len(state.resolver.tags),
+        "tags_followed": len(state.settler.tags),
+        "unknown_ids": state.resolver.unknown_ids(),
+        "readers_ok": ok,
+        "readers_silent": silent,
+    }
+
+
+class _Snapshot(msgspec.Struct, frozen=True, array_like=True):
+    """MessagePack; new fields only at the end, with a default."""
+
+    alarms: int
+    links: list[tuple[int, int, int, int, bytes]]
+    tags: list[tuple[str, int, int, int, int]]
+    settled: list[tuple[str, PresenceState, str | None]]
+
+
+def snapshot(state: State) -> bytes:
+    """Return what should survive a restart besides memories: readers' boots and sequences, tags' counters, presence."""
+    settled = [(state.resolver.tags[tag].name, s.state, s.place) for tag, s in state.settler.tags.items()]
+    return msgspec.msgpack.encode(
+        _Snapshot(state.alarms.number, frames.snapshot(state.links), state.resolver.snapshot(), settled)
+    )
+
+
+def restore(state: State, data: bytes) -> None:
+    """Take a snapshot back into a new state. Raises ValueError, and changes nothing, when it cannot be read."""
+    try:
+        kept = msgspec.msgpack.decode(data, type=_Snapshot)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{len(data)} bytes are no snapshot of a core: {error}; start without it") from None
+    state.alarms.number = max(state.alarms.number, kept.alarms)
+    frames.restore(state.links, kept.links)
+    state.resolver.restore(kept.tags, state.now_s)
+    for name, presence, place in kept.settled:
+        row = state.resolver.rows.get(name)
+        if row is not None:
+            near = state.settler.tags[row].near if row in state.settler.tags else {}
+            state.settler.restore(row, presence, place, state.now_s)
+            state.settler.tags[row].near.update(near)
+
+
+def _resolve(state: State, report: Report, sighting: Sighting) -> None:
+    """Give a sighting its tag: from its own advertisement if it has one, else from its slot's."""
+    binding, advertisement = sighting.binding, sighting.advertisement
+    if sighting.whole and advertisement is not None:
+        if report.kind == wire.SOS and not sighting.timely:
+            return  # a reader that asks again, not a tag heard again
+        identity = sighting.identity or state.resolver.identify(advertisement, sighting.heard_at_s)
+        if identity.outcome == "good":
+            sighting.tag = identity.tag
+        if binding is not None:
+            binding.tag = sighting.tag
+            binding.epoch = -1 if identity.epoch is None else identity.epoch
+            binding.refused = identity.outcome not in ("good", "unknown")
+            binding.tried = state.resolver.generation
+    elif binding is not None:
+        if binding.tag == UNRESOLVED and advertisement is not None and binding.tried != state.resolver.generation:
+            identity = state.resolver.identify(advertisement, binding.heard_at_s)
+            binding.tried = state.resolver.generation
+            if identity.outcome == "good":
+                binding.tag, binding.epoch = identity.tag, identity.epoch or -1
+        sighting.tag = binding.tag
+        if sighting.tag != UNRESOLVED:
+            state.resolver.heard_counter(sighting.tag, binding.epoch, sighting.counter, sighting.heard_at_s)
+
+
+def _follow(state: State, sighting: Sighting, now_s: float) -> Iterator[Effect]:
+    tag = state.resolver.tags[sighting.tag]
+    reading = Reading(sighting.reader, sighting.rssi_dbm, sighting.packets, sighting.heard_at_s, tag.power_dbm)
+    waiting = state.waiting.setdefault(sighting.tag, [])
+    waiting[:] = [each for each in waiting if each.reader != reading.reader]
+    waiting.append(reading)
+    if state.fix_at_s.setdefault(sighting.tag, float("-inf")) + FIX_S <= now_s:
+        yield from _locate(state, sighting.tag, now_s)
+
+
+def _locate(state: State, tag: int, now_s: float) -> Iterator[Effect]:
+    """Locate, settle, conclude: for one tag."""
+    state.fix_at_s[tag] = now_s
+    fix = state.locator.step(tag, state.waiting.pop(tag), now_s)
+    if fix is None:
+        return
+    known = state.resolver.tags[tag]
+    for change in state.settler.step(tag, fix, known.still_since_s, now_s):
+        yield from state.concluder.step(change, now_s)
+    state.changes = state.counts["arrivals"] + state.counts["departures"]
+    resting = state.settler.tags[tag].state in ("at", "idle")
+    yield from state.concluder.position(tag, fix, resting=resting, moving=known.moving, now_s=now_s)

@@ -1,0 +1,417 @@
+"""What a tag itself cries, and who presses a bell: one press, one alarm; and the lamps that answer it.
+
+First of all stages, and alone: nothing here waits for locating, and nothing that fails later can take a cry back. The
+order is the promise: `Commit` first, and only when the shell asks for more, so that it is on disk, the reader is told.
+
+A cry is refused in one case only: a frame the reader sent long ago, about a press nobody here knows, whose tag cannot
+be proven. A cry that cannot be proven otherwise (unknown tag, wrong MIC) is raised as unverified. Over
+`UNVERIFIED_MAX` such alarms a reader a minute are merged into the last one.
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterator
+
+from gateway import frames, locate
+from gateway.alarms import OLD_S, READERS_MAX, SAME_PRESS_S, Alarm, Alarms, Lamp, LampKey
+from gateway.effects import Commit, Downlink, Effect, Remember
+from gateway.events import STAGES, UNKNOWN_TAG, Bell, Sos, Told, Where
+from gateway.frames import Links, Report
+from gateway.locate import Field, Fix, Locator, Reading
+from gateway.resolve import UNRESOLVED, Resolver
+from gateway.sightings import Sighting, WallClock
+from gateway.zone import Zone
+from readers import wire
+
+REVISE_S = 2.0
+"""First revision so long after the first word; then twice as long each time, if there is news."""
+REVISIONS_MAX = 5
+MOVED_M = 10.0
+FIX_FRESH_S = 10.0
+REPEAT_MIN_S, REPEAT_MAX_S, REPEAT_FOR_S = 0.5, 10.0, 600.0
+"""A stage is repeated to a lamp with growing pauses until the lamp shows it; then, or after ten minutes, only on
+the reader's own asking."""
+UNVERIFIED_MAX = 5
+UNVERIFIED_S = 60.0
+_BELL_RADIUS_M = 2.0
+AGE_MAX_S = 0xFFFF * wire.ALARM_AGE_STEP_MS / 1000
+"""An alarm's age on the wire says "or more" here."""
+_NEVER = float("inf")
+
+
+class Emergencies:
+    """Cries and bells in, alarms and lamps out."""
+
+    def __init__(
+        self, zone: Zone, field: Field, links: Links, alarms: Alarms, resolver: Resolver, locator: Locator,
+        wall: WallClock, counts: Counter[str],
+    ) -> None:  # fmt: skip
+        self._bells = {(bell.reader, bell.input): bell.id for bell in zone.bells}
+        self._field, self._links, self._alarms, self._resolver = field, links, alarms, resolver
+        self._locator, self._wall, self._counts = locator, wall, counts
+        self._busy: dict[str, Alarm] = {}
+        """Alarms with a lamp to repeat to, or a revision to make."""
+        self._unverified: dict[int, deque[tuple[float, Alarm]]] = {}
+
+    # ---- in --------------------------------------------------------------------------------------------------------
+
+    def cry(self, report: Report, sighting: Sighting, now_s: float) -> Iterator[Effect]:
+        """Raise a cry, or know it again; answer its reader. Also sets sighting.identity."""
+        advertisement = sighting.advertisement
+        assert advertisement is not None
+        id_and_press = advertisement.rotating_id + bytes((advertisement.press,))
+        key: LampKey | None = None
+        shown = wire.WAITING
+        if report.kind == wire.SOS:
+            key, shown = (report.reader, report.boot, report.content[0]), report.content[1]
+        alarm = None if key is None else self._alarms.shown_by(key, b"s" + id_and_press)
+        if alarm is None or (not alarm.verified and alarm.tried != self._resolver.generation):
+            alarm = self._identify(alarm, sighting, report, now_s)
+            if alarm is None:
+                self._counts["cries_refused"] += 1
+                return
+        alarm.cried_at_s = max(alarm.cried_at_s, now_s)
+        heard_anew = self._hear(alarm, key, b"s" + id_and_press, report, sighting, now_s)
+        if not alarm.committed:
+            yield from self._first_word(alarm, self._sos(alarm, self._first_where(alarm, sighting, now_s)), now_s)
+        if key is not None:
+            yield from self._answer(alarm, key, b"s" + id_and_press, shown, now_s)
+        if heard_anew:
+            self._schedule(alarm, now_s)
+
+    def bell(self, report: Report, now_s: float) -> Iterator[Effect]:
+        """Raise a bell, or know it again; answer its reader."""
+        number, shown, age_ms, bell_input, presses = report.content
+        key = (report.reader, report.boot, number)
+        cry = b"b" + bytes((bell_input,))
+        pressed_at_s = now_s - age_ms / 1000
+        alarm = self._alarms.shown_by(key, cry)
+        if alarm is not None and age_ms < AGE_MAX_S * 1000:
+            # A reader's numbers come round after 255 alarms: a press after this one was closed, or long after, is new.
+            closed_before = alarm.done and pressed_at_s > alarm.cried_at_s + REVISE_S
+            if closed_before or pressed_at_s > alarm.cried_at_s + SAME_PRESS_S:
+                alarm = None
+        if alarm is None:
+            if report.freshness == "stale":
+                self._counts["bells_refused"] += 1
+                return
+            who = b"%d/%d/%d" % key
+            alarm = self._alarms.open("bell", who, pressed_at_s, now_s)
+            alarm.bell = self._bells.get((report.reader, bell_input), f"reader{report.reader}-input{bell_input}")
+            alarm.readers.append(report.reader)
+        if report.freshness != "stale":
+            alarm.cried_at_s = max(alarm.cried_at_s, now_s)
+            if presses > alarm.press:
+                alarm.press, alarm.news = presses, True
+        if not alarm.committed:
+            alarm.news = False
+            yield from self._first_word(alarm, self._bell(alarm), now_s)
+        yield from self._answer(alarm, key, cry, shown, now_s)
+        self._schedule(alarm, now_s)
+
+    def stage(self, name: str, stage: int, now_s: float) -> Iterator[Effect]:
+        """Raise an alarm's stage (`readers.wire` numbers) by the city's word and tell its lamps. Never lowers it."""
+        alarm = self._alarms.by_name.get(name)
+        if alarm is None or not wire.RECEIVED <= stage <= wire.CLOSED:
+            self._counts["stages_refused"] += 1
+            return
+        if stage <= alarm.stage:
+            return
+        alarm.stage = stage
+        alarm.committed, alarm.first = True, None  # by the city, if our own disk would not
+        self._light(alarm, now_s)
+        yield from self._repeat([alarm], now_s, urgent=True)
+        yield Remember(self._alarms.memory(alarm))  # last: the city says it again until the lamp is known to show it
+
+    def relight(self, now_s: float) -> None:
+        """Tell the lamps of restored alarms again: they may not show the stage that was reached."""
+        for alarm in self._alarms.by_name.values():
+            if alarm.lamps and not alarm.done:
+                self._light(alarm, now_s)
+
+    # ---- time ------------------------------------------------------------------------------------------------------
+
+    def tick(self, now_s: float) -> Iterator[Effect]:
+        """Repeat stages that are not shown yet; revise alarms that have news."""
+        if not self._busy:
+            return
+        yield from self._repeat(list(self._busy.values()), now_s, urgent=False)
+        for alarm in list(self._busy.values()):
+            if alarm.revise_at_s <= now_s:
+                yield from self._revise(alarm, now_s)
+        for name in [name for name, alarm in self._busy.items() if self._next_s(alarm) == _NEVER]:
+            del self._busy[name]
+
+    def deadline_s(self) -> float:
+        """Return when `tick` next has work; inf when never."""
+        return min((self._next_s(alarm) for alarm in self._busy.values()), default=_NEVER)
+
+    # ---- who ---------------------------------------------------------------------------------------------------------
+
+    def _identify(self, known: Alarm | None, sighting: Sighting, report: Report, now_s: float) -> Alarm | None:
+        """Find or open the alarm of a cry; None: refused. `known`: the alarm its reader means, not verified so far."""
+        advertisement = sighting.advertisement
+        assert advertisement is not None
+        identity = sighting.identity = self._resolver.identify(advertisement, now_s)
+        verified = identity.tag != UNRESOLVED and bool(advertisement.flags & wire.FLAG_SOS)
+        if known is not None:
+            own = known.advertisement is not None and known.advertisement.rotating_id == advertisement.rotating_id
+            if verified and own and known.press == advertisement.press:
+                self._prove(known, sighting, now_s)
+            if not verified or known.verified:
+                known.tried = self._resolver.generation
+                return known
+            # It was one of many merged unproven cries, and is somebody's: an alarm of its own.
+        press = bytes((advertisement.press,))
+        unproven = b"?" + advertisement.rotating_id + press
+        who = b"=" + self._resolver.tags[identity.tag].name.encode() + b"/" + press if verified else unproven
+        alarm = self._alarms.of(who)
+        if alarm is not None:
+            # An old advertisement can only be of a press that was: known for a day. Else a tag's count names a press
+            # as long as it may cry, and some.
+            pressed_at_s, lasts_s = sighting.pressed_at_s, SAME_PRESS_S
+            if identity.outcome == "replayed" or pressed_at_s is None:
+                lasts_s = OLD_S
+            if (now_s if pressed_at_s is None else pressed_at_s) <= alarm.cried_at_s + lasts_s:
+                return alarm
+        if verified:
+            alarm = self._alarms.of(unproven)  # it cried before the clock, or the table, could tell who it was
+            if alarm is not None and not alarm.verified and now_s <= alarm.cried_at_s + SAME_PRESS_S:
+                self._prove(alarm, sighting, now_s)
+                return alarm
+        if report.freshness == "stale" and not verified:
+            return None
+        if not verified and (merged := self._merge(report.reader, now_s)) is not None:
+            return merged
+        pressed_at_s = sighting.pressed_at_s
+        alarm = self._alarms.open("sos", who, now_s - AGE_MAX_S if pressed_at_s is None else pressed_at_s, now_s)
+        alarm.press, alarm.battery_mv = advertisement.press, advertisement.battery_mv
+        alarm.drill = bool(advertisement.flags & wire.FLAG_DRILL)
+        if verified:
+            alarm.verified, alarm.tag = True, self._resolver.tags[identity.tag].name
+        else:
+            alarm.advertisement, alarm.tried = advertisement, self._resolver.generation
+            self._unverified.setdefault(report.reader, deque(maxlen=UNVERIFIED_MAX)).append((now_s, alarm))
+        return alarm
+
+    def _prove(self, alarm: Alarm, sighting: Sighting, now_s: float) -> None:
+        advertisement, identity = sighting.advertisement, sighting.identity
+        assert advertisement is not None
+        assert identity is not None
+        alarm.tag, alarm.verified, alarm.advertisement = self._resolver.tags[identity.tag].name, True, None
+        alarm.battery_mv, alarm.drill = advertisement.battery_mv, bool(advertisement.flags & wire.FLAG_DRILL)
+        self._alarms.also(alarm, b"=" + alarm.tag.encode() + b"/" + bytes((advertisement.press,)))
+        self._counts["alarms_proven_later"] += 1
+        alarm.news = True
+        alarm.revise_at_s = now_s
+        self._busy[alarm.name] = alarm
+
+    def _merge(self, reader: int, now_s: float) -> Alarm | None:
+        """The alarm that takes one more unproven cry at this reader, when there were too many in a minute."""
+        recent = self._unverified.get(reader)
+        if recent is None or len(recent) < UNVERIFIED_MAX or recent[0][0] < now_s - UNVERIFIED_S:
+            return None
+        last = recent[-1][1]
+        if last.name not in self._alarms.by_name:
+            return None
+        self._counts["cries_merged"] += 1
+        return last
+
+    # ---- words -------------------------------------------------------------------------------------------------------
+
+    def _hear(
+        self, alarm: Alarm, key: LampKey | None, cry: bytes, report: Report, sighting: Sighting, now_s: float
+    ) -> bool:
+        """Note who heard it and how; return whether this is a new hearing, not a reader asking once more."""
+        counter = sighting.counter
+        if key is not None:
+            lamp = self._alarms.lamp(alarm, key, cry)
+            if lamp.counter == counter or report.freshness != "new":
+                sighting.timely = False
+                return False
+            lamp.counter = counter
+        if report.reader not in alarm.readers and len(alarm.readers) < READERS_MAX:
+            alarm.readers.append(report.reader)
+            alarm.news = alarm.committed
+        power_dbm = sighting.advertisement.power_dbm if sighting.advertisement is not None else -59
+        if report.reader in alarm.readings or len(alarm.readings) < READERS_MAX:
+            alarm.readings[report.reader] = Reading(
+                report.reader, sighting.rssi_dbm, sighting.packets, sighting.heard_at_s, power_dbm
+            )
+        return True
+
+    def _first_word(self, alarm: Alarm, event: Sos | Bell, now_s: float) -> Iterator[Effect]:
+        if alarm.first is None:
+            alarm.first = event
+        yield Commit(alarm.first, self._alarms.memory(alarm))
+        if not alarm.committed:  # it is on disk: the shell asked for more
+            alarm.committed, alarm.first = True, None
+            alarm.revise_at_s = now_s + REVISE_S
+
+    def _first_where(self, alarm: Alarm, sighting: Sighting, now_s: float) -> Where | None:
+        fix = self._fresh_fix(alarm, now_s)
+        if fix is None:
+            power_dbm = sighting.advertisement.power_dbm if sighting.advertisement is not None else -59
+            reading = Reading(sighting.reader, sighting.rssi_dbm, sighting.packets, sighting.heard_at_s, power_dbm)
+            fix = locate.beside(self._field, reading, now_s)
+        if fix is None:
+            return None
+        alarm.at_m = (fix.x_m, fix.y_m)
+        return locate.where(self._field, fix)
+
+    def _revise(self, alarm: Alarm, now_s: float) -> Iterator[Effect]:
+        alarm.revise_at_s = _NEVER
+        if not alarm.committed or alarm.revision >= REVISIONS_MAX:
+            return
+        event: Sos | Bell
+        if alarm.kind == "bell":
+            if not alarm.news:
+                return
+            alarm.revision += 1
+            event = self._bell(alarm)
+        else:
+            if alarm.advertisement is not None and alarm.tried != self._resolver.generation:
+                self._look_again(alarm, now_s)
+            fix = self._fresh_fix(alarm, now_s) or self._locator.once(list(alarm.readings.values()), now_s)
+            if fix is not None:
+                was = alarm.at_m
+                far = was is None or (fix.x_m - was[0]) ** 2 + (fix.y_m - was[1]) ** 2 > MOVED_M**2
+                alarm.news = alarm.news or far
+                if alarm.news:
+                    alarm.at_m = (fix.x_m, fix.y_m)
+            if not alarm.news:
+                self._plan(alarm, now_s)
+                return
+            found = None if fix is None else locate.where(self._field, fix)
+            alarm.revision += 1
+            event = self._sos(alarm, found or self._last_where(alarm, now_s))
+        alarm.news = False
+        yield Commit(event, self._alarms.memory(alarm))
+        self._plan(alarm, now_s)
+
+    def _look_again(self, alarm: Alarm, now_s: float) -> None:
+        advertisement = alarm.advertisement
+        assert advertisement is not None
+        alarm.tried = self._resolver.generation
+        identity = self._resolver.identify(advertisement, now_s)
+        if identity.tag != UNRESOLVED and advertisement.flags & wire.FLAG_SOS:
+            again = Sighting(0, None, now_s, 0, advertisement.counter, advertisement, True, None, identity=identity)
+            self._prove(alarm, again, now_s)
+            alarm.revise_at_s = _NEVER
+
+    def _last_where(self, alarm: Alarm, now_s: float) -> Where | None:
+        for reading in sorted(alarm.readings.values(), key=lambda reading: -reading.heard_at_s):
+            fix = locate.beside(self._field, reading, now_s)
+            if fix is not None:
+                return locate.where(self._field, fix)
+        return None
+
+    def _fresh_fix(self, alarm: Alarm, now_s: float) -> Fix | None:
+        row = self._resolver.rows.get(alarm.tag) if alarm.verified else None
+        fix = None if row is None else self._locator.latest(row)
+        return fix if fix is not None and now_s - fix.fixed_at_s <= FIX_FRESH_S else None
+
+    def _sos(self, alarm: Alarm, where: Where | None) -> Sos:
+        return Sos(
+            observed_at=self._wall.utc(alarm.pressed_at_s),
+            clock=self._wall.quality,
+            alarm=alarm.name,
+            revision=alarm.revision,
+            tag=alarm.tag if alarm.verified else UNKNOWN_TAG,
+            trust="verified" if alarm.verified else "unverified",
+            drill=alarm.drill,
+            press=alarm.press,
+            battery_mv=alarm.battery_mv,
+            readers=tuple(alarm.readers),
+            where=where,
+        )
+
+    def _bell(self, alarm: Alarm) -> Bell:
+        reader = alarm.readers[0]
+        at = self._field.readers.get(reader)
+        where = None
+        if at is not None:
+            where = locate.where(
+                self._field, Fix(at[0], at[1], _BELL_RADIUS_M, 2 * _BELL_RADIUS_M, (), alarm.pressed_at_s)
+            )
+        return Bell(
+            observed_at=self._wall.utc(alarm.pressed_at_s),
+            clock=self._wall.quality,
+            alarm=alarm.name,
+            revision=alarm.revision,
+            bell=alarm.bell,
+            reader=reader,
+            presses=alarm.press,
+            where=where,
+        )
+
+    # ---- lamps -------------------------------------------------------------------------------------------------------
+
+    def _answer(self, alarm: Alarm, key: LampKey, cry: bytes, shown: int, now_s: float) -> Iterator[Effect]:
+        """Tell a reader the stage if its lamp shows less; tell the city when its lamp shows more than it was told."""
+        lamp = self._alarms.lamp(alarm, key, cry)
+        if shown > wire.CLOSED:
+            self._counts["stages_refused"] += 1
+            shown = lamp.shown
+        lamp.shown = shown
+        if shown < alarm.stage:
+            payload = frames.answer(self._links, key[0], wire.STAGE, wire.encode_stage([(key[2], alarm.stage)]))
+            if lamp.send_at_s == _NEVER:
+                self._light_one(lamp, now_s + REPEAT_MIN_S)
+                self._busy[alarm.name] = alarm
+            if payload is not None and frames.boot_of(self._links, key[0]) == key[1]:
+                yield Downlink(key[0], payload, urgent=True)
+        else:
+            lamp.send_at_s = _NEVER
+        if shown > lamp.told:
+            lamp.told = shown
+            told = Told(
+                observed_at=self._wall.utc(now_s), clock=self._wall.quality, alarm=alarm.name, reader=key[0],
+                stage=STAGES[shown - 1],
+            )  # fmt: skip
+            yield Commit(told, self._alarms.memory(alarm))
+
+    def _light(self, alarm: Alarm, now_s: float) -> None:
+        for lamp in alarm.lamps.values():
+            if lamp.shown < alarm.stage:
+                self._light_one(lamp, now_s)
+        self._busy[alarm.name] = alarm
+
+    def _light_one(self, lamp: Lamp, at_s: float) -> None:
+        lamp.send_at_s, lamp.pause_s, lamp.until_s = at_s, REPEAT_MIN_S, at_s + REPEAT_FOR_S
+
+    def _repeat(self, alarms: list[Alarm], now_s: float, *, urgent: bool) -> Iterator[Downlink]:
+        rows: dict[int, list[tuple[int, int]]] = {}
+        for alarm in alarms:
+            for (reader, boot, number), lamp in alarm.lamps.items():
+                if lamp.send_at_s > now_s:
+                    continue
+                known_boot = frames.boot_of(self._links, reader)
+                if lamp.shown >= alarm.stage or now_s > lamp.until_s or known_boot not in (None, boot):
+                    lamp.send_at_s = _NEVER
+                    continue
+                lamp.send_at_s = now_s + lamp.pause_s
+                lamp.pause_s = min(2 * lamp.pause_s, REPEAT_MAX_S)
+                rows.setdefault(reader, []).append((number, alarm.stage))
+        for reader, stages in rows.items():
+            for i in range(0, len(stages), wire.STAGES_MAX):
+                body = wire.encode_stage(stages[i : i + wire.STAGES_MAX])
+                payload = frames.answer(self._links, reader, wire.STAGE, body)
+                if payload is not None:
+                    yield Downlink(reader, payload, urgent)
+
+    # ---- when --------------------------------------------------------------------------------------------------------
+
+    def _schedule(self, alarm: Alarm, now_s: float) -> None:
+        if alarm.revise_at_s == _NEVER and alarm.revision < REVISIONS_MAX:
+            self._plan(alarm, now_s)
+        if self._next_s(alarm) < _NEVER:
+            self._busy[alarm.name] = alarm
+
+    def _plan(self, alarm: Alarm, now_s: float) -> None:
+        """Look again later, while somebody still cries."""
+        crying = now_s - alarm.cried_at_s < FIX_FRESH_S and not alarm.done
+        more = alarm.committed and alarm.revision < REVISIONS_MAX
+        alarm.revise_at_s = now_s + REVISE_S * 2**alarm.revision if crying and more else _NEVER
+
+    def _next_s(self, alarm: Alarm) -> float:
+        return min([alarm.revise_at_s, *(lamp.send_at_s for lamp in alarm.lamps.values())])
