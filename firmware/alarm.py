@@ -23,7 +23,7 @@ _REVISED = const(6)
 _BODY = const(7)  # SOS: the newest advertisement; BELL: input, presses
 _FIRST = const(0)  # ticks of the first cry
 _LAST = const(1)  # of the newest
-_SINCE = const(2)  # of the first packet in `_PACKETS`
+_PICTURE = const(2)  # of the first packet in `_PACKETS`
 _DUE = const(3)
 _LOSS = const(4)  # sum of -rssi over `_PACKETS`
 _PICTURE_MS = const(2000)
@@ -32,20 +32,19 @@ _POLL_MS = const(10000)
 _OVER_MS = const(600000)
 _DEBOUNCE_MS = const(50)
 _BELL_GAP_MS = const(300)
+_DISCARDS = const(1)  # in link.counters
 
 _state = bytearray(_MAX * _SIZE)
 _times = [0] * (_MAX * 5)
 _last_number = 0
-dropped = 0  # alarms that were not closed and had to make room
 _bells = [
     machine.Pin(name, machine.Pin.IN, machine.Pin.PULL_UP) for name in getattr(config, "BELLS", ("D4",))
 ]
 _bell = bytearray(b"\1" * (2 * len(_bells)))  # level, stable level of each; a bell rests high
-_bell_since = [0] * len(_bells)
+_since = [0] * len(_bells)
 _lamp = machine.Pin(getattr(config, "LAMP", "D2"), machine.Pin.OUT, value=0)
 _buzzer = machine.Pin(getattr(config, "BUZZER", "D3"), machine.Pin.OUT, value=0)
-_lit = bytearray(3)  # level of the lamp, of the buzzer, stage the lamp shows
-_lit_since = 0
+lit = [0, 0, 0, 0, 0]  # level of the lamp, of the buzzer, stage the lamp shows, ticks since when, alarms not closed
 
 
 def cry(data: bytes, loss: int, now: int) -> None:
@@ -64,8 +63,8 @@ def cry(data: bytes, loss: int, now: int) -> None:
     clock = i * 5
     _times[clock + _LAST] = now
     struct.pack_into("19s", _state, at + _BODY, data)
-    if time.ticks_diff(now, _times[clock + _SINCE]) > _PICTURE_MS or _state[at + _PACKETS] == 255:
-        _times[clock + _SINCE] = now
+    if time.ticks_diff(now, _times[clock + _PICTURE]) > _PICTURE_MS or _state[at + _PACKETS] == 255:
+        _times[clock + _PICTURE] = now
         _times[clock + _LOSS] = _state[at + _PACKETS] = 0
     _times[clock + _LOSS] += loss
     _state[at + _PACKETS] += 1
@@ -78,7 +77,7 @@ def cry(data: bytes, loss: int, now: int) -> None:
 def _open(kind: int, now: int) -> int:
     """Return the place of a new alarm. If the ring is full the one furthest advanced gives way, of equals the one whose
     last cry is the oldest: a tag that still cries comes back with its next advertisement."""
-    global _last_number, dropped
+    global _last_number
     worst = -1
     i = 0
     for j in range(_MAX):
@@ -91,11 +90,11 @@ def _open(kind: int, now: int) -> int:
             i = j
     at = i * _SIZE
     if _state[at] and _state[at + _STAGE] < wire.CLOSED:
-        dropped += 1
+        link.counters[_DISCARDS] += 1
     _last_number = _last_number % 255 + 1
     struct.pack_into("7B", _state, at, kind, _last_number, 0, 0, 0, 0, 0)
     _times[i * 5 + _LOSS] = 0
-    _times[i * 5] = _times[i * 5 + _LAST] = _times[i * 5 + _SINCE] = _times[i * 5 + _DUE] = now
+    _times[i * 5] = _times[i * 5 + _LAST] = _times[i * 5 + _PICTURE] = _times[i * 5 + _DUE] = now
     return i
 
 
@@ -105,26 +104,26 @@ def ring(now: int) -> None:
         level = _bells[i].value()
         if level != _bell[2 * i]:
             _bell[2 * i] = level
-            _bell_since[i] = now
-        if level != _bell[2 * i + 1] and time.ticks_diff(now, _bell_since[i]) >= _DEBOUNCE_MS:
-            _bell[2 * i + 1] = level
-            if not level:
-                _press(i, now)
-
-
-def _press(bell: int, now: int) -> None:
-    for i in range(_MAX):
-        at = i * _SIZE
-        if _state[at] == wire.BELL and _state[at + _STAGE] < wire.CLOSED and _state[at + _BODY] == bell:
-            _state[at + _BODY + 1] = min(_state[at + _BODY + 1] + 1, 255)
-            _times[i * 5 + _DUE] = time.ticks_add(now, _BELL_GAP_MS)
-            break
-    else:
-        i = _open(wire.BELL, now)
-        _state[i * _SIZE + _BODY] = bell
-        _state[i * _SIZE + _BODY + 1] = 1
-        _times[i * 5] = _times[i * 5 + _DUE] = now
-    _times[i * 5 + _LAST] = now
+            _since[i] = now
+        if level == _bell[2 * i + 1] or time.ticks_diff(now, _since[i]) < _DEBOUNCE_MS:
+            continue
+        _bell[2 * i + 1] = level
+        if level:
+            continue
+        due = time.ticks_add(now, _BELL_GAP_MS)
+        for j in range(_MAX):
+            at = j * _SIZE
+            if _state[at] == wire.BELL and _state[at + _STAGE] < wire.CLOSED and _state[at + _BODY] == i:
+                break
+        else:
+            due = now
+            j = _open(wire.BELL, now)
+            at = j * _SIZE
+            _state[at + _BODY] = i
+            _state[at + _BODY + 1] = 0
+        _state[at + _BODY + 1] = min(_state[at + _BODY + 1] + 1, 255)
+        _times[j * 5 + _LAST] = now
+        _times[j * 5 + _DUE] = due
 
 
 def reach(number: int, stage: int, now: int) -> None:
@@ -137,35 +136,27 @@ def reach(number: int, stage: int, now: int) -> None:
             _times[i * 5 + _DUE] = now
 
 
-def open_alarms() -> int:
-    count = 0
-    for at in range(0, _MAX * _SIZE, _SIZE):
-        if _state[at] and _state[at + _STAGE] < wire.CLOSED:
-            count += 1
-    return count
-
-
 def show(now: int) -> None:
     """Drive lamp and buzzer by the open alarm that is furthest: received, stored: slow blink; acknowledged, dispatched:
     steady, and two short beeps when it begins."""
-    global _lit_since
-    stage = 0
+    stage = lit[4] = 0
     for at in range(0, _MAX * _SIZE, _SIZE):
-        if _state[at] and stage < _state[at + _STAGE] < wire.CLOSED:
-            stage = _state[at + _STAGE]
-    help_comes = stage >= wire.ACKNOWLEDGED
-    if stage != _lit[2]:
-        if help_comes != (_lit[2] >= wire.ACKNOWLEDGED) or not _lit[2] or not stage:
-            _lit_since = now
-        _lit[2] = stage
-    since = time.ticks_diff(now, _lit_since)
-    level = int(help_comes or (stage > 0 and since % 2000 < 1000))
-    if level != _lit[0]:
-        _lit[0] = level
+        if _state[at] and _state[at + _STAGE] < wire.CLOSED:
+            stage = max(stage, _state[at + _STAGE])
+            lit[4] += 1
+    comes = stage >= wire.ACKNOWLEDGED
+    if stage != lit[2]:
+        if comes != (lit[2] >= wire.ACKNOWLEDGED) or not lit[2]:
+            lit[3] = now
+        lit[2] = stage
+    since = time.ticks_diff(now, lit[3])
+    level = int(comes or (stage > 0 and since % 2000 < 1000))
+    if level != lit[0]:
+        lit[0] = level
         _lamp.value(level)
-    level = int(help_comes and since < 450 and since % 300 < 150)
-    if level != _lit[1]:
-        _lit[1] = level
+    level = int(comes and since < 450 and since % 300 < 150)
+    if level != lit[1]:
+        lit[1] = level
         _buzzer.value(level)
 
 
@@ -205,11 +196,11 @@ def tick(now: int) -> bool:
             )
         result = link.send(end)
         wait = 100
-        if result != link.BUSY:
+        if result != 1:
             wait = min(_RETRY_MS << _state[at + _TRIES], _POLL_MS)
             wait += wait * os.urandom(1)[0] >> 10  # several readers hear one cry
             _state[at + _TRIES] = min(_state[at + _TRIES] + 1, 6)
-        if result == link.SENT and stage:
+        if result == 0 and stage:
             wait = _POLL_MS
             _state[at + _DONE] = stage == wire.CLOSED
         _times[clock + _DUE] = time.ticks_add(time.ticks_ms(), wait)

@@ -3,9 +3,8 @@ from hashlib import sha256
 
 import config
 
-_key = config.KEY + bytes(64 - len(config.KEY))
-_inner = bytes([byte ^ 0x36 for byte in _key])
-_outer = bytes([byte ^ 0x5C for byte in _key])
+_inner = bytes([byte ^ 0x36 for byte in config.KEY + bytes(64 - len(config.KEY))])
+_outer = bytes([byte ^ 0x36 ^ 0x5C for byte in _inner])
 
 
 def mac(data: bytes) -> bytes:

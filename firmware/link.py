@@ -7,18 +7,15 @@ import xbee
 from auth import mac
 from micropython import const
 
+_FAILED = const(2)  # in counters
+_BUSY = const(3)
+_REFUSED = const(4)
 _FRESH_MAX = const(64)  # frames a downlink may be behind; older ones are replays
-
-SENT = 0
-BUSY = 1
-FAILED = 2
 
 buf = bytearray(wire.FRAME_MAX)
 boot = 0
 sequence = 0
-failed = 0
-busy = 0
-refused = 0
+counters = [0, 0, 0, 0, 0, 0, 0]  # evictions, discards, failed, busy, refused, heard, foreign: as in a heartbeat
 
 
 def begin(kind: int) -> int:
@@ -29,8 +26,7 @@ def begin(kind: int) -> int:
 
 
 def send(end: int) -> int:
-    """Seal and transmit what is in `buf` and return SENT, BUSY or FAILED. May block for the mesh's time-out."""
-    global failed, busy
+    """Seal and transmit what is in `buf`; return 0 (sent), 1 (busy: try again soon) or 2 (failed). May block for long."""
     try:
         xbee.transmit(
             xbee.ADDR_COORDINATOR,
@@ -40,18 +36,17 @@ def send(end: int) -> int:
             cluster=xbee.CLUSTER_DIGI_SERIAL_DATA,
             profile=xbee.PROFILE_DIGI_XBEE,
         )
-        return SENT
+        return 0
     except OSError as error:
         if error.args[0] == errno.EAGAIN:
-            busy += 1
-            return BUSY
-        failed += 1
-        return FAILED
+            counters[_BUSY] += 1
+            return 1
+        counters[_FAILED] += 1
+        return 2
 
 
 def receive() -> tuple[int, bytes] | None:
     """Return (kind, body) of the next frame that is our gateway's, ours and fresh; None when the queue is empty."""
-    global refused
     while True:
         message = xbee.receive()
         if message is None:
@@ -69,4 +64,4 @@ def receive() -> tuple[int, bytes] | None:
                 return kind, wire.body_of(frame, mac)
         except wire.WireError:
             pass
-        refused += 1
+        counters[_REFUSED] += 1

@@ -1,11 +1,14 @@
 # The loop: what a pass does and in which order, and the watchdog that is fed by progress alone.
-import wire  # first, while the heap is whole: it is the largest
-import alarm
-import link
-import machine
-import report
-import scan
+# ruff: noqa: I001
+import config  # leaves first: each module loads while little else waits half-loaded in the heap  # noqa: F401
+import wire
 import settings
+import link
+import alarm
+import scan
+import report
+
+import machine
 import time
 from micropython import const
 
@@ -21,23 +24,24 @@ def handle(kind: int, body: bytes, now: int) -> None:
     if kind == wire.ACK:
         rebind, sequences = wire.decode_ack(body)
         if rebind:
-            scan.unbind_all()
+            scan.bind(0)
         for sequence in sequences:
             report.acknowledged(sequence)
     elif kind == wire.STAGE:
         for number, stage in wire.decode_stage(body):
             alarm.reach(number, stage, now)
         alarm.show(now)
-    elif kind == wire.SETTINGS and settings.change(body):
-        scan.restart()
-        report.beat_soon(now)
+    elif kind == wire.SETTINGS and settings.take(body):
+        settings.save("settings", body)
+        scan.restart(scan.shift)
+        report.beat_in(500)
 
 
 def run() -> None:
     """Work until the sequence numbers of this boot are used up."""
     global watchdog
     link.boot = settings.restore()
-    scan.restart()
+    scan.restart(0)
     report.start(time.ticks_ms())
     watchdog = machine.WDT(timeout=_WATCHDOG_MS, response=machine.HARD_RESET)
     while link.sequence < wire.SEQUENCE_MAX - _SPARE:
@@ -47,7 +51,7 @@ def run() -> None:
             try:
                 handle(message[0], message[1], now)
             except wire.WireError:
-                link.refused += 1
+                link.counters[4] += 1
             message = link.receive()
         works = scan.drain(now)
         alarm.ring(now)

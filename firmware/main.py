@@ -35,6 +35,7 @@ def fail(error: Exception) -> None:
         time.sleep_ms(1000)
 
 
+gc.threshold(2048)  # collect early: what stays must not lie scattered over the heap
 try:
     import loop
 

@@ -18,77 +18,78 @@ _SIZE = const(29)  # of scan's rows
 _ROWS = const(128)
 _BINDINGS_MAX = const(4)  # frames a window
 _FRAME = const(60000)  # what one frame costs in the budget, which grows by frames a minute every millisecond
-_BURST = const(16 * 60000)
+_BURST = const(960000)  # 16 frames
+_DISCARDS = const(1)  # in link.counters
+_LINK_BUSY = const(3)
 _FIRMWARE = const(0x0001)  # major << 8 | minor
 
-discards = 0
-_left = bytearray(4)  # by state of a row: how many rows this round has still to look at
-_at = bytearray(4)  # by state: the row looked at last; rounds cut short go on where they stopped
-_turn = 1
-_bindings = 0
-_budget = 8 * 60000
-_budget_at = 0
-_due = 0
-_beat_due = 0
-_beat_wait = 2000
-_beats = [0, 0]  # sequences of the last two heartbeats
-_busy_seen = 0
-_duty_due = 0
-_calm = 0
-uptime_s = 0
-_uptime_at = 0
+_WINDOW_MS = const(1)  # in settings.values
+_INTERVAL_MS = const(2)
+_SCAN_MS = const(3)
+_HEARTBEAT_S = const(4)
+_FRAMES = const(5)
+
+_LEFT = const(0)  # +1 unbound, +2 bound rows: how many of the table this round has still to look at
+_AT = const(2)  # +1, +2: the row looked at last; a round cut short goes on where it stopped
+_TURN = const(5)
+_BINDINGS = const(6)  # frames of them this round may still send
+_BUDGET = const(7)
+_BUDGET_AT = const(8)
+_DUE = const(9)
+_BEAT_DUE = const(10)
+_BEAT_WAIT = const(11)
+_BEAT = const(12)  # sequence of the newest heartbeat; 13: of the one before
+_BUSY = const(14)
+_CALM = const(15)  # times 10 s without a busy mesh
+_UPTIME_S = const(16)
+_UPTIME_AT = const(17)
+_now = [0, 0, 0, 0, 0, 1, 0, 8 * _FRAME, 0, 0, 0, 2000, 0, 0, 0, 0, 0, 0]
 
 
 def start(now: int) -> None:
-    global _due, _beat_due, _budget_at, _duty_due, _uptime_at
-    _due = _budget_at = _beat_due = _duty_due = _uptime_at = now
+    _now[_BUDGET_AT] = _now[_DUE] = _now[_BEAT_DUE] = _now[_UPTIME_AT] = now
 
 
 def tick(now: int) -> None:
     """Send at most one frame."""
-    global _due, _turn, _bindings, _budget, _budget_at, discards
-    if time.ticks_diff(now, _beat_due) >= 0:
+    if time.ticks_diff(now, _now[_BEAT_DUE]) >= 0:
         _beat(now)
         return
-    if not (_left[1] or _left[2]):
-        if time.ticks_diff(now, _due) < 0:
+    if not (_now[_LEFT + 1] or _now[_LEFT + 2]):
+        if time.ticks_diff(now, _now[_DUE]) < 0:
             return
-        window = settings.values[settings.WINDOW_MS]
-        _due = time.ticks_add(now, window * 4 // 5 + (window * 2 // 5) * os.urandom(1)[0] // 255)
-        passed = min(time.ticks_diff(now, _budget_at), 60000)
-        _budget_at = now
-        _budget = min(_budget + passed * settings.values[settings.FRAMES_PER_MIN], _BURST)
-        _left[1] = _left[2] = _ROWS
-        _bindings = _BINDINGS_MAX
-    if _budget < _FRAME:
-        if _waiting():
-            discards += 1
-        _left[1] = _left[2] = 0
-        return
-    _turn = 3 - _turn
-    if not _left[_turn] or (_turn == 1 and not _bindings):
-        _left[1] = _left[1] if _bindings else 0
-        _turn = 3 - _turn
-    if _left[_turn] and _rows(now, _turn):
-        _budget -= _FRAME
-        if _turn == 1:
-            _bindings -= 1
-
-
-def _waiting() -> bool:
-    for row in range(0, _SIZE * _ROWS, _SIZE):
-        if scan.table[row + 24] and scan.table[row + 21]:
-            return True
-    return False
+        window = settings.values[_WINDOW_MS]
+        _now[_DUE] = time.ticks_add(now, window * 4 // 5 + (window * 2 // 5) * os.urandom(1)[0] // 255)
+        passed = min(time.ticks_diff(now, _now[_BUDGET_AT]), 60000)
+        _now[_BUDGET_AT] = now
+        _now[_BUDGET] = min(_now[_BUDGET] + passed * settings.values[_FRAMES], _BURST)
+        _now[_LEFT + 1] = _now[_LEFT + 2] = _ROWS
+        _now[_BINDINGS] = _BINDINGS_MAX
+    state = 3 - _now[_TURN]
+    if not _now[_LEFT + state]:
+        state = 3 - state
+    if _now[_BUDGET] < _FRAME:
+        for row in range(0, _SIZE * _ROWS, _SIZE):
+            if scan.table[row + 24] and scan.table[row + 21]:
+                link.counters[_DISCARDS] += 1  # a round cut short
+                break
+        _now[_LEFT + 1] = _now[_LEFT + 2] = 0
+    elif _rows(now, state):
+        _now[_TURN] = state
+        _now[_BUDGET] -= _FRAME
+        if state == 1:
+            _now[_BINDINGS] -= 1
+            if not _now[_BINDINGS]:
+                _now[_LEFT + 1] = 0
 
 
 def _rows(now: int, state: int) -> bool:
-    """Send the next rows of a state (1 unbound, 2 bound); return whether a frame was made."""
+    """Send the next rows of a state (1 unbound, 2 bound); return whether there were any."""
     table = scan.table
     size = wire.BINDING_SIZE if state == 1 else wire.ROW_SIZE
     most = wire.BODY_MAX // size
-    slot = _at[state]
-    left = _left[state]
+    slot = _now[_AT + state]
+    left = _now[_LEFT + state]
     end = 0
     rows = 0
     while left and rows < most:
@@ -109,88 +110,75 @@ def _rows(now: int, state: int) -> bool:
             end = wire.pack_row(link.buf, end, slot, rssi, age, packets, table[row + 12])
         rows += 1
     if not rows:
-        _left[state] = 0
+        _now[_LEFT + state] = 0
         return False
-    if link.send(end) != link.SENT:
-        _left[1] = _left[2] = 0  # rescheduled: the rows keep what they have for the next window
+    if link.send(end):
+        _now[_LEFT + 1] = _now[_LEFT + 2] = 0  # rescheduled: the rows keep what they have for the next window
         return True
     while rows:
         rows -= 1
         struct.pack_into("3s", table, link.buf[wire.HEADER_SIZE + rows * size] * _SIZE + 19, b"")
-    _left[state] = left
-    _at[state] = slot
+    _now[_LEFT + state] = left
+    _now[_AT + state] = slot
     return True
 
 
 def acknowledged(sequence: int) -> None:
     """The gateway has the frame of this sequence: bind its rows, or be content with the heartbeat."""
-    global _beat_due, _beat_wait
-    if sequence in _beats:
-        _beats[0] = _beats[1] = 0
-        _beat_wait = settings.values[settings.HEARTBEAT_S] * 1000
-        _beat_due = time.ticks_add(time.ticks_ms(), _beat_wait)
-    else:
+    if sequence == _now[_BEAT] or sequence == _now[_BEAT + 1]:
+        _now[_BEAT] = _now[_BEAT + 1] = 0
+        beat_in(settings.values[_HEARTBEAT_S] * 1000)
+    elif sequence:
         scan.bind(sequence)
 
 
-def beat_soon(now: int) -> None:
-    global _beat_due, _beat_wait
-    _beat_due = time.ticks_add(now, 500)
-    _beat_wait = 2000
+def beat_in(wait_ms: int) -> None:
+    _now[_BEAT_DUE] = time.ticks_add(time.ticks_ms(), wait_ms)
+    _now[_BEAT_WAIT] = 2000
 
 
 def _beat(now: int) -> None:
     """Send a heartbeat; until one is acknowledged the next comes after 2 s, 4 s, 8 s .. the settings' interval."""
-    global _beat_due, _beat_wait
     scan.sweep(now)
     gc.collect()
-    temperature = xbee.atcmd("TP") or 0
     values = settings.values
-    interval = values[settings.SCAN_INTERVAL_MS]
     end = wire.pack_heartbeat(
         link.buf,
         link.begin(wire.HEARTBEAT),
-        uptime_s,
+        _now[_UPTIME_S],
         machine.reset_cause() & 0xFF,
         _FIRMWARE,
         values[0],
         scan.tags,
-        alarm.open_alarms(),
-        scan.evictions & 0xFFFF,
-        (discards + alarm.dropped) & 0xFFFF,
-        link.failed & 0xFFFF,
-        link.busy & 0xFFFF,
-        link.refused & 0xFFFF,
-        scan.heard & 0x3FFFFFFF,
-        scan.foreign & 0xFFFF,
+        alarm.lit[4],
+        *[count & 0xFFFF for count in link.counters[:5]],
+        link.counters[5] & 0x3FFFFFFF,
+        link.counters[6] & 0xFFFF,
         min(gc.mem_free(), 0xFFFF),
         min(gc.mem_alloc(), 0xFFFF),
         (xbee.atcmd("%V") or 0) & 0xFFFF,
-        (temperature + 128 & 0xFF) - 128,
-        (values[settings.SCAN_WINDOW_MS] >> scan.shift) * 100 // interval,
+        ((xbee.atcmd("TP") or 0) + 128 & 0xFF) - 128,
+        scan.duty(),
     )
-    _beats[1] = _beats[0]
-    _beats[0] = link.sequence
+    _now[_BEAT + 1] = _now[_BEAT]
+    _now[_BEAT] = link.sequence
     link.send(end)
-    _beat_wait = min(_beat_wait * 2, values[settings.HEARTBEAT_S] * 1000)
-    _beat_due = time.ticks_add(now, _beat_wait)
+    _now[_BEAT_DUE] = time.ticks_add(now, _now[_BEAT_WAIT])
+    _now[_BEAT_WAIT] = min(_now[_BEAT_WAIT] * 2, values[_HEARTBEAT_S] * 1000)
 
 
 def adapt(now: int) -> None:
     """Once in 10 s: count the uptime on, scan less where the mesh pushes back, more again after a calm minute."""
-    global _duty_due, _busy_seen, _calm, uptime_s, _uptime_at
-    passed = time.ticks_diff(now, _uptime_at) // 1000
+    passed = time.ticks_diff(now, _now[_UPTIME_AT]) // 1000
     if passed < 10:
         return
-    uptime_s += passed
-    _uptime_at = time.ticks_add(_uptime_at, passed * 1000)
-    pushed = link.busy - _busy_seen
-    _busy_seen = link.busy
-    _calm = 0 if pushed else _calm + 1
-    if pushed >= 3 and scan.shift < 2:
-        scan.shift += 1
-        scan.restart()
-    elif _calm >= 6 and scan.shift:
-        scan.shift -= 1
-        _calm = 0
-        scan.restart()
+    _now[_UPTIME_S] += passed
+    _now[_UPTIME_AT] = time.ticks_add(_now[_UPTIME_AT], passed * 1000)
+    pushed = link.counters[_LINK_BUSY] - _now[_BUSY]
+    _now[_BUSY] = link.counters[_LINK_BUSY]
+    _now[_CALM] = 0 if pushed else _now[_CALM] + 1
+    if pushed >= 3:
+        scan.restart(min(scan.shift + 1, 2))
+    elif _now[_CALM] >= 6 and scan.shift:
+        _now[_CALM] = 0
+        scan.restart(scan.shift - 1)

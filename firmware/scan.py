@@ -8,6 +8,7 @@
 import struct
 
 import alarm
+import link
 import settings
 import wire
 from digi import ble
@@ -18,34 +19,47 @@ _ROWS = const(128)
 _FRESH = const(7500)  # 60 s in 8 ms steps
 _DRAIN_MAX = const(24)  # advertisements a pass
 _WINDOW_MIN_US = const(2500)  # Digi's own minimum
+_INTERVAL_MS = const(2)  # in settings.values
+_WINDOW_MS = const(3)
+_COMPANY_ID = const(6)
+_EVICTIONS = const(0)  # in link.counters
+_HEARD = const(5)
+_FOREIGN = const(6)
 
 table = bytearray(_SIZE * _ROWS)
 _head = bytearray(64)
 _next = bytearray(_ROWS)
 tags = 0
-evictions = 0
-heard = 0
-foreign = 0
-shift = 0  # the window is halved so many times, because the mesh pushes back
-_scanner: "ble._gap_scan | None" = None
+shift = 0
+_scanner: ble._gap_scan | None = None
 
 
-def restart() -> None:
-    """Scan with the settings' duty from now on."""
-    global _scanner
+def restart(halvings: int) -> None:
+    """Scan from now on with the settings' window, halved so many times because the mesh pushes back."""
+    global _scanner, shift
+    shift = halvings
     if _scanner is not None:
         _scanner.stop()
     _scanner = ble.gap_scan(
         0,
-        interval_us=settings.values[settings.SCAN_INTERVAL_MS] * 1000,
-        window_us=max(settings.values[settings.SCAN_WINDOW_MS] * 1000 >> shift, _WINDOW_MIN_US),
+        interval_us=settings.values[_INTERVAL_MS] * 1000,
+        window_us=_window_us(),
     )
+
+
+def _window_us() -> int:
+    return max(settings.values[_WINDOW_MS] * 1000 >> shift, _WINDOW_MIN_US)
+
+
+def duty() -> int:
+    """Return the share of time the scanner listens, percent."""
+    return _window_us() // (settings.values[_INTERVAL_MS] * 10)
 
 
 def drain(now: int) -> bool:
     """Take what the scanner has queued; return whether the scanner works."""
     if _scanner is None or _scanner.stopped():
-        restart()
+        restart(shift)
         return False
     if _scanner.any():
         left = _DRAIN_MAX
@@ -58,22 +72,22 @@ def drain(now: int) -> bool:
 
 
 def _take(data: bytes, loss: int, now: int) -> None:
-    global tags, heard, foreign
+    global tags
     end = len(data)
     i = 0
     while i + 23 <= end and data[i]:
         if (
             data[i] == 22
             and data[i + 1] == 0xFF
-            and data[i + 2] | data[i + 3] << 8 == settings.values[settings.COMPANY_ID]
+            and data[i + 2] | data[i + 3] << 8 == settings.values[_COMPANY_ID]
             and data[i + 4] == wire.ADVERTISEMENT_VERSION
         ):
             break
         i += data[i] + 1
     else:
-        foreign += 1
+        link.counters[_FOREIGN] += 1
         return
-    heard += 1
+    link.counters[_HEARD] += 1
     data = data[i + 4 : i + 23]
     loss = min(max(loss, 0), 126)  # an unknown rssi (127) counts as 0 dBm's opposite: nobody reports above 0
     if data[9] & wire.FLAG_SOS:
@@ -109,7 +123,6 @@ def age(row: int, now: int) -> int:
 def _room(now: int) -> int:
     """Return a free slot: the stalest row's if none is. A bound row counts as 16 times younger than it is, so that a
     crowd larger than the table does not throw out each tag before its binding has paid off."""
-    global evictions
     worst = slot = -1
     for i in range(_ROWS):
         row = i * _SIZE
@@ -122,7 +135,7 @@ def _room(now: int) -> int:
             worst = stale
             slot = i
     if age(slot * _SIZE, now) < _FRESH:
-        evictions += 1
+        link.counters[_EVICTIONS] += 1
     free(slot)
     return slot
 
@@ -154,19 +167,12 @@ def unbind(row: int) -> None:
     struct.pack_into("4s", table, row + 25, b"")
 
 
-def unbind_all() -> None:
-    for row in range(0, _SIZE * _ROWS, _SIZE):
-        if table[row + 24]:
-            unbind(row)
-
-
 def bind(sequence: int) -> None:
-    """The gateway has the BINDINGS frame of this sequence: its rows cost 4 bytes from now on."""
-    sequence &= 0xFFFF
+    """The gateway has the BINDINGS frame of this sequence: its rows cost 4 bytes from now on. 0: it has none of them."""
+    low = sequence & 0xFFFF
     for row in range(0, _SIZE * _ROWS, _SIZE):
-        if (
-            table[row + 24] == 1
-            and sequence
-            and (table[row + 25] << 8 | table[row + 26] == sequence or table[row + 27] << 8 | table[row + 28] == sequence)
-        ):
-            table[row + 24] = 2
+        if not sequence and table[row + 24]:
+            unbind(row)
+        elif low and table[row + 24] == 1:
+            if table[row + 25] << 8 | table[row + 26] == low or table[row + 27] << 8 | table[row + 28] == low:
+                table[row + 24] = 2

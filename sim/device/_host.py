@@ -1,10 +1,11 @@
 # The stand-ins' one line to the simulator: file descriptor 0 is a socket, and every wait of the firmware is a read on it.
 #
-#   device -> host   op u8 | length u8 | fed u8 | 0 | argument u32 LE | data     (sim/reader.py names the ops)
+#   device -> host   op u8 | length u8 | fed u8 | reset cause u8 | argument u32 LE | data    (sim/reader.py names the ops)
 #   host -> device   ticks u32 LE | advertisements u8 | frames u8 | length u8 | status u8 | pin levels u32 LE | data
 #
 # Lock-step: between two reads no time passes. The parent's death is an end of file here and ends the process.
-# These modules share the firmware's 32 KB, so they are few, flat and without docstrings' worth of comfort.
+# What these modules keep counts against the firmware's 32 KB, so they are few, flat, and short of names: a name a
+# reader's MicroPython has in its flash costs 40 bytes of heap here. Parameters that nobody names are called a, b, c.
 import struct
 
 port = open(0, "rb")  # kept for good: a collected file would close the descriptor
@@ -12,16 +13,16 @@ state = bytearray(12)
 out = bytearray(96)
 
 
-def tell(op, argument=0, data=b""):
+def tell(op, a=0, data=b""):
     n = len(data)
-    struct.pack_into("<BBBBI", out, 0, op, n, out[2], 0, argument)
+    struct.pack_into("<BBBBI", out, 0, op, n, out[2], out[3], a)
     struct.pack_into("%ds" % n, out, 8, data)
     port.write(out, 8 + n)
     out[2] = 0
 
 
-def ask(op, argument=0, data=b""):
-    tell(op, argument, data)
+def ask(op, a=0, data=b""):
+    tell(op, a, data)
     if port.readinto(state) != 12:
         raise SystemExit
     return port.read(state[6]) if state[6] else b""

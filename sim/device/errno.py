@@ -1,6 +1,3 @@
-# The numbers are the module's, not Linux's: 7107 and 7110 are seen in Digi's forum, the others follow their pattern.
-EIO = 7005
+# The number is the module's, not Linux's: ENOTCONN is seen as 7107 and ETIMEDOUT as 7110 in Digi's forum; this one
+# follows their pattern. Code must compare with the name.
 EAGAIN = 7011
-ENODEV = 7019
-ENOTCONN = 7107
-ETIMEDOUT = 7110

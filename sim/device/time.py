@@ -3,17 +3,17 @@ import _host
 
 
 def ticks_ms():
-    s = _host.state
-    return s[0] | s[1] << 8 | s[2] << 16 | s[3] << 24
+    a = _host.state
+    return a[0] | a[1] << 8 | a[2] << 16 | a[3] << 24
 
 
-def ticks_add(ticks, delta):
-    return (ticks + delta) & 0x3FFFFFFF
+def ticks_add(a, b):
+    return (a + b) & 0x3FFFFFFF
 
 
-def ticks_diff(ticks1, ticks2):
-    return ((ticks1 - ticks2 + 0x20000000) & 0x3FFFFFFF) - 0x20000000
+def ticks_diff(a, b):
+    return ((a - b + 0x20000000) & 0x3FFFFFFF) - 0x20000000
 
 
-def sleep_ms(ms):
-    _host.ask(83, ms)  # S
+def sleep_ms(a):
+    _host.ask(83, a)  # S

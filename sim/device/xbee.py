@@ -6,9 +6,9 @@ CLUSTER_DIGI_SERIAL_DATA = 0x11
 PROFILE_DIGI_XBEE = 0xC105
 
 
-def atcmd(cmd, value=None):
-    data = _host.ask(67, 0, cmd)  # C
-    return int.from_bytes(data, "big") if data else None
+def atcmd(a):
+    data = _host.ask(67, 0, a)  # C
+    return data[0] << 8 | data[1] if data else None
 
 
 def receive():
@@ -27,12 +27,11 @@ def receive():
     }
 
 
-def transmit(dest, payload, *, source_ep=0xE8, dest_ep=0xE8, cluster=0x11, profile=0xC105, bcast_radius=0, tx_options=0):
-    if len(payload) > 84:
-        raise ValueError("payload too long")
-    if dest != ADDR_COORDINATOR:
-        raise ValueError("the stand-in sends to the coordinator alone")
-    _host.ask(84, source_ep << 24 | dest_ep << 16 | cluster << 8 | tx_options, payload)  # T
-    error = _host.state[7]
-    if error:
-        raise OSError(7000 + error)
+def transmit(a, data, *, source_ep=0xE8, dest_ep=0xE8, cluster=0x11, profile=0xC105):
+    if len(data) > 84:
+        raise ValueError  # too long: nothing of ours is ever fragmented
+    if a != ADDR_COORDINATOR or profile != 0xC105:
+        raise ValueError
+    _host.ask(84, source_ep << 16 | dest_ep << 8 | cluster, data)  # T
+    if _host.state[7]:
+        raise OSError(7000 + _host.state[7])

@@ -1,7 +1,7 @@
 import _host
 
 
-class _Scan:
+class _gap_scan:
     def any(self):
         return _host.state[4] != 0
 
@@ -25,12 +25,8 @@ class _Scan:
         }
 
 
-def active(active=None):
-    return True
-
-
-def gap_scan(duration_ms=0, interval_us=1280000, window_us=11250, *, oldest=False):
+def gap_scan(a=0, interval_us=1280000, window_us=11250):
     if not 2500 <= window_us <= interval_us <= 40959375:
-        raise ValueError("interval_us or window_us out of range")
+        raise ValueError
     _host.ask(71, interval_us, window_us.to_bytes(4, "little"))  # G
-    return _Scan()
+    return _gap_scan()
