@@ -40,7 +40,7 @@ class Desk:
         """Open the store. Raises StoreError."""
         self.config, self.clock = config, clock
         self.store = Store(config.store.url)
-        self.hub = Hub(clock)
+        self.hub = Hub(clock, lambda: {one.lane: one.subscribed for one in (self.sos, self.bulk)})
         make = {"site": config.site, "mqtt": config.mqtt, "store": self.store, "clock": clock, "listener": self}
         self.sos = Consumer("sos", **make)  # type: ignore[arg-type]
         self.bulk = Consumer("events", **make)  # type: ignore[arg-type]

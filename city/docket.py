@@ -102,6 +102,8 @@ def take_told(store: Store, c: Connection, event: Told, *, gateway: str, now_s: 
         waits = incidents.rank(event.stage) < incidents.rank(alarm.stage)
         c.execute(update(t.alarm).where(mine).values(told=event.stage, waits=waits and incidents.has_lamp(alarm.kind)))
     if new:
+        mine_too = t.incident.c.number == alarm.incident
+        c.execute(update(t.incident).where(mine_too).values(version=t.incident.c.version + 1))
         write_log(c, alarm.incident, now_s, "told", detail=f"reader {event.reader}: {event.stage}")
     return alarm.incident
 
@@ -181,13 +183,13 @@ def views(
     c: Connection, *, open_only: bool = False, numbers: Sequence[int] = (), limit: int = 100
 ) -> list[dict[str, Any]]:
     """Return incidents as the interface gives them: open ones first, then the newest."""
-    query = select(t.incident.c.number, t.incident.c.body)
+    query = select(t.incident.c.number, t.incident.c.version, t.incident.c.body)
     if numbers:
         query = query.where(t.incident.c.number.in_(numbers))
     if open_only:
         query = query.where(t.incident.c.state != "closed")
     query = query.order_by((t.incident.c.state == "closed"), t.incident.c.number.desc()).limit(limit)
-    found = {row.number: _view(_incident(row.body)) for row in c.execute(query)}
+    found = {row.number: _view(_incident(row.body), row.version) for row in c.execute(query)}
     alarms = t.alarm.join(
         t.told, (t.told.c.alarm == t.alarm.c.alarm) & (t.told.c.gateway == t.alarm.c.gateway), isouter=True
     )
@@ -262,7 +264,7 @@ def _write(c: Connection, incident: Incident) -> int:
         c.execute(
             update(t.incident)
             .where(t.incident.c.number == incident.number)
-            .values(state=incident.state, body=dumps(incident))
+            .values(state=incident.state, version=t.incident.c.version + 1, body=dumps(incident))
         )
         return incident.number
     values = {
@@ -271,6 +273,7 @@ def _write(c: Connection, incident: Incident) -> int:
         "gateway": incident.gateway,
         "subject": incident.subject,
         "stored_at": incident.stored_at,
+        "version": 0,
         "body": "",
     }
     key = c.execute(t.incident.insert().values(**values)).inserted_primary_key
@@ -292,6 +295,6 @@ def _alarm(row: RowMapping) -> Alarm:
     return msgspec.convert({name: row[name] for name in names}, Alarm)
 
 
-def _view(incident: Incident) -> dict[str, Any]:
+def _view(incident: Incident, version: int) -> dict[str, Any]:
     view: dict[str, Any] = msgspec.to_builtins(incident)
-    return view | {"alarms": [], "log": []}
+    return view | {"version": version, "alarms": [], "log": []}

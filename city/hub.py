@@ -5,9 +5,10 @@ gathered and sent at most four times a second, so that a gateway's backlog is no
 """
 
 import asyncio
+import contextlib
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
@@ -34,8 +35,8 @@ class Item(msgspec.Struct, frozen=True):
 class Hub:
     """The ring, and who listens to it."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, clock: Clock, lanes: Callable[[], dict[str, bool]]) -> None:
+        self._clock, self._lanes = clock, lanes
         self._boot = secrets.token_hex(4)
         """An id of another boot cannot be resumed from: the ring is gone."""
         self._last = 0
@@ -79,11 +80,13 @@ class Hub:
                 self._append("words", {"at": self._clock(), "words": words})
 
     async def listen(self, after: str | None) -> AsyncIterator[Item]:
-        """Give every event after an id; `reset` when the ring no longer reaches back that far; `tick` when quiet."""
+        """Give every event after an id; `reset` when the ring no longer reaches back that far; `tick` every TICK_S."""
         self.streams += 1
+        loop = asyncio.get_running_loop()
         try:
             boot, _, number = (after or self.position).partition("-")
             seen = int(number) if boot == self._boot and number.isascii() and number.isdigit() else -1
+            tick_at = loop.time()
             while not self._closed:
                 oldest = self._ring[0][0] if self._ring else self._last + 1
                 if not oldest - 1 <= seen <= self._last:
@@ -93,11 +96,13 @@ class Hub:
                 for number_, item in [pair for pair in self._ring if pair[0] > seen]:
                     seen = number_
                     yield item
+                if loop.time() >= tick_at:
+                    tick_at = loop.time() + TICK_S
+                    tick = {"at": self._clock(), "lanes": self._lanes()}
+                    yield Item("", "tick", msgspec.json.encode(tick).decode())
                 if seen >= self._last:
-                    try:
-                        await asyncio.wait_for(wake.wait(), TICK_S)
-                    except TimeoutError:
-                        yield Item("", "tick", msgspec.json.encode({"at": self._clock()}).decode())
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(wake.wait(), max(0.0, tick_at - loop.time()))
         finally:
             self.streams -= 1
 

@@ -3,6 +3,7 @@
 import os
 import re
 import tomllib
+import zoneinfo
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -49,6 +50,8 @@ class Web(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: Port = 8080
     token_file: str | None = None
     """A file with one line of 32 characters or more, the `Authorization: Bearer` of programs. None: no way in."""
+    timezone: str = "Asia/Seoul"
+    """Times on the page are of this zone, whatever the browser's machine believes."""
     secure_cookie: bool = False
     """True where the pages are reached by https, as they must be anywhere but on this machine."""
 
@@ -88,6 +91,7 @@ _RIGHT = {
     "web.port": "a port, 1..65535: port = 8080",
     "web.operators_file": "a file made by `ansim-city operator NAME --file FILE`",
     "web.token_file": f"the path of a file only you can read, with {TOKEN_MIN} or more characters in its first line",
+    "web.timezone": 'a name of the IANA time zones: timezone = "Asia/Seoul"',
     "web.secure_cookie": "true behind https, else false",
     "map": 'the map: [map] with file = "site.geojson"',
     "map.file": "the path of the site's GeoJSON FeatureCollection",
@@ -149,6 +153,13 @@ def _absolute(path: Path, text: str, config: Config) -> Config:
         return str(full)
 
     mqtt, web = config.mqtt, config.web
+    try:
+        zoneinfo.ZoneInfo(web.timezone)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError):
+        raise ConfigError(
+            f"{path}:{_line(text, 'web.timezone')}: web.timezone: {web.timezone!r} is not known here; "
+            f"right would be {_RIGHT['web.timezone']}"
+        ) from None
     for key in ("cert_file", "key_file"):
         other = "key_file" if key == "cert_file" else "cert_file"
         if getattr(mqtt, key) and not (mqtt.ca_file and getattr(mqtt, other)):

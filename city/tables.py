@@ -76,8 +76,10 @@ incident = Table(
     Column("gateway", String(32), nullable=False),
     Column("subject", String(ID_MAX), nullable=False),
     Column("stored_at", Float(53), nullable=False),
+    Column("version", Integer, nullable=False),
     Column("body", Text, nullable=False),
 )
+"""version: rises with every change of the incident, its alarms or its lamps; of two views the higher one is newer."""
 Index("incident_by_subject", incident.c.kind, incident.c.subject, incident.c.state)
 Index("incident_by_state", incident.c.state)
 

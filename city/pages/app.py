@@ -37,7 +37,7 @@ LOOK_S = 60.0
 """The same look by the same person is written down once in this time."""
 LOOKS_MAX = 4096
 PROGRAM = "program"
-DRAWN = ("street", "building", "school", "danger", "reader", "gate")
+DRAWN = ("street", "building", "school", "danger", "reader", "gate", "crossing")
 """Kinds of the site file that are drawn. Homes are not: the desk has no use for them."""
 HEADERS = {
     "Content-Security-Policy": (
@@ -116,7 +116,9 @@ def make_app(desk: Desk) -> FastAPI:
         if name is None:
             return RedirectResponse("/login", 303)
         look(request, name, "page")
-        return HTMLResponse(pages.get_template("desk.html").render(operator=name, site=desk.config.site))
+        return HTMLResponse(
+            pages.get_template("desk.html").render(operator=name, site=desk.config.site, timezone=web.timezone)
+        )
 
     @app.get("/login", response_class=HTMLResponse, include_in_schema=False)
     def login_page() -> Response:

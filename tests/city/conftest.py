@@ -24,6 +24,13 @@ def broker_port(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[int]
 
 
 @pytest.fixture
+def a_broker_port(tmp_path: Path) -> Iterator[int]:
+    """One broker, for what is the same over both."""
+    with (mosquitto if has_mosquitto() else nats)(tmp_path, free_port()) as port:
+        yield port
+
+
+@pytest.fixture
 def city(broker_port: int, tmp_path: Path) -> Iterator[City]:
     city = City(tmp_path, broker_port)
     try:
