@@ -72,14 +72,14 @@ def endpoint(number: int, ins: list[int], outs: list[int]) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def started(path: str, database: Path, **network: Any) -> AsyncIterator[tuple[Gateway, Listener]]:
+async def started(path: str, database: Path, *, second_start: bool = True) -> AsyncIterator[tuple[Gateway, Listener]]:
     """The gateway's own way to start zigpy."""
     config = {
         "device": {"path": path, "baudrate": 115200, "flow_control": "software"},
         "database_path": str(database),
         "use_thread": True,
         "source_routing": True,
-        "network": {"channel": 15, "tx_power": 8, "country_code": "KR", **network},
+        "network": {"channel": 15, "tx_power": 8, "country_code": "KR"},
         "ota": {"enabled": False},
         "topology_scan_enabled": False,
         "startup_energy_scan": False,
@@ -89,7 +89,7 @@ async def started(path: str, database: Path, **network: Any) -> AsyncIterator[tu
         "max_concurrent_requests": 8,
         "additional_endpoints": [endpoint(0xE8, [0x11, 0x92], [0x11]), endpoint(0xE6, [0xA1], [0x21])],
     }
-    for last_try in (False, True):
+    for last_try in (False, True) if second_start else (True,):
         app = await Gateway.new(config, auto_form=False, start_radio=False)
         listener = Listener()
         app.add_listener(listener)
@@ -188,6 +188,20 @@ def test_a_report_to_an_endpoint_nobody_added_is_not_acknowledged(tmp_path: Path
                 assert report(coordinator, b"x", destination_endpoint=0xE6)
         assert coordinator.tally["heard_unknown_endpoint"] == 1
         assert coordinator.tally["heard_without_network"] == 1
+
+    run(story)
+
+
+def test_a_deaf_stick_looks_healthy_to_its_host(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with stick() as (coordinator, line), started(line.device, tmp_path / "z.db") as (app, listener):
+            coordinator.deaf = True
+            assert not report(coordinator, b"unheard")
+            await app._watchdog_feed()
+            assert not listener.lost.is_set()
+            coordinator.deaf = False
+            assert report(coordinator, b"heard")
+            await until(lambda: any(p.profile_id == 0xC105 for p in app.heard), "report")
 
     run(story)
 
@@ -306,6 +320,21 @@ def test_a_blank_stick_takes_over_the_network_of_the_one_that_died(tmp_path: Pat
             assert new.nvm.own_eui64 == EUI64, "the readers know their trust centre by its address"
             assert new.nvm.nwk_frame_counter >= old.nvm.nwk_frame_counter
             assert app.state.node_info.ieee.serialize()[::-1] == EUI64
+
+    run(story)
+
+
+def test_a_network_just_formed_needs_a_second_start_for_its_endpoints(tmp_path: Path) -> None:
+    """bellows adds endpoints when it connects; forming resets the stick after that. `started` works round it."""
+
+    async def story() -> None:
+        async with stick() as (coordinator, line):
+            async with started(line.device, tmp_path / "z.db", second_start=False):
+                assert coordinator.ram.up
+                assert not report(coordinator, b"unheard")
+                assert coordinator.tally["heard_unknown_endpoint"] == 1
+            async with started(line.device, tmp_path / "z.db", second_start=False):
+                assert report(coordinator, b"heard")
 
     run(story)
 

@@ -9,9 +9,11 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,12 +56,46 @@ def run(*command: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.fixture
-def zigpy(tmp_path: Path) -> Callable[..., str]:
-    def call(*arguments: str) -> str:
-        return run(str(BIN / "zigpy"), "radio", "ezsp", str(tmp_path / "stick"), *arguments)
+@dataclass
+class Story:
+    """What zigpy-cli said and wrote, command by command: one stick, restarted, then a blank one that takes over."""
 
-    return call
+    formed: str
+    first: dict[str, Any]
+    second: dict[str, Any]
+    restored: str
+    scan: str
+    restarted: str
+    replaced: str
+    state_mode: int
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
+    folder = tmp_path_factory.mktemp("peers")
+    stick, state, first, second = (folder / name for name in ("stick", "state.json", "a.json", "b.json"))
+
+    def zigpy(*arguments: str) -> str:
+        return run(str(BIN / "zigpy"), "radio", "ezsp", str(stick), *arguments)
+
+    with coordinator(stick, "--state", str(state)):
+        zigpy("form")
+        formed = zigpy("info")
+        zigpy("backup", str(first))
+        zigpy("restore", str(first))
+        zigpy("backup", str(second))
+        restored = zigpy("info")
+        scan = zigpy("energy-scan", "-n", "1")
+    with coordinator(stick, "--state", str(state)):
+        restarted = zigpy("info")
+    with coordinator(stick, "--eui64", "f4:ce:36:00:00:00:00:99"):
+        zigpy("restore", str(first))
+        replaced = zigpy("info")
+    backups = [json.loads(path.read_text()) for path in (first, second)]
+    return Story(formed, backups[0], backups[1], restored, scan, restarted, replaced, os.stat(state).st_mode & 0o777)
+
+
+NETWORK = ("PAN ID", "Extended PAN ID", "Channel", "Device IEEE", "Network key")
 
 
 def shown(text: str, name: str) -> str:
@@ -68,49 +104,43 @@ def shown(text: str, name: str) -> str:
     return found[1]
 
 
-def test_zigpy_cli_forms_informs_backs_up_restores_and_scans(tmp_path: Path, zigpy: Callable[..., str]) -> None:
-    first, second = tmp_path / "a.json", tmp_path / "b.json"
-    with coordinator(tmp_path / "stick"):
-        zigpy("form")
-        info = zigpy("info")
-        assert shown(info, "Device IEEE") == "f4:ce:36:00:00:00:00:07"
-        zigpy("backup", str(first))
-        zigpy("restore", str(first))
-        zigpy("backup", str(second))
-        assert shown(zigpy("info"), "PAN ID") == shown(info, "PAN ID")
-        scan = zigpy("energy-scan", "-n", "1")
-        assert len(set(re.findall(r"- [ \[](\d\d)[ *]", scan))) == 16, scan
-    before, after = json.loads(first.read_text()), json.loads(second.read_text())
-    counters = [b["network_key"].pop("frame_counter") for b in (before, after)]
-    assert counters[1] >= counters[0] + 10_000
+def network(text: str) -> list[str]:
+    return [shown(text, name) for name in NETWORK]
+
+
+def counter(text: str) -> int:
+    return int(shown(text, "Network key counter"))
+
+
+def test_zigpy_cli_forms_a_network(story: Story) -> None:
+    assert shown(story.formed, "Device IEEE") == "f4:ce:36:00:00:00:00:07"
+    assert 11 <= int(shown(story.formed, "Channel")) <= 26
+    assert shown(story.formed, "Network key") != ":".join(["00"] * 16)
+
+
+def test_a_backup_restored_is_the_same_network_with_a_higher_frame_counter(story: Story) -> None:
+    before, after = story.first, story.second
+    assert after["network_key"]["frame_counter"] >= before["network_key"]["frame_counter"] + 10_000
     for backup in (before, after):
+        del backup["network_key"]["frame_counter"]
         del backup["metadata"]["internal"]["creation_time"]
     assert before == after
+    assert network(story.restored) == network(story.formed)
 
 
-def test_a_stick_keeps_its_network_when_its_process_ends(tmp_path: Path, zigpy: Callable[..., str]) -> None:
-    options = ("--state", str(tmp_path / "state.json"))
-    with coordinator(tmp_path / "stick", *options):
-        zigpy("form")
-        before = zigpy("info")
-    with coordinator(tmp_path / "stick", *options):
-        after = zigpy("info")
-    for name in ("PAN ID", "Extended PAN ID", "Channel", "Device IEEE", "Network key"):
-        assert shown(before, name) == shown(after, name)
-    assert int(shown(after, "Network key counter")) > int(shown(before, "Network key counter"))
-    assert os.stat(tmp_path / "state.json").st_mode & 0o077 == 0, "it holds the network's key"
+def test_an_energy_scan_covers_all_channels(story: Story) -> None:
+    assert len(set(re.findall(r"- [ \[](\d\d)[ *]", story.scan))) == 16, story.scan
 
 
-def test_a_backup_goes_onto_another_stick(tmp_path: Path, zigpy: Callable[..., str]) -> None:
-    with coordinator(tmp_path / "stick"):
-        zigpy("form")
-        before = zigpy("info")
-        zigpy("backup", str(tmp_path / "a.json"))
-    with coordinator(tmp_path / "stick", "--eui64", "f4:ce:36:00:00:00:00:99"):
-        zigpy("restore", str(tmp_path / "a.json"))
-        after = zigpy("info")
-    for name in ("PAN ID", "Extended PAN ID", "Device IEEE", "Network key"):
-        assert shown(before, name) == shown(after, name)
+def test_a_stick_keeps_its_network_when_its_process_ends(story: Story) -> None:
+    assert network(story.restarted) == network(story.restored)
+    assert counter(story.restarted) > counter(story.restored)
+    assert story.state_mode == 0o600, "it holds the network's key"
+
+
+def test_a_backup_goes_onto_another_stick_address_and_all(story: Story) -> None:
+    assert network(story.replaced) == network(story.formed)
+    assert counter(story.replaced) > counter(story.formed)
 
 
 def test_universal_silabs_flasher_recognises_it(tmp_path: Path) -> None:
