@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import inspect
 import itertools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-Action = Callable[[], Awaitable[None] | None]
+Action = Callable[[], object]
+"""What it returns is awaited if it can be, else thrown away."""
 
 PLANNED_MAX = 1_000_000
 """More planned actions than this is a fault of the story: every tag plans one at a time."""
@@ -84,7 +86,7 @@ class Clock:
             planned = heapq.heappop(self._heap)
             self.now_s = planned.due_s
             done = planned.action()
-            if done is not None:
+            if inspect.isawaitable(done):
                 await done
             turns += 1
             if turns % 32 == 0:

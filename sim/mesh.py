@@ -162,7 +162,7 @@ class Mesh:
         if station.wake_ms != wake_ms:
             return  # an earlier turn was planned meanwhile, and planned the next one
         station.wake_ms = math.inf
-        station.reader.run(self.clock.now_s * 1000)
+        station.reader.run(max(self.clock.now_s * 1000, wake_ms))  # a division and a product may fall short
         self.touch(station)
 
     def _join(self, station: Station) -> None:

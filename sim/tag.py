@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from readers import advertisement
-from readers.advertisement import TagKeys
+from readers.advertisement import COMPANY_ID_TEST, TagKeys
 from readers.wire import FLAG_BATTERY_LOW, FLAG_CLOCK_UNSURE, FLAG_MOVING, FLAG_SOS
 from sim import chance
 
@@ -43,13 +43,15 @@ class Advert:
 
 
 class Tag:
-    """One tag. Times in seconds since the story began; unix0_s: the true UTC time of that instant.
+    """One tag. Times in seconds since the story began; `unix0_s` is the true UTC time of that instant.
 
     Every number is drawn from (seed, number), so a tag is the same whatever the others do.
     """
 
-    def __init__(self, seed: int, number: int, name: str, unix0_s: float, *, company_id: int) -> None:
-        self.number, self.name = number, name
+    def __init__(
+        self, seed: int, number: int, name: str, unix0_s: float = 0.0, *, company_id: int = COMPANY_ID_TEST
+    ) -> None:
+        self.number, self.name, self.unix0_s = number, name, unix0_s
         self.keys = TagKeys(_key(seed, number, "k_id"), _key(seed, number, "k_mic"))
         self.clock_offset_s = CLOCK_SIGMA_S * float(chance.normal(seed, number, "clock")[0])
         self.power_offset_db = POWER_SIGMA_DB * float(chance.normal(seed, number, "power")[0])
@@ -58,7 +60,7 @@ class Tag:
         self.press_count = int(200 * chance.one(seed, number, "presses before"))
         self.counter = int(60000 * chance.one(seed, number, "events before"))
         self.next_s = BEACON_S * chance.one(seed, number, "phase")
-        self._seed, self._unix0_s, self._company_id = seed, unix0_s, company_id
+        self._seed, self._company_id = seed, company_id
         self._event = 0
         self._pressed_s: float | None = None
         self._moved_s = -MOVING_FOR_S
@@ -84,7 +86,7 @@ class Tag:
         flags |= FLAG_MOVING if now_s - self._moved_s < MOVING_FOR_S else 0
         flags |= FLAG_BATTERY_LOW if self.battery_mv < BATTERY_LOW_MV else 0
         flags |= FLAG_CLOCK_UNSURE if self.clock_unsure else 0
-        epoch = advertisement.epoch_at(self._unix0_s + now_s + self.clock_offset_s)
+        epoch = advertisement.epoch_at(self.unix0_s + now_s + self.clock_offset_s)
         self.counter = (self.counter + 1) & 0xFFFF
         body = advertisement.build(
             self.keys, epoch, flags=flags, press=self.press_count, counter=self.counter, power_dbm=POWER_DBM,

@@ -77,10 +77,11 @@ class SimulatedZone:
     def child(self, tag: int) -> Child:
         return self.world.children[tag - 1]
 
-    def begin(self) -> None:
-        """Start the story at the clock's now: the children walk, their tags beacon."""
+    def begin(self, unix_s: float) -> None:
+        """Start the story at the clock's now, which is unix_s in UTC: the children walk, their tags beacon."""
         self.began_s = self.clock.now_s
         for tag in self.tags.values():
+            tag.unix0_s = unix_s
             self._plan(tag)
 
     def end(self) -> None:

@@ -1,0 +1,104 @@
+"""What the gateway and the city wrote down themselves: read from their stores once both have ended, never written to.
+
+The promise that nothing is lost is checked here from both ends: the gateway's last sequence number of each epoch and
+lane (SQLite's own AUTOINCREMENT record) against the rows in the city's table.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+LANES = ("sos", "events")
+READ_S = 5.0
+
+
+class RecordsError(RuntimeError):
+    """A store cannot be read; the message names the file. A run without its records proves nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One lane of one epoch as the gateway left it."""
+
+    lane: str
+    epoch: str
+    committed: int
+    """The last sequence number given: so many rows were committed."""
+    waiting: frozenset[int]
+    """Rows that still wait for the city's word."""
+
+
+@dataclass
+class CityRecords:
+    """The city's tables."""
+
+    seqs: dict[tuple[str, str], set[int]] = field(default_factory=dict)
+    """(epoch, lane) -> sequence numbers of its rows."""
+    types: Counter[str] = field(default_factory=Counter)
+    same: int = 0
+    """Rows that say the same as another row: type, subject, time and body. The same thing stored twice."""
+    arrivals: list[dict[str, Any]] = field(default_factory=list)
+    incidents: list[dict[str, Any]] = field(default_factory=list)
+    quarantined: int = 0
+
+
+def read_gateway(folder: Path) -> list[Lane]:
+    """Return the lanes of a gateway's outbox folder. Raises RecordsError."""
+    lanes = []
+    for lane in LANES:
+        with _open(folder / f"{lane}.db") as db:
+            epoch = db.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()[0]
+            last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
+            waiting = frozenset(row[0] for row in db.execute("SELECT seq FROM outbox"))
+        lanes.append(Lane(lane, epoch, last[0] if last else 0, waiting))
+    return lanes
+
+
+def lost_and_waiting(lanes: list[Lane], city: CityRecords) -> tuple[int, int]:
+    """Return how many committed rows are nowhere any more, and how many are with the gateway and not in the city."""
+    lost = waiting = 0
+    for lane in lanes:
+        stored = city.seqs.get((lane.epoch, lane.lane), set())
+        missing = set(range(1, lane.committed + 1)) - stored
+        waiting += len(missing & lane.waiting)
+        lost += len(missing - lane.waiting)
+    return lost, waiting
+
+
+def read_city(path: Path) -> CityRecords:
+    """Return what a city's SQLite store holds. Raises RecordsError."""
+    records = CityRecords()
+    with _open(path) as db:
+        for epoch, lane, seq, type_ in db.execute("SELECT epoch, lane, seq, type FROM event"):
+            records.seqs.setdefault((epoch, lane), set()).add(seq)
+            records.types[type_] += 1
+        same = "SELECT sum(n - 1) FROM (SELECT count(*) AS n FROM event GROUP BY type, subject, observed_at, body)"
+        records.same = db.execute(same).fetchone()[0] or 0
+        for subject, observed_at, stored_at, body in db.execute(
+            "SELECT subject, observed_at, stored_at, body FROM event WHERE type = 'arrival' ORDER BY stored_at"
+        ):
+            records.arrivals.append(
+                {"tag": subject, "observed_at": observed_at, "stored_at": stored_at, **json.loads(body)}
+            )
+        for (body,) in db.execute("SELECT body FROM incident ORDER BY number"):
+            records.incidents.append(json.loads(body))
+        records.quarantined = db.execute("SELECT count(*) FROM quarantine").fetchone()[0]
+    return records
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[sqlite3.Connection]:
+    if not path.exists():
+        raise RecordsError(f"{path} is not there: its process never got so far; its log says why")
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=READ_S)) as db:
+            yield db
+    except (sqlite3.Error, TypeError) as error:
+        raise RecordsError(f"{path} cannot be read: {error}") from error
