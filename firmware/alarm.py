@@ -1,13 +1,13 @@
 # Emergencies: a tag's cry or a press of the bell -> alarm, retried until the gateway has it, shown by lamp and buzzer.
 #
 # An alarm, 26 bytes of `_state` and 5 numbers of `_times`; the ring holds 8.
+import os
 import struct
+import time
 
 import config
 import link
 import machine
-import os
-import time
 import wire
 from micropython import const
 
@@ -37,9 +37,7 @@ _DISCARDS = const(1)  # in link.counters
 _state = bytearray(_MAX * _SIZE)
 _times = [0] * (_MAX * 5)
 _last_number = 0
-_bells = [
-    machine.Pin(name, machine.Pin.IN, machine.Pin.PULL_UP) for name in getattr(config, "BELLS", ("D4",))
-]
+_bells = [machine.Pin(name, machine.Pin.IN, machine.Pin.PULL_UP) for name in getattr(config, "BELLS", ("D4",))]
 _bell = bytearray(b"\1" * (2 * len(_bells)))  # level, stable level of each; a bell rests high
 _since = [0] * len(_bells)
 _lamp = machine.Pin(getattr(config, "LAMP", "D2"), machine.Pin.OUT, value=0)

@@ -26,7 +26,7 @@ def begin(kind: int) -> int:
 
 
 def send(end: int) -> int:
-    """Seal and transmit what is in `buf`; return 0 (sent), 1 (busy: try again soon) or 2 (failed). May block for long."""
+    """Seal and transmit what is in `buf`; return 0 sent, 1 busy (try again soon), 2 failed. May block for long."""
     try:
         xbee.transmit(
             xbee.ADDR_COORDINATOR,

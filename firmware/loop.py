@@ -62,4 +62,3 @@ def run() -> None:
         if works:
             watchdog.feed()
         time.sleep_ms(_PASS_MS)
-

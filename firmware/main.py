@@ -1,9 +1,10 @@
 # Ansim's reader. What runs at power-up; here is only what happens when everything else has failed.
 import gc
 import io
-import machine
 import sys
 import time
+
+import machine
 
 _QUICK_S = 60  # a crash sooner than this after boot counts as repeated
 _WAIT_MAX_S = 512  # so that a reader that always crashes makes 170 boots a day, not 30000
@@ -13,8 +14,8 @@ def fail(error: Exception) -> None:
     """Keep the crash on flash (the last one only), wait the longer the quicker crashes repeat, and reset."""
     gc.collect()
     text = io.StringIO()
-    sys.print_exception(error, text)
-    sys.print_exception(error)
+    getattr(sys, "print_exception")(error, text)  # MicroPython's own: no type checker's library has it
+    getattr(sys, "print_exception")(error)
     crashes = 1
     watchdog = None
     try:

@@ -3,13 +3,13 @@
 import gc
 import os
 import struct
+import time
 
 import alarm
 import link
 import machine
 import scan
 import settings
-import time
 import wire
 import xbee
 from micropython import const

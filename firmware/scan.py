@@ -168,7 +168,7 @@ def unbind(row: int) -> None:
 
 
 def bind(sequence: int) -> None:
-    """The gateway has the BINDINGS frame of this sequence: its rows cost 4 bytes from now on. 0: it has none of them."""
+    """The gateway has the BINDINGS frame of this sequence: its rows cost 4 bytes from now on. 0: it has no row."""
     low = sequence & 0xFFFF
     for row in range(0, _SIZE * _ROWS, _SIZE):
         if not sequence and table[row + 24]:

@@ -9,14 +9,14 @@ from binascii import crc32
 import config
 import wire
 
-values = (0, 2000, 40, 10, 60, 60, config.COMPANY_ID)  # the order of wire.SETTINGS_FORMAT
+values: tuple[int, ...] = (0, 2000, 40, 10, 60, 60, config.COMPANY_ID)  # the order of wire.SETTINGS_FORMAT
 
 
 def load(name: str) -> bytes | None:
     for path in (name, name + ".new"):
         try:
             with open(path, "rb") as file:
-                data = file.read()
+                data: bytes = file.read()
             if len(data) > 4 and struct.unpack_from(">I", data, len(data) - 4)[0] == crc32(data[:-4]):
                 return data[:-4]
         except OSError:

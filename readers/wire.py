@@ -114,7 +114,13 @@ def pack_row(
 
 
 def pack_binding(
-    buf: bytearray, offset: int, slot: int, rssi_dbm: int | None, age_ms: int, packets: int, advertisement: bytes
+    buf: bytearray,
+    offset: int,
+    slot: int,
+    rssi_dbm: int | None,
+    age_ms: int,
+    packets: int,
+    advertisement: bytes | bytearray,
 ) -> int:
     """Write one BINDINGS row and return the offset behind it. advertisement: 19 bytes."""
     struct.pack_into(
@@ -138,7 +144,7 @@ def pack_sos(
     age_ms: int,
     rssi_dbm: int | None,
     packets: int,
-    advertisement: bytes,
+    advertisement: bytes | bytearray,
 ) -> int:
     """Write the body of an SOS and return the offset behind it."""
     struct.pack_into(

@@ -21,18 +21,18 @@ import math
 import os
 import random
 import re
-import shutil
 import socket
 import struct
 import subprocess
 import sys
-import tempfile
 from collections import deque
 from pathlib import Path
 from typing import Protocol
 
 from readers import wire
-from sim import rom
+from sim.flash import boot_folder, compile_firmware, image_file, prepare_flash
+
+__all__ = ["Radio", "Reader", "compile_firmware", "prepare_flash"]
 
 HEAP_B = 32 * 1024
 WALL_LIMIT_S = 5.0  # of real time for the firmware to reach its next wait
@@ -41,14 +41,11 @@ SCAN_QUEUE_MAX = 20  # no number published either; beyond it the oldest advertis
 BOOT_MS = 1500  # power-up to main.py, unmeasured
 TICKS_MASK = 0x3FFFFFFF
 LOG_MAX = 4000  # bytes of the console kept per boot
-HOST_HALF = "# ---- the gateway's half"  # readers/wire.py from this line on is not compiled for a reader
 
 POWER_ON, HARD_RESET, WATCHDOG, SOFT_RESET, BROWNOUT = 4, 3, 5, 6, 11  # machine.reset_cause()
 TRANSMIT_ERRORS = {"EIO": 5, "EAGAIN": 11, "ENODEV": 19, "ENOTCONN": 107, "ETIMEDOUT": 110}  # + 7000 on the device
 FLASH_OPEN, FLASH_SYNC, FLASH_REPLACE = 0, 1, 2
 
-_ROOT = Path(__file__).resolve().parent.parent
-_DEVICE = _ROOT / "sim" / "device"
 _HEAD = struct.Struct("<BBBBI")
 _REPLY = struct.Struct("<IBBBBI")
 # MicroPython from the wheel is a CPython extension. The image of the stand-ins is put beside its heap, not into it.
@@ -61,8 +58,6 @@ rom = ctypes.create_string_buffer(image, len(image))
 os.environ["ANSIM_ROM"] = "%d %d" % (ctypes.addressof(rom), len(image))
 sys.exit(micropython_unix.main())
 """
-_compiled: dict[str, Path] = {}
-_folder: tempfile.TemporaryDirectory[str] | None = None
 
 
 class Radio(Protocol):
@@ -279,7 +274,7 @@ class Reader:
     def _spawn(self) -> None:
         ours, theirs = socket.socketpair()
         ours.settimeout(self._wall_limit_s)
-        image = _image(self.flash_dir)
+        image = image_file(self.flash_dir)
         with self._console.open("wb") as console:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _LAUNCH, str(image), "-X", f"heapsize={self.heap_b}", "-m", "_boot"],
@@ -287,7 +282,7 @@ class Reader:
                 stdout=console,
                 stderr=console,
                 cwd=self.flash_dir,
-                env={**os.environ, "MICROPYPATH": str(_boot_folder())},
+                env={**os.environ, "MICROPYPATH": str(boot_folder())},
                 start_new_session=True,  # a Ctrl-C is the simulator's to handle
             )
         theirs.close()
@@ -440,90 +435,6 @@ class Reader:
             self.flash_writes += 1
         self._reply()
         return True
-
-
-# ---- building ----
-
-
-def compile_firmware(folder: Path) -> dict[str, int]:
-    """Compile what firmware/manifest.txt lists into folder and return bytes per .mpy.
-
-    The very files that go to a reader: mpy-cross 1.20, 31-bit small integers. Raises RuntimeError with the compiler's
-    own words when a file is refused.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    sizes = {}
-    for line in (_ROOT / "firmware" / "manifest.txt").read_text().splitlines():
-        name = line.split("#")[0].strip()
-        if name:
-            source = _ROOT / "firmware" / name
-            target = folder / f"{source.stem}.mpy"
-            shutil.copyfile(_compile(source), target)
-            sizes[target.name] = target.stat().st_size
-    return sizes
-
-
-def prepare_flash(
-    folder: Path, number: int, key: bytes, *, company_id: int = 0xFFFF, config: str = ""
-) -> dict[str, int]:
-    """Make a provisioned reader's flash: the compiled firmware and config.py. Returns bytes per .mpy.
-
-    number 0..65535, key 16 bytes or more. config: further lines of config.py (pins). What the firmware keeps on flash
-    itself (boot count, settings) is left alone.
-    """
-    sizes = compile_firmware(folder)
-    lines = f"READER = {number}\nKEY = {key!r}\nCOMPANY_ID = {company_id:#06x}\n{config}"
-    (folder / "config.py").write_text(lines)
-    return sizes
-
-
-def _compile(source: Path) -> Path:
-    global _folder
-    if _folder is None:
-        _folder = tempfile.TemporaryDirectory(prefix="ansim-mpy-")
-    key = str(source.resolve())
-    if key not in _compiled:
-        text = source.read_text()
-        if source.name == "wire.py":
-            text = text[: text.index(HOST_HALF)]
-        target = Path(_folder.name) / f"{len(_compiled)}.mpy"
-        with tempfile.NamedTemporaryFile("w", suffix=".py") as cut:
-            cut.write(text)
-            cut.flush()
-            command = [
-                sys.executable,
-                "-m",
-                "mpy_cross",
-                "-msmall-int-bits=31",
-                "-O2",
-                "-s",
-                "sim" if _DEVICE in source.parents else source.name,
-            ]
-            done = subprocess.run([*command, cut.name, "-o", str(target)], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"mpy-cross refused {source}: {done.stderr.strip()[-500:]}")
-        _compiled[key] = target
-    return _compiled[key]
-
-
-def _boot_folder() -> Path:
-    """Return the folder that holds the compiled _boot alone."""
-    mpy = _compile(_DEVICE / "_boot.py")
-    folder = mpy.parent / "boot"
-    if not folder.exists():
-        folder.mkdir()
-        shutil.copyfile(mpy, folder / "_boot.mpy")
-    return folder
-
-
-def _image(flash_dir: Path) -> Path:
-    """Write what runs in place: the stand-ins, which the device has in its flash, and flash's .mpy files, as bundled."""
-    sources = [source for source in sorted(_DEVICE.rglob("*.py")) if source.name != "_boot.py"]
-    files = {str(s.relative_to(_DEVICE).with_suffix(".mpy")): _compile(s).read_bytes() for s in sources}
-    files |= {f"flash/{mpy.name}": mpy.read_bytes() for mpy in flash_dir.glob("*.mpy")}
-    with tempfile.NamedTemporaryFile(prefix="ansim-rom-", delete=False) as file:
-        file.write(rom.image(files))
-    return Path(file.name)
 
 
 def _pin_index(name: str) -> int:

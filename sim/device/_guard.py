@@ -1,8 +1,9 @@
 # Hide what an XBee 3 ZigBee lacks: an import finds the device's own modules and what is on flash, nothing else.
+# ruff: noqa: I001, E401, F401
 import _host
 import builtins
-import errno, hashlib, machine, os, time, xbee  # noqa: E401,F401
-from digi import ble  # noqa: F401
+import errno, hashlib, machine, os, time, xbee
+from digi import ble
 from uos import listdir
 
 _HAVE = " binascii digi errno gc hashlib io json machine micropython os struct sys time xbee "

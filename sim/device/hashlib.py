@@ -1,1 +1,1 @@
-from uhashlib import sha256  # and nothing else: the module has no md5 and no sha1
+from uhashlib import sha256  # noqa: F401  - and nothing else: the module has no md5, no sha1

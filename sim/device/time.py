@@ -1,4 +1,4 @@
-# Virtual time: it passes only while the firmware sleeps or transmits. The period of the ticks is 2**30, as on the module.
+# Virtual time: it passes only while the firmware sleeps or transmits. Ticks wrap at 2**30, as on the module.
 import _host
 
 

@@ -1,0 +1,19 @@
+# Digi's Bluetooth module, the part the firmware uses (typehints/common/digi/ble.pyi; ZigBee firmware >= 1009).
+from collections.abc import Iterator
+from typing import TypedDict
+
+class _Advertisement(TypedDict):
+    address: bytes
+    addr_type: int
+    connectable: bool
+    rssi: int
+    payload: bytes
+
+class _gap_scan:
+    def any(self) -> bool: ...
+    def stop(self) -> None: ...
+    def stopped(self) -> bool: ...
+    def __iter__(self) -> Iterator[_Advertisement]: ...
+
+# interval_us and window_us 2500..40959375, window_us <= interval_us
+def gap_scan(duration_ms: int = ..., /, interval_us: int = ..., window_us: int = ...) -> _gap_scan: ...
