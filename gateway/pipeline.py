@@ -111,7 +111,8 @@ def on_frame(state: State, frame: Frame, now_s: float) -> Iterator[Effect]:
     if report.freshness == "new":
         state.counts[f"frames_kind_{report.kind}"] += 1
         state.counts["sightings"] += len(heard)
-        state.counts["packets"] += sum(sighting.packets for sighting in heard if not sighting.cries)
+        if report.kind != wire.SOS:  # a cry is reported as a sighting too
+            state.counts["packets"] += sum(sighting.packets for sighting in heard)
         for sighting in heard:
             _resolve(state, report, sighting)
             if sighting.tag != UNRESOLVED and sighting.timely:
