@@ -2,8 +2,8 @@
 #
 #   python tests/vectors_run.py      micropython tests/vectors_run.py      (from the top of the repository)
 #
-# It uses readers/wire.py and the firmware's own HMAC. It prints what it replayed and ends with "ok"; the first frame that
-# differs raises.
+# It uses readers/wire.py and the firmware's own HMAC. It prints what it replayed and ends with "ok"; the first
+# frame that differs raises.
 import json
 import sys
 from binascii import hexlify, unhexlify
