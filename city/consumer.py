@@ -5,6 +5,8 @@ its access list threw away. The emergency lane keeps a session at the broker for
 city restarts is delivered at once; the bulk lane does not, its gateway sends again from the watermark.
 """
 
+import contextlib
+import socket
 import ssl
 import threading
 from collections import OrderedDict
@@ -20,7 +22,8 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 from sqlalchemy.exc import SQLAlchemyError
 
-from city import intake, settings
+from city import intake
+from city.config import Mqtt, first_line
 from city.intake import Refused, Stored
 from city.store import CHECKPOINT_ROWS, Clock, Store, is_transient
 from gateway import uplink
@@ -53,9 +56,7 @@ class Listener(Protocol):
 class Consumer:
     """One lane: `start`, `stop`, and what it has counted."""
 
-    def __init__(
-        self, lane: Lane, *, site: str, mqtt: settings.Mqtt, store: Store, clock: Clock, listener: Listener
-    ) -> None:
+    def __init__(self, lane: Lane, *, site: str, mqtt: Mqtt, store: Store, clock: Clock, listener: Listener) -> None:
         self.lane: Lane = lane
         self.site, self.mqtt, self.store = site, mqtt, store
         self._clock, self._listener = clock, listener
@@ -157,7 +158,7 @@ class Consumer:
         client.max_queued_messages_set(QUEUE_MAX)
         client.max_inflight_messages_set(100)
         if self.mqtt.username is not None:
-            password = settings.first_line(self.mqtt.password_file) if self.mqtt.password_file else None
+            password = first_line(self.mqtt.password_file) if self.mqtt.password_file else None
             client.username_pw_set(self.mqtt.username, password)
         if self.mqtt.ca_file:
             context = ssl.create_default_context(cafile=self.mqtt.ca_file)
@@ -168,6 +169,7 @@ class Consumer:
         client.on_subscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
+        client.on_socket_open = _send_at_once
         return client
 
     def _session(self, version: MQTTProtocolVersion) -> dict[str, Any]:
@@ -212,8 +214,16 @@ class Consumer:
     # ---- messages ----------------------------------------------------------------------------------------------------
 
     def _on_message(self, client: Client, _data: Any, message: MQTTMessage) -> None:
-        """Store one message, then acknowledge it. Nothing that is in it ends the lane."""
         self.messages += 1
+        if self.lane == "sos":
+            with self.store.turn.hurry():
+                self._handle(client, message)
+        else:
+            self.store.turn.give_way()
+            self._handle(client, message)
+
+    def _handle(self, client: Client, message: MQTTMessage) -> None:
+        """Store one message, then acknowledge it. Nothing that is in it ends the lane."""
         after: Callable[[], None] | None = None
         try:
             after = self._take(message)
@@ -322,6 +332,12 @@ class Consumer:
         for (gateway, epoch), (upto, heard_at) in due:
             if now_s - heard_at < WATERMARK_HEARD_S or self._listener.is_online(gateway):
                 self.publish(gateway, Watermark(epoch=epoch, lane=self.lane, upto=upto))
+
+
+def _send_at_once(_client: Client, _data: Any, sock: Any) -> None:
+    """Switch Nagle off: an acknowledgement behind another would wait 40 ms for the broker's delayed ACK."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _shown(error: BaseException) -> str:

@@ -15,15 +15,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from city import docket, incidents, intake
 from city import tables as t
+from city.config import Config
 from city.consumer import Consumer
 from city.hub import Hub
 from city.incidents import Alarm
 from city.intake import Stored
-from city.settings import Config
 from city.store import Clock, Store, counters, prune
 from gateway.uplink import StageNotice, Status
 
 DUTY_S = 0.5
+NOTICES_A_DUTY_MAX = 20
 PRUNE_S = 3600.0
 TAGS_MAX = 5000
 """Tags, readers and notes given to a page; the rest are counted."""
@@ -159,7 +160,7 @@ class Desk:
                 "site": self.config.site,
                 "position": position,
                 "words": words,
-                "passages": sorted(passages, key=lambda p: -float(p["stored_at"]))[:PASSAGES_MAX],
+                "passages": sorted(passages, key=lambda p: -float(p["as_of"]))[:PASSAGES_MAX],
                 "gateways": gateways,
                 "incidents": docket.views(c, limit=docket.OPEN_MAX),
                 "lanes": self.lanes(),
@@ -255,7 +256,8 @@ class Desk:
         with self._sent_lock:
             sent = self._sent = {name: at for name, at in self._sent.items() if name in names}
             due = [a for a in waiting if incidents.notice_due(a, sent.get((a.gateway, a.alarm)), now_s)]
-        self._notify(due)
+            due.sort(key=lambda a: sent.get((a.gateway, a.alarm), 0.0))
+        self._notify(due[:NOTICES_A_DUTY_MAX])  # the rest at the next duty: no new cry waits behind repeats
         if late:
             with self.store.write(urgent=True) as c:
                 marked = docket.mark_overdue(self.store, c, now_s)

@@ -7,6 +7,7 @@ tombstone in its place, and is passed; of an emergency it opens an incident, for
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -122,6 +123,7 @@ def _store_urgent(store: Store, topic: str, message: Urgent, event: Event | Pois
 
 def store_batch(store: Store, topic: str, message: Batch, now_s: float) -> Stored:
     """Commit one bulk message and its watermark. Raises SQLAlchemyError when the store cannot."""
+    store.turn.give_way()
     rows = [Row(row.seq, _examined(row.event)) for row in message.rows]  # type: ignore[arg-type]
     try:
         return _store_batch(store, topic, message, rows, now_s)
@@ -132,34 +134,27 @@ def store_batch(store: Store, topic: str, message: Batch, now_s: float) -> Store
 
 
 def _store_batch(store: Store, topic: str, message: Batch, rows: list[Row], now_s: float) -> Stored:
-    made = {r.seq: _row(message.gateway, message.epoch, "events", r.seq, r.event, now_s, None) for r in rows}
-    newest = _newest(message.gateway, rows, now_s)  # before the turn: what is slow is done outside the transaction
+    """All that can be done before the turn is done there: an emergency may be waiting for it."""
+    upto, there = _already(store, message, rows)
+    fresh = [
+        row for row in rows if row.seq > upto and row.seq not in there
+    ]  # below it: stored once, maybe pruned since
+    made = [_row(message.gateway, message.epoch, "events", row.seq, row.event, now_s, None) for row in fresh]
+    store.turn.give_way()
+    newest = _beating(store, _newest(message.gateway, fresh, now_s))
+    counts = Counter(f"stored.{row['type']}" for row in made)
+    store.turn.give_way()
     with store.write() as c:
-        upto = _upto(c, message.gateway, message.epoch, "events")
-        mine = (t.event.c.gateway == message.gateway) & (t.event.c.epoch == message.epoch)
-        span = t.event.c.seq.between(rows[0].seq, rows[-1].seq)
-        there = set(c.execute(select(t.event.c.seq).where(mine & (t.event.c.lane == "events") & span)).scalars())
-        fresh = [
-            row for seq, row in made.items() if seq not in there and seq > upto
-        ]  # below: stored once, maybe pruned
-        new = store.insert_new(c, t.event, fresh) if fresh else 0
-        for row in rows:
-            if isinstance(row.event, Poison) and any(f["seq"] == row.seq for f in fresh):
+        new = store.insert_new(c, t.event, made) if made else 0
+        for row in fresh:
+            if isinstance(row.event, Poison):
                 _quarantine(store, c, topic, message.gateway, row.event, now_s, epoch=message.epoch, seq=row.seq)
-        counts: dict[str, int] = {}
-        for made_row in fresh:
-            counts[f"stored.{made_row['type']}"] = counts.get(f"stored.{made_row['type']}", 0) + 1
         store.count(c, counts)
-        changed: list[dict[str, Any]] = []
-        if new:
-            store.upsert(c, t.latest, newest, newer="as_of")
-            changed = _still_newest(c, newest)
+        store.upsert(c, t.latest, newest, newer="as_of")
         upto, gap = _move(store, c, message, "events", rows[-1].seq, new=new, duplicates=len(rows) - new, now_s=now_s)
-    fresh_seqs = {f["seq"] for f in fresh}
+    store.turn.give_way()
     passages = [
-        passage_view(row.event, message.gateway, now_s)
-        for row in rows
-        if row.seq in fresh_seqs and isinstance(row.event, Arrival | Departure)
+        passage_view(row.event, message.gateway, now_s) for row in fresh if isinstance(row.event, Arrival | Departure)
     ]
     return Stored(
         gateway=message.gateway,
@@ -169,8 +164,18 @@ def _store_batch(store: Store, topic: str, message: Batch, rows: list[Row], now_
         new=new,
         duplicates=len(rows) - new,
         gap=gap,
-        changed=tuple(changed + passages),
+        changed=(*map(latest_view, newest), *passages),
     )
+
+
+def _already(store: Store, message: Batch, rows: list[Row]) -> tuple[int, set[int]]:
+    """Return the watermark, and which of these rows are stored. True until the write: one worker owns a watermark."""
+    e = t.event.c
+    mine = (e.gateway == message.gateway) & (e.epoch == message.epoch) & (e.lane == "events")
+    with store.read() as c:
+        upto = _upto(c, message.gateway, message.epoch, "events")
+        found = c.execute(select(e.seq).where(mine & e.seq.between(rows[0].seq, rows[-1].seq)))
+        return upto, set(found.scalars())
 
 
 def store_status(store: Store, status: Status, now_s: float) -> None:
@@ -328,16 +333,17 @@ def _newest(gateway: str, rows: Iterable[Row], now_s: float) -> list[dict[str, A
     return [newest[key] for key in sorted(newest)]  # one order for all writers: no deadlock on a server
 
 
-def _still_newest(c: Connection, newest: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return views of those that the table now holds: an old row that lost against a newer one is not shown."""
+def _beating(store: Store, newest: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return those that are as new as what is held: an old row from a backlog changes no page."""
     if not newest:
         return []
     subjects = {row["subject"] for row in newest}
-    held = c.execute(
-        select(t.latest.c.kind, t.latest.c.subject, t.latest.c.as_of).where(t.latest.c.subject.in_(subjects))
-    )
-    as_of = {(row.kind, row.subject): row.as_of for row in held}
-    return [latest_view(row) for row in newest if as_of.get((row["kind"], row["subject"])) == row["as_of"]]
+    with store.read() as c:
+        held = c.execute(
+            select(t.latest.c.kind, t.latest.c.subject, t.latest.c.as_of).where(t.latest.c.subject.in_(subjects))
+        )
+        as_of = {(row.kind, row.subject): row.as_of for row in held}
+    return [row for row in newest if row["as_of"] >= as_of.get((row["kind"], row["subject"]), row["as_of"])]
 
 
 def latest_view(row: Any) -> dict[str, Any]:
@@ -402,14 +408,9 @@ def _move(
     gap = message.after > upto
     if not gap:
         upto = max(upto, last)
-    store.add(
-        c,
-        t.watermark,
-        {"gateway": message.gateway, "epoch": message.epoch, "lane": lane},
-        {"rows": new, "duplicates": duplicates, "gaps": int(gap)},
-        upto=upto,
-        heard_at=now_s,
-    )
+    mark = {"gateway": message.gateway, "epoch": message.epoch, "lane": lane, "upto": upto, "heard_at": now_s}
+    mark |= {"rows": new, "duplicates": duplicates, "gaps": int(gap)}
+    store.add(c, t.watermark, [mark], sums=("rows", "duplicates", "gaps"), sets=("upto", "heard_at"))
     return upto, gap
 
 

@@ -19,6 +19,8 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from city import tables as t
 
 BUSY_TIMEOUT_MS = 5000
+GIVE_WAY_MAX_S = 0.25
+"""Bulk work waits at most this long at each of its stops: a flood of cries slows the bulk lane and does not end it."""
 CHECKPOINT_ROWS = 2000
 """Bulk rows between two WAL checkpoints, made by the bulk lane between its transactions: the WAL stays small."""
 
@@ -34,6 +36,7 @@ class Turn:
         self._changed = threading.Condition()
         self._held = False
         self._urgent = 0
+        self._hurrying = 0
 
     @contextlib.contextmanager
     def take(self, *, urgent: bool) -> Iterator[None]:
@@ -52,6 +55,29 @@ class Turn:
                 self._held = False
                 self._changed.notify_all()
 
+    @contextlib.contextmanager
+    def hurry(self) -> Iterator[None]:
+        """Say that an emergency is being worked on, from its arrival to its answer."""
+        with self._changed:
+            self._hurrying += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._hurrying -= 1
+                if not self._hurrying:
+                    self._changed.notify_all()
+
+    def give_way(self) -> None:
+        """Stop here while an emergency is worked on. Never called while holding the turn.
+
+        Two threads of one interpreter share one core's worth of Python: without this every statement of an emergency
+        would wait for the bulk lane's thread to be preempted.
+        """
+        if self._hurrying:
+            with self._changed:
+                self._changed.wait_for(lambda: not self._hurrying, GIVE_WAY_MAX_S)
+
 
 class Store:
     """An open store. `write` and `read` give a connection inside a transaction."""
@@ -60,7 +86,8 @@ class Store:
         """Open the store and make its tables. Raises StoreError."""
         self.url = url
         self.is_sqlite = url.startswith("sqlite")
-        self._turn = Turn()
+        self.turn = Turn()
+        self._statements: dict[tuple[Any, ...], Any] = {}
         try:
             self._writer = self._engine("BEGIN IMMEDIATE")
             self._reader = self._engine("BEGIN")
@@ -116,7 +143,7 @@ class Store:
         """Give a connection in a write transaction, committed at the end and rolled back on any exception."""
         with contextlib.ExitStack() as stack:
             if self.is_sqlite:
-                stack.enter_context(self._turn.take(urgent=urgent))
+                stack.enter_context(self.turn.take(urgent=urgent))
             yield stack.enter_context(self._writer.begin())
 
     @contextlib.contextmanager
@@ -143,7 +170,8 @@ class Store:
 
     def insert_new(self, c: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> int:
         """Insert the rows that are not there yet; return how many were new."""
-        return c.execute(self.insert(table).on_conflict_do_nothing(), list(rows)).rowcount
+        statement = self._kept(("new", table.name), lambda: self.insert(table).on_conflict_do_nothing())
+        return c.execute(statement, list(rows)).rowcount
 
     def upsert(
         self, c: Connection, table: Table, rows: Sequence[Mapping[str, Any]], *, newer: str | None = None
@@ -151,24 +179,48 @@ class Store:
         """Insert rows, or replace those there; with `newer` only where that column has not fallen."""
         if not rows:
             return
-        statement = self.insert(table)
-        keys = [column.name for column in table.primary_key]
-        fresh = {column: statement.excluded[column] for column in rows[0] if column not in keys}
-        where = statement.excluded[newer] >= table.c[newer] if newer else None
-        c.execute(statement.on_conflict_do_update(index_elements=keys, set_=fresh, where=where), list(rows))
 
-    def add(self, c: Connection, table: Table, key: Mapping[str, Any], amounts: Mapping[str, int], **rest: Any) -> None:
-        """Add amounts to a row's numbers, making the row where there is none; set the rest."""
-        statement = self.insert(table).values(**key, **amounts, **rest)
-        summed = {name: table.c[name] + statement.excluded[name] for name in amounts}
-        kept = {name: statement.excluded[name] for name in rest}
-        c.execute(statement.on_conflict_do_update(index_elements=list(key), set_=summed | kept))
+        def make() -> Any:
+            statement = self.insert(table)
+            keys = [column.name for column in table.primary_key]
+            fresh = {column: statement.excluded[column] for column in rows[0] if column not in keys}
+            where = statement.excluded[newer] >= table.c[newer] if newer else None
+            return statement.on_conflict_do_update(index_elements=keys, set_=fresh, where=where)
+
+        c.execute(self._kept(("upsert", table.name, newer, *rows[0]), make), list(rows))
+
+    def add(
+        self,
+        c: Connection,
+        table: Table,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        sums: Sequence[str],
+        sets: Sequence[str] = (),
+    ) -> None:
+        """Insert rows, or add their `sums` to the rows there and set their `sets`."""
+
+        def make() -> Any:
+            statement = self.insert(table)
+            keys = [column.name for column in table.primary_key]
+            summed = {name: table.c[name] + statement.excluded[name] for name in sums}
+            return statement.on_conflict_do_update(
+                index_elements=keys, set_=summed | {name: statement.excluded[name] for name in sets}
+            )
+
+        if rows:
+            c.execute(self._kept(("add", table.name, *sums, "=", *sets), make), list(rows))
 
     def count(self, c: Connection, amounts: Mapping[str, int]) -> None:
         """Add to the named counters, in the same transaction as what they count."""
-        for name, amount in amounts.items():
-            if amount:
-                self.add(c, t.counter, {"name": name[:64]}, {"value": amount})
+        rows = [{"name": name[:64], "value": amount} for name, amount in sorted(amounts.items()) if amount]
+        self.add(c, t.counter, rows, sums=("value",))
+
+    def _kept(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        """Return a statement made once: building one costs more than running it."""
+        if key not in self._statements:
+            self._statements[key] = make()
+        return self._statements[key]
 
     def insert(self, table: Table) -> Any:
         """Return this database's INSERT, which knows ON CONFLICT."""

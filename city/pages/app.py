@@ -25,12 +25,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from city.config import first_line
 from city.desk import Desk
 from city.hub import STREAMS_MAX
 from city.incidents import WrongState
 from city.pages.login import Login
 from city.pages.metrics import metrics_of
-from city.settings import first_line
 
 COOKIE = "ansim_session"
 LOOK_S = 60.0
@@ -208,7 +208,11 @@ def make_app(desk: Desk) -> FastAPI:
         look(request, name, "stats")
         return desk.stats()
 
-    @app.get("/events", response_class=EventSourceResponse)
+    def room() -> None:
+        if desk.hub.streams >= STREAMS_MAX:
+            raise HTTPException(503, f"{STREAMS_MAX} streams are open; close a page", {"Retry-After": "10"})
+
+    @app.get("/events", response_class=EventSourceResponse, dependencies=[Depends(room)])
     async def events(
         request: Request,
         name: Who,
@@ -216,9 +220,6 @@ def make_app(desk: Desk) -> FastAPI:
         last_event_id: Annotated[str | None, Header()] = None,
     ) -> AsyncIterator[ServerSentEvent]:
         """The stream: `incident`, `words`, `tick`; `reset` where it cannot go on from the id: read the state again."""
-        if desk.hub.streams >= STREAMS_MAX:
-            yield ServerSentEvent(raw_data="{}", event="full")
-            return
         await run_in_threadpool(look, request, name, "events")
         checked_s = time.monotonic()
         async for item in desk.hub.listen(last_event_id or after):

@@ -42,7 +42,8 @@ function clockTime(at) {
 function span(seconds) {
   const s = Math.max(0, seconds);
   if (s < 60) return `${Math.floor(s)} s`;
-  if (s < 3600) return `${Math.floor(s / 60)} min ${Math.floor(s % 60)} s`;
+  if (s < 600) return `${Math.floor(s / 60)} min ${Math.floor(s % 60)} s`;
+  if (s < 3600) return `${Math.floor(s / 60)} min`;
   if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
   return `${Math.floor(s / 86400)} days`;
 }
@@ -274,9 +275,9 @@ function drawPassages() {
   fill($("arrivals"), JSON.stringify([passages.length, passages[0]]), () =>
     passages.map((p) => {
       const item = make("li");
-      const late = p.stored_at - p.as_of > FRESH_S ? ` (told late, by ${span(p.stored_at - p.as_of)})` : "";
       const words = p.kind === "arrival" ? `arrived at ${p.place}` : `left ${p.place}`;
-      item.append(make("time", clockTime(p.as_of)), make("span", `${p.subject} ${words}`), make("span", `${metres(p.where.accuracy_95_m)}${late}`, "right"));
+      item.append(make("time", clockTime(p.as_of)), make("span", `${p.subject} ${words}`), make("span", `within ${metres(p.where.accuracy_95_m)}`, "right"));
+      if (p.stored_at - p.as_of > FRESH_S) item.append(make("span", `told late, by ${span(p.stored_at - p.as_of)}`, "small"));
       return item;
     }),
   );
@@ -305,7 +306,7 @@ function drawHealth() {
   $("readers").replaceChildren(
     ...each.map((r) => {
       const item = make("li");
-      item.append(make("span", `${r.state === "ok" ? "✓" : "✗"} reader ${r.reader}${r.state === "ok" ? "" : " SILENT"}`, r.state === "ok" ? "" : "bad"), make("span", span(now() - r.as_of), "right"));
+      item.append(make("span", `${r.state === "ok" ? "✓" : "✗"} reader ${r.reader}${r.state === "ok" ? "" : " silent"}`, r.state === "ok" ? "" : "bad"), make("span", span(now() - r.as_of), "right"));
       return item;
     }),
   );
@@ -455,7 +456,7 @@ function takeWord(word) {
   } else if (word.kind === "gateway_health") notes.set(word.subject, word);
   else if (word.kind === "arrival" || word.kind === "departure") {
     const same = (p) => p.subject === word.subject && p.kind === word.kind && p.as_of === word.as_of;
-    if (!passages.some(same)) passages = [word, ...passages].slice(0, PASSAGES_MAX);
+    if (!passages.some(same)) passages = [word, ...passages].sort((a, b) => b.as_of - a.as_of).slice(0, PASSAGES_MAX);
   }
 }
 
@@ -508,6 +509,7 @@ async function connect(first) {
   try {
     const position = await load(first);
     retry_s = 1;
+    beat();
     if (source) source.close();
     source = new EventSource(`/events?after=${encodeURIComponent(position)}`);
     const on = (name, action) =>

@@ -63,7 +63,9 @@ def end(process: subprocess.Popen[bytes]) -> None:
 @contextlib.contextmanager
 def mosquitto(folder: Path, port: int, extra: str = "") -> Iterator[int]:
     config = folder / "mosquitto.conf"
-    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n{extra}")
+    config.write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nset_tcp_nodelay true\n{extra}"
+    )
     binary = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
     with (folder / "mosquitto.log").open("ab") as log:
         process = subprocess.Popen([binary, "-c", str(config)], stdout=log, stderr=log)
@@ -161,7 +163,7 @@ class Gateway:
     def __init__(self, broker_port: int, name: str = "gw1", epoch: str = "e1", version: int = MQTTv311) -> None:
         self.name, self.epoch = name, epoch
         self.acks: list[tuple[float, Ack]] = []
-        self._changed = threading.Event()
+        self._upto: dict[tuple[str, str], int] = {}
         self.client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=f"{name}-{secrets.token_hex(3)}",
@@ -173,12 +175,16 @@ class Gateway:
         self.client.on_connect = lambda c, *_: c.subscribe(uplink.topic(SITE, name, "ack"), qos=1)
         self.client.on_subscribe = lambda *_: subscribed.set()
         self.client.on_message = self._on_message
+        self.client.on_socket_open = lambda _c, _d, sock: sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.client.connect("127.0.0.1", broker_port)
         self.client.loop_start()
         assert subscribed.wait(10)
 
     def _on_message(self, _client: Any, _data: Any, message: Any) -> None:
-        self.acks.append((time.time(), uplink.decode_ack(bytes(message.payload))))
+        ack = uplink.decode_ack(bytes(message.payload))
+        self.acks.append((time.time(), ack))
+        if isinstance(ack, Watermark):
+            self._upto[ack.lane, ack.epoch] = ack.upto
 
     def close(self) -> None:
         self.client.disconnect()
@@ -227,9 +233,11 @@ class Gateway:
         self.send("status", uplink.encode_status(status), retain=True)
 
     def upto(self, lane: str, epoch: str | None = None) -> int:
-        epoch = epoch or self.epoch
-        mine = [a.upto for _, a in list(self.acks) if isinstance(a, Watermark) and (a.lane, a.epoch) == (lane, epoch)]
-        return mine[-1] if mine else 0
+        return self._upto.get((lane, epoch or self.epoch), 0)
+
+    def forget(self) -> None:
+        self.acks.clear()
+        self._upto.clear()
 
     def stages(self, alarm: str) -> list[str]:
         return [a.stage for _, a in list(self.acks) if isinstance(a, StageNotice) and a.alarm == alarm]

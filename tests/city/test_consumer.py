@@ -166,7 +166,7 @@ def test_a_gateway_that_comes_online_hears_its_watermarks_and_its_open_alarms(ci
     gateway.urgent(2, told("gw1-e1-1", "stored"))
     gateway.batch(1, [position("t-01")])
     wait_for("stored", lambda: gateway.upto("sos") == 2 and gateway.upto("events") == 1)
-    gateway.acks.clear()
+    gateway.forget()
     gateway.status()
     wait_for("its alarms", lambda: gateway.stages("gw1-e1-1") == ["stored"])
     wait_for("its watermarks", lambda: (gateway.upto("sos"), gateway.upto("events")) == (2, 1))

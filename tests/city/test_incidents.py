@@ -1,0 +1,190 @@
+"""Decisions about emergencies: values in, values out, the time a number."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+
+from city import incidents
+from city.incidents import Alarm, Incident, WrongState, decide
+from gateway.events import Bell, Danger, Sos, Stage
+from tests.city.peers import place, sos
+
+NOW_S = 1_800_000_000.0
+
+
+def take(
+    event: Sos | Bell | Danger, now_s: float = NOW_S, known: Incident | None = None, revision: int = 0, **more: Any
+) -> Any:
+    alarm = Alarm(
+        alarm=event.alarm,
+        incident=1,
+        gateway="gw1",
+        kind="sos",
+        revision=revision,
+        stage="stored",
+        stage_at=now_s,
+    )
+    return decide(
+        event,
+        gateway=more.get("gateway", "gw1"),
+        queued_at=now_s,
+        now_s=now_s,
+        known=(known, alarm) if known else None,
+        others=more.get("others", ()),
+    )
+
+
+def bell(alarm: str, at_s: float, presses: int = 1) -> Bell:
+    return Bell(
+        observed_at=datetime.fromtimestamp(at_s, UTC),
+        clock="good",
+        alarm=alarm,
+        revision=0,
+        bell="gate",
+        reader=8,
+        presses=presses,
+        where=None,
+    )
+
+
+def danger(revision: int, near: bool) -> Danger:
+    return Danger(
+        observed_at=datetime.fromtimestamp(NOW_S + revision, UTC),
+        clock="good",
+        alarm="a1",
+        revision=revision,
+        tag="t-01",
+        area="river",
+        near=near,
+        probability=0.9,
+        where=place(),
+    )
+
+
+def test_each_alarm_opens_one_incident() -> None:
+    first = take(sos("a1", at_s=NOW_S))
+    assert (first.word, first.incident.state, first.incident.kind) == ("opened", "new", "sos")
+    second = take(sos("a2", press=2, at_s=NOW_S), others=[first.incident])
+    assert second.word == "opened"  # another press is another cry
+
+
+def test_same_press_under_a_second_name_joins_the_open_incident() -> None:
+    first = take(sos("gw1-e1-1", at_s=NOW_S)).incident
+    again = take(sos("gw1-e2-1", at_s=NOW_S + 5), NOW_S + 5, others=[first], gateway="gw2")
+    assert again.word == "joined"
+    assert again.incident.alarm == "gw1-e2-1"
+    closed = msgspec.structs.replace(first, state="closed")
+    assert take(sos("gw1-e2-1", at_s=NOW_S), others=[closed]).word == "opened"  # a tag whose counter began anew
+    unknown = take(sos("a1", tag="unknown", at_s=NOW_S)).incident
+    assert take(sos("a2", tag="unknown", at_s=NOW_S), others=[unknown]).word == "opened"  # two strangers are two
+
+
+@pytest.mark.parametrize(("later_s", "word"), [(0, "joined"), (1200, "joined"), (1201, "opened"), (-1201, "opened")])
+def test_bell_joins_for_twenty_minutes_of_its_own_time(later_s: float, word: str) -> None:
+    first = take(bell("a1", NOW_S)).incident
+    assert take(bell("a2", NOW_S + later_s), others=[first]).word == word
+
+
+def test_a_bell_is_its_gateways_own() -> None:
+    first = take(bell("a1", NOW_S)).incident
+    assert take(bell("a2", NOW_S), others=[first], gateway="gw2").word == "opened"
+
+
+def test_revision_moves_the_place_and_an_older_one_only_adds_readers() -> None:
+    first = take(sos("a1", readers=(3,), where=place(126.9, 37.5), at_s=NOW_S)).incident
+    better = take(sos("a1", revision=2, readers=(3, 4), where=place(126.8, 37.4), at_s=NOW_S + 2), known=first).incident
+    assert better.where == place(126.8, 37.4)
+    late = take(sos("a1", revision=1, readers=(5,), where=place(126.7, 37.3), at_s=NOW_S + 1), known=better, revision=2)
+    assert late.word == "heard_again"
+    assert late.incident.where == place(126.8, 37.4)
+    assert late.incident.readers == (3, 4, 5)
+    nowhere = take(sos("a1", revision=3, where=None, at_s=NOW_S + 3), known=better, revision=2).incident
+    assert nowhere.where == better.where  # no place is no better place
+
+
+def test_trust_rises_and_a_drill_never_hides_a_real_cry() -> None:
+    drill = take(sos("a1", trust="unverified", drill=True, at_s=NOW_S)).incident
+    assert (drill.trust, drill.drill) == ("unverified", True)
+    real = take(sos("a1", revision=1, trust="verified", drill=False, at_s=NOW_S), known=drill).incident
+    assert (real.trust, real.drill) == ("verified", False)
+    back = take(sos("a1", revision=2, trust="unverified", drill=True, at_s=NOW_S), known=real, revision=1).incident
+    assert (back.trust, back.drill) == ("verified", False)
+
+
+def test_old_emergency_opens_an_incident_marked_late_unless_the_clock_is_unsure() -> None:
+    assert take(sos("a1", at_s=NOW_S - 120)).incident.late_s is None
+    assert take(sos("a1", at_s=NOW_S - 10_800)).incident.late_s == 10_800
+    unsure = msgspec.structs.replace(sos("a1", at_s=0), clock="unsure")
+    assert take(unsure).incident.late_s is None
+    assert take(unsure).incident.clock == "unsure"
+
+
+def test_danger_clears_comes_back_and_never_waits_when_clear() -> None:
+    near = take(danger(0, True)).incident
+    clear = take(danger(1, False), known=near)
+    assert clear.word == "clear_again"
+    assert clear.incident.cleared_at == NOW_S + 1
+    assert clear.incident.state == "new"  # a person closes it
+    assert not incidents.is_overdue(clear.incident, NOW_S + 1000)
+    again = take(danger(2, True), known=clear.incident, revision=1)
+    assert again.word == "near_again"
+    assert again.incident.cleared_at is None
+    overtaken = take(danger(0, True), known=clear.incident, revision=1)
+    assert overtaken.incident.cleared_at == NOW_S + 1  # the first word, arriving last
+
+
+def test_states_only_rise_and_a_new_one_is_never_closed() -> None:
+    new = msgspec.structs.replace(take(sos("a1", at_s=NOW_S)).incident, number=7, overdue=True)
+    with pytest.raises(WrongState, match="acknowledge it first"):
+        incidents.close(new, "kim", NOW_S)
+    taken = incidents.acknowledge(new, "kim", NOW_S + 3)
+    assert (taken.state, taken.acknowledged_by, taken.acknowledged_at) == ("acknowledged", "kim", NOW_S + 3)
+    assert not taken.overdue
+    assert incidents.acknowledge(taken, "lee", NOW_S + 4) is taken
+    closed = incidents.close(taken, "lee", NOW_S + 9)
+    assert incidents.close(closed, "kim", NOW_S + 10) is closed
+    with pytest.raises(WrongState, match="closed by lee"):
+        incidents.acknowledge(closed, "kim", NOW_S + 11)
+
+
+def test_overdue_after_a_minute() -> None:
+    new = take(sos("a1", at_s=NOW_S)).incident
+    assert not incidents.is_overdue(new, NOW_S + 60)
+    assert incidents.is_overdue(new, NOW_S + 60.1)
+    assert not incidents.is_overdue(incidents.acknowledge(new, "kim", NOW_S), NOW_S + 100)
+
+
+def alarm(stage: Stage = "stored", told: Stage | None = None, kind: incidents.Kind = "sos") -> Alarm:
+    return Alarm(alarm="a1", incident=1, gateway="gw1", kind=kind, revision=0, stage=stage, stage_at=NOW_S, told=told)
+
+
+@pytest.mark.parametrize(
+    ("of", "sent_at", "after_s", "due"),
+    [
+        (alarm(), None, 0, True),
+        (alarm(), NOW_S, 1.9, False),
+        (alarm(), NOW_S, 2.0, True),
+        (alarm(told="received"), NOW_S, 2.0, True),  # an earlier stage on the lamp is not this one
+        (alarm(told="stored"), NOW_S, 2.0, False),
+        (alarm(told="acknowledged"), NOW_S, 2.0, False),
+        (alarm("acknowledged", told="stored"), NOW_S - 1, 0, True),  # a new stage goes at once
+        (alarm(), NOW_S + 700, 729, False),
+        (alarm(), NOW_S + 700, 730, True),
+        (alarm(), NOW_S + 700, 86_400, False),
+        (alarm(kind="danger"), None, 0, False),
+    ],
+)
+def test_notices_repeat_until_a_lamp_says_so(of: Alarm, sent_at: float | None, after_s: float, due: bool) -> None:
+    assert incidents.notice_due(of, sent_at, NOW_S + after_s) is due
+
+
+def test_unreadable_emergencies_of_a_gateway_share_one_open_incident() -> None:
+    first = incidents.unreadable(gateway="gw1", detail="x", queued_at=None, now_s=NOW_S, open_=None)
+    assert (first.word, first.incident.kind, first.incident.state) == ("opened", "unreadable", "new")
+    again = incidents.unreadable(gateway="gw1", detail="y", queued_at=None, now_s=NOW_S + 1, open_=first.incident)
+    assert again.word == "joined"
+    closed = msgspec.structs.replace(first.incident, state="closed")
+    third = incidents.unreadable(gateway="gw1", detail="z", queued_at=None, now_s=NOW_S, open_=closed)
+    assert third.word == "opened"
