@@ -4,10 +4,14 @@ import json
 import random
 import sqlite3
 import time
+from pathlib import Path
+
+import pytest
 
 from gateway import uplink
 from gateway.uplink import Urgent
-from tests.city.peers import City, Gateway, arrival, position, sos, told, wait_for, when
+from tests.city.conftest import NO_MOSQUITTO, has_mosquitto
+from tests.city.peers import City, Gateway, arrival, free_port, mosquitto, position, sos, told, wait_for, when
 
 
 def rows(city: City, lane: str) -> list[int]:
@@ -170,3 +174,37 @@ def test_a_gateway_that_comes_online_hears_its_watermarks_and_its_open_alarms(ci
     gateway.status()
     wait_for("its alarms", lambda: gateway.stages("gw1-e1-1") == ["stored"])
     wait_for("its watermarks", lambda: (gateway.upto("sos"), gateway.upto("events")) == (2, 1))
+
+
+def test_mqtt_5_where_the_broker_speaks_it_and_else_3_1_1(
+    city: City, gateway: Gateway, request: pytest.FixtureRequest
+) -> None:
+    lanes = city.get("/api/stats")["lanes"]
+    expected = "5" if "mosquitto" in request.node.name else "3.1.1"
+    assert {lane["protocol"] for lane in lanes.values()} == {expected}
+
+
+def test_broker_killed_and_restarted_is_subscribed_again(tmp_path: Path) -> None:
+    if not has_mosquitto():
+        pytest.skip(NO_MOSQUITTO)
+    port = free_port()
+    city = City(tmp_path, port)
+    try:
+        with mosquitto(tmp_path, port):
+            city.start()
+        wait_for("unhealthy", lambda: not city.healthy())
+        with mosquitto(tmp_path, port):
+            wait_for("healthy", city.healthy)
+            gateway = Gateway(port)
+            gateway.urgent(1, sos("gw1-e1-1"))
+            wait_for("the watermark", lambda: gateway.upto("sos") == 1)
+            gateway.close()
+    finally:
+        city.stop()
+
+
+def test_a_cry_sent_while_the_city_is_away_comes_when_it_is_back(city: City, gateway: Gateway) -> None:
+    city.kill()
+    gateway.urgent(1, sos("gw1-e1-1"))  # once: the broker keeps it in the lane's session
+    city.start()
+    wait_for("the watermark", lambda: gateway.upto("sos") == 1)

@@ -1,0 +1,92 @@
+"""A wrong configuration is said with its file, line, key and what would be right; nothing of it is guessed."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from city.__main__ import app
+from city.config import ConfigError, load
+from city.pages.login import OperatorsError, add_operator, read_operators
+
+GOOD = """site = "gongdeok"
+
+[mqtt]
+host = "127.0.0.1"
+port = 1883
+
+[store]
+url = "sqlite:///city.db"
+
+[web]
+operators_file = "operators.json"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    add_operator(tmp_path / "operators.json", "kim")
+    return tmp_path
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "city.toml"
+    path.write_text(text)
+    return path
+
+
+def test_good_configuration_has_absolute_paths(folder: Path) -> None:
+    config = load(written(folder, GOOD))
+    assert config.store.url == f"sqlite:///{folder}/city.db"
+    assert config.web.operators_file == str(folder / "operators.json")
+    assert (config.mqtt.protocol, config.web.host, config.web.secure_cookie) == ("auto", "127.0.0.1", False)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("port = 1883", 'port = "1883"', ":5: mqtt.port: Expected `int`, got `str`; right would be a port"),
+        ("port = 1883", "port = 70000", ":5: mqtt.port: Expected `int` <= 65535"),
+        ("port = 1883", "prot = 1883", ":5: mqtt.prot: no such key; known here: host, port"),
+        ('host = "127.0.0.1"\n', "", ":3: mqtt.host: Object missing required field"),
+        ('url = "sqlite:///city.db"', 'url = "city.db"', ":8: store.url: "),
+        ("[store]", "[stroe]", ": stroe: no such key"),
+        ('"operators.json"', '"nobody.json"', ":11: web.operators_file: no readable file"),
+        ("[web]", '[web]\ntimezone = "Seoul"', ":11: web.timezone: 'Seoul' is not known here"),
+        ("port = 1883", 'port = 1883\ncert_file = "x"', ":6: mqtt.cert_file: stands alone"),
+        ('site = "gongdeok"', 'site = "공덕"', ":1: site: "),
+        ("[mqtt]", "[mqtt", "not TOML"),
+    ],
+)
+def test_errors_name_line_key_and_what_is_right(folder: Path, old: str, new: str, said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(written(folder, GOOD.replace(old, new, 1)))
+    assert said in str(error.value)
+    assert str(folder / "city.toml") in str(error.value)
+
+
+def test_short_token_is_refused(folder: Path) -> None:
+    (folder / "token").write_text("short\n")
+    with pytest.raises(ConfigError, match=r"web\.token_file: under 32 characters"):
+        load(written(folder, GOOD + 'token_file = "token"\n'))
+
+
+def test_check_says_good_or_why_not(folder: Path) -> None:
+    good = CliRunner().invoke(app, ["check", str(written(folder, GOOD))])
+    assert (good.exit_code, "good. site gongdeok" in good.output) == (0, True)
+    bad = CliRunner().invoke(app, ["check", str(written(folder, GOOD + '[map]\nfile = "operators.json"\n'))])
+    assert bad.exit_code == 2
+    assert "it must be a GeoJSON FeatureCollection with `attribution`" in bad.output
+
+
+def test_passcode_is_printed_once_and_only_its_hash_is_kept(folder: Path) -> None:
+    path = folder / "operators.json"
+    output = CliRunner().invoke(app, ["operator", "lee", "--file", str(path)]).output.strip()
+    assert len(output) == 23
+    assert output not in path.read_text()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert set(read_operators(path)) == {"kim", "lee"}
+    before = path.read_text()
+    with pytest.raises(OperatorsError, match="1-32 of"):
+        add_operator(path, "no/such")
+    assert path.read_text() == before
