@@ -31,7 +31,9 @@ def handle(kind: int, body: bytes, now: int) -> None:
         for number, stage in wire.decode_stage(body):
             alarm.reach(number, stage, now)
         alarm.show(now)
-    elif kind == wire.SETTINGS and settings.take(body):
+    elif kind != wire.SETTINGS:
+        raise wire.WireError("unknown kind")
+    elif settings.take(body):
         settings.save("settings", body)
         scan.restart(scan.shift)
         report.beat_in(500)

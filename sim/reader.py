@@ -367,7 +367,7 @@ class Reader:
                 return False
             case "A":
                 if not self._heard or self.scan_stalled:
-                    self._wants_advertisement = not self.scan_stalled
+                    self._wants_advertisement = True
                     return False
                 self._reply(self._heard.popleft())
             case "R":

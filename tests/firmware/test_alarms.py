@@ -1,5 +1,7 @@
 """Emergencies of the real firmware: at once, until the gateway has them, and shown on the pole."""
 
+import itertools
+import random
 from collections.abc import Callable
 
 import pytest
@@ -38,7 +40,7 @@ def test_a_cry_is_retried_with_back_off_until_the_gateway_has_it(street: Make) -
     s.cry(tag, seconds=1)
     s.run(60)
     times = [at_ms for at_ms, *_ in s.sos()]
-    gaps = [round(b - a) for a, b in zip(times, times[1:], strict=False)]
+    gaps = [round(b - a) for a, b in itertools.pairwise(times)]
     print(f"retries after {gaps} ms")
     for gap, wanted in zip(gaps, (300, 600, 1200, 2400, 4800, 9600, 10000), strict=False):
         assert wanted <= gap <= wanted * 1.25 + 30
@@ -157,7 +159,7 @@ def test_the_lamp_and_the_buzzer_follow_the_stages(street: Make) -> None:
     s.run(5)
     edges = [at_ms for at_ms, name, _ in s.pins if name == "D2" and at_ms >= since_ms]
     assert len(edges) == 6
-    assert all(980 <= b - a <= 1020 for a, b in zip(edges, edges[1:], strict=False))  # slow blink
+    assert all(980 <= b - a <= 1020 for a, b in itertools.pairwise(edges))  # slow blink
     reach(wire.STORED)
     s.run(2)
     since_ms = reach(wire.ACKNOWLEDGED)
@@ -272,9 +274,7 @@ def test_a_full_ring_gives_up_what_is_furthest_and_never_a_waiting_cry_first(str
 
 @pytest.mark.parametrize("seed", range(3))
 def test_every_cry_reaches_a_gateway_behind_a_bad_mesh(street: Make, seed: int) -> None:
-    """A third of all frames and answers lost, errors now and then, 30 tags about: eight presses, eight alarms staged."""
-    import random
-
+    """A third of all frames and answers lost, errors now and then, 30 tags: eight presses, eight alarms staged."""
     s = street(seed=seed, auto_stage=wire.RECEIVED)
     dice = random.Random(seed)
     tags = s.add_tags(30)
