@@ -1,0 +1,175 @@
+"""The wire on both interpreters: golden frames, and what no byte string may do."""
+
+import hashlib
+import hmac
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from readers import wire
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+KEY = bytes(range(16))
+DECODERS: dict[int, Callable[[bytes], Any]] = {
+    wire.SIGHTINGS: wire.decode_sightings,
+    wire.BINDINGS: wire.decode_bindings,
+    wire.SOS: wire.decode_sos,
+    wire.BELL: wire.decode_bell,
+    wire.HEARTBEAT: wire.decode_heartbeat,
+    wire.ACK: wire.decode_ack,
+    wire.STAGE: wire.decode_stage,
+    wire.SETTINGS: wire.decode_settings,
+}
+MICROPYTHON = [sys.executable, "-m", "micropython_unix"]
+
+u8, u16, u24 = st.integers(0, 255), st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFF)
+rssi = st.none() | st.integers(-128, 126)
+age = st.integers(0, 255).map(lambda steps: steps * wire.AGE_STEP_MS)
+alarm_age = u16.map(lambda steps: steps * wire.ALARM_AGE_STEP_MS)
+advertisement = st.binary(min_size=19, max_size=19)
+
+
+def mac(data: bytes) -> bytes:
+    return hmac.new(KEY, data, hashlib.sha256).digest()
+
+
+@pytest.mark.parametrize("interpreter", [[sys.executable], MICROPYTHON], ids=["cpython", "micropython"])
+def test_golden_frames_are_the_same_on_both_interpreters(interpreter: list[str]) -> None:
+    done = subprocess.run(
+        [*interpreter, "tests/vectors_run.py"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    *counts, last = done.stdout.splitlines()
+    assert last == ("ok on cpython" if interpreter == [sys.executable] else "ok on micropython")
+    assert all(int(line.split()[1]) >= 7 for line in counts)
+    assert len(counts) == 3
+
+
+def test_golden_frames_cover_every_kind() -> None:
+    import json
+
+    vectors = [
+        v for name in ("uplink", "downlink") for v in json.loads((ROOT / f"tests/vectors/{name}.json").read_text())
+    ]
+    assert {vector["kind"] for vector in vectors} == set(DECODERS)
+    assert max(len(vector["frame"]) // 2 for vector in vectors) == wire.FRAME_MAX
+
+
+def test_the_firmwares_hmac_is_the_librarys() -> None:
+    source = (ROOT / "firmware" / "auth.py").read_text().replace("import config\n", "")
+    for size in (1, 16, 32, 64):
+        key = bytes(range(size))
+        auth: dict[str, Any] = {}
+        exec(source.replace("config.KEY", repr(key)), auth)  # noqa: S102  - our own file, its key filled in
+        for data in (b"", b"Hi There", bytes(200)):
+            assert auth["mac"](data) == hmac.new(key, data, hashlib.sha256).digest()
+
+
+def open_frame(data: bytes) -> bytes:
+    wire.peek(data)
+    return wire.body_of(data, mac)
+
+
+@given(st.binary(max_size=80))
+def test_random_bytes_raise_nothing_but_wire_error(data: bytes) -> None:
+    for read in (wire.peek, *DECODERS.values()):
+        try:
+            read(data)
+        except wire.WireError:
+            pass
+    with pytest.raises(wire.WireError):
+        open_frame(data)
+
+
+@given(st.sampled_from(sorted(DECODERS)), st.binary(max_size=wire.BODY_MAX))
+def test_authentic_frames_with_random_bodies_raise_nothing_but_wire_error(kind: int, body: bytes) -> None:
+    frame = wire.encode(kind, 1, 2, 3, body, mac)
+    assert wire.peek(frame) == (kind, 1, 2, 3)
+    assert wire.body_of(frame, mac) == body
+    try:
+        DECODERS[kind](body)
+    except wire.WireError:
+        pass
+
+
+@settings(max_examples=25)
+@given(st.sampled_from(sorted(DECODERS)), u16, u16, u24, st.binary(max_size=wire.BODY_MAX))
+def test_every_single_flipped_bit_is_refused(kind: int, reader: int, boot: int, sequence: int, body: bytes) -> None:
+    frame = wire.encode(kind, reader, boot, sequence, body, mac)
+    for bit in range(8 * len(frame)):
+        flipped = bytearray(frame)
+        flipped[bit >> 3] ^= 1 << (bit & 7)
+        with pytest.raises(wire.WireError):
+            open_frame(bytes(flipped))
+
+
+@given(u16, u16, u24, st.sampled_from(sorted(DECODERS)))
+def test_a_header_comes_back(reader: int, boot: int, sequence: int, kind: int) -> None:
+    frame = wire.encode(kind, reader, boot, sequence, b"", mac)
+    assert wire.peek(frame) == (kind, reader, boot, sequence)
+    assert len(frame) == wire.HEADER_SIZE + wire.MAC_SIZE
+
+
+@given(st.lists(st.tuples(u8, rssi, age, st.integers(1, 8), st.integers(0, 31)), min_size=1, max_size=wire.ROWS_MAX))
+def test_sightings_come_back_at_four_bytes_a_row(rows: list[tuple[int, int | None, int, int, int]]) -> None:
+    body = wire.encode_sightings(rows)
+    assert len(body) == 4 * len(rows) <= wire.BODY_MAX
+    assert wire.decode_sightings(body) == rows
+
+
+@given(st.lists(st.tuples(u8, rssi, age, u8, advertisement), min_size=1, max_size=wire.BINDINGS_MAX))
+def test_bindings_come_back(rows: list[tuple[int, int | None, int, int, bytes]]) -> None:
+    body = wire.encode_bindings(rows)
+    assert len(body) <= wire.BODY_MAX
+    assert wire.decode_bindings(body) == rows
+
+
+@given(u8, u8, alarm_age, rssi, u8, advertisement)
+def test_a_cry_comes_back(alarm: int, shown: int, age_ms: int, rssi_dbm: int | None, packets: int, body: bytes) -> None:
+    fields = (alarm, shown, age_ms, rssi_dbm, packets, body)
+    assert wire.decode_sos(wire.encode_sos(*fields)) == fields
+
+
+@given(u8, u8, alarm_age, u8, u8)
+def test_a_bell_comes_back(alarm: int, shown: int, age_ms: int, bell_input: int, presses: int) -> None:
+    fields = (alarm, shown, age_ms, bell_input, presses)
+    assert wire.decode_bell(wire.encode_bell(*fields)) == fields
+
+
+@given(st.booleans(), st.lists(u24, max_size=wire.ACKS_MAX))
+def test_an_acknowledgement_comes_back(rebind: bool, sequences: list[int]) -> None:
+    body = wire.encode_ack(rebind, sequences)
+    assert len(body) <= wire.BODY_MAX
+    assert wire.decode_ack(body) == (rebind, sequences)
+
+
+@given(st.lists(st.tuples(u8, u8), min_size=1, max_size=wire.STAGES_MAX))
+def test_stages_come_back(rows: list[tuple[int, int]]) -> None:
+    body = wire.encode_stage(rows)
+    assert len(body) <= wire.BODY_MAX
+    assert wire.decode_stage(body) == rows
+
+
+@given(st.tuples(u16, u16, u8, u8, u16, u16, u16))
+def test_settings_come_back(values: tuple[int, ...]) -> None:
+    assert wire.decode_settings(wire.encode_settings(values)) == values
+    assert len(values) == len(wire.SETTINGS_FIELDS)
+
+
+def test_a_heartbeat_has_a_value_for_every_field() -> None:
+    values = tuple(range(1, len(wire.HEARTBEAT_FIELDS) + 1))
+    body = wire.encode_heartbeat(values)
+    assert wire.decode_heartbeat(body) == values
+    assert len(body) <= wire.BODY_MAX
+
+
+def test_a_body_too_long_is_the_callers_error_in_words() -> None:
+    with pytest.raises(wire.WireError, match="body of 53 bytes, at most 52 fit one frame"):
+        wire.encode(wire.STAGE, 1, 1, 1, bytes(53), mac)
