@@ -53,7 +53,6 @@ def test_golden_frames_are_the_same_on_both_interpreters(interpreter: list[str])
 
 
 def test_golden_frames_cover_every_kind() -> None:
-    import json
 
     vectors = [
         v for name in ("uplink", "downlink") for v in json.loads((ROOT / f"tests/vectors/{name}.json").read_text())
