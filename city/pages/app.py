@@ -37,6 +37,7 @@ LOOK_S = 60.0
 """The same look by the same person is written down once in this time."""
 LOOKS_MAX = 4096
 PROGRAM = "program"
+STATIC = ("desk.css", "login.css", "desk.js", "dom.js", "map.js", "words.js")
 DRAWN = ("street", "building", "school", "danger", "reader", "gate", "crossing")
 """Kinds of the site file that are drawn. Homes are not: the desk has no use for them."""
 HEADERS = {
@@ -166,7 +167,7 @@ def make_app(desk: Desk) -> FastAPI:
 
     @app.get("/static/{file}", include_in_schema=False)
     def static(file: str) -> Response:
-        if file not in ("desk.css", "desk.js", "login.css"):
+        if file not in STATIC:
             raise HTTPException(404)
         path = resources.files("city.pages") / file
         return FileResponse(str(path))

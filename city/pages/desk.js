@@ -1,18 +1,15 @@
 // The dispatcher's page. State comes from /api/state, then from the stream /events; every age is reckoned from the
 // city's clock, which each message carries, so that a wrong clock in this machine changes nothing.
 
-const L = window.L;
+import { fill, make, put } from "/static/dom.js";
+import { drawAlarms, drawReader, drawSite, drawTag, find, show } from "/static/map.js";
+import { KINDS, STATES, ago, clockTime, hops, lampWords, marks, metres, now, setClock, span, standing, what } from "/static/words.js";
+
 const $ = (id) => document.getElementById(id);
 const QUIET_MAX_S = 12; // the city speaks at least every 5 s
 const FRESH_S = 120; // a place older than this is called old
-const PLACE_OLD_S = 30; // the same for the place of somebody who cries
 const CLOSED_MAX = 50;
 const PASSAGES_MAX = 100;
-const RINGS_MAX = 300; // accuracy circles drawn; more are only noise
-
-const zone = document.body.dataset.timezone;
-const clockFormat = new Intl.DateTimeFormat("en-GB", { timeZone: zone, hour: "2-digit", minute: "2-digit", second: "2-digit" });
-const dayFormat = new Intl.DateTimeFormat("en-CA", { timeZone: zone, year: "numeric", month: "2-digit", day: "2-digit" });
 
 const incidents = new Map();
 const cards = new Map();
@@ -21,7 +18,6 @@ const readers = new Map();
 const notes = new Map();
 const gateways = new Map();
 let passages = [];
-let offset_s = 0;
 let heard_at = 0; // performance.now() of the last message
 let said_at = 0; // the city's time of the last message
 let lanes = {};
@@ -29,112 +25,7 @@ let source = null;
 let retry_s = 1;
 let audio = null;
 
-const now = () => Date.now() / 1000 + offset_s;
-
-// ---- words -------------------------------------------------------------------------------------------------------
-
-function clockTime(at) {
-  const text = clockFormat.format(at * 1000);
-  const day = dayFormat.format(at * 1000);
-  return day === dayFormat.format(now() * 1000) ? text : `${day} ${text}`;
-}
-
-function span(seconds) {
-  const s = Math.max(0, seconds);
-  if (s < 60) return `${Math.floor(s)} s`;
-  if (s < 600) return `${Math.floor(s / 60)} min ${Math.floor(s % 60)} s`;
-  if (s < 3600) return `${Math.floor(s / 60)} min`;
-  if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
-  return `${Math.floor(s / 86400)} days`;
-}
-
-const ago = (at) => `${span(now() - at)} ago`;
-const metres = (m) => (m < 10 ? `${m.toFixed(1)} m` : `${Math.round(m)} m`);
-const KINDS = { sos: "SOS", bell: "Bell", danger: "Danger area", unreadable: "Unreadable emergency" };
-const STATES = { new: "NEW", acknowledged: "ACKNOWLEDGED", closed: "CLOSED" };
-const ORDER = ["received", "stored", "acknowledged", "dispatched", "closed"];
-
-function furthestTold(incident) {
-  const told = incident.alarms.flatMap((alarm) => alarm.told);
-  return told.sort((a, b) => ORDER.indexOf(b.stage) - ORDER.indexOf(a.stage) || a.stored_at - b.stored_at)[0];
-}
-
-function lampWords(incident) {
-  const told = furthestTold(incident);
-  if (!told) return ["", "lamp: no word from it yet"];
-  const lit = `${clockTime(told.told_at)}, reader ${told.reader}`;
-  if (told.stage === "closed") return ["lit-help", `lamp: closed (${lit})`];
-  if (ORDER.indexOf(told.stage) >= 2) return ["lit-help", `lamp: help is coming, lit ${lit}`];
-  const more = incident.state === "new" ? "" : "; help is coming: on its way to the lamp";
-  return ["lit-received", `lamp: received, lit ${lit}${more}`];
-}
-
-function placeWords(incident) {
-  if (!incident.where) return "Place unknown.";
-  const heard = incident.readers.length ? ` Heard by ${incident.readers.length === 1 ? "reader" : "readers"} ${incident.readers.join(", ")}.` : "";
-  return `Within ${metres(incident.where.accuracy_95_m)}, as of ${ago(incident.where_at)}.${heard}`;
-}
-
-function what(incident) {
-  if (incident.kind === "unreadable") return `Gateway ${incident.gateway} sent an emergency that cannot be read: ${incident.detail}. Call the site.`;
-  const pressed = `${clockTime(incident.observed_at)}, ${ago(incident.observed_at)}`;
-  if (incident.kind === "danger") {
-    const clear = incident.cleared_at ? ` Clear again since ${clockTime(incident.cleared_at)}.` : "";
-    return `Near ${incident.area} at ${pressed} (${Math.round((incident.probability ?? 0) * 100)} % sure).${clear} ${placeWords(incident)}`;
-  }
-  const times = incident.presses > 1 ? ` (${incident.presses} presses)` : "";
-  return `Pressed at ${pressed}${times}. ${placeWords(incident)}`;
-}
-
-function marks(incident) {
-  const found = [];
-  if (incident.overdue && incident.state === "new") found.push(["OVERDUE: nobody has acknowledged", "strong"]);
-  if (incident.drill) found.push(["DRILL", "plain"]);
-  if (incident.trust === "unverified") found.push(["UNVERIFIED: call before you send anyone", ""]);
-  if (incident.late_s !== null) found.push([`LATE by ${span(incident.late_s)}`, ""]);
-  if (incident.clock === "unsure") found.push(["the gateway's clock is unsure", "plain"]);
-  if (incident.where_at && incident.state !== "closed" && now() - incident.where_at > PLACE_OLD_S) found.push(["place is old", ""]);
-  if (incident.battery_mv && incident.battery_mv < 2500) found.push([`tag battery ${incident.battery_mv} mV`, "plain"]);
-  return found;
-}
-
-function hops(incident) {
-  const help = incident.alarms.flatMap((a) => a.told).filter((t) => ORDER.indexOf(t.stage) >= 2 && t.stage !== "closed");
-  const lit = help.length ? Math.min(...help.map((t) => t.told_at)) : null;
-  const steps = [
-    [incident.kind === "danger" ? "Came near" : "Pressed", incident.observed_at],
-    ["Gateway has it", incident.queued_at],
-    ["City has it", incident.stored_at],
-    ["On a screen", incident.shown_at],
-    [`Acknowledged${incident.acknowledged_by ? ` by ${incident.acknowledged_by}` : ""}`, incident.acknowledged_at],
-    ["Lamp: help", lit],
-    [`Closed${incident.closed_by ? ` by ${incident.closed_by}` : ""}`, incident.closed_at],
-  ].filter(([, at]) => at !== null);
-  return steps.map(([name, at], i) => {
-    const delay = i ? at - steps[i - 1][1] : null;
-    const words = delay === null ? "" : delay < 0 ? "clocks differ" : delay < 60 ? `+${delay.toFixed(delay < 10 ? 2 : 1)} s` : `+${span(delay)}`;
-    return [name, clockTime(at), words];
-  });
-}
-
 // ---- drawing, only what changed ----------------------------------------------------------------------------------
-
-function put(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
-
-function make(name, text, className) {
-  const element = document.createElement(name);
-  if (text) element.textContent = text;
-  if (className) element.className = className;
-  return element;
-}
-
-function fill(list, key, rows) {
-  if (list.dataset.key === key) return;
-  list.dataset.key = key;
-  list.replaceChildren(...rows());
-}
 
 function cardOf(number) {
   if (cards.has(number)) return cards.get(number);
@@ -216,22 +107,6 @@ function drawIncidents() {
   drawAlarms(open);
 }
 
-const PRESENCE = {
-  at: (p) => ["●", "at", `at ${p.place}`],
-  moving: () => ["▲", "moving", "moving"],
-  uncertain: () => ["?", "unseen", "place unsure"],
-  unseen: (p) => ["?", "unseen", p.place ? `unseen, last at ${p.place}` : "unseen"],
-  not_covered: () => ["!", "unseen", "reader dead: not covered"],
-  idle: () => ["–", "unseen", "tag not moving"],
-  paused: () => ["॥", "unseen", "paused"],
-};
-
-function standing(tag) {
-  const { position, presence } = tag;
-  if (presence && !(position && position.as_of > presence.as_of && presence.state !== "at")) return PRESENCE[presence.state](presence);
-  return position.moving ? ["▲", "moving", "moving"] : ["●", "moving", "standing"];
-}
-
 function newestPlace(tag) {
   const placed = [tag.position, tag.presence].filter((word) => word && word.where);
   return placed.sort((a, b) => b.as_of - a.as_of)[0];
@@ -248,7 +123,7 @@ function drawChildren() {
       const button = make("button", name);
       button.type = "button";
       button.title = "Show on map";
-      button.addEventListener("click", () => tag.marker && map.setView(tag.marker.getLatLng(), 18));
+      button.addEventListener("click", () => show(tag.marker));
       cell.append(button);
       const state = make("td");
       state.append(make("span", "", "glyph"), " ", make("span", "", "words"));
@@ -265,7 +140,7 @@ function drawChildren() {
     put(tag.row.cells[2], place ? metres(place.where.accuracy_95_m) : "–");
     put(tag.row.cells[3], ago(seen));
     tag.row.cells[3].classList.toggle("old", old);
-    drawTag(name, tag, place, kind, crying.has(name), old);
+    drawTag(name, tag, place, kind, crying.has(name), old, rows.length);
   }
   arrange($("children"), rows.map((name) => tags.get(name).row));
   put($("child-count"), rows.length ? String(rows.length) : "none heard yet");
@@ -313,122 +188,6 @@ function drawHealth() {
   $("no-gateways").hidden = lines.length + each.length > 0;
 }
 
-// ---- the map -----------------------------------------------------------------------------------------------------
-
-const map = L.map("map", { attributionControl: false, zoomSnap: 0.5, maxZoom: 20 }).setView([37.5665, 126.978], 15);
-const attribution = L.control.attribution({ prefix: false }).addTo(map);
-const ground = L.canvas({ padding: 0.5 });
-const poles = new Map(); // number -> {latlng, marker}
-const alarms = new Map(); // incident -> layer group
-const WIDTHS = { primary: 9, secondary: 7, tertiary: 6, residential: 4.5, footway: 1.5, path: 1.5, steps: 1.5, service: 2.5 };
-const STYLES = {
-  building: { color: "#3b4956", weight: 1, fillColor: "#232e38", fillOpacity: 1 },
-  school: { color: "#6cbcff", weight: 2, fillColor: "#173450", fillOpacity: 0.75 },
-  danger: { color: "#ff9d5c", weight: 2, dashArray: "6 5", fillColor: "#ff9d5c", fillOpacity: 0.16 },
-};
-
-function icon(className, html, size) {
-  return L.divIcon({ className: "", html: `<div class="${className}">${html}</div>`, iconSize: [size, size], iconAnchor: [size / 2, size / 2] });
-}
-
-function drawSite(site) {
-  attribution.addAttribution((site.attribution ?? "").replace(/[<>&"]/g, "")); // Leaflet takes HTML here
-  const ranks = ["street", "building", "school", "danger", "crossing", "gate", "reader"];
-  const features = [...site.features].sort((a, b) => ranks.indexOf(a.properties.kind) - ranks.indexOf(b.properties.kind));
-  const all = L.geoJSON(
-    { type: "FeatureCollection", features },
-    {
-      interactive: false,
-      renderer: ground,
-      style: ({ properties: p }) => STYLES[p.kind] ?? { color: "#46535f", weight: WIDTHS[p.class] ?? 3, dashArray: WIDTHS[p.class] === 1.5 ? "2 4" : null },
-      pointToLayer: ({ properties: p }, latlng) => {
-        if (p.kind !== "reader") return L.circleMarker(latlng, { renderer: ground, interactive: false, radius: p.kind === "gate" ? 5 : 2, color: "#9fd0ff", weight: 1, fillOpacity: 0.5 });
-        const marker = L.marker(latlng, { icon: icon("reader-mark", "", 10), keyboard: false, interactive: false });
-        poles.set(p.number, { latlng, marker });
-        return marker;
-      },
-      onEachFeature: ({ properties: p }, layer) => {
-        const words = p.kind === "school" ? (p.id ?? "school") : p.kind === "danger" ? `danger: ${p.what ?? p.id}` : null;
-        if (words) layer.bindTooltip(make("span", words), { permanent: true, direction: "center", className: `place-name${p.kind === "danger" ? " warn" : ""}` });
-      },
-    },
-  ).addTo(map);
-  for (const [number, pole] of poles) {
-    pole.marker.setIcon(L.divIcon({ className: "", html: `<div class="reader-mark"></div><span class="reader-name">${Number(number)}</span>`, iconSize: [10, 10], iconAnchor: [5, 5] }));
-  }
-  if (features.length) {
-    map.fitBounds((poles.size ? L.latLngBounds([...poles.values()].map((p) => p.latlng)) : all.getBounds()).pad(0.08));
-  }
-}
-
-function drawReader(reader) {
-  const pole = poles.get(reader.reader);
-  const mark = pole && pole.marker.getElement();
-  if (mark) for (const part of mark.children) part.classList.toggle("silent", reader.state !== "ok");
-}
-
-function latlng(where) {
-  return [where.geometry.coordinates[1], where.geometry.coordinates[0]];
-}
-
-function drawTag(name, tag, place, kind, alarmed, old) {
-  if (!place) return;
-  const shape = kind === "at" ? "at" : kind === "unseen" || old ? "unseen" : "moving";
-  if (!tag.marker) {
-    tag.marker = L.marker(latlng(place.where), { icon: icon("tag", '<span class="tag-dot"></span><span class="tag-name"></span>', 14), keyboard: false, alt: name }).addTo(map);
-    tag.ring = L.circle(latlng(place.where), { radius: 1, weight: 1, color: "#6cbcff", fillOpacity: 0.05, interactive: false });
-    tag.marker.getElement().querySelector(".tag-name").textContent = name;
-  }
-  tag.marker.setLatLng(latlng(place.where));
-  const body = tag.marker.getElement().firstElementChild;
-  const className = `tag ${shape}${alarmed ? " alarmed" : ""}`;
-  if (body.className !== className) {
-    body.className = className;
-    body.querySelector(".tag-dot").textContent = shape === "unseen" ? "?" : "";
-  }
-  const ringed = tags.size <= RINGS_MAX || alarmed;
-  if (ringed) {
-    tag.ring.setLatLng(latlng(place.where)).setRadius(place.where.accuracy_95_m).addTo(map);
-    tag.ring.setStyle({ color: alarmed ? "#ff7b70" : shape === "unseen" ? "#aebbc7" : "#6cbcff", dashArray: shape === "unseen" ? "3 4" : null, opacity: alarmed ? 0.9 : 0.35 });
-  } else tag.ring.remove();
-}
-
-function drawAlarms(open) {
-  const here = new Set();
-  for (const incident of open) {
-    if (!incident.where) continue;
-    here.add(incident.number);
-    const key = JSON.stringify([incident.state, incident.where.geometry, incident.where.accuracy_95_m, incident.readers]);
-    const held = alarms.get(incident.number);
-    if (held && held.key === key) continue;
-    if (held) held.layer.remove();
-    const at = latlng(incident.where);
-    const color = incident.state === "new" ? "#ff7b70" : "#ffc95c";
-    const parts = [
-      L.circle(at, { radius: incident.where.accuracy_95_m, color, weight: 3, fillOpacity: 0.12, interactive: false }),
-      L.marker(at, { icon: icon(`alarm-mark ${incident.state}`, incident.kind === "sos" ? "SOS" : incident.kind === "bell" ? "BELL" : "NEAR", 44), zIndexOffset: 1000, title: `${KINDS[incident.kind]} ${incident.subject}`, keyboard: false }),
-    ];
-    for (const number of incident.readers) {
-      const pole = poles.get(number);
-      if (pole) parts.push(L.polyline([at, pole.latlng], { color, weight: 2, dashArray: "4 6", interactive: false }));
-    }
-    alarms.set(incident.number, { key, layer: L.layerGroup(parts).addTo(map) });
-  }
-  for (const [number, held] of alarms) {
-    if (here.has(number)) continue;
-    held.layer.remove();
-    alarms.delete(number);
-  }
-}
-
-function find(incident) {
-  if (incident && incident.where) map.setView(latlng(incident.where), 18);
-  document.querySelector(".map-panel").scrollIntoView({ block: "nearest" });
-}
-
-const nameTags = () => $("map").classList.toggle("named", map.getZoom() >= 17.5 && tags.size <= RINGS_MAX);
-map.on("zoomend", nameTags);
-
 // ---- what comes in -----------------------------------------------------------------------------------------------
 
 function takeIncident(incident, loud) {
@@ -463,7 +222,7 @@ function takeWord(word) {
 function heard(message) {
   heard_at = performance.now();
   said_at = message.at;
-  offset_s = message.at - Date.now() / 1000;
+  setClock(message.at);
   if (message.lanes) lanes = message.lanes;
 }
 

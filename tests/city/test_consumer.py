@@ -23,7 +23,7 @@ def test_sos_is_stored_acknowledged_and_answered_by_a_lamp(city: City, gateway: 
     gateway.status()
     gateway.urgent(1, sos("gw1-e1-1"))
     wait_for("the watermark", lambda: gateway.upto("sos") == 1)
-    wait_for("stage stored", lambda: gateway.stages("gw1-e1-1") == ["stored"])
+    wait_for("stage stored", lambda: "stored" in gateway.stages("gw1-e1-1"))
     (incident,) = city.incidents()
     assert incident["state"] == "new"
     assert incident["subject"] == "t-01"
@@ -172,7 +172,7 @@ def test_a_gateway_that_comes_online_hears_its_watermarks_and_its_open_alarms(ci
     wait_for("stored", lambda: gateway.upto("sos") == 2 and gateway.upto("events") == 1)
     gateway.forget()
     gateway.status()
-    wait_for("its alarms", lambda: gateway.stages("gw1-e1-1") == ["stored"])
+    wait_for("its alarms", lambda: "stored" in gateway.stages("gw1-e1-1"))
     wait_for("its watermarks", lambda: (gateway.upto("sos"), gateway.upto("events")) == (2, 1))
 
 

@@ -1,0 +1,124 @@
+// The zone's map, drawn from the site's own file: no tiles, no other host.
+
+import { make } from "/static/dom.js";
+import { KINDS } from "/static/words.js";
+
+const L = window.L;
+const RINGS_MAX = 300; // accuracy circles drawn; more are only noise
+const map = L.map("map", { attributionControl: false, zoomSnap: 0.5, maxZoom: 20 }).setView([37.5665, 126.978], 15);
+const attribution = L.control.attribution({ prefix: false }).addTo(map);
+const ground = L.canvas({ padding: 0.5 });
+const poles = new Map(); // number -> {latlng, marker}
+const alarms = new Map(); // incident -> layer group
+let many = false;
+const WIDTHS = { primary: 9, secondary: 7, tertiary: 6, residential: 4.5, footway: 1.5, path: 1.5, steps: 1.5, service: 2.5 };
+const STYLES = {
+  building: { color: "#3b4956", weight: 1, fillColor: "#232e38", fillOpacity: 1 },
+  school: { color: "#6cbcff", weight: 2, fillColor: "#173450", fillOpacity: 0.75 },
+  danger: { color: "#ff9d5c", weight: 2, dashArray: "6 5", fillColor: "#ff9d5c", fillOpacity: 0.16 },
+};
+
+function icon(className, html, size) {
+  return L.divIcon({ className: "", html: `<div class="${className}">${html}</div>`, iconSize: [size, size], iconAnchor: [size / 2, size / 2] });
+}
+
+export function drawSite(site) {
+  attribution.addAttribution((site.attribution ?? "").replace(/[<>&"]/g, "")); // Leaflet takes HTML here
+  const ranks = ["street", "building", "school", "danger", "crossing", "gate", "reader"];
+  const features = [...site.features].sort((a, b) => ranks.indexOf(a.properties.kind) - ranks.indexOf(b.properties.kind));
+  const all = L.geoJSON(
+    { type: "FeatureCollection", features },
+    {
+      interactive: false,
+      renderer: ground,
+      style: ({ properties: p }) => STYLES[p.kind] ?? { color: "#46535f", weight: WIDTHS[p.class] ?? 3, dashArray: WIDTHS[p.class] === 1.5 ? "2 4" : null },
+      pointToLayer: ({ properties: p }, latlng) => {
+        if (p.kind !== "reader") return L.circleMarker(latlng, { renderer: ground, interactive: false, radius: p.kind === "gate" ? 5 : 2, color: "#9fd0ff", weight: 1, fillOpacity: 0.5 });
+        const marker = L.marker(latlng, { icon: icon("reader-mark", "", 10), keyboard: false, interactive: false });
+        poles.set(p.number, { latlng, marker });
+        return marker;
+      },
+      onEachFeature: ({ properties: p }, layer) => {
+        const words = p.kind === "school" ? (p.id ?? "school") : p.kind === "danger" ? `danger: ${p.what ?? p.id}` : null;
+        if (words) layer.bindTooltip(make("span", words), { permanent: true, direction: "center", className: `place-name${p.kind === "danger" ? " warn" : ""}` });
+      },
+    },
+  ).addTo(map);
+  for (const [number, pole] of poles) {
+    pole.marker.setIcon(L.divIcon({ className: "", html: `<div class="reader-mark"></div><span class="reader-name">${Number(number)}</span>`, iconSize: [10, 10], iconAnchor: [5, 5] }));
+  }
+  if (features.length) {
+    map.fitBounds((poles.size ? L.latLngBounds([...poles.values()].map((p) => p.latlng)) : all.getBounds()).pad(0.08));
+  }
+}
+
+export function drawReader(reader) {
+  const pole = poles.get(reader.reader);
+  const mark = pole && pole.marker.getElement();
+  if (mark) for (const part of mark.children) part.classList.toggle("silent", reader.state !== "ok");
+}
+
+function latlng(where) {
+  return [where.geometry.coordinates[1], where.geometry.coordinates[0]];
+}
+
+export function drawTag(name, tag, place, kind, alarmed, old, count) {
+  many = count > RINGS_MAX;
+  if (!place) return;
+  const shape = kind === "at" ? "at" : kind === "unseen" || old ? "unseen" : "moving";
+  if (!tag.marker) {
+    tag.marker = L.marker(latlng(place.where), { icon: icon("tag", '<span class="tag-dot"></span><span class="tag-name"></span>', 14), keyboard: false, alt: name }).addTo(map);
+    tag.ring = L.circle(latlng(place.where), { radius: 1, weight: 1, color: "#6cbcff", fillOpacity: 0.05, interactive: false });
+    tag.marker.getElement().querySelector(".tag-name").textContent = name;
+  }
+  tag.marker.setLatLng(latlng(place.where));
+  const body = tag.marker.getElement().firstElementChild;
+  const className = `tag ${shape}${alarmed ? " alarmed" : ""}`;
+  if (body.className !== className) {
+    body.className = className;
+    body.querySelector(".tag-dot").textContent = shape === "unseen" ? "?" : "";
+  }
+  if (!many || alarmed) {
+    tag.ring.setLatLng(latlng(place.where)).setRadius(place.where.accuracy_95_m).addTo(map);
+    tag.ring.setStyle({ color: alarmed ? "#ff7b70" : shape === "unseen" ? "#aebbc7" : "#6cbcff", dashArray: shape === "unseen" ? "3 4" : null, opacity: alarmed ? 0.9 : 0.35 });
+  } else tag.ring.remove();
+}
+
+export function drawAlarms(open) {
+  const here = new Set();
+  for (const incident of open) {
+    if (!incident.where) continue;
+    here.add(incident.number);
+    const key = JSON.stringify([incident.state, incident.where.geometry, incident.where.accuracy_95_m, incident.readers]);
+    const held = alarms.get(incident.number);
+    if (held && held.key === key) continue;
+    if (held) held.layer.remove();
+    const at = latlng(incident.where);
+    const color = incident.state === "new" ? "#ff7b70" : "#ffc95c";
+    const parts = [
+      L.circle(at, { radius: incident.where.accuracy_95_m, color, weight: 3, fillOpacity: 0.12, interactive: false }),
+      L.marker(at, { icon: icon(`alarm-mark ${incident.state}`, incident.kind === "sos" ? "SOS" : incident.kind === "bell" ? "BELL" : "NEAR", 44), zIndexOffset: 1000, title: `${KINDS[incident.kind]} ${incident.subject}`, keyboard: false }),
+    ];
+    for (const number of incident.readers) {
+      const pole = poles.get(number);
+      if (pole) parts.push(L.polyline([at, pole.latlng], { color, weight: 2, dashArray: "4 6", interactive: false }));
+    }
+    alarms.set(incident.number, { key, layer: L.layerGroup(parts).addTo(map) });
+  }
+  for (const [number, held] of alarms) {
+    if (here.has(number)) continue;
+    held.layer.remove();
+    alarms.delete(number);
+  }
+}
+
+export function find(incident) {
+  if (incident && incident.where) map.setView(latlng(incident.where), 18);
+  document.querySelector(".map-panel").scrollIntoView({ block: "nearest" });
+}
+
+export function show(marker) {
+  if (marker) map.setView(marker.getLatLng(), 18);
+}
+
+map.on("zoomend", () => map.getContainer().classList.toggle("named", map.getZoom() >= 17.5 && !many));

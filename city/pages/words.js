@@ -1,0 +1,115 @@
+// What the page says, in words. Every age is reckoned from the city's clock, which each message carries, so that a wrong
+// clock in this machine changes nothing; every time of day is of the city's time zone.
+
+const PLACE_OLD_S = 30; // the place of somebody who cries is called old after this
+const zone = document.body.dataset.timezone;
+const clockFormat = new Intl.DateTimeFormat("en-GB", { timeZone: zone, hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const dayFormat = new Intl.DateTimeFormat("en-CA", { timeZone: zone, year: "numeric", month: "2-digit", day: "2-digit" });
+
+let offset_s = 0;
+
+export function setClock(at) {
+  offset_s = at - Date.now() / 1000;
+}
+
+export const now = () => Date.now() / 1000 + offset_s;
+
+export function clockTime(at) {
+  const text = clockFormat.format(at * 1000);
+  const day = dayFormat.format(at * 1000);
+  return day === dayFormat.format(now() * 1000) ? text : `${day} ${text}`;
+}
+
+export function span(seconds) {
+  const s = Math.max(0, seconds);
+  if (s < 60) return `${Math.floor(s)} s`;
+  if (s < 600) return `${Math.floor(s / 60)} min ${Math.floor(s % 60)} s`;
+  if (s < 3600) return `${Math.floor(s / 60)} min`;
+  if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
+  return `${Math.floor(s / 86400)} days`;
+}
+
+export const ago = (at) => `${span(now() - at)} ago`;
+export const metres = (m) => (m < 10 ? `${m.toFixed(1)} m` : `${Math.round(m)} m`);
+export const KINDS = { sos: "SOS", bell: "Bell", danger: "Danger area", unreadable: "Unreadable emergency" };
+export const STATES = { new: "NEW", acknowledged: "ACKNOWLEDGED", closed: "CLOSED" };
+const ORDER = ["received", "stored", "acknowledged", "dispatched", "closed"];
+
+function furthestTold(incident) {
+  const told = incident.alarms.flatMap((alarm) => alarm.told);
+  return told.sort((a, b) => ORDER.indexOf(b.stage) - ORDER.indexOf(a.stage) || a.stored_at - b.stored_at)[0];
+}
+
+export function lampWords(incident) {
+  const told = furthestTold(incident);
+  if (!told) return ["", "lamp: no word from it yet"];
+  const lit = `${clockTime(told.told_at)}, reader ${told.reader}`;
+  if (told.stage === "closed") return ["lit-help", `lamp: closed (${lit})`];
+  if (ORDER.indexOf(told.stage) >= 2) return ["lit-help", `lamp: help is coming, lit ${lit}`];
+  const more = incident.state === "new" ? "" : "; help is coming: on its way to the lamp";
+  return ["lit-received", `lamp: received, lit ${lit}${more}`];
+}
+
+function placeWords(incident) {
+  if (!incident.where) return "Place unknown.";
+  const heard = incident.readers.length ? ` Heard by ${incident.readers.length === 1 ? "reader" : "readers"} ${incident.readers.join(", ")}.` : "";
+  return `Within ${metres(incident.where.accuracy_95_m)}, as of ${ago(incident.where_at)}.${heard}`;
+}
+
+export function what(incident) {
+  if (incident.kind === "unreadable") return `Gateway ${incident.gateway} sent an emergency that cannot be read: ${incident.detail}. Call the site.`;
+  const pressed = `${clockTime(incident.observed_at)}, ${ago(incident.observed_at)}`;
+  if (incident.kind === "danger") {
+    const clear = incident.cleared_at ? ` Clear again since ${clockTime(incident.cleared_at)}.` : "";
+    return `Near ${incident.area} at ${pressed} (${Math.round((incident.probability ?? 0) * 100)} % sure).${clear} ${placeWords(incident)}`;
+  }
+  const times = incident.presses > 1 ? ` (${incident.presses} presses)` : "";
+  return `Pressed at ${pressed}${times}. ${placeWords(incident)}`;
+}
+
+export function marks(incident) {
+  const found = [];
+  if (incident.overdue && incident.state === "new") found.push(["OVERDUE: nobody has acknowledged", "strong"]);
+  if (incident.drill) found.push(["DRILL", "plain"]);
+  if (incident.trust === "unverified") found.push(["UNVERIFIED: call before you send anyone", ""]);
+  if (incident.late_s !== null) found.push([`LATE by ${span(incident.late_s)}`, ""]);
+  if (incident.clock === "unsure") found.push(["the gateway's clock is unsure", "plain"]);
+  if (incident.where_at && incident.state !== "closed" && now() - incident.where_at > PLACE_OLD_S) found.push(["place is old", ""]);
+  if (incident.battery_mv && incident.battery_mv < 2500) found.push([`tag battery ${incident.battery_mv} mV`, "plain"]);
+  return found;
+}
+
+export function hops(incident) {
+  const help = incident.alarms.flatMap((a) => a.told).filter((t) => ORDER.indexOf(t.stage) >= 2 && t.stage !== "closed");
+  const lit = help.length ? Math.min(...help.map((t) => t.told_at)) : null;
+  const steps = [
+    [incident.kind === "danger" ? "Came near" : "Pressed", incident.observed_at],
+    ["Gateway has it", incident.queued_at],
+    ["City has it", incident.stored_at],
+    ["On a screen", incident.shown_at],
+    [`Acknowledged${incident.acknowledged_by ? ` by ${incident.acknowledged_by}` : ""}`, incident.acknowledged_at],
+    ["Lamp: help", lit],
+    [`Closed${incident.closed_by ? ` by ${incident.closed_by}` : ""}`, incident.closed_at],
+  ].filter(([, at]) => at !== null);
+  return steps.map(([name, at], i) => {
+    const delay = i ? at - steps[i - 1][1] : null;
+    const words = delay === null ? "" : delay < 0 ? "clocks differ" : delay < 60 ? `+${delay.toFixed(delay < 10 ? 2 : 1)} s` : `+${span(delay)}`;
+    return [name, clockTime(at), words];
+  });
+}
+
+const PRESENCE = {
+  at: (p) => ["●", "at", `at ${p.place}`],
+  moving: () => ["▲", "moving", "moving"],
+  uncertain: () => ["?", "unseen", "place unsure"],
+  unseen: (p) => ["?", "unseen", p.place ? `unseen, last at ${p.place}` : "unseen"],
+  not_covered: () => ["!", "unseen", "reader dead: not covered"],
+  idle: () => ["–", "unseen", "tag not moving"],
+  paused: () => ["॥", "unseen", "paused"],
+};
+
+export function standing(tag) {
+  const { position, presence } = tag;
+  if (presence && !(position && position.as_of > presence.as_of && presence.state !== "at")) return PRESENCE[presence.state](presence);
+  return position.moving ? ["▲", "moving", "moving"] : ["●", "moving", "standing"];
+}
