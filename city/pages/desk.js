@@ -3,7 +3,7 @@
 
 import { fill, make, put } from "/static/dom.js";
 import { drawAlarms, drawReader, drawSite, drawTag, find, show } from "/static/map.js";
-import { KINDS, STATES, ago, clockTime, hops, lampWords, marks, metres, now, setClock, span, standing, what } from "/static/words.js";
+import { KINDS, STATES, ago, clockTime, hops, lampWords, marks, metres, now, roughAgo, setClock, span, standing, what } from "/static/words.js";
 
 const $ = (id) => document.getElementById(id);
 const QUIET_MAX_S = 12; // the city speaks at least every 5 s
@@ -138,7 +138,7 @@ function drawChildren() {
     put(tag.row.querySelector(".glyph"), glyph);
     put(tag.row.querySelector(".words"), words);
     put(tag.row.cells[2], place ? metres(place.where.accuracy_95_m) : "–");
-    put(tag.row.cells[3], ago(seen));
+    put(tag.row.cells[3], roughAgo(seen));
     tag.row.cells[3].classList.toggle("old", old);
     drawTag(name, tag, place, kind, crying.has(name), old, rows.length);
   }

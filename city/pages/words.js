@@ -29,6 +29,11 @@ export function span(seconds) {
   return `${Math.floor(s / 86400)} days`;
 }
 
+export function roughAgo(at) {
+  const s = Math.max(0, now() - at);
+  return s < 60 ? `${Math.floor(s)} s ago` : s < 3600 ? `${Math.floor(s / 60)} min ago` : s < 86400 ? `${Math.floor(s / 3600)} h ago` : `${Math.floor(s / 86400)} d ago`;
+}
+
 export const ago = (at) => `${span(now() - at)} ago`;
 export const metres = (m) => (m < 10 ? `${m.toFixed(1)} m` : `${Math.round(m)} m`);
 export const KINDS = { sos: "SOS", bell: "Bell", danger: "Danger area", unreadable: "Unreadable emergency" };
