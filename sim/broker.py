@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -39,7 +40,7 @@ def choose(choice: Choice) -> Kind:
     return "nats"
 
 
-def make(kind: Kind, folder: Path, site: str, gateway: str, passwords: dict[str, str]) -> tuple[Program, int]:
+def make(kind: Kind, folder: Path, site: str, gateway: str, passwords: Mapping[str, str]) -> tuple[Program, int]:
     """Write the broker's configuration into folder and return (the program, its MQTT port).
 
     passwords: of the users `gateway` (its own id) and CITY.
@@ -52,7 +53,7 @@ def password() -> str:
     return secrets.token_urlsafe(24)
 
 
-def _make_mosquitto(folder: Path, site: str, gateway: str, passwords: dict[str, str]) -> tuple[Program, int]:
+def _make_mosquitto(folder: Path, site: str, gateway: str, passwords: Mapping[str, str]) -> tuple[Program, int]:
     (port,) = free_ports(1)
     secret(folder / "passwords", "".join(f"{user}:{_hashed(word)}\n" for user, word in passwords.items()))
     mine = [topic(site, gateway, kind) for kind in ("status", "sos", "events")]
@@ -86,7 +87,7 @@ def _make_mosquitto(folder: Path, site: str, gateway: str, passwords: dict[str, 
     return Program("broker", [_mosquitto() or "mosquitto", "-c", str(folder / "mosquitto.conf")], folder / "log"), port
 
 
-def _make_nats(folder: Path, site: str, gateway: str, passwords: dict[str, str]) -> tuple[Program, int]:
+def _make_nats(folder: Path, site: str, gateway: str, passwords: Mapping[str, str]) -> tuple[Program, int]:
     port, client_port = free_ports(2)
 
     def subjects(kinds: tuple[str, ...], where: str) -> list[str]:

@@ -32,13 +32,20 @@ class _Planned:
 class Clock:
     """A clock of seconds since the story began. `lag_max_s`: how far it ever fell behind the wall clock."""
 
-    def __init__(self, speed: float | None = 1.0, wall: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        speed: float | None = 1.0,
+        wall: Callable[[], float] = time.monotonic,
+        utc: Callable[[], float] = time.time,
+    ) -> None:
         if speed is not None and not 0 < speed <= 1000:
             raise ValueError(f"speed {speed}; it must be over 0 and at most 1000 (None: as fast as the machine can)")
         self.now_s = 0.0
         self.lag_max_s = 0.0
         self.speed = speed
-        self._wall = wall
+        self._wall, self._utc = wall, utc
+        self.started_unix_s: float | None = None
+        """UTC of the instant `now_s` was 0 on the wall clock; None before the first `run`, and with no speed."""
         self._started: float | None = None
         self._heap: list[_Planned] = []
         self._order = itertools.count()
@@ -69,6 +76,7 @@ class Clock:
         """Let time pass until until_s, or until `stop`. Runs what is due then, and returns with now_s = until_s."""
         if self._started is None and self.speed is not None:
             self._started = self._wall() - self.now_s / self.speed
+            self.started_unix_s = self._utc() - self.now_s / self.speed
         self._stopped = False
         turns = 0
         while not self._stopped:

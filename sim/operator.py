@@ -32,7 +32,7 @@ class Seen:
     view: dict[str, Any]
     first_at: float
     acknowledged_at: float | None = None
-    """When Acknowledge was pressed here."""
+    """When Acknowledge was pressed here; with the city away, the press that it took."""
 
 
 @dataclass
@@ -80,16 +80,17 @@ class Operator:
         """Press Acknowledge; again while the city is away. Return whether the city took it."""
         seen = self.seen.get(number)
         for _ in range(TRIES_MAX):
-            pressed_at = time.time()
+            if seen is not None:
+                seen.acknowledged_at = time.time()
             with contextlib.suppress(httpx.HTTPError):
                 answer = await self._client.post(f"/api/incidents/{number}/acknowledge")
                 if answer.status_code == 200:
-                    if seen is not None and seen.acknowledged_at is None:
-                        seen.acknowledged_at = pressed_at
                     return True
                 if answer.status_code in (404, 409):
-                    return False
+                    break
             await asyncio.sleep(RETRY_S)
+        if seen is not None:
+            seen.acknowledged_at = None
         return False
 
     async def watch(self) -> None:

@@ -61,15 +61,18 @@ def read_gateway(folder: Path) -> list[Lane]:
     return lanes
 
 
-def lost_and_waiting(lanes: list[Lane], city: CityRecords) -> tuple[int, int]:
-    """Return how many committed rows are nowhere any more, and how many are with the gateway and not in the city."""
-    lost = waiting = 0
-    for lane in lanes:
-        stored = city.seqs.get((lane.epoch, lane.lane), set())
-        missing = set(range(1, lane.committed + 1)) - stored
-        waiting += len(missing & lane.waiting)
-        lost += len(missing - lane.waiting)
-    return lost, waiting
+def lost(lanes: list[Lane], city: CityRecords) -> int:
+    """Return how many committed rows are neither in the city nor with the gateway any more."""
+    return sum(len(_missing(lane, city) - lane.waiting) for lane in lanes)
+
+
+def undelivered(drained: list[Lane], city: CityRecords) -> int:
+    """Return how many rows committed by the time of `drained` have not come to the city until its end."""
+    return sum(len(_missing(lane, city)) for lane in drained)
+
+
+def _missing(lane: Lane, city: CityRecords) -> set[int]:
+    return set(range(1, lane.committed + 1)) - city.seqs.get((lane.epoch, lane.lane), set())
 
 
 def read_city(path: Path) -> CityRecords:
@@ -85,7 +88,7 @@ def read_city(path: Path) -> CityRecords:
             "SELECT subject, observed_at, stored_at, body FROM event WHERE type = 'arrival' ORDER BY stored_at"
         ):
             records.arrivals.append(
-                {"tag": subject, "observed_at": observed_at, "stored_at": stored_at, **json.loads(body)}
+                {**json.loads(body), "tag": subject, "observed_at_unix": observed_at, "stored_at": stored_at}
             )
         for (body,) in db.execute("SELECT body FROM incident ORDER BY number"):
             records.incidents.append(json.loads(body))

@@ -36,11 +36,11 @@ class Stand:
         self, clock: Clock, coordinator: Coordinator, mesh: Mesh, zone: SimulatedZone, sizes: dict[str, int]
     ) -> None:
         self.clock, self.coordinator, self.mesh, self.zone, self.firmware_sizes = clock, coordinator, mesh, zone, sizes
-        self.unix0_s = time.time() - clock.now_s
 
     def wall_of(self, now_s: float) -> float:
         """Return the unix time of an instant of the clock."""
-        return self.unix0_s + now_s / (self.clock.speed or 1.0)
+        began = time.time() - self.clock.now_s if self.clock.started_unix_s is None else self.clock.started_unix_s
+        return began + now_s / (self.clock.speed or 1.0)
 
     def power_on(self) -> None:
         """Give all readers power, one after another."""

@@ -59,6 +59,8 @@ class SimulatedZone:
         self.counts: Counter[str] = Counter()
         self.pin_changes: deque[PinChange] = deque(maxlen=PIN_CHANGES_MAX)
         self.on_change: Callable[[PinChange], None] | None = None
+        self.on_alarm_frame: Callable[[int, float, int, int], None] | None = None
+        """Told (reader, when it was sent, wire.SOS or wire.BELL, the stage its lamp shows) of every such frame."""
         self.began_s: float | None = None
         self._mac_of, self._bell_pin = mac_of, bell_pin
         self._levels: dict[tuple[int, str], int] = {}
@@ -139,7 +141,7 @@ class SimulatedZone:
                     self.mesh.touch(station)
         self.counts["beacons_in_reach"] += in_reach
 
-    def _on_frame(self, number: int, _sent_s: float, payload: bytes, arrived: bool) -> None:
+    def _on_frame(self, number: int, sent_s: float, payload: bytes, arrived: bool) -> None:
         """Read a frame as the mesh carried it, once each: a repetition by the firmware has the same sequence."""
         try:
             kind, reader, boot, sequence = wire.peek(payload)
@@ -166,6 +168,13 @@ class SimulatedZone:
             self.counts["reported"] += sum(row[3] for row in bindings)
         elif kind == wire.SOS:
             self.counts["cries_reported"] += wire.decode_sos(body)[4]
+            self._tell_shown(number, sent_s, kind, wire.decode_sos(body)[1])
+        elif kind == wire.BELL:
+            self._tell_shown(number, sent_s, kind, wire.decode_bell(body)[1])
+
+    def _tell_shown(self, number: int, sent_s: float, kind: int, shown: int) -> None:
+        if self.on_alarm_frame is not None:
+            self.on_alarm_frame(number, sent_s, kind, shown)
 
     def _on_pin(self, reader: int, now_s: float, pin: str, level: int) -> None:
         if self._levels.get((reader, pin)) == level:

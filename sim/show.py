@@ -1,0 +1,186 @@
+"""What a person at the terminal sees of a run: a live picture, or plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+Kind = Literal["info", "good", "alarm", "warning"]
+LINES_SHOWN = 12
+CHILDREN_SHOWN = 24
+REFRESH_PER_S = 4
+_STYLE = {"info": "", "good": "green", "alarm": "bold red", "warning": "yellow"}
+_STATE = {
+    "at": "at school",
+    "moving": "moving",
+    "uncertain": "uncertain",
+    "unseen": "not heard",
+    "not_covered": "reader dead",
+    "idle": "tag lies still",
+    "paused": "paused",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ChildRow:
+    """One child: the truth, which only the simulator has, and what the city believes."""
+
+    tag: str
+    truth: str
+    away_m: float
+    crying: bool
+    arrived: bool
+    state: str | None
+    accuracy_m: float | None
+    age_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PressRow:
+    """One press and how long each hop took, in seconds after the press."""
+
+    kind: str
+    who: str
+    hops: Sequence[tuple[str, float | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything shown at one moment. seconds None: no end is planned."""
+
+    address: str
+    operator: str
+    passcode: str
+    story_s: float
+    seconds: float | None
+    children: Sequence[ChildRow] = ()
+    presses: Sequence[PressRow] = ()
+    readers: Sequence[tuple[int, bool]] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+class Show:
+    """The terminal. `say` adds a line; `start` begins the live picture, fed by a function that returns a `View`."""
+
+    def __init__(self, file: TextIO | None = None, *, live: bool | None = None, quiet: bool = False) -> None:
+        self._console = Console(file=file or sys.stdout, highlight=False, soft_wrap=True)
+        self._live_wanted = self._console.is_terminal if live is None else live
+        self._quiet = quiet
+        self._lines: deque[tuple[str, str, Kind]] = deque(maxlen=200)
+        self._began = time.monotonic()
+        self._live: Live | None = None
+        self._view: Callable[[], View] | None = None
+
+    def start(self, view: Callable[[], View]) -> None:
+        self._view = view
+        if self._live_wanted and not self._quiet:
+            self._live = Live(
+                console=self._console,
+                get_renderable=self._picture,
+                refresh_per_second=REFRESH_PER_S,
+                screen=False,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._live.start()
+
+    def stop(self) -> None:
+        """End the live picture; its last state and all its lines stay on the screen."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+            if self._view is not None:
+                self._console.print(self._picture(all_lines=True))
+
+    def say(self, text: str, kind: Kind = "info") -> None:
+        """Add a line."""
+        stamp = f"{time.monotonic() - self._began:7.1f}"
+        self._lines.append((stamp, text, kind))
+        if self._live is None and not self._quiet:
+            self._console.print(Text(f"{stamp} s  {text}", style=_STYLE[kind] if self._console.is_terminal else ""))
+
+    def _picture(self, all_lines: bool = False) -> RenderableType:
+        view = self._view() if self._view is not None else View("", "", "", 0.0, None)
+        parts: list[RenderableType] = [_head(view)]
+        if view.children:
+            parts.append(_children(view))
+        parts += [_press(row) for row in view.presses]
+        lines = list(self._lines) if all_lines else list(self._lines)[-LINES_SHOWN:]
+        text = Text()
+        for stamp, line, kind in lines:
+            text.append(f"{stamp} s  ", style="dim")
+            text.append(line + "\n", style=_STYLE[kind])
+        text.rstrip()
+        parts.append(text)
+        return Group(*parts)
+
+
+def _head(view: View) -> RenderableType:
+    text = Text()
+    text.append("page      ", style="dim")
+    text.append(view.address or "starting ...", style="bold cyan")
+    if view.passcode:
+        text.append("   name ", style="dim")
+        text.append(view.operator, style="bold")
+        text.append("   passcode ", style="dim")
+        text.append(view.passcode, style="bold")
+    text.append("\nstory     ", style="dim")
+    text.append(f"{view.story_s:.0f} s" + (f" of {view.seconds:.0f}" if view.seconds else "   Ctrl-C ends it"))
+    if view.readers:
+        text.append("   readers ", style="dim")
+        for number, alive in view.readers:
+            text.append(f"{number} ", style="green" if alive else "bold red")
+    if view.counts:
+        c = view.counts
+        text.append("\nheard     ", style="dim")
+        text.append(
+            f"{c.get('heard', 0)} of {c.get('beacons', 0)} beacons, {c.get('reported', 0)} reported in "
+            f"{c.get('rows', 0) + c.get('bindings', 0)} rows, {c.get('bytes_up', 0)} bytes over the mesh"
+        )
+        if c.get("lag_ms", 0) > 250:
+            text.append(f"   this machine is slow: the simulator fell {c['lag_ms']} ms behind", style="yellow")
+    return Panel(text, title="Ansim: a simulated school zone", title_align="left", border_style="blue")
+
+
+def _children(view: View) -> RenderableType:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("tag", "where it is", "", "the city says", "within", "seen"):
+        table.add_column(name, style="dim" if not name else "", header_style="dim", no_wrap=True)
+    for row in view.children[:CHILDREN_SHOWN]:
+        style = "bold red" if row.crying else "green" if row.arrived else ""
+        believed = "arrived" if row.arrived else _STATE.get(row.state or "", "-")
+        table.add_row(
+            Text(row.tag + (" SOS" if row.crying else ""), style=style),
+            row.truth,
+            "" if row.truth == "in school" else f"{row.away_m:.0f} m from the gate",
+            Text(believed, style=style),
+            "-" if row.accuracy_m is None else f"{row.accuracy_m:.0f} m",
+            "-" if row.age_s is None else f"{row.age_s:.0f} s ago",
+        )
+    if len(view.children) > CHILDREN_SHOWN:
+        table.add_row(f"and {len(view.children) - CHILDREN_SHOWN} more")
+    return table
+
+
+def _press(row: PressRow) -> RenderableType:
+    text = Text()
+    text.append(f"{row.kind} ", style="bold red")
+    text.append(f"{row.who}   ")
+    for name, after_s in row.hops:
+        if after_s is None:
+            text.append(f"{name} ...   ", style="dim")
+        else:
+            text.append(f"{name} ", style="dim")
+            text.append(f"+{after_s:.2f} s   " if after_s < 10 else f"+{after_s:.0f} s   ", style="green")
+    return text
