@@ -46,7 +46,8 @@ def run() -> None:
     scan.restart(0)
     report.start(time.ticks_ms())
     watchdog = machine.WDT(timeout=_WATCHDOG_MS, response=machine.HARD_RESET)
-    while link.sequence < wire.SEQUENCE_MAX - _SPARE:
+    # Sequences used up: reboot, but not while an alarm is open and there is one left to say it with.
+    while link.sequence < wire.SEQUENCE_MAX - (0 if alarm.lit[4] else _SPARE):
         now = time.ticks_ms()
         message = link.receive()
         while message is not None:

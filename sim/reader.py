@@ -108,6 +108,7 @@ class Reader:
         self.scan_drops = 0  # advertisements lost to a full queue
         self.receive_drops = 0  # frames lost to a full queue
         self.exchanges = 0
+        self.transmissions = 0  # calls of xbee.transmit
         self.flash_writes = 0  # replacements of a file: the flash wears by them
         self.heartbeat: dict[str, int] | None = None  # newest sent, by wire.HEARTBEAT_FIELDS
         self.scan_stalled = False  # fault: the scanner never hands out its next advertisement
@@ -246,9 +247,12 @@ class Reader:
         self._received.append(head + payload)
         return True
 
-    def transmit_done(self, now_ms: float, error: str | None = None) -> None:
-        """Let xbee.transmit return, or raise OSError(errno.<error>): one of TRANSMIT_ERRORS."""
-        if not self._in_transmit:
+    def transmit_done(self, now_ms: float, error: str | None = None, transmission: int | None = None) -> None:
+        """Let xbee.transmit return, or raise OSError(errno.<error>): one of TRANSMIT_ERRORS.
+
+        transmission: `reader.transmissions` as it was in on_transmit, for a caller that may answer after a reset.
+        """
+        if not self._in_transmit or transmission not in (None, self.transmissions):
             return  # the reader was reset meanwhile
         status = 0 if error is None else TRANSMIT_ERRORS[error]
         self._in_transmit = False
@@ -408,6 +412,7 @@ class Reader:
                 values = wire.decode_heartbeat(data[wire.HEADER_SIZE : -wire.MAC_SIZE])
                 self.heartbeat = dict(zip(wire.HEARTBEAT_FIELDS, values, strict=True))
         self._in_transmit, self._outcome = True, None
+        self.transmissions += 1
         endpoints = (argument >> 16, argument >> 8 & 0xFF, argument & 0xFF, 0xC105)
         self._radio.on_transmit(self, self._now_ms, data, endpoints)
         outcome: int | None = self._outcome
