@@ -8,6 +8,7 @@ still tells it raises it a second time.
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal
 
 import msgspec
@@ -65,6 +66,8 @@ class Alarm:
     raised_utc_s: float
     dated: bool
     """raised_utc_s is of a good clock."""
+    restored: bool = False
+    """Of an earlier life: raised_utc_s says better than pressed_at_s when it was."""
     stage: int = wire.RECEIVED
     committed: bool = False
     first: Sos | Bell | None = None
@@ -203,9 +206,9 @@ class Alarms:
             self._make_room(now_s)
             alarm = Alarm(
                 memory.alarm, kept.kind, memory.key, kept.who, now_s, now_s, memory.raised_utc_s, kept.dated,
-                memory.stage, committed=True, tag=kept.tag, verified=kept.verified, drill=kept.drill, press=kept.press,
-                battery_mv=kept.battery_mv, bell=kept.bell, area=kept.area, over=kept.over, revision=kept.revision,
-                readers=list(kept.readers),
+                restored=True, stage=min(max(memory.stage, wire.RECEIVED), wire.CLOSED), committed=True, tag=kept.tag,
+                verified=kept.verified, drill=kept.drill, press=kept.press, battery_mv=kept.battery_mv, bell=kept.bell,
+                area=kept.area, over=kept.over, revision=kept.revision, readers=list(kept.readers),
             )  # fmt: skip
             self.by_name[alarm.name] = self._by_who[alarm.who] = alarm
             for reader, boot, number_there, told, cry in kept.lamps[:LAMPS_MAX]:
@@ -222,6 +225,10 @@ class Alarms:
             if alarm.dated and alarm.cried_at_s == alarm.pressed_at_s:
                 alarm.pressed_at_s = alarm.cried_at_s = now_s - max(0.0, utc_s - alarm.raised_utc_s)
         self._undated.clear()
+
+    def observed_at(self, alarm: Alarm) -> datetime:
+        """Return when it was pressed, by the clock as it stands now; a restored one keeps the date it had."""
+        return self._wall.date(alarm.raised_utc_s) if alarm.restored else self._wall.utc(alarm.pressed_at_s)
 
     def _make_room(self, now_s: float) -> None:
         if len(self.by_name) < ALARMS_MAX or len(self.by_name) % _LOT:

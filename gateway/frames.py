@@ -62,6 +62,8 @@ class Report:
     rebooted: bool
     """The first frame of a boot newer than any before."""
     content: Any
+    old_boot: bool = False
+    """Stale because of an earlier boot: a straggler, a replay, or a reader whose flash was wiped."""
 
 
 @dataclass(slots=True)
@@ -131,7 +133,8 @@ def read(links: Links, payload: bytes) -> Report | Malformed:
     except wire.WireError as error:
         return Malformed("wrong_body", f"kind {kind} of reader {reader}: {error}", payload, reader)
     rebooted = link.boot != _UNHEARD and 0 < (boot - link.boot) & 0xFFFF < 0x8000
-    return Report(kind, reader, boot, sequence, _note(link, boot, sequence), rebooted, content)
+    freshness = _note(link, boot, sequence)
+    return Report(kind, reader, boot, sequence, freshness, rebooted, content, boot != link.boot)
 
 
 def answer(links: Links, reader: int, kind: int, body: bytes) -> bytes | None:

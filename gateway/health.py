@@ -17,6 +17,8 @@ NOISE_S = 3600.0
 """One kind of trouble with one reader's frames is told once in so long."""
 NOISE_MAX = 256
 SWEEP_S = 1.0
+OLD_BOOTS = 5
+"""So many frames of an earlier boot and none of this one: no straggler any more."""
 _WORSE = ("evictions", "discards", "transmit_failed", "transmit_busy", "refused")
 WORSE_BY = 10
 """A counter of trouble that rose by so much since it was last told is news."""
@@ -28,7 +30,7 @@ _NOISE = {
     "wrong_mac": "frames said to be of reader {reader} have a wrong MAC: another key, or a forger; provision it anew",
     "unknown_kind": "reader {reader} sends a kind of frame this gateway does not know; update the gateway first",
     "wrong_body": "reader {reader} sends frames this gateway cannot read; update the gateway first, then the reader",
-    "stale_boot": "reader {reader} counts its boots lower than before, so its frames are refused; give it a new key",
+    "old_boot": "reader {reader} counts its boots lower than before, so its frames are refused; give it a new key",
 }
 
 
@@ -36,7 +38,7 @@ _NOISE = {
 class _Reader:
     heard_at_s: float
     silent: bool = False
-    boot: int = -1
+    old_boots: int = 0
     told_at_s: float = float("-inf")
     told: dict[str, int] = field(default_factory=dict)
     last: dict[str, int] = field(default_factory=dict)
@@ -48,7 +50,7 @@ class Health:
     def __init__(self, readers: Iterable[int], wall: WallClock, counts: Counter[str], now_s: float) -> None:
         self._readers = {number: _Reader(now_s) for number in readers}
         self._wall, self._counts = wall, counts
-        self._noise: dict[tuple[str, int], float] = {}
+        self._told: dict[tuple[str, int | str], float] = {}
         self._sweep_at_s = now_s + SWEEP_S
         self._heard_at_s = now_s
 
@@ -57,14 +59,15 @@ class Health:
         reader = self._readers[report.reader]
         if report.freshness == "stale":
             self._counts["frames_stale"] += 1
-            if reader.boot != -1 and report.boot != reader.boot:
-                yield from self._tell_noise("stale_boot", report.reader, now_s)
+            reader.old_boots += report.old_boot
+            if reader.old_boots >= OLD_BOOTS:
+                yield from self._tell_noise("old_boot", report.reader, now_s)
             return
         if report.freshness == "again":
             self._counts["frames_again"] += 1
             return
         reader.heard_at_s = self._heard_at_s = now_s
-        reader.boot = report.boot
+        reader.old_boots = 0
         news = reader.silent or report.rebooted
         reader.silent = False
         if report.kind == wire.HEARTBEAT:
@@ -82,6 +85,15 @@ class Health:
         self._counts[f"frames_{malformed.reason}"] += 1
         if malformed.reader is not None and malformed.reason in _NOISE:
             yield from self._tell_noise(malformed.reason, malformed.reader, now_s)
+
+    def two_places(self, tag: str, readers: tuple[int, int], now_s: float) -> Iterator[Commit]:
+        """Tell of a tag heard in two places at once: a copy of it, or a reader that hung itself on another pole."""
+        self._counts["tags_in_two_places"] += 1
+        detail = (
+            f"tag {tag} is loud at readers {readers[0]} and {readers[1]} at once, too far apart for one tag; "
+            "check the readers' positions, then replace the tag"
+        )
+        yield from self._tell("tag_in_two_places", tag, detail, now_s)
 
     def tick(self, now_s: float) -> Iterator[Commit]:
         """Yield the readers that fell silent."""
@@ -124,24 +136,27 @@ class Health:
         )
 
     def _tell_noise(self, what: str, reader: int, now_s: float) -> Iterator[Commit]:
-        key = (what, reader)
-        if now_s - self._noise.get(key, float("-inf")) < NOISE_S:
+        yield from self._tell(f"frames_{what}", reader, _NOISE[what].format(reader=reader), now_s)
+
+    def _tell(self, what: str, whose: int | str, detail: str, now_s: float) -> Iterator[Commit]:
+        key = (what, whose)
+        if now_s - self._told.get(key, float("-inf")) < NOISE_S:
             return
-        if len(self._noise) >= NOISE_MAX:
-            oldest = min(self._noise, key=lambda each: self._noise[each])
-            if now_s - self._noise[oldest] < NOISE_S:
+        if len(self._told) >= NOISE_MAX:
+            oldest = min(self._told, key=lambda each: self._told[each])
+            if now_s - self._told[oldest] < NOISE_S:
                 self._counts["noise_untold"] += 1
                 return
-            del self._noise[oldest]
-        self._noise[key] = now_s
+            del self._told[oldest]
+        self._told[key] = now_s
         yield Commit(
             GatewayHealth(
                 observed_at=self._wall.utc(now_s),
                 clock=self._wall.quality,
-                what=f"reader_{what}" if not what.endswith("_reader") else what,
+                what=what,
                 ok=False,
-                detail=_NOISE[what].format(reader=reader),
-                counters={"reader": reader},
+                detail=detail,
+                counters={"reader": whose} if isinstance(whose, int) else {},
             )
         )
 

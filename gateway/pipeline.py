@@ -18,7 +18,7 @@ from gateway.effects import AlarmMemory, Effect
 from gateway.events import Clock, PresenceState
 from gateway.frames import Frame, Links, Malformed, Report
 from gateway.health import Health
-from gateway.locate import Field, Locator, Reading
+from gateway.locate import Field, Locator, Reading, torn
 from gateway.locate.grid import GridLocator
 from gateway.resolve import UNRESOLVED, Resolver
 from gateway.settle import Settler
@@ -258,6 +258,9 @@ def _locate(state: State, tag: int, now_s: float) -> Iterator[Effect]:
     if fix is None:
         return
     known = state.resolver.tags[tag]
+    apart = torn(state.field, fix)
+    if apart is not None:
+        yield from state.health.two_places(known.name, apart, now_s)
     for change in state.settler.step(tag, fix, known.still_since_s, now_s):
         yield from state.concluder.step(change, now_s)
     state.changes = state.counts["arrivals"] + state.counts["departures"]

@@ -46,7 +46,11 @@ class WallClock:
 
     def utc(self, at_s: float) -> datetime:
         """Return the UTC time of a moment of `now_s`, to the millisecond, within 1970..9999."""
-        return _EPOCH + timedelta(milliseconds=round(self.utc_s(at_s) * 1000))
+        return self.date(self.utc_s(at_s))
+
+    def date(self, utc_s: float) -> datetime:
+        """Return UTC seconds as a datetime, within 1970..9999."""
+        return _EPOCH + timedelta(milliseconds=round(min(max(utc_s, 0.0), _UTC_MAX_S) * 1000))
 
 
 @dataclass(slots=True)

@@ -69,12 +69,13 @@ class Emergencies:
             if alarm is None:
                 self._counts["cries_refused"] += 1
                 return
-        alarm.cried_at_s = max(alarm.cried_at_s, now_s)
+        if report.freshness != "stale":
+            alarm.cried_at_s = max(alarm.cried_at_s, now_s)
         heard_anew = self._hear(alarm, key, b"s" + id_and_press, report, sighting, now_s)
         if not alarm.committed:
             yield from self._first_word(alarm, self._sos(alarm, self._first_where(alarm, sighting, now_s)), now_s)
         if key is not None:
-            yield from self._answer(alarm, key, b"s" + id_and_press, shown, now_s)
+            yield from self._answer(alarm, key, b"s" + id_and_press, shown, report, now_s)
         if heard_anew:
             self._schedule(alarm, now_s)
 
@@ -105,7 +106,7 @@ class Emergencies:
         if not alarm.committed:
             alarm.news = False
             yield from self._first_word(alarm, self._bell(alarm), now_s)
-        yield from self._answer(alarm, key, cry, shown, now_s)
+        yield from self._answer(alarm, key, cry, shown, report, now_s)
         self._schedule(alarm, now_s)
 
     def stage(self, name: str, stage: int, now_s: float) -> Iterator[Effect]:
@@ -175,7 +176,8 @@ class Emergencies:
                 return alarm
         if verified:
             alarm = self._alarms.of(unproven)  # it cried before the clock, or the table, could tell who it was
-            if alarm is not None and not alarm.verified and now_s <= alarm.cried_at_s + SAME_PRESS_S:
+            fits = alarm is not None and not alarm.verified and not alarm.done  # what was closed was the forgery
+            if alarm is not None and fits and now_s <= alarm.cried_at_s + SAME_PRESS_S:
                 self._prove(alarm, sighting, now_s)
                 return alarm
         if report.freshness == "stale" and not verified:
@@ -211,7 +213,7 @@ class Emergencies:
         if recent is None or len(recent) < UNVERIFIED_MAX or recent[0][0] < now_s - UNVERIFIED_S:
             return None
         last = recent[-1][1]
-        if last.name not in self._alarms.by_name:
+        if last.done or last.name not in self._alarms.by_name:
             return None
         self._counts["cries_merged"] += 1
         return last
@@ -222,16 +224,15 @@ class Emergencies:
         self, alarm: Alarm, key: LampKey | None, cry: bytes, report: Report, sighting: Sighting, now_s: float
     ) -> bool:
         """Note who heard it and how; return whether this is a new hearing, not a reader asking once more."""
-        counter = sighting.counter
-        if key is not None:
-            lamp = self._alarms.lamp(alarm, key, cry)
-            if lamp.counter == counter or report.freshness != "new":
-                sighting.timely = False
-                return False
-            lamp.counter = counter
         if report.reader not in alarm.readers and len(alarm.readers) < READERS_MAX:
             alarm.readers.append(report.reader)
             alarm.news = alarm.committed
+        if key is not None:
+            lamp = self._alarms.lamp(alarm, key, cry)
+            if lamp.counter == sighting.counter or report.freshness != "new":
+                sighting.timely = False
+                return False
+            lamp.counter = sighting.counter
         power_dbm = sighting.advertisement.power_dbm if sighting.advertisement is not None else -59
         if report.reader in alarm.readings or len(alarm.readings) < READERS_MAX:
             alarm.readings[report.reader] = Reading(
@@ -312,7 +313,7 @@ class Emergencies:
 
     def _sos(self, alarm: Alarm, where: Where | None) -> Sos:
         return Sos(
-            observed_at=self._wall.utc(alarm.pressed_at_s),
+            observed_at=self._alarms.observed_at(alarm),
             clock=self._wall.quality,
             alarm=alarm.name,
             revision=alarm.revision,
@@ -334,7 +335,7 @@ class Emergencies:
                 self._field, Fix(at[0], at[1], _BELL_RADIUS_M, 2 * _BELL_RADIUS_M, (), alarm.pressed_at_s)
             )
         return Bell(
-            observed_at=self._wall.utc(alarm.pressed_at_s),
+            observed_at=self._alarms.observed_at(alarm),
             clock=self._wall.quality,
             alarm=alarm.name,
             revision=alarm.revision,
@@ -346,27 +347,30 @@ class Emergencies:
 
     # ---- lamps -------------------------------------------------------------------------------------------------------
 
-    def _answer(self, alarm: Alarm, key: LampKey, cry: bytes, shown: int, now_s: float) -> Iterator[Effect]:
+    def _answer(
+        self, alarm: Alarm, key: LampKey, cry: bytes, shown: int, report: Report, now_s: float
+    ) -> Iterator[Effect]:
         """Tell a reader the stage if its lamp shows less; tell the city when its lamp shows more than it was told."""
         lamp = self._alarms.lamp(alarm, key, cry)
         if shown > wire.CLOSED:
             self._counts["stages_refused"] += 1
             shown = lamp.shown
-        lamp.shown = shown
+        if report.freshness == "new":
+            lamp.shown = max(lamp.shown, shown)  # frames overtake each other; a lamp never goes back
         if shown < alarm.stage:
             payload = frames.answer(self._links, key[0], wire.STAGE, wire.encode_stage([(key[2], alarm.stage)]))
-            if lamp.send_at_s == _NEVER:
+            if lamp.shown < alarm.stage and lamp.send_at_s == _NEVER:
                 self._light_one(lamp, now_s + REPEAT_MIN_S)
                 self._busy[alarm.name] = alarm
             if payload is not None and frames.boot_of(self._links, key[0]) == key[1]:
                 yield Downlink(key[0], payload, urgent=True)
-        else:
+        if lamp.shown >= alarm.stage:
             lamp.send_at_s = _NEVER
-        if shown > lamp.told:
-            lamp.told = shown
+        if lamp.shown > lamp.told:
+            lamp.told = lamp.shown
             told = Told(
                 observed_at=self._wall.utc(now_s), clock=self._wall.quality, alarm=alarm.name, reader=key[0],
-                stage=STAGES[shown - 1],
+                stage=STAGES[lamp.told - 1],
             )  # fmt: skip
             yield Commit(told, self._alarms.memory(alarm))
 

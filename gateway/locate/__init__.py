@@ -11,7 +11,11 @@ from typing import Any, Protocol
 from gateway.events import Heard, Point, Where
 from gateway.locate.field import Field, Region
 
-__all__ = ["Field", "Fix", "Locator", "Reading", "Region", "beside", "probability", "where"]
+__all__ = ["Field", "Fix", "Locator", "Reading", "Region", "beside", "probability", "torn", "where"]
+
+
+LOUD_DBM, TORN_M = -80, 250.0
+"""A level that means tens of metres at the most, and a distance nobody walks within a fix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,17 @@ def where(field: Field, fix: Fix) -> Where:
 def probability(fix: Fix, region: Region) -> float:
     """Return the probability (0..1) that the truth lies in a region. 0 for a fix without a belief."""
     return 0.0 if fix.mass is None else region.share(fix.mass, fix.corner)
+
+
+def torn(field: Field, fix: Fix) -> tuple[int, int] | None:
+    """Return two readers that both heard a tag loudly within one fix, though they are too far apart for one tag."""
+    loud = [h.reader for h in fix.evidence if h.rssi_dbm is not None and h.rssi_dbm >= LOUD_DBM]
+    for i, one in enumerate(loud):
+        for other in loud[:i]:
+            (x1, y1, _), (x2, y2, _) = field.readers[one], field.readers[other]
+            if (x1 - x2) ** 2 + (y1 - y2) ** 2 > TORN_M**2:
+                return other, one
+    return None
 
 
 def _age_s(reading: Reading, now_s: float) -> float:
