@@ -5,7 +5,9 @@ import os
 import sys
 import time
 import typing
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import structlog
@@ -42,7 +44,7 @@ def run(config: ConfigFile) -> None:
     loaded = _checked(config)
     desk = Desk(loaded, time.time)
     structlog.get_logger().info("page", address=f"http://{loaded.web.host}:{loaded.web.port}/", site=loaded.site)
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(
             make_app(desk),
             host=loaded.web.host,
@@ -56,6 +58,7 @@ def run(config: ConfigFile) -> None:
             h11_max_incomplete_event_size=32 * 1024,
         )
     )
+    server.on_exit = desk.hub.close
     server.run()
     if not server.started:
         _fail(f"{config}: web: cannot listen on {loaded.web.host}:{loaded.web.port}; is another city running?")
@@ -81,6 +84,16 @@ def operator(
         typer.echo(add_operator(file, name))
     except (OperatorsError, OSError) as error:
         _fail(str(error))
+
+
+class _Server(uvicorn.Server):
+    """Ends the open streams when told to stop: they would be waited for."""
+
+    on_exit: Callable[[], None]
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.on_exit()
+        super().handle_exit(sig, frame)
 
 
 def _checked(config: Path) -> Config:

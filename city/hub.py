@@ -67,9 +67,9 @@ class Hub:
             self._call(self._gather, kind, words)
 
     def close(self) -> None:
-        """End every stream. On the loop."""
+        """End every stream. From any thread, or a signal's handler."""
         self._closed = True
-        self._turn_wake()
+        self._call(self._turn_wake)
 
     async def run(self) -> None:
         """Send what was gathered, for as long as the city runs."""

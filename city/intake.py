@@ -32,10 +32,12 @@ from gateway.events import (
     Sos,
     Told,
 )
-from gateway.uplink import POISON_MAX_B, Batch, Lane, Poison, Row, Status, Urgent
+from gateway.uplink import BATCH_MAX, POISON_MAX_B, Batch, Lane, Poison, Row, Status, Urgent
 
 QUARANTINE_MAX = 10_000
 EPOCH_MAX = 64
+NAME_MAX = 128
+"""Of a tag, a bell, an area, a place, or an alarm, which is made of a gateway, an epoch and a number."""
 SEQ_MAX = 2**63 - 1
 LATEST_KINDS = ("position", "presence", "reader_health", "gateway_health")
 
@@ -71,6 +73,8 @@ def check_envelope(topic_gateway: str, message: Urgent | Batch) -> None:
         raise Refused("bad_epoch", f"an epoch is 1-{EPOCH_MAX} printable characters")
     seqs = [message.seq] if isinstance(message, Urgent) else [row.seq for row in message.rows]
     rising = all(a < b for a, b in zip([message.after, *seqs], seqs, strict=False))
+    if len(seqs) > BATCH_MAX:
+        raise Refused("bad_batch", f"{len(seqs)} rows in a message, at most {BATCH_MAX}")
     if not seqs or not 0 <= message.after <= SEQ_MAX or not rising or seqs[-1] > SEQ_MAX:
         raise Refused("bad_seq", f"after {message.after}, seq {seqs[:3]}: must rise, within 63 bits")
 
@@ -221,11 +225,14 @@ def _examined(event: Event | Poison) -> Event | Poison:
         lon, lat = where.geometry.coordinates
         radii = (where.radius_50_m, where.accuracy_95_m)
         if not (-180 <= lon <= 180 and -90 <= lat <= 90 and all(math.isfinite(r) and r >= 0 for r in radii)):
-            reason = "where: outside the earth, or a radius that is none"
+            if isinstance(event, Sos | Bell | Danger):  # a cry without a place is still a cry
+                event = msgspec.structs.replace(event, where=None)
+            else:
+                reason = "where: outside the earth, or a radius that is none"
     for name in ("alarm", "tag", "bell", "area", "place", "what"):
         value = getattr(event, name, None)
-        if isinstance(value, str) and not (0 < len(value) <= 64 and value.isprintable()):
-            reason = f"{name}: must be 1-64 printable characters"
+        if isinstance(value, str) and not (0 < len(value) <= NAME_MAX and value.isprintable()):
+            reason = f"{name}: must be 1-{NAME_MAX} printable characters"
     numbers = [getattr(event, name, 0) for name in ("revision", "reader", "press", "presses", "battery_mv")]
     if any(not 0 <= n < 2**31 for n in [*numbers, *getattr(event, "readers", ())]):
         reason = "a number outside 0..2147483647"

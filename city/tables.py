@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 
 SCHEMA = 1
-ID_MAX = 160
+ID_MAX = 200
 metadata = MetaData()
 
 schema_version = Table("schema_version", metadata, Column("version", Integer, primary_key=True))

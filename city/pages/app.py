@@ -29,7 +29,7 @@ from city.config import first_line
 from city.desk import Desk
 from city.hub import STREAMS_MAX
 from city.incidents import WrongState
-from city.pages.login import Login
+from city.pages.login import Busy, Login
 from city.pages.metrics import metrics_of
 
 COOKIE = "ansim_session"
@@ -133,12 +133,15 @@ def make_app(desk: Desk) -> FastAPI:
     ) -> Response:
         same_origin(request)
         address = request.client.host if request.client else ""
-        keys = (f"name {operator}", f"address {address}")
-        wait_s = login.brake.wait_s(*keys)
+        wait_s = login.brake.wait_s(operator, address)
+        try:
+            good = not wait_s and login.check(operator, passcode)
+        except Busy:
+            wait_s = 2.0
         if wait_s:
-            problem, code = f"Too many wrong passcodes. Try again in {wait_s / 60:.0f} min.", 429
-        elif not login.check(operator, passcode):
-            login.brake.failed(*keys)
+            problem, code = f"Too many attempts. Try again in {wait_s:.0f} s.", 429
+        elif not good:
+            login.brake.failed(operator, address)
             desk.looked(operator if operator.isprintable() else "?", "login refused", address)
             problem, code = "Name or passcode is wrong.", 401
         else:

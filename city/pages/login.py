@@ -28,6 +28,9 @@ SESSION_MAX_S = 12 * 3600.0
 SESSIONS_MAX = 1000
 TOUCH_S = 60.0
 FAILURES_MAX = 8
+FAILURES_ADDRESS_MAX = 40
+HASHING_MAX = 4
+"""Passcodes checked at once; more are refused at once, so that guessing takes no thread from an acknowledgement."""
 FAILURES_S = 300.0
 NAMES_MAX = 4096
 ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # without l, i, o, 0, 1: read from paper
@@ -35,6 +38,10 @@ ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # without l, i, o, 0, 1: read from
 
 class OperatorsError(ValueError):
     """The operators' file cannot be used. The message says what to do."""
+
+
+class Busy(RuntimeError):
+    """Too many passcodes are being checked at this moment. Transient."""
 
 
 class Operator(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,32 +89,39 @@ def add_operator(path: Path, name: str) -> str:
 
 
 class Brake:
-    """Refuses a name or an address for a while after FAILURES_MAX failures. Bounded; the oldest entry goes first."""
+    """Refuses for a while after too many failures. Bounded; the oldest entry goes first.
+
+    A name is braked only together with an address: nobody keeps an operator from the desk by guessing elsewhere.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._failures: OrderedDict[str, list[float]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def wait_s(self, *keys: str) -> float:
-        """Return how long these must wait, 0 when they need not."""
+    def wait_s(self, name: str, address: str) -> float:
+        """Return how long this name from this address must wait, 0 when it need not."""
         now_s = self._clock()
         with self._lock:
             waits = [0.0]
-            for key in keys:
+            for key, most in self._keys(name, address):
                 recent = [at for at in self._failures.get(key, ()) if now_s - at < FAILURES_S]
-                if len(recent) >= FAILURES_MAX:
+                if len(recent) >= most:
                     waits.append(FAILURES_S - (now_s - recent[0]))
             return max(waits)
 
-    def failed(self, *keys: str) -> None:
+    def failed(self, name: str, address: str) -> None:
         """Count a failure."""
         with self._lock:
-            for key in keys:
-                self._failures[key] = [*self._failures.get(key, [])[-FAILURES_MAX + 1 :], self._clock()]
+            for key, most in self._keys(name, address):
+                self._failures[key] = [*self._failures.get(key, [])[-most + 1 :], self._clock()]
                 self._failures.move_to_end(key)
                 while len(self._failures) > NAMES_MAX:
                     self._failures.popitem(last=False)
+
+    @staticmethod
+    def _keys(name: str, address: str) -> tuple[tuple[str, int], ...]:
+        return (f"{address} {name}", FAILURES_MAX), (address, FAILURES_ADDRESS_MAX)
 
 
 class Login:
@@ -120,7 +134,7 @@ class Login:
         self._operators = read_operators(operators_file)
         self._changed_at = operators_file.stat().st_mtime_ns
         self._lock = threading.Lock()
-        self._hashing = threading.BoundedSemaphore(2)
+        self._hashing = threading.BoundedSemaphore(HASHING_MAX)
         self.brake = Brake(clock)
 
     def operators(self) -> dict[str, Operator]:
@@ -135,11 +149,15 @@ class Login:
             return self._operators
 
     def check(self, name: str, passcode: str) -> bool:
-        """Return whether the passcode is the operator's. An unknown name takes as long as a wrong passcode."""
+        """Return whether the passcode is the operator's. An unknown name takes as long as a known one. Raises Busy."""
         known = self.operators().get(name)
         against = known or Operator(salt=_text(bytes(16)), hash=_text(bytes(64)))
-        with self._hashing:
+        if not self._hashing.acquire(blocking=False):
+            raise Busy
+        try:
             given = _scrypt(against, passcode[:256])
+        finally:
+            self._hashing.release()
         return hmac.compare_digest(given, base64.b64decode(against.hash)) and known is not None
 
     def open(self, name: str) -> str:

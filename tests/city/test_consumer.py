@@ -2,10 +2,12 @@
 
 import json
 import random
+import signal
 import sqlite3
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from gateway import uplink
@@ -208,3 +210,17 @@ def test_a_cry_sent_while_the_city_is_away_comes_when_it_is_back(city: City, gat
     gateway.urgent(1, sos("gw1-e1-1"))  # once: the broker keeps it in the lane's session
     city.start()
     wait_for("the watermark", lambda: gateway.upto("sos") == 1)
+
+
+def test_the_city_stops_at_once_with_a_page_open_and_says_nothing_untoward(city: City) -> None:
+    headers = {"Authorization": f"Bearer {city.token}"}
+    with httpx.stream("GET", f"{city.address}/events", headers=headers, timeout=10) as stream:
+        assert next(stream.iter_lines()) != ""
+        assert city.process is not None
+        began_s = time.monotonic()
+        city.process.terminate()
+        assert city.process.wait(10) in (0, -signal.SIGTERM)
+        assert time.monotonic() - began_s < 2.5
+    log = city.log.read_text()
+    assert "Traceback" not in log
+    assert "ERROR" not in log

@@ -166,6 +166,23 @@ def test_logout_ends_the_session_in_the_store(browser: TestedApp) -> None:
     assert browser.get("/api/stats").status_code == 401
 
 
+def test_guessing_is_braked_where_it_is_done_and_keeps_no_operator_out(clock: Clock) -> None:
+    brake = login.Brake(clock)
+    for _ in range(login.FAILURES_MAX):
+        assert brake.wait_s("kim", "192.0.2.1") == 0
+        brake.failed("kim", "192.0.2.1")
+    assert brake.wait_s("kim", "192.0.2.1") == login.FAILURES_S
+    assert brake.wait_s("kim", "192.0.2.2") == 0
+    for i in range(login.FAILURES_ADDRESS_MAX):
+        brake.failed(f"name{i}", "192.0.2.1")
+    assert brake.wait_s("fresh", "192.0.2.1") > 0
+    clock.now_s += login.FAILURES_S
+    assert brake.wait_s("kim", "192.0.2.1") == 0
+    for i in range(login.NAMES_MAX + 10):
+        brake.failed(f"name{i}", f"address {i}")
+    assert len(brake._failures) == login.NAMES_MAX
+
+
 def test_answers_forbid_other_hosts_frames_and_caches(browser: TestedApp) -> None:
     headers = browser.get("/").headers
     policy = headers["content-security-policy"]

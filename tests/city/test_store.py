@@ -165,6 +165,7 @@ def test_retention_deletes_positions_first_and_a_pruned_row_does_not_come_back(s
         (batch(1), "bad_seq"),
         (batch(5, position("t-01"), after=5), "bad_seq"),
         (batch(2**63, position("t-01")), "bad_seq"),
+        (batch(1, *[position("t-01")] * 101), "bad_batch"),
         (urgent(3, sos("a1"), after=3), "bad_seq"),
         (urgent(0, sos("a1"), after=-1), "bad_seq"),
     ],
@@ -182,7 +183,7 @@ def test_impossible_numbers_are_refused(message: Urgent | Batch, reason: str) ->
         position("t-01", where=place(181.0, 37.5)),
         position("t-01", where=place(accuracy_m=float("inf"))),
         position("t\x00"),
-        position("x" * 65),
+        position("x" * 129),
         position(""),
     ],
 )
@@ -193,6 +194,13 @@ def test_what_no_page_could_show_is_poison(store: Store, event: Routine) -> None
     assert (stored.new, stored.upto) == (1, 1)
     with store.read() as c:
         assert counters(c)["stored.poison"] == 1
+
+
+def test_a_cry_from_nowhere_on_earth_is_still_a_cry(store: Store) -> None:
+    stored = intake.store_urgent(store, TOPIC, urgent(1, sos("a1", where=place(1e9, 0))), NOW_S)
+    with store.read() as c:
+        (view,) = docket.views(c, numbers=list(stored.incidents))
+    assert (view["kind"], view["subject"], view["where"]) == ("sos", "t-01", None)
 
 
 def test_a_position_from_the_future_does_not_stay_the_newest(store: Store) -> None:
