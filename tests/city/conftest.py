@@ -15,18 +15,19 @@ def has_mosquitto() -> bool:
     return shutil.which("mosquitto") is not None or Path("/usr/sbin/mosquitto").exists()
 
 
-@pytest.fixture(params=["mosquitto", "nats"])
-def broker_port(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[int]:
-    if request.param == "mosquitto" and not has_mosquitto():
-        pytest.skip(NO_MOSQUITTO)
-    with (mosquitto if request.param == "mosquitto" else nats)(tmp_path, free_port()) as port:
-        yield port
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test marked by `on_both_brokers` runs over mosquitto (MQTT 5) and nats (3.1.1), the others over one."""
+    if "broker_kind" in metafunc.fixturenames:
+        one = ["mosquitto" if has_mosquitto() else "nats"]
+        both = getattr(metafunc.function, "on_both_brokers", False)
+        metafunc.parametrize("broker_kind", ["mosquitto", "nats"] if both else one)
 
 
 @pytest.fixture
-def a_broker_port(tmp_path: Path) -> Iterator[int]:
-    """One broker, for what is the same over both."""
-    with (mosquitto if has_mosquitto() else nats)(tmp_path, free_port()) as port:
+def broker_port(broker_kind: str, tmp_path: Path) -> Iterator[int]:
+    if broker_kind == "mosquitto" and not has_mosquitto():
+        pytest.skip(NO_MOSQUITTO)
+    with (mosquitto if broker_kind == "mosquitto" else nats)(tmp_path, free_port()) as port:
         yield port
 
 

@@ -26,6 +26,12 @@ SITE = "testsite"
 WAIT_S = 20.0
 
 
+def on_both_brokers(test: Any) -> Any:
+    """Mark a test that is run over both brokers."""
+    test.on_both_brokers = True
+    return test
+
+
 def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))

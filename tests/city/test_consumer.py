@@ -13,7 +13,19 @@ import pytest
 from gateway import uplink
 from gateway.uplink import Urgent
 from tests.city.conftest import NO_MOSQUITTO, has_mosquitto
-from tests.city.peers import City, Gateway, arrival, free_port, mosquitto, position, sos, told, wait_for, when
+from tests.city.peers import (
+    City,
+    Gateway,
+    arrival,
+    free_port,
+    mosquitto,
+    on_both_brokers,
+    position,
+    sos,
+    told,
+    wait_for,
+    when,
+)
 
 
 def rows(city: City, lane: str) -> list[int]:
@@ -21,6 +33,7 @@ def rows(city: City, lane: str) -> list[int]:
         return [seq for (seq,) in db.execute("SELECT seq FROM event WHERE lane = ? ORDER BY seq", (lane,))]
 
 
+@on_both_brokers
 def test_sos_is_stored_acknowledged_and_answered_by_a_lamp(city: City, gateway: Gateway) -> None:
     gateway.status()
     gateway.urgent(1, sos("gw1-e1-1"))
@@ -49,6 +62,7 @@ def test_sos_is_stored_acknowledged_and_answered_by_a_lamp(city: City, gateway: 
     wait_for("stage closed", lambda: gateway.stages("gw1-e1-1")[-1] == "closed")
 
 
+@on_both_brokers
 def test_duplicates_reordering_and_gaps_store_each_row_once(city: City, gateway: Gateway) -> None:
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")
@@ -134,6 +148,7 @@ def test_a_gateway_speaks_only_for_itself(city: City, gateway: Gateway) -> None:
     assert city.get("/api/stats")["counters"]["refused.wrong_gateway"] == 1
 
 
+@on_both_brokers
 def test_kill_9_mid_stream_stores_every_row_exactly_once(city: City, gateway: Gateway) -> None:
     gateway.status()
     batches = {1 + 50 * i: [position(f"t-{j:02}") for j in range(50)] for i in range(120)}
@@ -178,11 +193,10 @@ def test_a_gateway_that_comes_online_hears_its_watermarks_and_its_open_alarms(ci
     wait_for("its watermarks", lambda: (gateway.upto("sos"), gateway.upto("events")) == (2, 1))
 
 
-def test_mqtt_5_where_the_broker_speaks_it_and_else_3_1_1(
-    city: City, gateway: Gateway, request: pytest.FixtureRequest
-) -> None:
+@on_both_brokers
+def test_mqtt_5_where_the_broker_speaks_it_and_else_3_1_1(city: City, gateway: Gateway, broker_kind: str) -> None:
     lanes = city.get("/api/stats")["lanes"]
-    expected = "5" if "mosquitto" in request.node.name else "3.1.1"
+    expected = "5" if broker_kind == "mosquitto" else "3.1.1"
     assert {lane["protocol"] for lane in lanes.values()} == {expected}
 
 
@@ -205,6 +219,7 @@ def test_broker_killed_and_restarted_is_subscribed_again(tmp_path: Path) -> None
         city.stop()
 
 
+@on_both_brokers
 def test_a_cry_sent_while_the_city_is_away_comes_when_it_is_back(city: City, gateway: Gateway) -> None:
     city.kill()
     gateway.urgent(1, sos("gw1-e1-1"))  # once: the broker keeps it in the lane's session
