@@ -26,6 +26,8 @@ ALARMS_HARD_MAX = 4 * ALARMS_MAX
 LAMPS_MAX = 48
 """Lamps an alarm follows; with READERS_MAX this keeps a memory under 4 KiB."""
 READERS_MAX = 64
+ALIASES_MAX = 4
+"""Its own, the tag's, and those of the two epochs a cry may last into."""
 SAME_PRESS_S = 1200.0
 """A tag's press counter names one press for so long after its last cry; a tag cries 10 minutes at the most."""
 OLD_S = 86_400.0
@@ -33,6 +35,11 @@ OLD_S = 86_400.0
 Kind = Literal["sos", "bell", "danger"]
 LampKey = tuple[int, int, int]
 """Reader, its boot, its number for the alarm."""
+
+
+def unproven(id_and_press: bytes) -> bytes:
+    """Return the identity of a press as anybody hears it: rotating id (8 bytes) and press counter."""
+    return b"?" + id_and_press
 
 
 @dataclass(slots=True)
@@ -79,8 +86,8 @@ class Alarm:
     battery_mv: int = 0
     bell: str = ""
     area: str = ""
-    alias: bytes = b""
-    """Second identity: that of an unverified cry's tag, once it was found."""
+    aliases: list[bytes] = field(default_factory=list)
+    """More identities: rotating id and press as heard, the tag once it was found."""
     over: bool = False
     """A danger's: the tag is clear of it again."""
     revision: int = 0
@@ -154,9 +161,9 @@ class Alarms:
         return self._by_who.get(who)
 
     def also(self, alarm: Alarm, who: bytes) -> None:
-        """Know an alarm by another identity too: an unverified cry turned out to be an enrolled tag's."""
-        if who not in self._by_who and not alarm.alias:
-            alarm.alias = who
+        """Know an alarm by another identity too, unless that is another alarm's."""
+        if who not in self._by_who and len(alarm.aliases) < ALIASES_MAX:
+            alarm.aliases.append(who)
             self._by_who[who] = alarm
 
     def shown_by(self, key: LampKey, cry: bytes) -> Alarm | None:
@@ -214,6 +221,8 @@ class Alarms:
             for reader, boot, number_there, told, cry in kept.lamps[:LAMPS_MAX]:
                 lamp = self.lamp(alarm, (reader, boot, number_there), cry)
                 lamp.shown = lamp.told = told
+                if alarm.verified and cry[:1] == b"s":
+                    self.also(alarm, unproven(cry[1:]))
             self._undated.append(alarm)
 
     def date(self, now_s: float) -> None:
@@ -241,7 +250,7 @@ class Alarms:
             del self.by_name[alarm.name]
             for key in alarm.lamps:
                 del self._by_lamp[key]
-            for who in (alarm.who, alarm.alias):
+            for who in (alarm.who, *alarm.aliases):
                 if self._by_who.get(who) is alarm:
                     del self._by_who[who]
 

@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 
 from gateway import frames, locate
-from gateway.alarms import OLD_S, READERS_MAX, SAME_PRESS_S, Alarm, Alarms, Lamp, LampKey
+from gateway.alarms import OLD_S, READERS_MAX, SAME_PRESS_S, Alarm, Alarms, Lamp, LampKey, unproven
 from gateway.effects import Commit, Downlink, Effect, Remember
 from gateway.events import STAGES, UNKNOWN_TAG, Bell, Sos, Told, Where
 from gateway.frames import Links, Report
@@ -103,6 +103,7 @@ class Emergencies:
             alarm.cried_at_s = max(alarm.cried_at_s, now_s)
             if presses > alarm.press:
                 alarm.press, alarm.news = presses, True
+        self._alarms.lamp(alarm, key, cry)  # before the first word, whose memory it belongs to
         if not alarm.committed:
             alarm.news = False
             yield from self._first_word(alarm, self._bell(alarm), now_s)
@@ -163,8 +164,8 @@ class Emergencies:
                 return known
             # It was one of many merged unproven cries, and is somebody's: an alarm of its own.
         press = bytes((advertisement.press,))
-        unproven = b"?" + advertisement.rotating_id + press
-        who = b"=" + self._resolver.tags[identity.tag].name.encode() + b"/" + press if verified else unproven
+        heard_as = unproven(advertisement.rotating_id + press)
+        who = b"=" + self._resolver.tags[identity.tag].name.encode() + b"/" + press if verified else heard_as
         alarm = self._alarms.of(who)
         if alarm is not None:
             # An old advertisement can only be of a press that was: known for a day. Else a tag's count names a press
@@ -173,9 +174,11 @@ class Emergencies:
             if identity.outcome == "replayed" or pressed_at_s is None:
                 lasts_s = OLD_S
             if (now_s if pressed_at_s is None else pressed_at_s) <= alarm.cried_at_s + lasts_s:
+                if verified:
+                    self._alarms.also(alarm, heard_as)
                 return alarm
         if verified:
-            alarm = self._alarms.of(unproven)  # it cried before the clock, or the table, could tell who it was
+            alarm = self._alarms.of(heard_as)  # it cried before the clock, or the table, could tell who it was
             fits = alarm is not None and not alarm.verified and not alarm.done  # what was closed was the forgery
             if alarm is not None and fits and now_s <= alarm.cried_at_s + SAME_PRESS_S:
                 self._prove(alarm, sighting, now_s)
@@ -190,6 +193,7 @@ class Emergencies:
         alarm.drill = bool(advertisement.flags & wire.FLAG_DRILL)
         if verified:
             alarm.verified, alarm.tag = True, self._resolver.tags[identity.tag].name
+            self._alarms.also(alarm, heard_as)
         else:
             alarm.advertisement, alarm.tried = advertisement, self._resolver.generation
             self._unverified.setdefault(report.reader, deque(maxlen=UNVERIFIED_MAX)).append((now_s, alarm))
