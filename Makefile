@@ -38,7 +38,8 @@ bench: $(VENV)/.dev.stamp  ## measure speeds and sizes; writes bench-results.md 
 
 lint: $(VENV)/.dev.stamp  ## ruff, mypy --strict, and the firmware against its typings
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && \
-	  $(BIN)/mypy --config-file firmware/mypy.ini
+	  $(BIN)/mypy --config-file firmware/mypy.ini \
+	    --custom-typeshed-dir "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 lock:  ## pin again: write locks/*.txt from pyproject.toml (needs uv)
 	@for role in $(ROLES); do uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes \
