@@ -33,6 +33,8 @@ STORY_BEFORE_S = 1.0
 ANSWER_S = (2.0, 4.0)
 """An operator needs so long to see an incident and press."""
 NOBODY_S = 30.0
+SETTLE_S = 45.0
+"""After the story's end life goes on for at most so long, for what was true by then to be told: an arrival takes time."""
 DRAIN_S = 30.0
 QUIET_S = 3.0
 """Nothing more is committed for so long before the run counts as drained."""
@@ -75,6 +77,7 @@ class Demo:
         self.figures: Counter[str] = Counter()
         self.setup_s: dict[str, float] = {}
         self.faults_done: list[dict[str, Any]] = []
+        self.settled_s = 0.0
         self.arrived: set[str] = set()
         self.words: dict[str, dict[str, Any]] = {}
         self.stand: stand.Stand
@@ -108,6 +111,7 @@ class Demo:
                 if not self.options.once or not self._finished:
                     self.show.say("ending")
                     return None
+                await self._settle()
                 drained_s = await self._drain()
                 stats = await self.operator.get("/api/stats")
                 await self._sample()
@@ -219,7 +223,6 @@ class Demo:
         await self._over.wait()
 
     def _finish(self) -> None:
-        self.stand.zone.end()
         self._cpu_s = self.programs["gateway"].sample().cpu_s - self._cpu_before_s
         self._finished = True
         self._over.set()
@@ -320,9 +323,21 @@ class Demo:
             self._figures_now = found
         self.figures = self._figures_before + self._figures_now
 
+    async def _settle(self) -> None:
+        """Let life go on until every arrival that was true at the story's end is told, or for SETTLE_S; then silence."""
+        truly = set(report.truly_arrived(self.world, self.options.seconds))
+        began = time.monotonic()
+        self.show.say(
+            f"the story is over: {len(truly)} children have arrived, {len(truly - self.arrived)} not yet told"
+        )
+        while truly - self.arrived and time.monotonic() - began < SETTLE_S:
+            await asyncio.sleep(0.25)
+        self.settled_s = time.monotonic() - began
+        self.stand.zone.end()
+
     async def _drain(self) -> float | None:
         """Wait until the gateway's outbox is empty and stays so; return how long it took, None if it did not."""
-        self.show.say("the tags are silent; waiting until all that is under way has arrived")
+        self.show.say("the tags are silent; waiting for what is still under way")
         began, quiet_since, last = time.monotonic(), None, -1
         while (now := time.monotonic()) - began < DRAIN_S:
             with contextlib.suppress(records.RecordsError):
@@ -349,6 +364,7 @@ class Demo:
                 world=self.world,
                 stand=self.stand,
                 presses=self.presses,
+                settled_s=self.settled_s,
                 drained=self._drained,
                 lanes=records.read_gateway(self.folder / "gateway" / "outbox"),
                 city=records.read_city(self.folder / "city" / "city.db"),

@@ -99,10 +99,10 @@ def derive(
     paths = Paths([(line, 1.0) for kind, line in streets if kind in WALKED])
     door = paths.attach(entrance)
     danger_name, danger = draft.danger()
-    yard = _yard_point(entrance, ring)
+    yard = _yard_points(entrance, ring)
     poles = [
-        ("gate", _inwards(entrance, yard, 1.0)),
-        ("yard", yard),
+        ("gate", _inwards(entrance, yard[0], 1.0)),
+        *(("yard", point) for point in yard),
         *_street_poles(paths, door, entrance, ring, danger),
     ]
     features = [
@@ -196,19 +196,18 @@ class _Draft:
         return min(math.hypot(*point) for point in line) <= self.radius_m
 
 
-def _yard_point(entrance: Point, ring: Sequence[Point]) -> Point:
-    """The point YARD_DEPTH_M from the gate that lies deepest inside the school's outline."""
-    spots = [
-        (
-            entrance[0] + YARD_DEPTH_M * math.cos(a * math.pi / 36),
-            entrance[1] + YARD_DEPTH_M * math.sin(a * math.pi / 36),
-        )
-        for a in range(72)
-    ]
-    within = [spot for spot in spots if inside(spot, ring)]
-    if not within:
+def _yard_points(entrance: Point, ring: Sequence[Point]) -> list[Point]:
+    """One point YARD_DEPTH_M from the gate and one behind it, each the deepest inside the school's outline there."""
+    points: list[Point] = []
+    for depth_m in (YARD_DEPTH_M, 1.7 * YARD_DEPTH_M):
+        turns = [a * math.pi / 36 for a in range(72)]
+        spots = [(entrance[0] + depth_m * math.cos(a), entrance[1] + depth_m * math.sin(a)) for a in turns]
+        fits = [p for p in spots if inside(p, ring) and all(math.dist(p, q) >= 0.9 * YARD_DEPTH_M for q in points)]
+        if fits:
+            points.append(max(fits, key=lambda spot: (round(distance_to_edge_m(spot, ring), 3), spot)))
+    if not points:
         raise OsmError(f"the school is smaller than {YARD_DEPTH_M:.0f} m; it needs a pole of its own by hand")
-    return max(within, key=lambda spot: distance_to_edge_m(spot, ring))
+    return points
 
 
 def _inwards(a: Point, b: Point, by_m: float) -> Point:
@@ -223,7 +222,7 @@ def _street_poles(
     chosen: list[Point] = [entrance]
     poles: list[tuple[str, Point]] = []
     for spot, aside in _along(paths, door, 2.0):
-        if len(chosen) > POLES_MAX - 2:
+        if len(chosen) > POLES_MAX - 3:
             break
         if any(math.dist(spot, other) < POLE_GAP_M for other in chosen) or inside(spot, danger):
             continue

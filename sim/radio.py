@@ -42,6 +42,8 @@ class Channel:
     body_min_db: float = 2.0
     body_max_db: float = 14.0
     reader_sigma_db: float = 2.0
+    reader_gain_db: float = 2.0
+    """A dipole on the pole (2.1 dBi), less its cable."""
     sensitivity_dbm: float = -95.0
     """1 % packet errors at 1 Mbit/s, as the class of chip has it (EFR32MG12: -94.8). Unverified for XBee 3."""
     edge_db: float = 0.8
@@ -72,7 +74,8 @@ class Air:
         self._rise: Floats = np.array([ear.height_m for ear in ears], np.float64) - self.channel.tag_height_m
         self._numbers: NDArray[np.int64] = np.array([ear.number for ear in ears], np.int64)
         self._corners: dict[tuple[int, int], Floats] = {}
-        self._offset_db = self.channel.reader_sigma_db * chance.normal(seed, "ear", self._numbers)
+        spread = self.channel.reader_sigma_db * chance.normal(seed, "ear", self._numbers)
+        self._offset_db = self.channel.reader_gain_db + spread
 
     def mean_dbm(self, x_m: float, y_m: float, heading: float, tag_offset_db: float = 0.0) -> Floats:
         """Return what each reader would read without fading: everything that stays while the child stands still."""

@@ -18,7 +18,7 @@ from gateway.zone import distance_to_polygon_m
 from sim.presses import Hops, Pressed, Presses
 from sim.records import CityRecords, Lane, lost, undelivered
 from sim.stand import Stand
-from sim.world import World
+from sim.world import Child, World
 
 SETTLED_S = 10.0
 """A child must have been inside for so long before the end to count: nobody can tell sooner that it means to stay."""
@@ -46,6 +46,7 @@ class Measured:
     gateway_rss_mb: float
     gateway_cpu_s: float
     setup_s: dict[str, float]
+    settled_s: float
     drained_s: float | None
     broker: str
     faults: list[dict[str, Any]]
@@ -75,6 +76,7 @@ def build(measured: Measured) -> dict[str, Any]:
         "gateway_cpu_pct": round(100 * m.gateway_cpu_s / m.seconds, 1),
         "readers_heap_used_b": [beat.get("heap_used") for beat in beats],
         "seed": m.world.seed,
+        "began_unix_s": round(m.began_unix_s, 3),
         "digest": m.digest,
         "options": m.options,
         "undelivered_events": undelivered(m.drained, m.city),
@@ -101,6 +103,7 @@ def build(measured: Measured) -> dict[str, Any]:
         "gateway_counters": {name: n for name, n in sorted(m.figures.items()) if name.startswith("core_") and n},
         "simulator_lag_max_ms": round(1000 * m.stand.clock.lag_max_s, 1),
         "setup_s": {name: round(s, 2) for name, s in m.setup_s.items()},
+        "settled_s": round(m.settled_s, 2),
         "drained_s": None if m.drained_s is None else round(m.drained_s, 2),
         "faults": m.faults,
         "broker": m.broker,
@@ -137,18 +140,14 @@ def broken_promises(report: dict[str, Any]) -> list[str]:
 def arrivals_of(world: World, city: CityRecords, began_unix_s: float, end_s: float) -> dict[str, Any]:
     """Return true, reported and false arrivals, and whom each is about.
 
-    True: inside the school's outline without a break for the last SETTLED_S. False: reported, and at that time further
+    True: inside the school's outline without a break for the story's last SETTLED_S. False: reported, and at that time further
     from the outline than the event's own accuracy_95_m, or never inside during the whole run.
     """
     ring = list(world.site.school)
-    truly, entered, since = [], set(), {}
-    for child in world.children:
-        inside = world.inside_since_s(child, end_s)
-        since[child.tag] = inside
-        if inside is not None and end_s - inside >= SETTLED_S:
-            truly.append(child.tag)
-        if any(world.at_school(child, 0.5 * n) for n in range(int(end_s * 2) + 1)):
-            entered.add(child.tag)
+    truly = truly_arrived(world, end_s)
+    last_s = max([end_s, *(arrival["observed_at_unix"] - began_unix_s for arrival in city.arrivals)])
+    since = {child.tag: _entered_s(world, child, last_s) for child in world.children}
+    entered = {tag for tag, s in since.items() if s is not None}
     by_tag = {child.tag: child for child in world.children}
     told: dict[str, float] = {}
     false = []
@@ -156,7 +155,7 @@ def arrivals_of(world: World, city: CityRecords, began_unix_s: float, end_s: flo
         tag, at_s = arrival["tag"], arrival["observed_at_unix"] - began_unix_s
         told.setdefault(tag, at_s)
         walker = by_tag.get(tag)
-        where = None if walker is None else walker.at(min(at_s, end_s))
+        where = None if walker is None else walker.at(at_s)
         away_m = None if where is None else distance_to_polygon_m(where.x_m, where.y_m, ring)
         if away_m is None or away_m > float(arrival["where"]["accuracy_95_m"]) or tag not in entered:
             false.append({"tag": tag, "at_s": round(at_s, 1), "away_m": None if away_m is None else round(away_m, 1),
@@ -173,6 +172,12 @@ def arrivals_of(world: World, city: CityRecords, began_unix_s: float, end_s: flo
             "seconds_after_entering": after,
         },
     }
+
+
+def truly_arrived(world: World, end_s: float) -> list[str]:
+    """Return the tags of the children who have been inside the school for SETTLED_S at end_s."""
+    since = {child.tag: world.inside_since_s(child, end_s) for child in world.children}
+    return [tag for tag, s in since.items() if s is not None and end_s - s >= SETTLED_S]
 
 
 def write(report: dict[str, Any], path: Path) -> None:
@@ -213,6 +218,12 @@ def _hops(m: Measured, pressed: Pressed) -> dict[str, Any]:
         "lamp_help_by": h.help_by,
         "incidents": len(pressed.incidents),
     }
+
+
+def _entered_s(world: World, child: Child, until_s: float) -> float | None:
+    """When the child was first inside, to half a second."""
+    times = (0.5 * n for n in range(int(until_s * 2) + 1))
+    return next((t for t in times if world.at_school(child, t)), None)
 
 
 def _version(name: str) -> str | None:

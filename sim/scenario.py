@@ -93,9 +93,10 @@ def write(
     sos_s = LIVE_SOS_S if live else seconds * SOS_SHARE * (0.97 + 0.06 * chance.one(seed, "sos at"))
     bell_s = LIVE_BELL_S if live else seconds * BELL_SHARE * (0.97 + 0.06 * chance.one(seed, "bell at"))
     sos_s, bell_s = round(sos_s, 2), round(bell_s, 2)
+    who = _who_presses(world, poles, sos_s)
     presses = (
-        Press(sos_s, "sos", tag=_who_presses(world, poles, sos_s)),
-        Press(bell_s, "bell", reader=_one_of(numbers, seed, "bell")),
+        Press(sos_s, "sos", tag=who),
+        Press(bell_s, "bell", reader=_farthest(world, poles, who, bell_s)),
     )
     told = hashlib.sha256(f"{world.digest(0 if live else seconds)} {presses}".encode())
     return Story(presses, tuple(sorted(settled, key=lambda fault: fault.at_s)), told.hexdigest()[:16])
@@ -114,6 +115,12 @@ def _who_presses(world: World, poles: Sequence[Pole], at_s: float) -> int:
     if near:
         return near[int(chance.one(world.seed, "sos by") * len(near))]
     return min(best)[1]
+
+
+def _farthest(world: World, poles: Sequence[Pole], tag: int, at_s: float) -> int:
+    """The pole farthest from the child that cries: its lamp is still dark, so what the bell does to it can be seen."""
+    where = world.children[tag - 1].at(at_s)
+    return max(poles, key=lambda pole: (math.dist((where.x_m, where.y_m), pole.at), pole.number)).number
 
 
 def _nearest_m(poles: Sequence[Pole], x_m: float, y_m: float) -> float:

@@ -35,8 +35,9 @@ START_M = (20.0, 150.0)
 """Walking distance from the gate at which the story meets a child."""
 START_MODE_M = 30.0
 START_DELAY_S = 8.0
-YARD_DEPTH_M = (12.0, 45.0)
-YARD_EDGE_M = 8.0
+YARD_DEPTH_M = (25.0, 55.0)
+"""Where children go once inside, from the gate: the school's doors and the yard before them."""
+YARD_EDGE_M = 12.0
 SCHOOL_S = (150.0, 240.0)
 """How long a child stays before it walks home again, in an endless story only."""
 HOME_S = (20.0, 60.0)
@@ -300,11 +301,8 @@ class _Plan:
             angle = self.own.uniform(-math.pi, math.pi)
             spot = (start[0] + reach * math.cos(angle), start[1] + reach * math.sin(angle))
             depth = math.dist(spot, site.gates[0])
-            if (
-                site.at_school(spot)
-                and distance_to_edge_m(spot, site.school) >= YARD_EDGE_M
-                and depth <= YARD_DEPTH_M[1]
-            ):
+            fits = YARD_DEPTH_M[0] <= depth <= YARD_DEPTH_M[1]
+            if fits and site.at_school(spot) and distance_to_edge_m(spot, site.school) >= YARD_EDGE_M:
                 return spot
         return start
 
