@@ -34,7 +34,7 @@ ANSWER_S = (2.0, 4.0)
 """An operator needs so long to see an incident and press."""
 NOBODY_S = 30.0
 SETTLE_S = 45.0
-"""After the story's end life goes on for at most so long, for what was true by then to be told: an arrival takes time."""
+"""Life goes on for at most so long after the story, for what was true by then to be told: an arrival takes time."""
 DRAIN_S = 30.0
 QUIET_S = 3.0
 """Nothing more is committed for so long before the run counts as drained."""
@@ -324,14 +324,14 @@ class Demo:
         self.figures = self._figures_before + self._figures_now
 
     async def _settle(self) -> None:
-        """Let life go on until every arrival that was true at the story's end is told, or for SETTLE_S; then silence."""
+        """Let life go on until every arrival true at the story's end is told, or for SETTLE_S; then silence."""
         truly = set(report.truly_arrived(self.world, self.options.seconds))
         began = time.monotonic()
         self.show.say(
             f"the story is over: {len(truly)} children have arrived, {len(truly - self.arrived)} not yet told"
         )
-        while truly - self.arrived and time.monotonic() - began < SETTLE_S:
-            await asyncio.sleep(0.25)
+        with contextlib.suppress(StartError):
+            await until(lambda: not truly - self.arrived, "arrivals", *self.programs.values(), limit_s=SETTLE_S)
         self.settled_s = time.monotonic() - began
         self.stand.zone.end()
 

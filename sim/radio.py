@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 
 from sim import chance
 from sim.chance import Floats
-from sim.paths import Point
+from sim.paths import Point, distance_to_edge_m, inside
 from sim.tag import POWER_DBM
 
 RSSI_MIN_DBM, RSSI_MAX_DBM = -110, 20
+FLOOR_DB = 10.0
+"""So far under the sensitivity nothing is ever read."""
 CORNERS_MAX = 20_000
 """Lattice points kept: 2.9 km2 of 12 m cells; then they are made again, the same."""
 
@@ -50,6 +52,10 @@ class Channel:
     """Width of the edge at the sensitivity: packet errors go from 1 % to 99 % within some 3.5 dB."""
     plateau_loss: float = 0.08
     tag_height_m: float = 0.8
+    wall_db: float = 6.0
+    """The school's wall, between a child on the street and a pole in the yard, and the other way round: brick 6-8 dB."""
+    gate_m: float = 3.0
+    """Whoever stands within this of the wall's line stands in the gate or over the wall, with nothing between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +68,17 @@ class Ear:
 
 
 class Air:
-    """One channel between all tags and the given readers. `noise_db` raises everybody's sensitivity edge (a fault)."""
+    """One channel between all tags and the given readers; `walled`: the outline of what a wall encloses.
 
-    def __init__(self, seed: int, ears: Sequence[Ear], channel: Channel | None = None) -> None:
+    `noise_db` raises everybody's sensitivity edge (a fault).
+    """
+
+    def __init__(
+        self, seed: int, ears: Sequence[Ear], channel: Channel | None = None, *, walled: Sequence[Point] = ()
+    ) -> None:
         self.channel = channel or Channel()
+        self._walled = tuple(walled)
+        self._side: Floats = np.array([self._side_of(ear.at) for ear in ears])
         self.ears = tuple(ears)
         self.noise_db = 0.0
         self._seed = seed
@@ -85,7 +98,8 @@ class Air:
         facing = np.cos(np.arctan2(dy, dx) - heading)  # 1: walks towards the reader, its bag behind its back
         body = c.body_min_db + (c.body_max_db - c.body_min_db) * (1.0 + facing) / 2.0
         loss = 10.0 * c.exponent * np.log10(distance)
-        result: Floats = POWER_DBM + tag_offset_db - loss - body + self._offset_db + self._shadow(x_m, y_m)
+        wall = c.wall_db * (self._side * self._side_of((x_m, y_m)) < 0)
+        result: Floats = POWER_DBM + tag_offset_db - loss - body - wall + self._offset_db + self._shadow(x_m, y_m)
         return result
 
     def listen(self, tag: int, event: int, mean_dbm: Floats) -> tuple[Floats, NDArray[np.bool_]]:
@@ -97,8 +111,15 @@ class Air:
         imaginary = sigma * chance.normal(self._seed, "fade", tag, event, 2, self._numbers)
         rssi = mean_dbm + 10.0 * np.log10(real * real + imaginary * imaginary)
         margin = (rssi - c.sensitivity_dbm - self.noise_db) / c.edge_db + 4.6  # 99 % at the sensitivity
-        read = (1.0 - c.plateau_loss) / (1.0 + np.exp(-np.clip(margin, -60.0, 60.0)))
+        margin = np.where(rssi < c.sensitivity_dbm + self.noise_db - FLOOR_DB, -np.inf, margin)
+        read = (1.0 - c.plateau_loss) / (1.0 + np.exp(-np.maximum(margin, -500.0)))
         return rssi, chance.uniform(self._seed, "read", tag, event, self._numbers) < read
+
+    def _side_of(self, at: Point) -> float:
+        """1 within the wall, -1 without, 0 in the gate or on the line."""
+        if not self._walled or distance_to_edge_m(at, self._walled) < self.channel.gate_m:
+            return 0.0
+        return 1.0 if inside(at, self._walled) else -1.0
 
     def _shadow(self, x_m: float, y_m: float) -> Floats:
         """Normal numbers on a lattice, blended between its corners so that their spread is the same everywhere."""

@@ -140,8 +140,8 @@ def broken_promises(report: dict[str, Any]) -> list[str]:
 def arrivals_of(world: World, city: CityRecords, began_unix_s: float, end_s: float) -> dict[str, Any]:
     """Return true, reported and false arrivals, and whom each is about.
 
-    True: inside the school's outline without a break for the story's last SETTLED_S. False: reported, and at that time further
-    from the outline than the event's own accuracy_95_m, or never inside during the whole run.
+    True: inside the school's outline without a break for the story's last SETTLED_S. False: reported, and at that
+    time further from the outline than the event's own accuracy_95_m, or never inside during the whole run.
     """
     ring = list(world.site.school)
     truly = truly_arrived(world, end_s)

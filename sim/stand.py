@@ -74,7 +74,8 @@ async def set_up(
         reader = Reader(pole.number, flash / f"{pole.number:02d}", radio=mesh, seed=seed)
         mesh.add(reader, eui64_of(seed, pole.number), pole.at, gate)
         await asyncio.sleep(0)
-    air = Air(seed, [Ear(pole.number, pole.at, pole.height_m) for pole in poles], channel)
+    ears = [Ear(pole.number, pole.at, pole.height_m) for pole in poles]
+    air = Air(seed, ears, channel, walled=world.site.school)
     tags = {child.number: Tag(seed, child.number, child.tag) for child in world.children}
     macs = {number: _mac(key) for number, key in reader_keys.items()}
     zone = SimulatedZone(clock, world, tags, air, mesh, mac_of=macs.__getitem__, bell_pin=BELL_PIN)

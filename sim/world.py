@@ -33,7 +33,8 @@ KERB_GAP_M = 1.0
 """A child at the kerb stands this far outside the danger area's outline."""
 START_M = (20.0, 150.0)
 """Walking distance from the gate at which the story meets a child."""
-START_MODE_M = 30.0
+START_NEAR_M, START_NEAR = 60.0, 0.6
+"""Six in ten are within this when the story begins: a story of a minute and a half has arrivals in it."""
 START_DELAY_S = 8.0
 YARD_DEPTH_M = (25.0, 55.0)
 """Where children go once inside, from the gate: the school's doors and the yard before them."""
@@ -191,7 +192,9 @@ class World:
 
     def _start(self, chance: random.Random) -> tuple[int, float, float]:
         far = [node for node, distance in self._homes if distance > START_M[0] + 10]
-        return chance.choice(far), chance.triangular(*START_M, START_MODE_M), chance.uniform(0, START_DELAY_S)
+        near = chance.random() < START_NEAR
+        start_m = chance.uniform(START_M[0], START_NEAR_M) if near else chance.uniform(START_NEAR_M, START_M[1])
+        return chance.choice(far), start_m, chance.uniform(0, START_DELAY_S)
 
     def _homes_by_distance(self) -> list[tuple[int, float]]:
         nodes = [self._paths.attach(home) for _, home in self.site.homes]
