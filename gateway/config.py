@@ -197,6 +197,8 @@ class Loaded:
 
     config: Config
     zone: zone.Zone
+    base: Path
+    """The folder of the file: every relative path in it begins there."""
     folder: Path
     database: Path
     reader_keys: dict[int, bytes] = field(repr=False)
@@ -253,6 +255,7 @@ class _Check:
         return Loaded(
             config=config,
             zone=zone.Zone(config.readers, config.places, config.dangers, config.bells),
+            base=self.base,
             folder=self.base / config.store.folder,
             database=self.base / config.radio.database,
             reader_keys=reader_keys,

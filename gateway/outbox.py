@@ -160,7 +160,10 @@ class Outbox:
         self._lock = _take(folder)
 
         def store(lane: Lane, max_b: int | None) -> StoreSource:
-            opened = Store(folder, lane, notice=notice, utc_now=utc_now, ballast_b=ballast_b, max_b=max_b)
+            def said(what: str, ok: bool, detail: str) -> None:
+                notice(f"{lane}_{what}", ok, detail)
+
+            opened = Store(folder, lane, notice=said, utc_now=utc_now, ballast_b=ballast_b, max_b=max_b)
             return StoreSource(lane, opened)
 
         self.sos = store("sos", None)

@@ -1,0 +1,124 @@
+"""`ansim-gateway`: run a gateway box, check its configuration, look into its outboxes."""
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from gateway import config, uplink
+
+GOOD, WRONG, BUSY = 0, 1, 2
+"""Exit codes. `run` also has 3 (no ZigBee stick) and 4 (a fault); both are for the service manager to try again."""
+
+app = typer.Typer(
+    help="The gateway of a school zone: it listens to the readers through a ZigBee stick, decides what it means, and "
+    "tells the city. Start with: ansim-gateway check /etc/ansim/gateway.toml",
+    no_args_is_help=True,
+    add_completion=False,
+)
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The gateway's TOML file.")]
+
+
+@app.command()
+def run(config_file: ConfigFile) -> None:
+    """Run the gateway until it is told to stop (SIGTERM, Ctrl-C). Its log is JSON lines on standard output.
+
+    Exit codes: 0 stopped, 1 configuration wrong, 2 another gateway has this folder, 3 no ZigBee stick, 4 a fault.
+    """
+    loaded = _load(config_file)
+    from gateway import daemon  # bellows and numpy take a second: `check` and `schema` need neither
+    from gateway.outbox import OutboxBusy
+
+    try:
+        code = daemon.run(loaded)
+    except OutboxBusy as busy:
+        typer.echo(str(busy), err=True)
+        raise typer.Exit(BUSY) from None
+    raise typer.Exit(code)
+
+
+@app.command()
+def check(config_file: ConfigFile) -> None:
+    """Check a configuration and every file it names, and say what it means. Nothing is started or changed.
+
+    Exit codes: 0 good, 1 something is wrong: every fault is listed with its line and what would be right.
+    """
+    loaded = _load(config_file)
+    typer.echo(config.summary(loaded))
+    typer.echo("good")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of every message between a gateway and its city, made from the program's own types."""
+    typer.echo(json.dumps(uplink.schema(), indent=2))
+
+
+@app.command()
+def outbox(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder named by store.folder.")],
+    rows: Annotated[int, typer.Option(min=0, max=1000, help="How many of the oldest rows of each lane to show.")] = 3,
+) -> None:
+    """Show what waits for the city: rows, epochs, sizes, the oldest rows. Safe beside a running gateway: it only reads.
+
+    Exit codes: 0 shown, 1 there is no outbox, or it cannot be read.
+    """
+    failed = False
+    for lane in uplink.LANES:
+        path = folder / f"{lane}.db"
+        try:
+            typer.echo(_describe(path, lane, rows))
+        except (sqlite3.Error, OSError) as error:
+            failed = True
+            typer.echo(f"{path}: cannot be read ({error}); is this the folder of a gateway?", err=True)
+    for aside in sorted(folder.glob("*-*T*.db")):
+        typer.echo(f"set aside: {aside.name}, {aside.stat().st_size} bytes")
+    raise typer.Exit(WRONG if failed else GOOD)
+
+
+def _load(path: Path) -> config.Loaded:
+    try:
+        return config.load(path)
+    except config.ConfigError as error:
+        typer.echo(str(error), err=True)
+        count = len(error.problems)
+        typer.echo(
+            f"{count} fault{'s' if count > 1 else ''}; mend the file, then: ansim-gateway check {path}", err=True
+        )
+        raise typer.Exit(WRONG) from None
+
+
+def _describe(path: Path, lane: str, rows: int) -> str:
+    if not path.exists():
+        raise FileNotFoundError(2, "no such file")
+    db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2)
+    try:
+        meta = dict(db.execute("SELECT key, value FROM meta"))
+        count, first, last = db.execute("SELECT count(*), min(seq), max(seq) FROM outbox").fetchone()
+        oldest = db.execute("SELECT seq, queued_ms, body FROM outbox ORDER BY seq LIMIT ?", (rows,)).fetchall()
+        alarms = db.execute("SELECT count(*) FROM alarm").fetchone()[0]
+    finally:
+        db.close()
+    lines = [f"{lane}: {count} rows wait (seq {first or '-'}..{last or '-'}), epoch {meta.get('epoch')}, "
+             f"{path.stat().st_size} bytes" + (f", {alarms} alarms remembered" if lane == "sos" else "")]  # fmt: skip
+    for seq, queued_ms, body in oldest:
+        try:
+            text = json.dumps(msgspec.json.decode(body) if lane == "sos" else msgspec.msgpack.decode(body), default=str)
+        except msgspec.MsgspecError:
+            text = f"unreadable: {bytes(body[:40]).hex()}"
+        lines.append(f"  {seq} {uplink_time(queued_ms)} {text[:200]}")
+    return "\n".join(lines)
+
+
+def uplink_time(queued_ms: int) -> str:
+    """Return milliseconds since 1970 as a person reads them."""
+    from gateway.store import moment
+
+    return moment(queued_ms).isoformat(timespec="milliseconds")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,111 @@
+"""Figures for Prometheus on loopback, and log lines on standard output that never hold the gateway up."""
+
+import queue
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from typing import Any, TextIO
+
+import structlog
+from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+PREFIX = "ansim_gateway_"
+LEVELS = ("_backlog", "_waiting", "_up", "_watermark", "_queued", "_ms", "_ok", "_silent", "_good", "_bytes")
+"""Endings of names that go up and down; all others only count up."""
+TEXT_MAX = 400
+LINES_MAX = 2000
+
+
+class _Figures:
+    def __init__(self, read: Callable[[], Mapping[str, float]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        for name, value in sorted(self._read().items()):
+            if name.endswith(LEVELS):
+                yield GaugeMetricFamily(PREFIX + name, "see docs/GATEWAY.md", value)
+            else:
+                yield CounterMetricFamily(PREFIX + name, "see docs/GATEWAY.md", value)
+
+
+def serve(port: int, read: Callable[[], Mapping[str, float]]) -> Callable[[], None]:
+    """Answer GET /metrics on 127.0.0.1; return what stops it. Raises OSError if the port is taken."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Figures(read))
+    ProcessCollector(registry=registry)
+    server, thread = start_http_server(port, addr="127.0.0.1", registry=registry)
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join(2.0)
+
+    return stop
+
+
+class Lines:
+    """A file of log lines behind a bounded queue: a reader that hangs costs lines, counted, and never a frame."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._queue: queue.Queue[str | None] = queue.Queue(LINES_MAX)
+        self.dropped = 0
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    def write(self, text: str) -> int:
+        try:
+            self._queue.put_nowait(text)
+        except queue.Full:
+            self.dropped += 1
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing: the thread flushes."""
+
+    def close(self) -> None:
+        """Write what is queued, for a second at the most."""
+        try:
+            self._queue.put(None, timeout=0.5)
+        except queue.Full:
+            return
+        self._thread.join(1.0)
+
+    def _run(self) -> None:
+        while (text := self._queue.get()) is not None:
+            try:
+                self._file.write(text)
+                if self._queue.empty():
+                    self._file.flush()
+            except (OSError, ValueError):
+                self.dropped += 1
+
+
+def printable(text: str, most: int = TEXT_MAX) -> str:
+    """Return a peer's text fit for a log: capped, and nothing in it that is not printable."""
+    text = text if len(text) <= most else text[: most - 3] + "..."
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _cap(logger: Any, method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    return {key: printable(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+def log_to(lines: Lines) -> None:
+    """Send our own log there as JSON lines, and the libraries' warnings with it."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _cap,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.WriteLoggerFactory(file=lines),  # type: ignore[arg-type]
+        cache_logger_on_first_use=True,
+    )
+
+
+def stdout_lines() -> Lines:
+    """Return the sink for standard output."""
+    return Lines(sys.stdout)
