@@ -1,0 +1,109 @@
+"""Changes become events: dated, named, on time and not too often; a danger has an alarm that survives a power cut."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from gateway import settle
+from gateway.alarms import Alarms
+from gateway.conclude import POSITION_RESTING_S, POSITION_S, Concluder
+from gateway.effects import AlarmMemory, Commit
+from gateway.events import Arrival, Danger, Departure, Event, Position, Presence
+from gateway.locate import Field, Fix
+from gateway.resolve import Resolver
+from gateway.sightings import WallClock
+from gateway.uplink import encode_row
+from tests.gateway.corebed import TAGS, UTC_S, zone
+
+FIX = Fix(12.0, 30.0, 8.0, 20.0, (), 100.0)
+ROW = 3
+
+
+class Bed:
+    def __init__(self, memories: Sequence[AlarmMemory] = (), *, now_s: float = 100.0) -> None:
+        self.wall = WallClock(now_s)
+        self.wall.set(UTC_S, now_s, "good")
+        self.counts: Counter[str] = Counter()
+        self.alarms = Alarms("gw1", "e1", self.wall, self.counts)
+        self.alarms.restore(memories, now_s)
+        self.concluder = Concluder(Field(zone()), Resolver(TAGS, self.counts), self.alarms, self.wall, self.counts)
+        self.near = self.concluder.restore()
+        self.now_s = now_s
+
+    def say(self, change: settle.Change, now_s: float = 100.0) -> list[Commit]:
+        return list(self.concluder.step(change, now_s))
+
+
+def one(commits: list[Commit]) -> Event:
+    [commit] = commits
+    return commit.event
+
+
+def test_an_arrival_and_a_departure_name_the_place_and_the_tag() -> None:
+    bed = Bed()
+    arrival = one(bed.say(settle.Arrived(ROW, "school", FIX), 107.5))
+    assert isinstance(arrival, Arrival)
+    assert (arrival.tag, arrival.place, arrival.clock) == ("tag-003", "school", "good")
+    assert arrival.observed_at.timestamp() == UTC_S + 7.5
+    assert arrival.where.accuracy_95_m == 20.0
+    departure = one(bed.say(settle.Left(ROW, "school", FIX)))
+    assert isinstance(departure, Departure)
+    assert bed.counts["arrivals"] == bed.counts["departures"] == 1
+    assert encode_row(arrival)
+
+
+def test_a_presence_may_have_no_position() -> None:
+    presence = one(Bed().say(settle.Became(ROW, "unseen", "school", None)))
+    assert isinstance(presence, Presence)
+    assert (presence.state, presence.place, presence.where) == ("unseen", "school", None)
+
+
+def test_positions_are_rationed_a_tag() -> None:
+    bed = Bed()
+
+    def told(seconds: int, *, resting: bool, tag: int = ROW) -> int:
+        found = []
+        for n in range(seconds * 2):
+            found += list(
+                bed.concluder.position(tag, FIX, resting=resting, moving=not resting, now_s=bed.now_s + n / 2)
+            )
+        bed.now_s += seconds
+        assert all(isinstance(commit.event, Position) and commit.memory is None for commit in found)
+        return len(found)
+
+    assert told(600, resting=False) == 600 // POSITION_S
+    assert told(600, resting=True) in (600 // POSITION_RESTING_S - 1, 600 // POSITION_RESTING_S)
+    bed.now_s -= 600
+    assert told(10, resting=False, tag=4) == 2, "each tag for itself"
+
+
+def test_a_danger_is_one_alarm_from_near_to_clear() -> None:
+    bed = Bed()
+    [near] = bed.say(settle.Danger(ROW, "river", True, 0.61234, FIX))
+    assert isinstance(near.event, Danger)
+    assert (near.event.alarm, near.event.revision, near.event.near, near.event.probability) == (
+        "gw1-e1-1", 0, True, 0.612,
+    )  # fmt: skip
+    assert near.memory is not None
+    [clear] = bed.say(settle.Danger(ROW, "river", False, 0.05, FIX))
+    assert isinstance(clear.event, Danger)
+    assert (clear.event.alarm, clear.event.revision, clear.event.near) == ("gw1-e1-1", 1, False)
+    [again] = bed.say(settle.Danger(ROW, "river", True, 0.7, FIX))
+    assert isinstance(again.event, Danger)
+    assert again.event.alarm == "gw1-e1-2"
+
+
+def test_a_danger_goes_on_after_a_power_cut() -> None:
+    bed = Bed()
+    [near] = bed.say(settle.Danger(ROW, "river", True, 0.6, FIX))
+    assert near.memory is not None
+    again = Bed([near.memory], now_s=5.0)
+    assert again.near == [(ROW, "river")]
+    [clear] = again.say(settle.Danger(ROW, "river", False, 0.1, FIX))
+    assert isinstance(clear.event, Danger)
+    assert (clear.event.alarm, clear.event.revision) == ("gw1-e1-1", 1)
+    assert clear.memory is not None
+    assert Bed([clear.memory]).near == [], "over"
+
+
+def test_a_danger_forgotten_under_pressure_ends_in_silence() -> None:
+    assert Bed().say(settle.Danger(ROW, "river", False, 0.1, FIX)) == []
