@@ -53,7 +53,7 @@ class Channel:
     plateau_loss: float = 0.08
     tag_height_m: float = 0.8
     wall_db: float = 6.0
-    """The school's wall, between a child on the street and a pole in the yard, and the other way round: brick 6-8 dB."""
+    """The school's wall, between a child on the street and a pole in the yard, or the other way: brick 6-8 dB."""
     gate_m: float = 3.0
     """Whoever stands within this of the wall's line stands in the gate or over the wall, with nothing between."""
 

@@ -1,0 +1,47 @@
+"""The whole chain on real parts, from a child's press to the lamp, with the gateway, the broker and the city killed."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sim.processes import console
+
+pytestmark = [pytest.mark.story, pytest.mark.timeout(280)]
+
+
+def test_a_cry_and_a_bell_survive_the_death_of_every_server(tmp_path: Path) -> None:
+    """Seed 5, 40 s: the gateway dies just before the cry, the broker with the bell, the city after it."""
+    command = [
+        console("ansim-sim"), "demo", "--once", "--seconds", "40", "--children", "8", "--readers", "5", "--seed", "5",
+        "--json", "out.json", "--fault", "kill-gateway@12.5", "--fault", "kill-broker@20", "--fault", "kill-city@26",
+        "--fault", "kill-reader@30",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=270, check=False)
+    assert (tmp_path / "out.json").exists(), done.stdout + done.stderr
+    report = json.loads((tmp_path / "out.json").read_text())
+    words = done.stdout + done.stderr
+    assert [fault["kind"] for fault in report["faults"]] == ["kill-gateway", "kill-broker", "kill-city", "kill-reader"]
+    assert all(fault["down_s"] > 1 for fault in report["faults"] if fault["kind"] != "kill-reader")
+    assert report["lost_events"] == 0, words
+    assert report["undelivered_events"] == 0, words
+    assert report["duplicate_events"] == 0, words
+    assert report["second_incidents"] == 0, words
+    assert report["quarantined"] == 0
+    assert report["committed"]["sos"] >= 4
+    assert report["committed"]["events"] > 20
+    sightings = report["sightings"]
+    assert 0 < sightings["decoded"] <= sightings["reported"]
+    for kind in ("sos", "bell"):
+        (hops,) = report[kind]
+        assert all(hops[name] is not None for name in hops if name.endswith("_ms")), (kind, hops, words)
+        assert 0 < hops["press_to_gateway_ms"] < hops["press_to_stored_ms"] < 20_000
+        assert hops["press_to_lamp_received_ms"] > hops["press_to_gateway_ms"], "a lamp never says what is not durable"
+        assert 0 < hops["acknowledge_to_lamp_help_ms"] < 20_000
+    boots = [reader["boots"] for reader in report["readers"]]
+    assert sorted(boots) == [1, 1, 1, 1, 2]
+    assert max(report["readers_heap_used_b"]) < 32 * 1024
+    assert report["arrivals"]["false"] == 0, report["arrivals_detail"]
+    left = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True, check=False).stdout
+    assert left == "", f"still running: {left}"
