@@ -28,10 +28,11 @@ from gateway.zone import Zone
 from readers import wire
 from readers.advertisement import TagKeys, epoch_at
 
-FIX_S = 0.5
-"""A tag is located at most once in so long; what is heard in between waits for it."""
+FIX_S = 1.0
+"""A tag is located at most once in so long; what other readers hear in between waits for it."""
 SILENCE_S = 1.0
 FILL_S = 0.05
+_NEVER = float("inf")
 
 
 @dataclass(slots=True)
@@ -53,6 +54,8 @@ class State:
     waiting: dict[int, list[Reading]]
     """Readings of tags that were located a moment ago; at most one a reader each."""
     fix_at_s: dict[int, float]
+    fix_due_s: float
+    """No tag that waits is due earlier."""
     now_s: float
     silence_at_s: float
     fill_at_s: float
@@ -91,7 +94,7 @@ class State:
         emergencies.relight(now_s)
         return cls(
             counts, wall, links, Table(links, counts), resolver, field, locator, alarms, emergencies, settler,
-            concluder, Health(reader_keys, wall, counts, now_s), {}, {}, now_s, now_s + SILENCE_S, now_s,
+            concluder, Health(reader_keys, wall, counts, now_s), {}, {}, _NEVER, now_s, now_s + SILENCE_S, now_s,
         )  # fmt: skip
 
 
@@ -130,8 +133,10 @@ def on_tick(state: State, now_s: float) -> Iterator[Effect]:
     yield from state.emergencies.tick(now_s)
     yield from state.table.flush(now_s)
     yield from state.health.tick(now_s)
-    for tag in [tag for tag in state.waiting if state.fix_at_s[tag] + FIX_S <= now_s]:
-        yield from _locate(state, tag, now_s)
+    if state.fix_due_s <= now_s:
+        for tag in [tag for tag in state.waiting if state.fix_at_s[tag] + FIX_S <= now_s]:
+            yield from _locate(state, tag, now_s)
+        state.fix_due_s = min((state.fix_at_s[tag] + FIX_S for tag in state.waiting), default=_NEVER)
     if now_s >= state.silence_at_s:
         state.silence_at_s = now_s + SILENCE_S
         for change in state.settler.silence(now_s, state.health.is_silent):
@@ -143,12 +148,14 @@ def on_tick(state: State, now_s: float) -> Iterator[Effect]:
 
 def next_deadline_s(state: State) -> float:
     """Return when `on_tick` next has work; never inf, a core looks round every second."""
-    soon = min(state.silence_at_s, state.health.deadline_s(), state.emergencies.deadline_s(), state.table.deadline_s())
-    if state.resolver.unfinished:
-        soon = min(soon, state.fill_at_s)
-    if state.waiting:
-        soon = min(soon, min(state.fix_at_s[tag] for tag in state.waiting) + FIX_S)
-    return soon
+    return min(
+        state.silence_at_s,
+        state.health.deadline_s(),
+        state.emergencies.deadline_s(),
+        state.table.deadline_s(),
+        state.fix_due_s,
+        state.fill_at_s if state.resolver.unfinished else _NEVER,
+    )
 
 
 def set_clock(state: State, utc_s: float, now_s: float, quality: Clock) -> None:
@@ -247,8 +254,11 @@ def _follow(state: State, sighting: Sighting, now_s: float) -> Iterator[Effect]:
     waiting = state.waiting.setdefault(sighting.tag, [])
     waiting[:] = [each for each in waiting if each.reader != reading.reader]
     waiting.append(reading)
-    if state.fix_at_s.setdefault(sighting.tag, float("-inf")) + FIX_S <= now_s:
+    due_s = state.fix_at_s.setdefault(sighting.tag, -_NEVER) + FIX_S
+    if due_s <= now_s:
         yield from _locate(state, sighting.tag, now_s)
+    else:
+        state.fix_due_s = min(state.fix_due_s, due_s)
 
 
 def _locate(state: State, tag: int, now_s: float) -> Iterator[Effect]:

@@ -152,4 +152,4 @@ def _map(x_m: float, y_m: float, height_m: float) -> Any:
     flat = np.sqrt(flat2)
     faces = [(math.cos(a), math.sin(a)) for a in (2 * math.pi * n / FACES for n in range(FACES))]
     turned = [(dx * east + dy * north) / flat for east, north in faces]  # 1: it walks away from the reader
-    return np.stack([BODY_DB + TURN_DB * away - loss for away in turned])
+    return np.stack([BODY_DB + TURN_DB * away - loss for away in turned]).astype(np.float32)

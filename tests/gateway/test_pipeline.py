@@ -187,7 +187,7 @@ def test_what_is_heard_between_two_fixes_waits_for_the_next() -> None:
     shell.frame(Pole(3).bind((1, advertisement())))
     shell.frame(Pole(4).bind((1, advertisement())))
     assert shell.counts["fixes"] == 1
-    shell.wait(0.6)
+    shell.wait(1.1)
     assert shell.counts["fixes"] == 2
     fix = shell.state.locator.latest(shell.state.resolver.rows["tag-003"])
     assert fix is not None
