@@ -1,0 +1,260 @@
+"""The contract with the city: whole trips, any bytes, one bad row, topics."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.events import (
+    STAGES,
+    Arrival,
+    Bell,
+    Danger,
+    Departure,
+    Emergency,
+    GatewayHealth,
+    Heard,
+    Point,
+    Position,
+    Presence,
+    ReaderHealth,
+    Routine,
+    Sos,
+    Told,
+    Where,
+)
+from gateway.uplink import (
+    BATCH_MAX,
+    LANES,
+    MESSAGE_MAX_B,
+    POISON_MAX_B,
+    Batch,
+    Poison,
+    Row,
+    StageNotice,
+    Status,
+    UplinkError,
+    Urgent,
+    Watermark,
+    decode_ack,
+    decode_batch,
+    decode_status,
+    decode_urgent,
+    encode_ack,
+    encode_batch,
+    encode_row,
+    encode_status,
+    encode_urgent,
+    parse_topic,
+    topic,
+    topic_filter,
+)
+
+NOW = datetime(2027, 1, 15, 8, 1, 40, 123000, tzinfo=UTC)
+
+dates = st.datetimes(datetime(1970, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001
+texts = st.text(max_size=30)
+numbers = st.integers(-(2**53), 2**53)
+floats = st.floats(-1e9, 1e9, allow_nan=False)
+heard = st.builds(Heard, st.integers(1, 65534), st.none() | st.integers(-128, 20), st.integers(0, 255), floats)
+points = st.builds(Point, st.tuples(floats, floats))
+wheres = st.builds(
+    Where, geometry=points, radius_50_m=floats, accuracy_95_m=floats, evidence=st.lists(heard, max_size=8).map(tuple)
+)
+head: dict[str, Any] = {"observed_at": dates, "clock": st.sampled_from(["good", "unsure"])}
+somewhere = st.none() | wheres
+stage_words = st.sampled_from(STAGES)
+counts = st.dictionaries(texts, numbers, max_size=5)
+emergencies: st.SearchStrategy[Emergency] = st.one_of(
+    st.builds(
+        Sos, **head, alarm=texts, revision=numbers, tag=texts, trust=st.sampled_from(["verified", "unverified"]),
+        drill=st.booleans(), press=numbers, battery_mv=numbers,
+        readers=st.lists(st.integers(1, 65534), max_size=5).map(tuple), where=somewhere,
+    ),
+    st.builds(
+        Bell, **head, alarm=texts, revision=numbers, bell=texts, reader=numbers, presses=numbers, where=somewhere,
+    ),
+    st.builds(
+        Danger, **head, alarm=texts, revision=numbers, tag=texts, area=texts, near=st.booleans(),
+        probability=st.floats(0, 1), where=somewhere,
+    ),
+    st.builds(Told, **head, alarm=texts, reader=numbers, stage=stage_words),
+)  # fmt: skip
+states = st.sampled_from(["at", "moving", "uncertain", "unseen", "not_covered", "idle", "paused"])
+routines: st.SearchStrategy[Routine] = st.one_of(
+    st.builds(Position, **head, tag=texts, where=wheres, moving=st.booleans()),
+    st.builds(Presence, **head, tag=texts, state=states, place=st.none() | texts, where=somewhere),
+    st.builds(Arrival, **head, tag=texts, place=texts, where=wheres),
+    st.builds(Departure, **head, tag=texts, place=texts, where=wheres),
+    st.builds(ReaderHealth, **head, reader=numbers, state=st.sampled_from(["ok", "silent"]), counters=counts),
+    st.builds(GatewayHealth, **head, what=texts, ok=st.booleans(), detail=texts, counters=counts),
+)
+
+
+def urgent(event: Emergency) -> Urgent:
+    return Urgent(gateway="gw1", epoch="e1", seq=7, after=5, queued_at=NOW, event=event)
+
+
+def told() -> Told:
+    return Told(observed_at=NOW, clock="good", alarm="gw1-e1-1", reader=4, stage="received")
+
+
+def arrival() -> Arrival:
+    where = Where(
+        geometry=Point((126.95, 37.54)), radius_50_m=9.0, accuracy_95_m=25.0, evidence=(Heard(2, -70, 3, 0.5),)
+    )
+    return Arrival(observed_at=NOW, clock="good", tag="tag-003", place="school", where=where)
+
+
+@given(emergencies)
+@settings(max_examples=200, deadline=None)
+def test_every_emergency_arrives_as_it_was(event: Emergency) -> None:
+    assert decode_urgent(encode_urgent(urgent(event))) == urgent(event)
+
+
+@given(st.lists(routines, min_size=1, max_size=10))
+@settings(max_examples=200, deadline=None)
+def test_every_routine_event_arrives_as_it_was(found: list[Routine]) -> None:
+    rows = [(n, encode_row(event)) for n, event in enumerate(found, start=3)]
+    batch = decode_batch(encode_batch(gateway="gw1", epoch="e1", after=1, sent_at=NOW, rows=rows))
+    assert batch == Batch(
+        gateway="gw1", epoch="e1", after=1, sent_at=NOW, rows=tuple(Row(n, e) for n, e in enumerate(found, start=3))
+    )
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=500, deadline=None)
+def test_random_bytes_raise_nothing_but_uplink_error(data: bytes) -> None:
+    for decode in (decode_urgent, decode_batch, decode_ack, decode_status):
+        try:
+            decode(data)
+        except UplinkError:
+            pass
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_a_damaged_message_is_refused_or_its_damage_is_held(data: st.DataObject) -> None:
+    whole = data.draw(
+        st.sampled_from(
+            [
+                encode_urgent(urgent(told())),
+                encode_batch(gateway="g", epoch="e", after=0, sent_at=NOW, rows=[(1, encode_row(arrival()))] * 3),
+            ]
+        )
+    )
+    broken = bytearray(whole)
+    for _ in range(data.draw(st.integers(1, 4))):
+        broken[data.draw(st.integers(0, len(broken) - 1))] = data.draw(st.integers(0, 255))
+    del broken[data.draw(st.integers(1, len(broken))) :]
+    for decode in (decode_urgent, decode_batch):
+        try:
+            decode(bytes(broken))
+        except UplinkError:
+            pass
+
+
+def test_a_row_that_cannot_be_read_leaves_the_others() -> None:
+    newer = msgspec.msgpack.encode(["forecast", NOW, "good", 1])
+    rows = [(1, encode_row(arrival())), (2, newer), (3, b"\xa3bad"), (4, encode_row(arrival()))]
+    batch = decode_batch(encode_batch(gateway="gw1", epoch="e1", after=0, sent_at=NOW, rows=rows))
+    assert [row.seq for row in batch.rows] == [1, 2, 3, 4]
+    assert batch.rows[0].event == batch.rows[3].event == arrival()
+    for row, raw in ((batch.rows[1], newer), (batch.rows[2], b"\xa3bad")):
+        assert isinstance(row.event, Poison)
+        assert row.event.raw == raw
+        assert row.event.reason
+
+
+def test_an_urgent_event_that_cannot_be_read_keeps_its_envelope() -> None:
+    message = json.loads(encode_urgent(urgent(told())))
+    message["event"] = {"event": "earthquake", "note": "x" * 10_000}
+    read = decode_urgent(json.dumps(message).encode())
+    assert (read.seq, read.after, read.epoch) == (7, 5, "e1")
+    assert isinstance(read.event, Poison)
+    assert len(read.event.raw) == POISON_MAX_B
+
+
+@pytest.mark.parametrize("missing", ["gateway", "epoch", "seq", "after", "queued_at", "event", "protocol"])
+def test_an_envelope_lacks_nothing(missing: str) -> None:
+    message = json.loads(encode_urgent(urgent(told())))
+    del message[missing]
+    with pytest.raises(UplinkError):
+        decode_urgent(json.dumps(message).encode())
+
+
+def test_another_protocol_and_a_huge_message_are_refused() -> None:
+    message = json.loads(encode_urgent(urgent(told())))
+    message["protocol"] = 2
+    with pytest.raises(UplinkError, match="protocol 2"):
+        decode_urgent(json.dumps(message).encode())
+    with pytest.raises(UplinkError, match="at most"):
+        decode_urgent(b" " * (MESSAGE_MAX_B + 1))
+
+
+@pytest.mark.parametrize("rows", [0, BATCH_MAX + 1])
+def test_a_batch_has_its_size(rows: int) -> None:
+    with pytest.raises(UplinkError):
+        encode_batch(gateway="g", epoch="e", after=0, sent_at=NOW, rows=[(1, encode_row(arrival()))] * rows)
+
+
+def test_a_bulk_row_is_much_smaller_than_its_json() -> None:
+    assert len(encode_row(arrival())) < 0.5 * len(msgspec.json.encode(arrival()))
+
+
+@pytest.mark.parametrize(
+    "ack",
+    [
+        *(Watermark(epoch="e1", lane=lane, upto=9) for lane in LANES),
+        StageNotice(alarm="a-1", stage="acknowledged", at=NOW),
+    ],
+    ids=str,
+)
+def test_acks_make_the_trip(ack: Watermark | StageNotice) -> None:
+    assert decode_ack(encode_ack(ack)) == ack
+
+
+def test_a_status_makes_the_trip() -> None:
+    status = Status(
+        online=True, gateway="gw1", site="gongdeok", at=NOW, version="0.1.0", epochs={"sos": "a", "events": "b"},
+        backlog={"sos": 0, "events": 12}, clock="good", readers_ok=8, readers_silent=1,
+    )  # fmt: skip
+    assert decode_status(encode_status(status)) == status
+
+
+@pytest.mark.parametrize("kind", ["status", "sos", "events", "ack"])
+def test_topics_make_the_trip(kind: Any) -> None:
+    text = topic("gongdeok", "gw-1", kind)
+    assert parse_topic(text) == ("gongdeok", "gw-1", kind)
+    mask = topic_filter(kind).split("/")
+    assert all(m in ("+", t) for m, t in zip(mask, text.split("/"), strict=True))
+
+
+@pytest.mark.parametrize("bad", ["", "a/b", "+", "#", "한강", "-a", "x" * 33, "a b", "a\n"])
+def test_a_topic_has_plain_names(bad: str) -> None:
+    with pytest.raises(UplinkError):
+        topic(bad, "gw1", "sos")
+    with pytest.raises(UplinkError):
+        topic("site", bad, "sos")
+
+
+@given(st.text(max_size=80))
+def test_any_topic_is_parsed_or_refused(text: str) -> None:
+    try:
+        site, gateway, kind = parse_topic(text)
+    except UplinkError:
+        return
+    assert topic(site, gateway, kind) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["ansim/v1/s/gw/g/cmd", "ansim/v2/s/gw/g/sos", "ansim/v1/s/gw/g", "ansim/v1/s/gw/g/sos/x", "/ansim/v1/s/gw/g/sos"],
+)
+def test_foreign_topics_are_refused(text: str) -> None:
+    with pytest.raises(UplinkError):
+        parse_topic(text)
