@@ -33,7 +33,7 @@ STORY_BEFORE_S = 1.0
 ANSWER_S = (2.0, 4.0)
 """An operator needs so long to see an incident and press."""
 NOBODY_S = 30.0
-SETTLE_S = 45.0
+SETTLE_S = 75.0
 """Life goes on for at most so long after the story, for what was true by then to be told: an arrival takes time."""
 DRAIN_S = 30.0
 QUIET_S = 3.0

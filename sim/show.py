@@ -73,7 +73,7 @@ class Show:
     """The terminal. `say` adds a line; `start` begins the live picture, fed by a function that returns a `View`."""
 
     def __init__(self, file: TextIO | None = None, *, live: bool | None = None, quiet: bool = False) -> None:
-        self._console = Console(file=file or sys.stdout, highlight=False, soft_wrap=True)
+        self._console = Console(file=file or sys.stdout, highlight=False)
         self._live_wanted = self._console.is_terminal if live is None else live
         self._quiet = quiet
         self._lines: deque[tuple[str, str, Kind]] = deque(maxlen=200)
@@ -108,7 +108,8 @@ class Show:
         stamp = f"{time.monotonic() - self._began:7.1f}"
         self._lines.append((stamp, text, kind))
         if self._live is None and not self._quiet:
-            self._console.print(Text(f"{stamp} s  {text}", style=_STYLE[kind] if self._console.is_terminal else ""))
+            style = _STYLE[kind] if self._console.is_terminal else ""
+            self._console.print(Text(f"{stamp} s  {text}", style=style), soft_wrap=True)
 
     def _picture(self, all_lines: bool = False) -> RenderableType:
         view = self._view() if self._view is not None else View("", "", "", 0.0, None)
@@ -145,11 +146,11 @@ def _head(view: View) -> RenderableType:
         c = view.counts
         text.append("\nheard     ", style="dim")
         text.append(
-            f"{c.get('heard', 0)} of {c.get('beacons', 0)} beacons, {c.get('reported', 0)} reported in "
-            f"{c.get('rows', 0) + c.get('bindings', 0)} rows, {c.get('bytes_up', 0)} bytes over the mesh"
+            f"{c.get('heard', 0)} packets of {c.get('beacons', 0)} beacons, reported in "
+            f"{c.get('rows', 0) + c.get('bindings', 0)} rows: {c.get('bytes_up', 0)} bytes over the mesh"
         )
         if c.get("lag_ms", 0) > 250:
-            text.append(f"   this machine is slow: the simulator fell {c['lag_ms']} ms behind", style="yellow")
+            text.append(f"\nslow      this machine is busy: the simulator fell {c['lag_ms']} ms behind", style="yellow")
     return Panel(text, title="Ansim: a simulated school zone", title_align="left", border_style="blue")
 
 
@@ -174,7 +175,7 @@ def _children(view: View) -> RenderableType:
 
 
 def _press(row: PressRow) -> RenderableType:
-    text = Text()
+    text = Text(overflow="fold")
     text.append(f"{row.kind} ", style="bold red")
     text.append(f"{row.who}   ")
     for name, after_s in row.hops:
@@ -183,4 +184,6 @@ def _press(row: PressRow) -> RenderableType:
         else:
             text.append(f"{name} ", style="dim")
             text.append(f"+{after_s:.2f} s   " if after_s < 10 else f"+{after_s:.0f} s   ", style="green")
+    if dict(row.hops).get("page") is not None and dict(row.hops).get("acknowledged", 0.0) is None:
+        text.append("<- open the page, log in, press Acknowledge", style="bold yellow")
     return text
