@@ -1,4 +1,4 @@
-"""What the readers' frames cost: bytes a sighting, compiled sizes, heap. The real firmware, in a 32 KB MicroPython heap.
+"""What the readers' frames cost: bytes a sighting, compiled sizes, heap. The real firmware in a 32 KB MicroPython heap.
 
 One reader, its tags beaconing once a second, in virtual time. "with headers" counts every byte the reader sent in the
 steady state, heartbeats included.
