@@ -59,10 +59,11 @@ def test_if_the_commit_fails_nobody_is_told_and_the_next_frame_says_the_same() -
     step.close()  # type: ignore[attr-defined]
     assert isinstance(first, Commit)
     assert shell.downlinks == []
-    again = shell.frame(pole.sos(cry(counter=51)), later_s=0.4)
+    other = Pole(5)
+    again = shell.frame(other.sos(cry(counter=51), rssi_dbm=-50), later_s=0.4)
     assert isinstance(again[0], Commit)
     assert again[0].event == first.event, "the same bytes, so that an outbox which kept it can tell"
-    assert stages(again, pole) == [(1, wire.RECEIVED)]
+    assert stages(again, other) == [(1, wire.RECEIVED)]
     assert alarms(shell.events) == {"gw1-e1-1"}
 
 
@@ -184,6 +185,18 @@ def test_a_press_over_the_turn_of_an_epoch_is_one_press() -> None:
     raw = advertisement(flags=SOS, press=1, counter=900, utc_s=UTC_S + EPOCH_S)
     done = shell.frame(pole.sos(raw, number=2), later_s=1)
     assert stages(done, pole) == [(2, wire.RECEIVED)]
+    assert len(alarms(shell.events)) == 1
+
+
+def test_a_press_is_known_by_its_bare_id_when_no_table_can_resolve_it_any_more() -> None:
+    shell = Shell()
+    shell.frame(Pole(4).sos(cry(press=1, counter=10)))
+    rolled = advertisement(flags=SOS, press=1, counter=900, utc_s=UTC_S + EPOCH_S)
+    shell.frame(Pole(5).sos(rolled), later_s=EPOCH_S - 100)
+    pipeline.set_clock(shell.state, 5.0, shell.now_s, "unsure")
+    for n, raw in ((6, rolled), (7, cry(press=1, counter=10))):
+        pole = Pole(n)
+        assert stages(shell.frame(pole.sos(raw), later_s=1), pole) == [(1, wire.RECEIVED)]
     assert len(alarms(shell.events)) == 1
 
 
