@@ -50,6 +50,8 @@ class Emergencies:
         self._locator, self._wall, self._counts = locator, wall, counts
         self._busy: dict[str, Alarm] = {}
         """Alarms with a lamp to repeat to, or a revision to make."""
+        self._due_s = _NEVER
+        """None of them is due earlier."""
         self._unverified: dict[int, deque[tuple[float, Alarm]]] = {}
 
     # ---- in --------------------------------------------------------------------------------------------------------
@@ -134,18 +136,19 @@ class Emergencies:
 
     def tick(self, now_s: float) -> Iterator[Effect]:
         """Repeat stages that are not shown yet; revise alarms that have news."""
-        if not self._busy:
+        if now_s < self._due_s:
             return
         yield from self._repeat(list(self._busy.values()), now_s, urgent=False)
         for alarm in list(self._busy.values()):
             if alarm.revise_at_s <= now_s:
                 yield from self._revise(alarm, now_s)
-        for name in [name for name, alarm in self._busy.items() if self._next_s(alarm) == _NEVER]:
-            del self._busy[name]
+        next_s = {name: self._next_s(alarm) for name, alarm in self._busy.items()}
+        self._busy = {name: alarm for name, alarm in self._busy.items() if next_s[name] < _NEVER}
+        self._due_s = min(next_s.values(), default=_NEVER)
 
     def deadline_s(self) -> float:
-        """Return when `tick` next has work; inf when never."""
-        return min((self._next_s(alarm) for alarm in self._busy.values()), default=_NEVER)
+        """Return when `tick` may next have work; inf when never."""
+        return self._due_s
 
     # ---- who ---------------------------------------------------------------------------------------------------------
 
@@ -209,7 +212,7 @@ class Emergencies:
         self._counts["alarms_proven_later"] += 1
         alarm.news = True
         alarm.revise_at_s = now_s
-        self._busy[alarm.name] = alarm
+        self._keep(alarm)
 
     def _merge(self, reader: int, now_s: float) -> Alarm | None:
         """The alarm that takes one more unproven cry at this reader, when there were too many in a minute."""
@@ -365,7 +368,7 @@ class Emergencies:
             payload = frames.answer(self._links, key[0], wire.STAGE, wire.encode_stage([(key[2], alarm.stage)]))
             if lamp.shown < alarm.stage and lamp.send_at_s == _NEVER:
                 self._light_one(lamp, now_s + REPEAT_MIN_S)
-                self._busy[alarm.name] = alarm
+                self._keep(alarm)
             if payload is not None and frames.boot_of(self._links, key[0]) == key[1]:
                 yield Downlink(key[0], payload, urgent=True)
         if lamp.shown >= alarm.stage:
@@ -382,7 +385,7 @@ class Emergencies:
         for lamp in alarm.lamps.values():
             if lamp.shown < alarm.stage:
                 self._light_one(lamp, now_s)
-        self._busy[alarm.name] = alarm
+        self._keep(alarm)
 
     def _light_one(self, lamp: Lamp, at_s: float) -> None:
         lamp.send_at_s, lamp.pause_s, lamp.until_s = at_s, REPEAT_MIN_S, at_s + REPEAT_FOR_S
@@ -413,13 +416,17 @@ class Emergencies:
         if alarm.revise_at_s == _NEVER and alarm.revision < REVISIONS_MAX:
             self._plan(alarm, now_s)
         if self._next_s(alarm) < _NEVER:
-            self._busy[alarm.name] = alarm
+            self._keep(alarm)
 
     def _plan(self, alarm: Alarm, now_s: float) -> None:
         """Look again later, while somebody still cries."""
         crying = now_s - alarm.cried_at_s < FIX_FRESH_S and not alarm.done
         more = alarm.committed and alarm.revision < REVISIONS_MAX
         alarm.revise_at_s = now_s + REVISE_S * 2**alarm.revision if crying and more else _NEVER
+
+    def _keep(self, alarm: Alarm) -> None:
+        self._busy[alarm.name] = alarm
+        self._due_s = min(self._due_s, self._next_s(alarm))
 
     def _next_s(self, alarm: Alarm) -> float:
         return min([alarm.revise_at_s, *(lamp.send_at_s for lamp in alarm.lamps.values())])
