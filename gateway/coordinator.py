@@ -1,22 +1,26 @@
 """The coordinator stick: bellows, kept alive; readers' frames taken at its earliest point; downlinks sent.
 
 bellows never reconnects (it says `connection_lost`, twice), so `Radio.run` rebuilds the whole application from the same
-database, with back-off. zigpy would answer each packet of an unknown sender with a broadcast, which alone can jam a
-mesh; here nothing does so more than once in LOOK_UP_S.
+database, with back-off; a stick that hears no reader for long is started anew too. zigpy would answer each packet of an
+unknown sender with a broadcast, which alone can jam a mesh; here nothing does so more than once in LOOK_UP_S. The
+network opens only for enrolled readers, each with its own install code.
 """
 
 import asyncio
 import contextlib
+import sqlite3
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
+import bellows.types
 import bellows.zigbee.application
+import zigpy.application
 import zigpy.exceptions
 import zigpy.types as zt
-import zigpy.util
 
+from gateway.admission import Admission, eui64_of
 from gateway.config import Loaded
 from gateway.frames import Frame, is_urgent
 from gateway.store import Notice
@@ -30,20 +34,19 @@ LASTED_S = 60.0
 FAILURES_MAX = 20
 """Starts that failed one after another; then the process ends, so that the whole of it is started anew."""
 LOOK_UP_S = 30.0
-ROUTINE_MAX = 500
-"""Frames waiting for the core; the oldest routine one is dropped above it. 30 a second is a full mesh."""
-URGENT_MAX = 2000
 DOWN_MAX = 200
 DOWN_WORKERS = 3
-ADMIT_AT_ONCE = 12
-ADMIT_S = 180
-ADMIT_AGAIN_S = 60.0
+SEND_MAX_S = 20.0
+"""A unicast ends within about 5 s on a stick that works; a hung one must not hold its worker."""
+DEAF_MAX_S = 3600.0
+"""While no reader is heard at all, each restart waits twice as long as the one before, up to this."""
 BACKUP_MIN = 60
 
 COUNTED = (
     "starts",
     "start_failures",
     "restarts",
+    "databases_set_aside",
     "frames",
     "urgent_frames",
     "other_packets",
@@ -121,6 +124,11 @@ class Application(bellows.zigbee.application.ControllerApplication):  # type: ig
         self._created_device_endpoints.clear()
         await self.register_endpoints()
 
+    async def permit(self, time_s: int = 60, node: Any = None) -> None:
+        """Open or shut the network as zigpy does, without what bellows adds: whenever it is called, and it is with 0 at
+        every start, it lets anybody with the well-known key in for 300 s, as soon as `admit` opens the network."""
+        await zigpy.application.ControllerApplication.permit(self, time_s, node)
+
     async def permit_gp(self, time_s: int) -> None:
         """Green Power devices have no place here: their door stays shut, and its broadcasts unsent."""
 
@@ -154,13 +162,14 @@ class Radio:
         self.up = False
         self._app: Any = None
         self._nwk: dict[int, int] = {}
+        self._heard_at_s = float("-inf")
+        self._deaf_s = float(settings.config.radio.deaf_after_s)
         self._wish: str | None = None
         self._woken = asyncio.Event()
         self._down: dict[bool, deque[tuple[int, bytes]]] = {True: deque(), False: deque()}
         self._some: dict[bool, asyncio.Event] = {True: asyncio.Event(), False: asyncio.Event()}
-        self._unwell = False
-        self._turn = 0
-        self._lot: list[str] = []
+        self._unwell = ""
+        self._admission = Admission(settings.install_codes, self.readers_by_eui64, self.counters, notice=notice)
 
     # ---- frames -----------------------------------------------------------------------------------------------------
 
@@ -170,12 +179,14 @@ class Radio:
         lqi = None if packet.lqi is None else int(packet.lqi)
         rssi_dbm = None if packet.rssi is None else int(packet.rssi)
         urgent = is_urgent(payload)
+        self._heard_at_s = time.monotonic()
         self.counters["urgent_frames" if urgent else "frames"] += 1
         self._inbox.frame(Frame(int(packet.src.address), lqi, rssi_dbm, payload), urgent)
 
     def learn(self, reader: int, nwk: int) -> None:
-        """Believe that a reader is at this NWK address, since a frame of its own came from there."""
+        """Believe that a reader is at this NWK address, since a new frame with its MAC came from there."""
         self._nwk[reader] = nwk
+        self._admission.heard(reader)
 
     def address_of(self, reader: int) -> int | None:
         """Return the NWK address learned from the reader's frames, else zigpy's, else None."""
@@ -184,7 +195,7 @@ class Radio:
         eui64 = next((e for e, number in self.readers_by_eui64.items() if number == reader), None)
         if eui64 is None or self._app is None:
             return None
-        device = self._app.devices.get(_eui64(eui64))
+        device = self._app.devices.get(eui64_of(eui64))
         return None if device is None else int(device.nwk)
 
     def hex_of(self, ieee: Any) -> str:
@@ -231,7 +242,8 @@ class Radio:
             priority=zt.PacketPriority.CRITICAL if urgent else zt.PacketPriority.NORMAL,
         )
         try:
-            await app.send_packet(packet)
+            async with asyncio.timeout(SEND_MAX_S):
+                await app.send_packet(packet)
             self.counters["sent"] += 1
         except Exception:  # DeliveryError, time-out, a stack on its way down: the core repeats what matters
             self.counters["send_failed"] += 1
@@ -255,7 +267,6 @@ class Radio:
                 app = await _patiently(Application.new(self._conf(), auto_form=False, start_radio=False), progress)
                 app.radio = self
                 app.add_listener(_Listener(self._woken))
-                self._lot = []
                 await _patiently(app.startup(auto_form=True), progress)
                 self._app = app
                 self._started(app)
@@ -264,57 +275,42 @@ class Radio:
                 await self._shutdown(app, None)
                 raise
             except Exception as error:  # whatever a stick, a driver or a library comes up with
-                why = f"{type(error).__name__}: {error}"
+                why = _explain(error)
                 self.counters["start_failures"] += not self.up
+                if app is None and isinstance(error, sqlite3.DatabaseError):
+                    self._set_database_aside(error)
             lasted = self.up and time.monotonic() - began > LASTED_S
             failures = 0 if lasted or self._wish else failures + 1
             self._wish = None
-            self._say(False, f"{self.settings.config.radio.port}: {why[:300]}; started anew, check plug and power")
+            self._say(False, why)
             await self._shutdown(app, progress)
             if failures >= FAILURES_MAX:
-                raise RadioGone(self.settings.config.radio.port, why[:300])
+                raise RadioGone(self.settings.config.radio.port, why)
             await _sleep(min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2 ** min(failures, 10) / 2), progress)
 
     async def _serve(self, progress: Callable[[], None]) -> str:
         """Wait for the end of a running stack, admitting readers meanwhile; return why it ended."""
-        admit_at = 0.0
+        began_s = time.monotonic()
+        self._admission.begin()
         while not self._woken.is_set():
             progress()
-            if time.monotonic() >= admit_at or self._lot_is_in():
-                again_s = await self._admit()
-                admit_at = time.monotonic() + again_s
+            self._listen(began_s)
+            await self._admission.step(self._app)
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), 1.0)
         if self._wish:
             self.counters["restarts"] += 1
-        return self._wish or "the serial link or the stack of the stick was lost"
+        return self._wish or "the serial link or the stack of the stick was lost; check plug and power"
 
-    async def _admit(self) -> float:
-        """Let enrolled readers that are in no table, and have not been heard, join with their own key, in turns."""
-        codes = sorted(self.settings.install_codes.items())
-        waiting = [(eui64, code) for eui64, code in codes if self._is_out(eui64)]
-        if not waiting:
-            self._lot = []
-            return ADMIT_AGAIN_S / 12
-        start = self._turn % len(waiting)
-        lot = (waiting[start:] + waiting[:start])[:ADMIT_AT_ONCE]
-        joins = [(_eui64(eui64), zigpy.util.convert_install_code(code)) for eui64, code in lot]
-        try:
-            async with asyncio.timeout(30):
-                done = await self._app.admit(joins, ADMIT_S)
-        except Exception as error:
-            self._notice("admission_failed", False, f"readers cannot be admitted: {type(error).__name__}: {error}")
-            return ADMIT_AGAIN_S
-        self._turn, self._lot = start + done, [eui64 for eui64, _ in lot[:done]]
-        self.counters["admitted"] += done
-        return ADMIT_S - 20.0 if len(waiting) <= done else ADMIT_AGAIN_S
-
-    def _is_out(self, eui64: str) -> bool:
-        return self.readers_by_eui64[eui64] not in self._nwk and _eui64(eui64) not in self._app.devices
-
-    def _lot_is_in(self) -> bool:
-        """Everybody let in last has come: no need to wait before it is the next ones' turn."""
-        return bool(self._lot) and not any(self._is_out(eui64) for eui64 in self._lot)
+    def _listen(self, began_s: float) -> None:
+        """Have a stick that looks healthy and hears no reader at all started anew."""
+        now_s = time.monotonic()
+        if self._heard_at_s >= began_s:
+            self._deaf_s = float(self.settings.config.radio.deaf_after_s)
+        quiet_s = now_s - max(began_s, self._heard_at_s)
+        if quiet_s > self._deaf_s:
+            self._deaf_s = min(self._deaf_s * 2, max(DEAF_MAX_S, self._deaf_s))
+            self.restart(f"no reader was heard for {quiet_s:.0f} s; if this goes on, unplug the stick and plug it in")
 
     def _started(self, app: Any) -> None:
         self.up = True
@@ -333,9 +329,27 @@ class Radio:
                 await _patiently(app.shutdown(), progress or (lambda: None), STOP_MAX_S)
 
     def _say(self, ok: bool, detail: str) -> None:
-        if ok or not self._unwell:
-            self._unwell = not ok
-            self._notice("radio", ok, detail)
+        """Tell every start, and every new reason why there is none."""
+        if ok or detail != self._unwell:
+            self._unwell = "" if ok else detail
+            self._notice("radio", ok, detail if ok else f"{self.settings.config.radio.port}: {detail}; started anew")
+
+    def _set_database_aside(self, error: Exception) -> None:
+        """Go on without an unreadable database: the stick keeps its network, and readers tell where they are."""
+        if isinstance(error, sqlite3.OperationalError):
+            return  # a full disk, a lock, no such folder: the file is not at fault
+        path = self.settings.database
+        aside = path.with_name(path.name + ".aside")
+        try:
+            path.replace(aside)
+            for end in ("-wal", "-shm"):
+                path.with_name(path.name + end).unlink(missing_ok=True)
+        except OSError as failed:
+            self._notice("zigbee_database", False, f"{path} is unreadable and stays where it is ({failed.strerror})")
+            return
+        self.counters["databases_set_aside"] += 1
+        text = f"{path} is unreadable ({error}); set aside as {aside.name}. Keep this stick: the backup in it is gone"
+        self._notice("zigbee_database", False, text)
 
     def _conf(self) -> dict[str, Any]:
         radio = self.settings.config.radio
@@ -363,6 +377,13 @@ class Radio:
             "use_thread": True,  # a stall of our loop over 6 s would make the stick give up
             "source_routing": True,  # else every reader floods the mesh to find us
             "network": network,
+            # No device gets in without a key of its own, whoever opens the network.
+            "ezsp_policies": {
+                "TRUST_CENTER_POLICY": int(
+                    bellows.types.EzspDecisionBitmask.ALLOW_JOINS
+                    | bellows.types.EzspDecisionBitmask.JOINS_USE_INSTALL_CODE_KEY
+                )
+            },
             "ota": {"enabled": False},
             "topology_scan_enabled": False,
             "backup_enabled": True,
@@ -373,8 +394,21 @@ class Radio:
         }
 
 
-def _eui64(text: str) -> Any:
-    return zt.EUI64(bytes(reversed(bytes.fromhex(text))))
+def _explain(error: Exception) -> str:
+    """Return why a start failed and, where it is not the plug, what to do; the same words for the same fault."""
+    said = f"{type(error).__name__}: {error}"[:200]
+    if isinstance(error, zigpy.exceptions.NetworkSettingsInconsistent):
+        return (
+            "this stick belongs to another network than the database; put the old stick back, or empty this one "
+            "(zigpy radio ezsp PORT reset) and it takes the network over"
+        )
+    if isinstance(
+        error, zigpy.exceptions.CannotWriteNetworkSettings | zigpy.exceptions.DestructiveWriteNetworkSettings
+    ):
+        return f"this stick cannot take the network over, it needs newer firmware: {said}"
+    if isinstance(error, sqlite3.Error):
+        return f"radio.database cannot be used: {said}"
+    return f"{said}; check plug and power"
 
 
 async def _patiently(work: Awaitable[T], progress: Callable[[], None], most_s: float = START_MAX_S) -> T:

@@ -1,24 +1,15 @@
-"""The gateway itself: the loops round the core, each watched, and the one place where effects are carried out.
-
-    radio --> urgent  --\\                      / Commit (emergency) --> outbox sos    --> uplink
-    radio --> routine ---> core, one at a time <  Commit (routine)   --> outbox events --> uplink
-    city  --> stages  --/                      \\ Downlink           --> radio
-
-An emergency is committed before the core is asked for anything more. Routine events are committed in groups; a downlink
-the core asked for after one waits for that commit, and nothing else does. If a commit fails the step ends there: the
-reader is not told, and says it again.
-"""
+"""The gateway itself: its loops, each watched, what is told of it, and its life from start to stop."""
 
 import asyncio
 import contextlib
 import functools
-import json
 import logging
 import os
 import signal
+import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections import Counter
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -26,25 +17,20 @@ from typing import Any
 import structlog
 
 from gateway import metrics, pipeline
-from gateway.clock import ClockWatch, utc_and_now_s
+from gateway.clock import ClockWatch
 from gateway.config import Loaded
-from gateway.coordinator import DOWN_WORKERS, ROUTINE_MAX, URGENT_MAX, Radio, RadioGone
-from gateway.effects import Commit, Downlink, Effect, Remember
-from gateway.events import STAGES, Emergency, GatewayHealth, is_emergency
+from gateway.coordinator import DOWN_WORKERS, Radio, RadioGone
+from gateway.events import GatewayHealth
 from gateway.frames import Frame
 from gateway.mqtt import STATUS_S, Address, Uplink
 from gateway.notify_systemd import notify, watchdog_s
-from gateway.outbox import Outbox
-from gateway.store import NotCommitted
-from gateway.uplink import StageNotice, Status
+from gateway.outbox import Outbox, OutboxBusy
+from gateway.steps import STOP_MAX_S, Steps
+from gateway.uplink import Status
 
-STAGES_MAX = 1000
-HELD_MAX = 500
-SNAPSHOT_S = 10.0
 TEND_S = 5.0
 HEALTH_QUIET_S = 60.0
-FAULTS_MAX_B = 1_000_000
-FAULT_BYTES = 128
+EXIT_MAX_S = 10.0
 BEAT_MAX_S = {
     "core": 15.0,
     "groups": 30.0,
@@ -74,18 +60,12 @@ class Daemon:
         """Open the store and restore the core. Raises OutboxBusy."""
         self.settings = settings
         config = settings.config
-        self.counters: Counter[str] = Counter(
-            dict.fromkeys(("frame_faults", "frames_dropped", "steps_cut", "stages_dropped", "held_dropped"), 0)
-        )
+        self.counters: Counter[str] = Counter({"library_lines_dropped": 0})
         self._loop = asyncio.get_running_loop()
         self._clock = clock or ClockWatch(trusted=config.clock.trusted)
         self._early: list[tuple[str, bool, str]] = []
         self._told: dict[tuple[str, bool], float] = {}
         self._beats: dict[str, float] = {}
-        self._urgent: deque[Frame] = deque()
-        self._routine: deque[Frame] = deque()
-        self._stages: dict[str, int] = {}
-        self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stop = asyncio.Event()
         self._ready = False
@@ -96,10 +76,8 @@ class Daemon:
             bulk_max_b=config.store.bulk_max_mb * 1_000_000,
             ballast_b=config.store.ballast_mb * 1_048_576,
         )
-        utc_s, now_s = utc_and_now_s()
-        self.quality = self._clock.read(utc_s, now_s)
-        self.state = self._core(utc_s, now_s)
         self.radio = Radio(settings, self, notice=self.notice)
+        self.steps = Steps(settings, self.outbox, self.radio, self._clock, notice=self.notice)
         base = settings.base
 
         def absolute(name: str | None) -> str | None:
@@ -115,47 +93,14 @@ class Daemon:
             absolute(config.mqtt.key_file),
         )
         self.uplink = Uplink(
-            address, self.outbox.sources, notice=self.notice, on_stage=self.on_stage, status=self.status
+            address, self.outbox.sources, notice=self.notice, on_stage=self.steps.on_stage, status=self.status
         )
 
-    def _core(self, utc_s: float, now_s: float) -> pipeline.State:
-        settings = self.settings
-        state = pipeline.State.new(
-            settings.zone,
-            settings.reader_keys,
-            settings.tag_keys,
-            epoch=self.outbox.sos.epoch,
-            memories=self.outbox.memories(),
-            gateway=settings.config.gateway,
-            now_s=now_s,
-        )
-        pipeline.set_clock(state, utc_s, now_s, self.quality)
-        snapshot = self.outbox.snapshot()
-        if snapshot is not None:
-            try:
-                pipeline.restore(state, snapshot)
-            except Exception as error:
-                self.notice("snapshot_unreadable", False, f"the core starts without its snapshot: {error!r}")
-        return state
-
-    # ---- what comes in ----------------------------------------------------------------------------------------------
+    # ---- what is told -----------------------------------------------------------------------------------------------
 
     def frame(self, frame: Frame, urgent: bool) -> None:
-        """Take a frame from the radio. An urgent one stands before every routine one; the oldest is dropped if full."""
-        line, most = (self._urgent, URGENT_MAX) if urgent else (self._routine, ROUTINE_MAX)
-        line.append(frame)
-        if len(line) > most:
-            line.popleft()
-            self.counters["frames_dropped"] += 1
-        self._wake.set()
-
-    def on_stage(self, stage: StageNotice) -> None:
-        """Take the city's word about an alarm; only the highest stage of each waits."""
-        if len(self._stages) >= STAGES_MAX and stage.alarm not in self._stages:
-            self.counters["stages_dropped"] += 1  # the city repeats it
-            return
-        self._stages[stage.alarm] = max(self._stages.get(stage.alarm, 0), STAGES.index(stage.stage) + 1)
-        self._wake.set()
+        """Take a frame from the radio."""
+        self.steps.frame(frame, urgent)
 
     def notice(self, what: str, ok: bool, detail: str) -> None:
         """Take a word for the operator, from any thread."""
@@ -174,7 +119,7 @@ class Daemon:
         self._told[what, ok] = now_s
         event = GatewayHealth(
             observed_at=datetime.now(UTC),
-            clock=self.quality,
+            clock=self.steps.quality,
             what=what[:64],
             ok=ok,
             detail=detail,
@@ -184,109 +129,17 @@ class Daemon:
         if what == "sos_disk_full" and not ok:
             self._spawn(self.outbox.relieve())
 
-    # ---- the core ---------------------------------------------------------------------------------------------------
-
-    async def _run_core(self, progress: Callable[[], None]) -> None:
-        while True:
-            progress()
-            now_s = time.monotonic()
-            if self._urgent:
-                await self._step_frame(self._urgent.popleft(), now_s)
-            elif self._stages:
-                alarm = next(iter(self._stages))
-                await self._carry(pipeline.on_stage(self.state, alarm, self._stages.pop(alarm), now_s))
-            elif now_s >= pipeline.next_deadline_s(self.state):
-                await self._carry(pipeline.on_tick(self.state, now_s))
-                await asyncio.sleep(0)
-            elif self._routine:
-                await self._step_frame(self._routine.popleft(), now_s)
-                await asyncio.sleep(0)
-            else:
-                self._wake.clear()
-                wait_s = min(max(pipeline.next_deadline_s(self.state) - now_s, 0.001), 1.0)
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), wait_s)
-
-    async def _step_frame(self, frame: Frame, now_s: float) -> None:
-        await self._carry(pipeline.on_frame(self.state, frame, now_s), frame)
-
-    async def _carry(self, step: Iterator[Effect], frame: Frame | None = None) -> None:
-        """Carry out one step of the core, effect by effect. The one blanket catch of the gateway is here."""
-        waiting: list[asyncio.Future[bool]] = []
-        try:
-            for effect in step:
-                if isinstance(effect, Downlink):
-                    self._downlink(effect, waiting)
-                elif isinstance(effect, Remember):
-                    await self.outbox.remember(effect.memory)
-                elif is_emergency(effect.event):
-                    await self._commit_emergency(effect)
-                else:
-                    waiting.append(self.outbox.queue(effect.event))  # type: ignore[arg-type]
-        except NotCommitted as error:
-            self.counters["steps_cut"] += 1
-            log.error("not_committed", detail=str(error))
-            _close(step)
-        except Exception as error:
-            self.counters["frame_faults"] += 1
-            log.exception("fault", error=repr(error))
-            self._keep_fault(frame, error)
-            _close(step)
-
-    async def _commit_emergency(self, effect: Commit) -> None:
-        event: Any = effect.event
-        seq = await self.outbox.commit_emergency(event, effect.memory)
-        log.info("committed", lane="sos", kind=_kind(event), alarm=event.alarm, seq=seq, at=time.time())
-
-    def _downlink(self, effect: Downlink, waiting: list[asyncio.Future[bool]]) -> None:
-        if effect.urgent or all(done.done() and done.result() for done in waiting):
-            self.radio.send(effect.reader, effect.payload, effect.urgent)
-        elif len(self._tasks) > HELD_MAX:
-            self.counters["held_dropped"] += 1
-        else:
-            self._spawn(self._when_durable(effect, list(waiting)))
-
-    async def _when_durable(self, effect: Downlink, waiting: list[asyncio.Future[bool]]) -> None:
-        if all(await asyncio.gather(*waiting)):
-            self.radio.send(effect.reader, effect.payload, effect.urgent)
-        else:
-            self.counters["held_dropped"] += 1
-
-    def _keep_fault(self, frame: Frame | None, error: Exception) -> None:
-        """Keep the bytes that broke a step: they become a test. Two files of FAULTS_MAX_B at the most."""
-        path = self.settings.folder / "faults.jsonl"
-        raw = frame.payload[:FAULT_BYTES].hex() if frame is not None else ""
-        line = {"at": time.time(), "nwk": frame.nwk if frame else None, "bytes": raw, "error": repr(error)[:300]}
-        with contextlib.suppress(OSError):
-            if path.exists() and path.stat().st_size > FAULTS_MAX_B:
-                os.replace(path, path.with_suffix(".jsonl.1"))
-            with open(path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-
     # ---- what is due now and then -----------------------------------------------------------------------------------
 
     async def _run_tend(self, progress: Callable[[], None]) -> None:
-        saved_at = status_at = time.monotonic()
-        tended_at = 0.0
+        status_at = time.monotonic()
         while True:
-            utc_s, now_s = utc_and_now_s()
-            self.quality = self._clock.read(utc_s, now_s)
-            pipeline.set_clock(self.state, utc_s, now_s, self.quality)
-            if now_s - tended_at >= TEND_S:
-                tended_at = now_s
-                await self.outbox.tend()
-                progress()
-            if now_s - saved_at >= SNAPSHOT_S:
-                saved_at = now_s
-                await self._save()
-            if now_s - status_at >= STATUS_S:
-                status_at = now_s
+            await self.outbox.tend()
+            progress()
+            if time.monotonic() - status_at >= STATUS_S:
+                status_at = time.monotonic()
                 self.uplink.publish_status()
-            await asyncio.sleep(1.0)
-
-    async def _save(self) -> None:
-        with contextlib.suppress(NotCommitted):
-            await self.outbox.save(pipeline.snapshot(self.state))
+            await asyncio.sleep(TEND_S)
 
     async def _run_watchdog(self) -> None:
         period_s = watchdog_s()
@@ -315,7 +168,7 @@ class Daemon:
         self._early.clear()
         stop_metrics = self._serve_metrics()
         loops: list[asyncio.Task[Any]] = [
-            self._loop_task("core", self._run_core),
+            self._loop_task("core", self.steps.run),
             self._loop_task("groups", self.outbox.run_groups),
             self._loop_task("tend", self._run_tend),
             self._loop_task("radio", self.radio.run),
@@ -353,12 +206,17 @@ class Daemon:
         """Radio first, then what the core knows, then the goodbye to the city, the files last; each within a time."""
         stop.cancel()
         by_name = {task.get_name(): task for task in loops}
+        core = by_name["core"]
+        self.steps.stop()
+        await asyncio.wait([core], timeout=STOP_MAX_S)
+        whole = core.done() and not core.cancelled() and core.exception() is None
         await _cancel([task for name, task in by_name.items() if not name.startswith(("connection", "sender"))], 8.0)
         self._health("stopped" if code == 0 else "failed", code == 0, f"the gateway ends with code {code}")
         with contextlib.suppress(Exception):
             async with asyncio.timeout(10):
-                await self._save()
                 await self.outbox.flush()
+                if whole:
+                    await self.steps.close()
         with contextlib.suppress(Exception):
             async with asyncio.timeout(4):
                 await self.uplink.stop()
@@ -374,17 +232,18 @@ class Daemon:
         progress()
         return asyncio.create_task(run(progress), name=name)
 
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     # ---- what others ask --------------------------------------------------------------------------------------------
 
     def status(self, online: bool) -> Status:
         """Return the retained status as it is now."""
         sos, _, events = self.outbox.sources
-        ok, silent = pipeline.readers_ok_and_silent(self.state)
+        ok, silent = pipeline.readers_ok_and_silent(self.steps.state)
         return Status(
             online=online,
             gateway=self.settings.config.gateway,
@@ -393,46 +252,43 @@ class Daemon:
             version=version_text(),
             epochs={"sos": sos.epoch, "events": events.epoch},
             backlog={"sos": sos.backlog, "events": events.backlog},
-            clock=self.quality,
+            clock=self.steps.quality,
             readers_ok=ok,
             readers_silent=silent,
         )
 
     def figures(self) -> dict[str, float]:
         """Return every count and level by the names docs/GATEWAY.md lists."""
-        found: dict[str, float] = {f"core_{name}": n for name, n in pipeline.counters(self.state).items()}
+        found: dict[str, float] = {f"core_{name}": n for name, n in pipeline.counters(self.steps.state).items()}
         found |= {f"radio_{name}": n for name, n in self.radio.counters.items()}
-        found |= {f"daemon_{name}": n for name, n in self.counters.items()}
+        found |= {f"daemon_{name}": n for name, n in (*self.steps.counters.items(), *self.counters.items())}
         found |= self.outbox.counters() | self.uplink.counters()
-        ok, silent = pipeline.readers_ok_and_silent(self.state)
-        found |= {"readers_ok": ok, "readers_silent": silent, "clock_good": self.quality == "good"}
+        ok, silent = pipeline.readers_ok_and_silent(self.steps.state)
+        found |= {"readers_ok": ok, "readers_silent": silent, "clock_good": self.steps.quality == "good"}
         found |= {"clock_steps": self._clock.steps, "radio_up": self.radio.up}
-        found |= {"urgent_queued": len(self._urgent), "routine_queued": len(self._routine)}
+        found["urgent_queued"], found["routine_queued"] = self.steps.queued()
         for source in (self.outbox.sos, self.outbox.events):
             taken = sorted(source.commit_s)
             for name, part in (("p50", 0.5), ("p99", 0.99)):
                 found[f"{source.lane}_commit_{name}_ms"] = taken[int(len(taken) * part)] * 1000 if taken else 0.0
         return found
 
+    def _ask_figures(self) -> dict[str, float]:
+        """`figures` for another thread: tables must not change while they are counted."""
+
+        async def read() -> dict[str, float]:
+            return self.figures()
+
+        return asyncio.run_coroutine_threadsafe(read(), self._loop).result(5.0)
+
     def _serve_metrics(self) -> Callable[[], None] | None:
         if self.settings.config.metrics is None:
             return None
         try:
-            return metrics.serve(self.settings.config.metrics.port, self.figures)
+            return metrics.serve(self.settings.config.metrics.port, self._ask_figures)
         except OSError as error:
             self._health("metrics", False, f"metrics.port {self.settings.config.metrics.port}: {error.strerror}")
             return None
-
-
-def _kind(event: Emergency) -> str:
-    return str(event.__struct_config__.tag)
-
-
-def _close(step: Iterator[Effect]) -> None:
-    close = getattr(step, "close", None)
-    if close is not None:
-        with contextlib.suppress(Exception):
-            close()
 
 
 async def _cancel(tasks: list[asyncio.Task[Any]], most_s: float) -> None:
@@ -443,23 +299,30 @@ async def _cancel(tasks: list[asyncio.Task[Any]], most_s: float) -> None:
 
 
 def run(settings: Loaded) -> int:
-    """Run a gateway in this process; return its exit code. Raises OutboxBusy."""
+    """Run a gateway in this process; return its exit code. Raises OutboxBusy.
+
+    The process may end itself EXIT_MAX_S later: a library's thread that hangs must not keep a closed gateway from
+    being started anew.
+    """
+    os.umask(0o077)  # zigpy's database holds the network key
     lines = metrics.stdout_lines()
     metrics.log_to(lines)
-    logging.basicConfig(level=logging.WARNING, handlers=[_Libraries()], force=True)
 
     async def main() -> int:
-        return await Daemon(settings).run()
+        gateway = Daemon(settings)
+        logging.basicConfig(level=logging.WARNING, handlers=[metrics.Libraries(gateway.counters)], force=True)
+        code = await gateway.run()
+        last = threading.Timer(EXIT_MAX_S, os._exit, [code])
+        last.daemon = True
+        last.start()
+        return code
 
     try:
         return asyncio.run(main())
+    except OutboxBusy:
+        raise
+    except Exception as error:
+        log.exception("fault", error=repr(error))
+        return 4
     finally:
         lines.close()
-
-
-class _Libraries(logging.Handler):
-    """zigpy's, bellows' and asyncio's warnings, as lines of our own log."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        with contextlib.suppress(Exception):
-            log.warning("library", name=record.name, level_name=record.levelname, text=record.getMessage())

@@ -1,8 +1,12 @@
 """Figures for Prometheus on loopback, and log lines on standard output that never hold the gateway up."""
 
+import contextlib
+import logging
 import queue
 import sys
 import threading
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any, TextIO
 
@@ -11,10 +15,17 @@ from prometheus_client import CollectorRegistry, ProcessCollector, start_http_se
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 PREFIX = "ansim_gateway_"
-LEVELS = ("_backlog", "_waiting", "_up", "_watermark", "_queued", "_ms", "_ok", "_silent", "_good", "_bytes")
-"""Endings of names that go up and down; all others only count up."""
+LEVELS = (
+    *("_backlog", "_waiting", "_up", "_watermark", "_queued", "_ms", "_ok", "_silent", "_good", "_bytes"),
+    *("core_alarms", "core_slots_bound", "core_tags_enrolled", "core_tags_followed", "core_unknown_ids"),
+)
+"""Names, or their endings, of what goes up and down; all others only count up."""
 TEXT_MAX = 400
+TRACE_MAX = 4000
 LINES_MAX = 2000
+LIBRARY_LINES_A_MINUTE = 60
+
+log = structlog.get_logger()
 
 
 class _Figures:
@@ -89,7 +100,9 @@ def printable(text: str, most: int = TEXT_MAX) -> str:
 
 
 def _cap(logger: Any, method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    return {key: printable(value) if isinstance(value, str) else value for key, value in event.items()}
+    trace = event.pop("exception", None)  # its end tells the most; JSON escapes its lines
+    found = {key: printable(value) if isinstance(value, str) else value for key, value in event.items()}
+    return found if trace is None else found | {"exception": str(trace)[-TRACE_MAX:]}
 
 
 def log_to(lines: Lines) -> None:
@@ -98,6 +111,7 @@ def log_to(lines: Lines) -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
             _cap,
             structlog.processors.JSONRenderer(),
         ],
@@ -109,3 +123,21 @@ def log_to(lines: Lines) -> None:
 def stdout_lines() -> Lines:
     """Return the sink for standard output."""
     return Lines(sys.stdout)
+
+
+class Libraries(logging.Handler):
+    """zigpy's, bellows' and asyncio's warnings, as lines of our own log; so many a minute, the others counted."""
+
+    def __init__(self, counters: Counter[str]) -> None:
+        super().__init__()
+        self._counters = counters
+        self._lines: deque[float] = deque(maxlen=LIBRARY_LINES_A_MINUTE)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        now_s = time.monotonic()
+        if len(self._lines) == LIBRARY_LINES_A_MINUTE and now_s - self._lines[0] < 60:
+            self._counters["library_lines_dropped"] += 1
+            return
+        self._lines.append(now_s)
+        with contextlib.suppress(Exception):
+            log.warning("library", name=record.name, level_name=record.levelname, text=record.getMessage())

@@ -24,6 +24,7 @@ GATEWAY_SHELL = {
     "admission",
     "store",
     "notify_systemd",
+    "steps",
 }
 CORE_MAY_NOT = {
     "asyncio", "socket", "sqlite3", "time", "random", "logging", "threading", "subprocess", "os", "pathlib", "io",
