@@ -21,6 +21,7 @@ from gateway.health import Health
 from gateway.locate import Field, Locator, Reading, torn
 from gateway.locate.grid import GridLocator
 from gateway.resolve import UNRESOLVED, Resolver
+from gateway.settings import Settings
 from gateway.settle import Settler
 from gateway.sightings import Sighting, Table, WallClock
 from gateway.sos import Emergencies
@@ -51,6 +52,7 @@ class State:
     settler: Settler
     concluder: Concluder
     health: Health
+    settings: Settings
     waiting: dict[int, list[Reading]]
     """Readings of tags that were located a moment ago; at most one a reader each."""
     fix_at_s: dict[int, float]
@@ -94,7 +96,8 @@ class State:
         emergencies.relight(now_s)
         return cls(
             counts, wall, links, Table(links, counts), resolver, field, locator, alarms, emergencies, settler,
-            concluder, Health(reader_keys, wall, counts, now_s), {}, {}, _NEVER, now_s, now_s + SILENCE_S, now_s,
+            concluder, Health(reader_keys, wall, counts, now_s),
+            Settings(zone.settings, len(reader_keys), links, counts), {}, {}, _NEVER, now_s, now_s + SILENCE_S, now_s,
         )  # fmt: skip
 
 
@@ -121,6 +124,7 @@ def on_frame(state: State, frame: Frame, now_s: float) -> Iterator[Effect]:
             if sighting.tag != UNRESOLVED and sighting.timely:
                 yield from _follow(state, sighting, now_s)
     yield from state.table.answer(report, now_s)
+    yield from state.settings.answer(report)
 
 
 def on_stage(state: State, alarm: str, stage: int, now_s: float) -> Iterator[Effect]:

@@ -52,6 +52,25 @@ class BellInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     input: Annotated[int, Meta(ge=0, le=7)] = 0
 
 
+class ReaderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What every reader of the zone should be set to. A reader takes it when `version` is newer than its own."""
+
+    version: Annotated[int, Meta(ge=1, le=65535)] = 1
+    """Raise it with every change."""
+    window_ms: Annotated[int, Meta(ge=500, le=60000)] = 2000
+    scan_interval_ms: Annotated[int, Meta(ge=3, le=255)] = 40
+    scan_window_ms: Annotated[int, Meta(ge=3, le=255)] = 10
+    """At most the interval; the share is the scan's duty, the rest is left to the mesh."""
+    heartbeat_s: Annotated[int, Meta(ge=10, le=3600)] = 60
+    frames_per_min: Annotated[int, Meta(ge=6, le=600)] | None = None
+    """Routine frames a reader may send; None: its share of 30 a second for the zone. Emergencies are not counted."""
+    company_id: Annotated[int, Meta(ge=0, le=0xFFFF)] = 0xFFFF
+
+    def __post_init__(self) -> None:
+        if self.scan_window_ms > self.scan_interval_ms:
+            raise ValueError(f"scan_window_ms {self.scan_window_ms} is over scan_interval_ms {self.scan_interval_ms}")
+
+
 class Zone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything with a position. Plain values, checked where the configuration is loaded."""
 
@@ -59,6 +78,7 @@ class Zone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     places: tuple[Place, ...] = ()
     dangers: tuple[DangerArea, ...] = ()
     bells: tuple[BellInput, ...] = ()
+    settings: ReaderSettings = ReaderSettings()
 
 
 class Plane:
