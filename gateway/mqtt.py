@@ -25,7 +25,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 from gateway.config import Mqtt
 from gateway.events import Emergency
 from gateway.outbox import Source
-from gateway.store import Kept, Notice, moment
+from gateway.rows import Kept
+from gateway.store import Notice, moment
 from gateway.uplink import (
     BATCH_MAX,
     POISON_MAX_B,

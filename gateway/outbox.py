@@ -26,7 +26,8 @@ import msgspec
 
 from gateway.effects import AlarmMemory
 from gateway.events import Emergency, Position, Routine
-from gateway.store import OTHER, POSITION, Entry, Kept, NotCommitted, Notice, Page, Store, milliseconds
+from gateway.rows import OTHER, POSITION, Entry, Kept, Page
+from gateway.store import NotCommitted, Notice, Store, milliseconds
 from gateway.uplink import BATCH_MAX, Lane, encode_row
 
 GROUP_S = 0.020
@@ -126,10 +127,21 @@ class Ring:
     def rows(self) -> list[Kept]:
         return list(self._rows.values())
 
+    def has(self, seq: int) -> bool:
+        return seq in self._rows
+
     async def read(self, after: int, rows_max: int, bytes_max: int) -> Page:
-        rows = [row for row in self._rows.values() if row.seq > after][:rows_max]
-        before = max((seq for seq in self._rows if rows and seq < rows[0].seq), default=0)
-        return Page(before, tuple(rows))
+        rows: list[Kept] = []
+        before = size = 0
+        for row in self._rows.values():
+            if row.seq <= after:
+                before = row.seq
+                continue
+            size += len(row.body)
+            if len(rows) == rows_max or (rows and size > bytes_max):
+                break
+            rows.append(row)
+        return Page(before if rows else 0, tuple(rows))
 
     async def acknowledged(self, epoch: str, upto: int) -> int:
         gone = [seq for seq in self._rows if seq <= upto] if epoch == self.epoch else []
@@ -173,6 +185,7 @@ class Outbox:
         self._waiting: deque[tuple[Entry, asyncio.Future[bool]]] = deque()
         self._some = asyncio.Event()
         self._full_lot = asyncio.Event()
+        self._committing: asyncio.Task[bool] | None = None
 
     @property
     def sources(self) -> tuple[Source, Source, Source]:
@@ -191,6 +204,9 @@ class Outbox:
         except NotCommitted:
             if not any(row.body == entry.body for row in self.ring.rows()):
                 self.ring.keep(entry.queued_ms, entry.body)
+                if self.ring.dropped:
+                    text = f"{self.ring.dropped} emergencies dropped: no disk, no city, and {RING_MAX} more in memory"
+                    self._tell("ring_full", False, f"{text}; look at the disk and at the uplink")
             raise
 
     async def remember(self, memory: AlarmMemory) -> None:
@@ -240,8 +256,14 @@ class Outbox:
                 continue
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._full_lot.wait(), GROUP_S)
-            if not await self._commit_group():
+            if not await self._next_group():
                 await asyncio.sleep(RETRY_S)
+
+    async def _next_group(self) -> bool:
+        """Commit one group. It goes on if the caller is cancelled: what is in it is nowhere else."""
+        if self._committing is None or self._committing.done():
+            self._committing = asyncio.create_task(self._commit_group())
+        return await asyncio.shield(self._committing)
 
     async def _commit_group(self) -> bool:
         group = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX))]
@@ -263,7 +285,9 @@ class Outbox:
 
     async def flush(self) -> None:
         """Commit everything queued now; what no disk takes stays queued."""
-        while self._waiting and await self._commit_group():
+        if self._committing is not None:
+            await asyncio.shield(self._committing)
+        while self._waiting and await self._next_group():
             pass
 
     # ---- the core's snapshot, care ----------------------------------------------------------------------------------
@@ -280,6 +304,8 @@ class Outbox:
         """Do what is due every few seconds; move what the ring holds to a disk that works again."""
         await self.sos.run(self.sos.store.tend)
         for row in self.ring.rows():
+            if not self.ring.has(row.seq):
+                continue  # the city had it meanwhile
             try:
                 await self.sos.commit([Entry(OTHER, row.queued_ms, row.body)])
             except NotCommitted:

@@ -23,6 +23,9 @@ GATEWAY_SHELL = {
     "__main__",
     "admission",
     "store",
+    "rows",
+    "salvage",
+    "ballast",
     "notify_systemd",
     "steps",
 }

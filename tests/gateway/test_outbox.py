@@ -21,7 +21,8 @@ import pytest
 from gateway.effects import AlarmMemory
 from gateway.events import GatewayHealth, Point, Position, Routine, Told, Where
 from gateway.outbox import RING_MAX, Outbox, OutboxBusy
-from gateway.store import ALARMS_MAX, OTHER, POSITION, Entry, NotCommitted, Store
+from gateway.rows import ALARMS_MAX, OTHER, POSITION, Entry
+from gateway.store import NotCommitted, Store
 
 ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
@@ -174,7 +175,8 @@ import sys
 from pathlib import Path
 from datetime import datetime, UTC
 from gateway.effects import AlarmMemory
-from gateway.store import Store, Entry
+from gateway.rows import Entry
+from gateway.store import Store
 lane, lot = sys.argv[2], int(sys.argv[3])
 s = Store(Path(sys.argv[1]), lane, notice=lambda *a: None, utc_now=lambda: datetime.now(UTC), ballast_b=65536,
           max_b=None if lane == "sos" else 10**9)
@@ -266,9 +268,9 @@ def test_a_watermark_ahead_of_us_proves_an_old_copy(tmp_path: Path) -> None:
     assert kept.backlog == 3, "nothing is dropped on the word of another life"
 
 
-def test_a_deleted_file_under_a_running_gateway_is_noticed(tmp_path: Path) -> None:
+def test_a_file_deleted_under_a_running_gateway_costs_no_row(tmp_path: Path) -> None:
     kept, told = store(tmp_path)
-    kept.commit(entries(3))
+    kept.commit(entries(3), AlarmMemory(b"k", "a-1", 1, 5.0))
     epoch = kept.epoch
     for path in tmp_path.glob("sos.db*"):
         path.unlink()
@@ -277,7 +279,9 @@ def test_a_deleted_file_under_a_running_gateway_is_noticed(tmp_path: Path) -> No
     assert kept.epoch != epoch
     kept.commit(entries(1))
     kept.close()
-    assert store(tmp_path)[0].backlog == 1
+    again, _ = store(tmp_path)
+    assert [row.body for row in again.read(0, 10, 10**6).rows] == [e.body for e in entries(3) + entries(1)]
+    assert [memory.alarm for memory in again.memories()] == ["a-1"]
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -328,6 +332,66 @@ def test_corruption_met_while_running_does_not_stop_a_commit(tmp_path: Path) -> 
     assert again.commit(entries(1))
 
 
+CUT = """
+import os, shutil, sys
+from pathlib import Path
+from datetime import datetime, UTC
+from gateway.store import Store
+broken, work = Path(sys.argv[1]), Path(sys.argv[2])
+calls, most = 0, 0
+def cut(work):
+    def then(*a, **k):
+        global calls
+        calls += 1
+        if calls > most:
+            os._exit(9)
+        return work(*a, **k)
+    return then
+while True:
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.copytree(broken, work)
+    child = os.fork()
+    if not child:
+        for name in ("replace", "unlink", "open", "fsync", "chmod"):
+            setattr(os, name, cut(getattr(os, name)))
+        Store(work, "sos", notice=lambda *a: None, utc_now=lambda: datetime.now(UTC), ballast_b=65536)
+        os._exit(0)
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    again = Store(work, "sos", notice=lambda *a: None, utc_now=lambda: datetime.now(UTC), ballast_b=65536)
+    bodies = {row.body for row in again.read(0, 10**6, 10**9).rows}
+    print(most, ended, len(bodies), len(again.memories()), again.epoch, flush=True)
+    again.close()
+    if ended == 0:
+        break
+    most += 1
+"""
+
+
+def test_a_power_cut_at_any_step_of_a_salvage_costs_no_row(tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    kept, _ = store(broken)
+    for i in range(50):
+        kept.commit(entries(20, OTHER, 200), AlarmMemory(b"%d" % i, f"a-{i}", 1, float(i)))
+    epoch = kept.epoch
+    kept.close()
+    path = broken / "sos.db"
+    with sqlite3.connect(path) as db:
+        root = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'position'").fetchone()[0]
+    db.close()
+    data = bytearray(path.read_bytes())
+    data[(root - 1) * 4096 : root * 4096] = b"\xff" * 4096  # an index: every row can still be read
+    path.write_bytes(data)
+    command = [sys.executable, "-c", CUT, str(broken), str(tmp_path / "work")]
+    lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120).stdout.split(
+        "\n"
+    )
+    found = [line.split() for line in lines if line]
+    assert len(found) > 10, "cut at this many steps"
+    assert {(rows, memories) for _, _, rows, memories, _ in found} == {("20", "50")}, found
+    assert epoch not in {line[4] for line in found}
+
+
 def test_only_so_many_broken_files_are_kept(tmp_path: Path) -> None:
     for _ in range(6):
         (tmp_path / "sos.db").write_bytes(b"rubbish" * 1000)
@@ -341,7 +405,8 @@ FULL = """
 import json, os, sys
 from pathlib import Path
 from datetime import datetime, UTC
-from gateway.store import Store, Entry, NotCommitted
+from gateway.rows import Entry
+from gateway.store import NotCommitted, Store
 folder, said = Path(sys.argv[1]), []
 note = lambda *a: said.append(a[:2])
 now = lambda: datetime.now(UTC)
@@ -406,6 +471,59 @@ def test_a_full_disk_takes_emergencies_all_the_same(tmp_path: Path) -> None:
     assert found["ok"] == ["ok", "ok"]
     assert ["disk_full", False] in found["said"]
     assert ["disk_full", True] in found["said"]
+
+
+READ_ONLY = """
+import json, os, subprocess, sys
+from pathlib import Path
+from datetime import datetime, UTC
+from gateway.rows import Entry
+from gateway.store import NotCommitted, Store
+folder, said = Path(sys.argv[1]), []
+def opened():
+    return Store(folder, "sos", notice=lambda *a: said.append(a), utc_now=lambda: datetime.now(UTC), ballast_b=65536)
+def remount(how):
+    subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], check=True)
+found = []
+for clean in (False, True):
+    child = os.fork()
+    if not child:
+        first = opened()
+        first.commit([Entry(1, 0, b"help")])
+        if clean:
+            first.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    remount("ro")
+    kept = opened()
+    rows, epoch = [row.seq for row in kept.read(0, 10, 1000).rows], kept.epoch
+    try:
+        kept.commit([Entry(1, 0, b"more")])
+        took = True
+    except NotCommitted:
+        took = False
+    gone = kept.acknowledged(epoch, 1)
+    again = [row.seq for row in kept.read(0, 10, 1000).rows]
+    kept.close()
+    kept = opened()
+    remount("rw")
+    kept.tend()
+    seqs = kept.commit([Entry(1, 0, b"well")])
+    found.append([rows, took, gone, again, seqs, kept.epoch == epoch])
+    kept.close()
+print(json.dumps({"found": found, "said": said}))
+"""
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="unshare is not installed")
+def test_a_read_only_disk_is_still_read_and_written_when_it_can_be_again(tmp_path: Path) -> None:
+    answer = small_disk(tmp_path / "disk", READ_ONLY)
+    killed, closed = answer["found"]
+    assert killed == [[1], False, 0, [1], [2], True]
+    assert closed == [[1, 2, 3], False, 0, [1, 2, 3], [4], True]
+    said = [(what, ok) for what, ok, _ in answer["said"]]
+    assert said == [("not_durable", False), ("not_durable", False), ("not_durable", True)] * 2
+    assert "it can be read, no more" in answer["said"][0][2]
 
 
 def test_a_disk_that_takes_nothing_says_so_and_recovers(tmp_path: Path) -> None:
@@ -500,6 +618,32 @@ def test_the_ring_is_bounded_and_counts(tmp_path: Path) -> None:
         return gone, outbox.ring.dropped
 
     assert in_loop(tmp_path, fill)[0] == (RING_MAX, 5)
+
+
+def test_a_group_being_committed_is_not_lost_when_its_loop_is_cancelled(tmp_path: Path) -> None:
+    async def stop(outbox: Outbox) -> int:
+        slow = asyncio.ensure_future(outbox.events.run(time.sleep, 0.2))  # the thread is busy: the group waits for it
+        loop = asyncio.create_task(outbox.run_groups(lambda: None))
+        done = [outbox.queue(position(i)) for i in range(150)]
+        while outbox.counters()["events_waiting"] == 150:  # noqa: ASYNC110 - until the first group is taken
+            await asyncio.sleep(0.005)
+        loop.cancel()
+        await asyncio.gather(loop, return_exceptions=True)
+        await outbox.flush()
+        await slow
+        assert all([await one for one in done])
+        return outbox.events.backlog
+
+    told = Told_()
+
+    async def main() -> int:
+        outbox = Outbox(tmp_path, utc_now=lambda: NOW, notice=told, bulk_max_b=10**7, ballast_b=4096)
+        try:
+            return await stop(outbox)
+        finally:
+            await outbox.close()
+
+    assert asyncio.run(main()) == 150
 
 
 def test_a_bulk_commit_that_fails_keeps_its_events_and_tells(tmp_path: Path) -> None:

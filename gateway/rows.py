@@ -1,0 +1,164 @@
+"""The tables of a lane's file, and what is put into them: rows in order, alarms remembered, values of the core's.
+
+meta    key, value                       epoch, created
+outbox  seq, kind, queued_ms, body       kind 0: a position, the first to be shed
+alarm   key, alarm, stage, raised, data  what the core must remember of each press (emergency lane)
+state   key, value                       the core's snapshot (bulk lane)
+"""
+
+import contextlib
+import secrets
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.effects import AlarmMemory
+
+POSITION, OTHER = 0, 1
+ALARMS_MAX = 2000
+MEMORY_MAX_B = 4096
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS outbox(seq INTEGER PRIMARY KEY AUTOINCREMENT, kind INTEGER NOT NULL,
+                                  queued_ms INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS position ON outbox(seq) WHERE kind = 0;
+CREATE TABLE IF NOT EXISTS alarm(key BLOB PRIMARY KEY, alarm TEXT NOT NULL, stage INTEGER NOT NULL,
+                                 raised REAL NOT NULL, data BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS state(key TEXT PRIMARY KEY, value BLOB NOT NULL);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row to commit."""
+
+    kind: int
+    queued_ms: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A row as it lies there."""
+
+    seq: int
+    queued_ms: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Rows in order, and the seq of the row before the first of them (0: none)."""
+
+    before: int
+    rows: tuple[Kept, ...]
+
+
+@contextlib.contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """Run the block in one transaction: all of it is on disk behind the block, or nothing."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield db
+        db.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            db.execute("ROLLBACK")
+        raise
+
+
+def prepare(db: sqlite3.Connection, created: str) -> None:
+    """Make the tables where they are missing; a new file gets an epoch. Raises sqlite3.Error."""
+    with transaction(db):
+        for statement in _SCHEMA.split(";"):
+            db.execute(statement)
+        if epoch_of(db) is None:
+            db.execute("INSERT INTO meta VALUES('epoch', ?), ('created', ?)", (new_epoch(), created))
+
+
+def new_epoch() -> str:
+    return secrets.token_hex(4)
+
+
+def epoch_of(db: sqlite3.Connection) -> str | None:
+    row = db.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
+    return str(row[0]) if row else None
+
+
+def extent(db: sqlite3.Connection) -> tuple[int, int]:
+    """Return (the highest seq ever given, how many rows there are). Raises sqlite3.Error."""
+    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
+    return int(row[0]) if row else 0, int(db.execute("SELECT count(*) FROM outbox").fetchone()[0])
+
+
+def insert(db: sqlite3.Connection, entries: Sequence[Entry], memory: AlarmMemory | None = None) -> list[int]:
+    """Put rows and a memory in, within the caller's transaction; return the rows' seqs. Raises sqlite3.Error.
+
+    Of more than ALARMS_MAX memories the oldest go, those of closed alarms first.
+    """
+    seqs = []
+    for entry in entries:
+        row = (entry.kind, entry.queued_ms, entry.body)
+        seqs.append(db.execute("INSERT INTO outbox(kind, queued_ms, body) VALUES(?, ?, ?)", row).lastrowid or 0)
+    if memory is not None:
+        data = memory.data if len(memory.data) <= MEMORY_MAX_B else b""
+        db.execute(
+            "INSERT INTO alarm(key, alarm, stage, raised, data) VALUES(?, ?, ?, ?, ?) ON CONFLICT(key) DO UPDATE "
+            "SET alarm = excluded.alarm, stage = excluded.stage, raised = excluded.raised, data = excluded.data",
+            (memory.key, memory.alarm, memory.stage, memory.raised_utc_s, data),
+        )
+        db.execute(
+            "DELETE FROM alarm WHERE key IN (SELECT key FROM alarm ORDER BY stage < 5, raised "
+            "LIMIT max(0, (SELECT count(*) FROM alarm) - ?))",
+            (ALARMS_MAX,),
+        )
+    return seqs
+
+
+def page(db: sqlite3.Connection, after: int, rows_max: int, bytes_max: int) -> Page:
+    """Return up to rows_max rows behind `after`, at least one if there is one. Raises sqlite3.Error."""
+    found = db.execute("SELECT seq, queued_ms, body FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?", (after, rows_max))
+    size = 0
+    rows: list[Kept] = []
+    for seq, queued_ms, body in found:
+        size += len(body)
+        if rows and size > bytes_max:
+            break
+        rows.append(Kept(seq, queued_ms, bytes(body)))
+    found.close()
+    if not rows:
+        return Page(0, ())
+    before = db.execute("SELECT max(seq) FROM outbox WHERE seq < ?", (rows[0].seq,)).fetchone()[0]
+    return Page(before or 0, tuple(rows))
+
+
+def used_b(db: sqlite3.Connection) -> int:
+    """Return the bytes of pages in use. Raises sqlite3.Error."""
+    pages, free, size = (
+        db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * size)
+
+
+def read_only(path: Path) -> sqlite3.Connection | None:
+    """Open a file on a disk that takes no writing; None if that cannot be.
+
+    Without a log beside it the file is whole as it lies, and needs none of the files SQLite would make.
+    """
+    for how in ("mode=ro", "mode=ro&immutable=1"):
+        if "immutable" in how and Path(f"{path}-wal").exists():
+            break
+        try:
+            db = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, isolation_level=None,
+                                 check_same_thread=False)  # fmt: skip
+        except sqlite3.Error:
+            continue
+        try:
+            if epoch_of(db) is not None:
+                return db
+        except sqlite3.Error:
+            pass
+        db.close()
+    return None
