@@ -161,7 +161,7 @@ class Daemon:
     async def run(self) -> int:
         """Run until SIGTERM or SIGINT, or until a loop ends that must not. Return the exit code."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._stop.set)
+            self._loop.add_signal_handler(number, self.stop)
         self._ready = True
         for early in self._early:
             self._health(*early)
@@ -191,6 +191,10 @@ class Daemon:
             await asyncio.to_thread(stop_metrics)
         log.info("stopped", code=code)
         return code
+
+    def stop(self) -> None:
+        """Have `run` come to its end."""
+        self._stop.set()
 
     def _verdict(self, loops: list[asyncio.Task[Any]]) -> int:
         if self._stop.is_set():
