@@ -199,7 +199,7 @@ class _Draft:
 def _yard_points(entrance: Point, ring: Sequence[Point]) -> list[Point]:
     """One point YARD_DEPTH_M from the gate and one behind it, each the deepest inside the school's outline there."""
     points: list[Point] = []
-    for depth_m in (YARD_DEPTH_M, 1.7 * YARD_DEPTH_M):
+    for depth_m in (YARD_DEPTH_M, 1.4 * YARD_DEPTH_M):
         turns = [a * math.pi / 36 for a in range(72)]
         spots = [(entrance[0] + depth_m * math.cos(a), entrance[1] + depth_m * math.sin(a)) for a in turns]
         fits = [p for p in spots if inside(p, ring) and all(math.dist(p, q) >= 0.9 * YARD_DEPTH_M for q in points)]

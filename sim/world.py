@@ -36,9 +36,9 @@ START_M = (20.0, 150.0)
 START_NEAR_M, START_NEAR = 60.0, 0.6
 """Six in ten are within this when the story begins: a story of a minute and a half has arrivals in it."""
 START_DELAY_S = 8.0
-YARD_DEPTH_M = (25.0, 55.0)
+YARD_DEPTH_M = (15.0, 42.0)
 """Where children go once inside, from the gate: the school's doors and the yard before them."""
-YARD_EDGE_M = 12.0
+YARD_EDGE_M = 10.0
 SCHOOL_S = (150.0, 240.0)
 """How long a child stays before it walks home again, in an endless story only."""
 HOME_S = (20.0, 60.0)
