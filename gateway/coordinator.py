@@ -264,7 +264,7 @@ class Radio:
             app: Any = None
             self._woken.clear()
             try:
-                app = await _patiently(Application.new(self._conf(), auto_form=False, start_radio=False), progress)
+                app = await self._open(progress)
                 app.radio = self
                 app.add_listener(_Listener(self._woken))
                 await _patiently(app.startup(auto_form=True), progress)
@@ -287,6 +287,17 @@ class Radio:
             if failures >= FAILURES_MAX:
                 raise RadioGone(self.settings.config.radio.port, why)
             await _sleep(min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2 ** min(failures, 10) / 2), progress)
+
+    async def _open(self, progress: Callable[[], None]) -> Any:
+        """Make an application over the database. Never cut short: a thread of its database would stay behind."""
+        opening = asyncio.ensure_future(Application.new(self._conf(), auto_form=False, start_radio=False))
+        try:
+            return await _patiently(asyncio.shield(opening), progress)
+        except (asyncio.CancelledError, TimeoutError):
+            await asyncio.wait([opening], timeout=STOP_MAX_S)
+            if opening.done() and opening.exception() is None:
+                await self._shutdown(opening.result(), None)
+            raise
 
     async def _serve(self, progress: Callable[[], None]) -> str:
         """Wait for the end of a running stack, admitting readers meanwhile; return why it ended."""

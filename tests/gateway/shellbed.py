@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import json
 import sqlite3
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from gateway import config, uplink
+from gateway import config, metrics, uplink
 from gateway.config import Loaded
 from gateway.daemon import Daemon
 from gateway.events import Emergency
@@ -28,6 +29,9 @@ SEED = 20261123
 READERS = 3
 STICK = bytes.fromhex("f4ce360000000001")
 LIMIT_S = 20.0
+
+LOG = io.StringIO()
+metrics.log_to(metrics.Lines(LOG))
 
 
 def eui64(number: int) -> bytes:
