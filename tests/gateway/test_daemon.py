@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway import frames, pipeline, steps
+from gateway import coordinator, daemon, frames, pipeline, steps
 from gateway.clock import ClockWatch, kernel_says_synchronised
 from gateway.config import Loaded
 from gateway.coordinator import Radio
@@ -24,7 +24,7 @@ from gateway.uplink import StageNotice
 from readers import wire
 from sim.coordinator import Unicast
 from tests.gateway.corebed import Pole, advertisement
-from tests.gateway.shellbed import load, plugged, rows, run, running, until
+from tests.gateway.shellbed import LOG, load, plugged, rows, run, running, until
 
 CRY = wire.FLAG_SOS
 
@@ -37,8 +37,8 @@ def of(kind: type, events: list[Any]) -> list[Any]:
     return [event for event in events if isinstance(event, kind)]
 
 
-def routine_read(daemon: Daemon) -> int:
-    return pipeline.counters(daemon.steps.state).get(f"frames_kind_{wire.HEARTBEAT}", 0)
+def routine_read(gateway: Daemon) -> int:
+    return pipeline.counters(gateway.steps.state).get(f"frames_kind_{wire.HEARTBEAT}", 0)
 
 
 def test_a_report_becomes_a_committed_event_and_only_then_the_reader_is_told(tmp_path: Path) -> None:
@@ -77,14 +77,14 @@ def test_a_cry_is_on_disk_when_the_reader_is_told_received_and_the_citys_word_fo
                 return True
 
             stick.fate = fate
-            async with running(settings) as daemon:
+            async with running(settings) as gateway:
                 assert stick.hear(pole.sos(cry(), number=5))
                 await until(lambda: stick.stages(pole), "the lamp's stage")
                 assert stick.stages(pole)[0] == (5, wire.RECEIVED)
                 assert len(on_disk[0]) == 1
                 [event] = rows(settings.folder, "sos")
                 assert (event.tag, event.trust, event.revision, event.readers) == ("tag-003", "verified", 0, (2,))
-                daemon.steps.on_stage(StageNotice(alarm=event.alarm, stage="acknowledged", at=datetime.now(UTC)))
+                gateway.steps.on_stage(StageNotice(alarm=event.alarm, stage="acknowledged", at=datetime.now(UTC)))
                 await until(lambda: (5, wire.ACKNOWLEDGED) in stick.stages(pole), "help is coming")
 
     run(story)
@@ -95,19 +95,19 @@ def test_a_cry_no_disk_takes_is_kept_for_the_city_and_the_reader_is_not_told(
 ) -> None:
     async def story() -> None:
         settings = load(tmp_path, tmp_path / "stick")
-        async with plugged(tmp_path) as stick, running(settings) as daemon:
+        async with plugged(tmp_path) as stick, running(settings) as gateway:
             pole = Pole(1)
-            good = daemon.outbox.sos.commit
+            good = gateway.outbox.sos.commit
 
             async def refuse(*_: Any) -> list[int]:
                 raise NotCommitted("the disk is gone")
 
-            monkeypatch.setattr(daemon.outbox.sos, "commit", refuse)
+            monkeypatch.setattr(gateway.outbox.sos, "commit", refuse)
             for _ in range(3):
                 stick.hear(pole.sos(cry()))
-            await until(lambda: daemon.steps.counters["steps_cut"] >= 3, "three tries")
-            assert daemon.outbox.ring.backlog == 1, "one press, one row, though no disk took it"
-            monkeypatch.setattr(daemon.outbox.sos, "commit", good)
+            await until(lambda: gateway.steps.counters["steps_cut"] >= 3, "three tries")
+            assert gateway.outbox.ring.backlog == 1, "one press, one row, though no disk took it"
+            monkeypatch.setattr(gateway.outbox.sos, "commit", good)
             assert not stick.stages(pole)
             stick.hear(pole.sos(cry()))
             await until(lambda: stick.stages(pole), "the lamp's stage, at last")
@@ -119,26 +119,26 @@ def test_a_cry_no_disk_takes_is_kept_for_the_city_and_the_reader_is_not_told(
 def test_a_cry_goes_before_five_hundred_routine_frames_and_what_is_dropped_is_counted(tmp_path: Path) -> None:
     async def story() -> None:
         settings = load(tmp_path, tmp_path / "stick")
-        async with running(settings, radio_up=False) as daemon:
+        async with running(settings, radio_up=False) as gateway:
             pole, crying = Pole(1), Pole(2)
             flood = [pole.beat() for _ in range(600)]
             cries = [crying.sos(cry(press), number=press) for press in (1, 2, 3)]
             read_before: list[int] = []
-            commit = daemon.outbox.commit_emergency
+            commit = gateway.outbox.commit_emergency
 
             async def spy(*arguments: Any) -> int:
-                read_before.append(routine_read(daemon))
+                read_before.append(routine_read(gateway))
                 return await commit(*arguments)
 
-            daemon.outbox.commit_emergency = spy  # type: ignore[method-assign]
+            gateway.outbox.commit_emergency = spy  # type: ignore[method-assign]
             for n, frame in enumerate(flood):
-                daemon.frame(frame, frames.is_urgent(frame.payload))
+                gateway.frame(frame, frames.is_urgent(frame.payload))
                 if n in (10, 300, 599):
-                    daemon.frame(cries.pop(), True)
-            await until(lambda: routine_read(daemon) == steps.ROUTINE_MAX, "the flood's end")
+                    gateway.frame(cries.pop(), True)
+            await until(lambda: routine_read(gateway) == steps.ROUTINE_MAX, "the flood's end")
             assert read_before[:3] == [0, 0, 0]
-            assert daemon.steps.counters["frames_dropped"] == len(flood) - steps.ROUTINE_MAX
-            assert daemon.steps.counters["urgent_dropped"] == 0
+            assert gateway.steps.counters["frames_dropped"] == len(flood) - steps.ROUTINE_MAX
+            assert gateway.steps.counters["urgent_dropped"] == 0
             assert len({event.alarm for event in of(Sos, rows(settings.folder, "sos"))}) == 3
 
     run(story)
@@ -147,14 +147,14 @@ def test_a_cry_goes_before_five_hundred_routine_frames_and_what_is_dropped_is_co
 def test_a_flood_through_the_stick_costs_no_cry(tmp_path: Path) -> None:
     async def story() -> None:
         settings = load(tmp_path, tmp_path / "stick")
-        async with plugged(tmp_path) as stick, running(settings) as daemon:
+        async with plugged(tmp_path) as stick, running(settings) as gateway:
             pole, crying = Pole(1), Pole(2)
             taken = 0
             for n in range(500):
                 taken += stick.hear(pole.beat())
                 if n == 250:  # the stick's buffers are full: a reader tries again
                     await until(lambda: stick.hear(crying.sos(cry())), "room in the stick")
-            await until(lambda: routine_read(daemon) + daemon.steps.counters["frames_dropped"] == taken, "the flood")
+            await until(lambda: routine_read(gateway) + gateway.steps.counters["frames_dropped"] == taken, "the flood")
             await until(lambda: stick.stages(crying), "the lamp's stage")
             assert len(of(Sos, rows(settings.folder, "sos"))) == 1
 
@@ -164,14 +164,14 @@ def test_a_flood_through_the_stick_costs_no_cry(tmp_path: Path) -> None:
 def test_forged_cries_that_fill_the_queue_are_dropped_and_counted_and_a_true_one_is_answered(tmp_path: Path) -> None:
     async def story() -> None:
         settings = load(tmp_path, tmp_path / "stick")
-        async with plugged(tmp_path) as stick, running(settings) as daemon:
+        async with plugged(tmp_path) as stick, running(settings) as gateway:
             pole = Pole(1)
             forged = pole.sos(cry())
             wrong = frames.Frame(0x9999, 1, -90, forged.payload[:-1] + bytes((forged.payload[-1] ^ 1,)))
             for _ in range(steps.URGENT_MAX + 7):
-                daemon.frame(wrong, True)
-            assert daemon.steps.counters["urgent_dropped"] == 7
-            await until(lambda: daemon.steps.queued() == (0, 0), "the forger's end")
+                gateway.frame(wrong, True)
+            assert gateway.steps.counters["urgent_dropped"] == 7
+            await until(lambda: gateway.steps.queued() == (0, 0), "the forger's end")
             assert not rows(settings.folder, "sos")
             stick.hear(pole.sos(cry()))
             await until(lambda: stick.stages(pole), "the lamp's stage")
@@ -194,13 +194,13 @@ def test_a_frame_that_breaks_the_core_is_kept_and_the_next_one_is_read(
 
     async def story() -> None:
         settings = load(tmp_path, tmp_path / "stick")
-        async with running(settings, radio_up=False) as daemon:
+        async with running(settings, radio_up=False) as gateway:
             bad = frames.Frame(0x6666, 1, -90, b"\x00\xff" * 33)
             for _ in range(steps.FAULTS_A_MINUTE + 40):
-                daemon.frame(bad, False)
-            daemon.frame(Pole(2).bell(), True)
+                gateway.frame(bad, False)
+            gateway.frame(Pole(2).bell(), True)
             await until(lambda: of(Bell, rows(settings.folder, "sos")), "the bell")
-            await until(lambda: daemon.steps.counters["frame_faults"] == steps.FAULTS_A_MINUTE + 40, "the count")
+            await until(lambda: gateway.steps.counters["frame_faults"] == steps.FAULTS_A_MINUTE + 40, "the count")
             kept = [json.loads(line) for line in (settings.folder / "faults.jsonl").read_text().splitlines()]
             assert len(kept) == steps.FAULTS_A_MINUTE
             assert (kept[0]["bytes"], kept[0]["nwk"]) == (bad.payload.hex(), 0x6666)
@@ -216,14 +216,14 @@ def test_a_tick_that_breaks_does_not_starve_the_frames(tmp_path: Path, monkeypat
 
     async def story() -> None:
         settings = load(tmp_path, tmp_path / "stick")
-        async with running(settings, radio_up=False) as daemon:
+        async with running(settings, radio_up=False) as gateway:
             monkeypatch.setattr(pipeline, "on_tick", breaks)
-            await until(lambda: daemon.steps.counters["frame_faults"], "a broken tick")
+            await until(lambda: gateway.steps.counters["frame_faults"], "a broken tick")
             for frame in [Pole(1).beat() for _ in range(50)]:
-                daemon.frame(frame, False)
+                gateway.frame(frame, False)
             began_s = time.monotonic()
-            await until(lambda: routine_read(daemon) >= 1 and daemon.steps.queued() == (0, 0), "the frames")
-            assert daemon.steps.counters["frame_faults"] <= 2 + (time.monotonic() - began_s) / steps.TICK_AGAIN_S
+            await until(lambda: routine_read(gateway) >= 1 and gateway.steps.queued() == (0, 0), "the frames")
+            assert gateway.steps.counters["frame_faults"] <= 2 + (time.monotonic() - began_s) / steps.TICK_AGAIN_S
 
     run(story)
 
@@ -233,14 +233,14 @@ def test_the_core_comes_back_as_it_was_after_a_restart(tmp_path: Path) -> None:
         settings = load(tmp_path, tmp_path / "stick")
         pole = Pole(1)
         again = pole.beat()
-        async with running(settings, radio_up=False) as daemon:
-            daemon.frame(again, False)
-            await until(lambda: routine_read(daemon) == 1, "the frame")
-        async with running(settings, radio_up=False) as daemon:
-            daemon.frame(again, False)
-            daemon.frame(pole.beat(), False)
-            await until(lambda: routine_read(daemon) == 1, "the new one")
-            assert pipeline.counters(daemon.steps.state)["frames_again"] == 1
+        async with running(settings, radio_up=False) as gateway:
+            gateway.frame(again, False)
+            await until(lambda: routine_read(gateway) == 1, "the frame")
+        async with running(settings, radio_up=False) as gateway:
+            gateway.frame(again, False)
+            gateway.frame(pole.beat(), False)
+            await until(lambda: routine_read(gateway) == 1, "the new one")
+            assert pipeline.counters(gateway.steps.state)["frames_again"] == 1
 
     run(story)
 
@@ -295,16 +295,16 @@ def test_a_reader_zigpy_has_forgotten_is_answered_where_its_frame_came_from(tmp_
             async with running(settings):
                 pass
             settings.database.unlink()
-            async with running(settings) as daemon:
+            async with running(settings) as gateway:
                 pole = Pole(3)
                 moved = pole.sos(cry())
                 assert stick.hear(frames.Frame(0x1003, 200, -60, moved.payload))
                 await until(lambda: stick.stages(pole), "the lamp's stage")
-                assert daemon.radio.address_of(3) == 0x1003
+                assert gateway.radio.address_of(3) == 0x1003
                 replay = frames.Frame(0x6666, 200, -60, moved.payload)
                 assert stick.hear(replay)
-                await until(lambda: pipeline.counters(daemon.steps.state).get("frames_again"), "the replay")
-                assert daemon.radio.address_of(3) == 0x1003, "a replayed frame leads nobody astray"
+                await until(lambda: pipeline.counters(gateway.steps.state).get("frames_again"), "the replay")
+                assert gateway.radio.address_of(3) == 0x1003, "a replayed frame leads nobody astray"
 
     run(story)
 
@@ -315,7 +315,7 @@ def test_the_figures_are_served_and_every_one_is_documented(tmp_path: Path) -> N
     async def story() -> None:
         port = free_port()
         settings = load(tmp_path, tmp_path / "stick", extra=f"[metrics]\nport = {port}")
-        async with plugged(tmp_path) as stick, running(settings) as daemon:
+        async with plugged(tmp_path) as stick, running(settings) as gateway:
             stick.hear(Pole(2).bell())
             await until(lambda: stick.unicasts, "the lamp's stage")
             text = await asyncio.to_thread(_get, port)
@@ -324,7 +324,7 @@ def test_the_figures_are_served_and_every_one_is_documented(tmp_path: Path) -> N
             assert lines["ansim_gateway_radio_up"] == "1.0"
             assert float(lines["ansim_gateway_sos_commit_p50_ms"]) > 0
             assert "process_resident_memory_bytes" in text
-            missing = [name for name in daemon.figures() if f"`{name}`" not in page]
+            missing = [name for name in gateway.figures() if f"`{name}`" not in page]
             assert not missing, f"not in docs/GATEWAY.md: {', '.join(missing)}"
 
     run(story)
@@ -365,12 +365,57 @@ def told(settings: Loaded, what: str) -> list[GatewayHealth]:
 def test_losing_the_stick_and_finding_it_is_told_to_the_city(tmp_path: Path) -> None:
     async def story() -> None:
         settings = load(tmp_path, tmp_path / "stick")
-        async with plugged(tmp_path) as stick, running(settings) as daemon:
+        async with plugged(tmp_path) as stick, running(settings) as gateway:
             await stick.unplug()
-            await until(lambda: not daemon.radio.up, "the loss")
+            await until(lambda: not gateway.radio.up, "the loss")
             await stick.plug()
-            await until(lambda: daemon.radio.up, "the stick again")
+            await until(lambda: gateway.radio.up, "the stick again")
             await until(lambda: [e.ok for e in told(settings, "radio")] == [True, False, True], "three words")
+
+    run(story)
+
+
+def test_without_a_stick_the_gateway_ends_so_that_all_of_it_is_started_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coordinator, "FAILURES_MAX", 2)
+    monkeypatch.setattr(coordinator, "BACKOFF_MAX_S", 0.05)
+
+    async def story() -> None:
+        settings = load(tmp_path, tmp_path / "nothing")
+        assert await Daemon(settings).run() == 3
+        assert [event.ok for event in told(settings, "radio")] == [False]
+        [last] = told(settings, "failed")
+        assert "code 3" in last.detail
+
+    run(story)
+
+
+def test_a_core_that_stands_still_is_not_called_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words: list[str] = []
+    monkeypatch.setattr(daemon, "notify", words.append)
+    monkeypatch.setattr(daemon, "watchdog_s", lambda: 0.03)
+    monkeypatch.setitem(daemon.BEAT_MAX_S, "core", 1.5)  # an idle core turns round every second
+
+    async def story() -> None:
+        async with running(load(tmp_path, tmp_path / "stick"), radio_up=False) as gateway:
+            await until(lambda: words.count("WATCHDOG=1") > 3, "signs of life")
+            go_on = asyncio.Event()
+            commit = gateway.outbox.commit_emergency
+
+            async def slow(*arguments: Any) -> int:
+                await go_on.wait()  # a disk that neither takes nor refuses
+                return await commit(*arguments)
+
+            gateway.outbox.commit_emergency = slow  # type: ignore[method-assign]
+            gateway.frame(Pole(2).bell(), True)
+            await until(lambda: '"loops": "core"' in LOG.getvalue(), "the word in the log")
+            alive = words.count("WATCHDOG=1")
+            for _ in range(20):
+                await asyncio.sleep(0.01)
+            assert words.count("WATCHDOG=1") == alive
+            go_on.set()
+            await until(lambda: words.count("WATCHDOG=1") > alive, "life again")
 
     run(story)
 
@@ -400,10 +445,10 @@ def test_a_stick_in_trouble_does_not_keep_the_gateway_from_stopping(tmp_path: Pa
     async def story() -> None:
         settings = load(tmp_path, tmp_path / "stick")
         async with plugged(tmp_path) as stick:
-            async with running(settings) as daemon:
-                daemon.radio.learn(1, 0x1001)
+            async with running(settings) as gateway:
+                gateway.radio.learn(1, 0x1001)
                 stick.coordinator.hung = True
-                daemon.radio.send(1, b"x", True)
+                gateway.radio.send(1, b"x", True)
                 await until(lambda: stick.coordinator.tally["commands_while_hung"], "a command without an answer")
                 began_s = time.monotonic()
             assert time.monotonic() - began_s < 5
