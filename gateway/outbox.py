@@ -250,12 +250,14 @@ class Outbox:
         """Commit what is queued, group by group, for ever. progress is called at least every few seconds."""
         while True:
             progress()
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._some.wait(), 1.0)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._some.wait()
             if not self._waiting:
                 continue
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._full_lot.wait(), GROUP_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GROUP_S):
+                    await self._full_lot.wait()
             if not await self._next_group():
                 await asyncio.sleep(RETRY_S)
 

@@ -26,6 +26,8 @@ GATEWAY_SHELL = {
     "rows",
     "salvage",
     "ballast",
+    "connection",
+    "sender",
     "notify_systemd",
     "steps",
 }
