@@ -30,6 +30,9 @@ from gateway.uplink import Status
 
 TEND_S = 5.0
 HEALTH_QUIET_S = 60.0
+LOOPS_STOP_S, SAVE_MAX_S, GOODBYE_MAX_S, CLOSE_MAX_S = 8.0, 10.0, 4.0, 10.0
+END_MAX_S = STOP_MAX_S + LOOPS_STOP_S + SAVE_MAX_S + GOODBYE_MAX_S + 2.0 + CLOSE_MAX_S
+"""The longest end, with everything in trouble; a healthy one takes a second."""
 EXIT_MAX_S = 10.0
 BEAT_MAX_S = {
     "core": 15.0,
@@ -214,19 +217,21 @@ class Daemon:
         self.steps.stop()
         await asyncio.wait([core], timeout=STOP_MAX_S)
         whole = core.done() and not core.cancelled() and core.exception() is None
-        await _cancel([task for name, task in by_name.items() if not name.startswith(("connection", "sender"))], 8.0)
+        await _cancel(
+            [task for name, task in by_name.items() if not name.startswith(("connection", "sender"))], LOOPS_STOP_S
+        )
         self._health("stopped" if code == 0 else "failed", code == 0, f"the gateway ends with code {code}")
         with contextlib.suppress(Exception):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(SAVE_MAX_S):
                 await self.outbox.flush()
                 if whole:
                     await self.steps.close()
         with contextlib.suppress(Exception):
-            async with asyncio.timeout(4):
+            async with asyncio.timeout(GOODBYE_MAX_S):
                 await self.uplink.stop()
         await _cancel([*by_name.values(), *self._tasks], 2.0)
         with contextlib.suppress(Exception):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(CLOSE_MAX_S):
                 await self.outbox.close()
 
     def _loop_task(self, name: str, run: Callable[[Callable[[], None]], Coroutine[Any, Any, Any]]) -> asyncio.Task[Any]:

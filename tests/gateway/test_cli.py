@@ -1,11 +1,14 @@
 """`ansim-gateway` as a process: told by systemd's socket, stopped, killed at the worst moment, started twice."""
 
 import asyncio
+import configparser
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -17,6 +20,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway.__main__ import app
+from gateway.daemon import BEAT_MAX_S, END_MAX_S, EXIT_MAX_S
 from gateway.events import Sos
 from gateway.notify_systemd import notify, watchdog_s
 from readers import wire
@@ -227,3 +231,18 @@ def test_the_watchdogs_period_is_ours_only_if_it_names_us(monkeypatch: pytest.Mo
     assert watchdog_s() == 60.0
     monkeypatch.setenv("WATCHDOG_PID", "1")
     assert watchdog_s() is None
+
+
+def test_the_unit_is_one_systemd_knows_and_never_gives_up() -> None:
+    path = ROOT / "gateway" / "ansim-gateway.service"
+    unit = configparser.RawConfigParser(strict=False)
+    unit.read_string(path.read_text())
+    service = unit["Service"]
+    assert (service["Type"], service["Restart"], unit["Unit"]["StartLimitIntervalSec"]) == ("notify", "always", "0")
+    assert float(service["WatchdogSec"]) > 2 * max(BEAT_MAX_S["core"], 5.0)
+    assert float(service["TimeoutStopSec"]) > END_MAX_S + EXIT_MAX_S
+    assert "adjtimex clock_adjtime" in service["SystemCallFilter"], "else the clock is never good"
+    if analyze := shutil.which("systemd-analyze"):
+        done = subprocess.run([analyze, "verify", str(path)], capture_output=True, text=True, check=False, timeout=30)
+        complaints = [line for line in done.stderr.splitlines() if path.name in line and "not executable" not in line]
+        assert not complaints
