@@ -12,12 +12,12 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
-from msgspec import Meta
 
 from gateway import zone
+from gateway.options import HINTS, LISTS, REQUIRED, TABLES, Config, Mqtt
 from gateway.toml_lines import key_lines
 from readers.advertisement import KEY_SIZE, TagKeys
 
@@ -25,149 +25,6 @@ READER_KEY_SIZE = 16
 ZONE_MAX_M = 20_000.0
 """No two positions of one zone are further apart: a typing error in a degree is found by it."""
 FILE_MAX_B = 4 * 1024 * 1024
-
-Port = Annotated[int, Meta(ge=1, le=65535)]
-Text = Annotated[str, Meta(min_length=1, max_length=200)]
-
-
-class Radio(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The coordinator stick and its network."""
-
-    port: Text
-    baudrate: Literal[57600, 115200, 230400, 460800, 921600] = 115200
-    flow_control: Literal["software", "hardware"] = "software"
-    channel: Annotated[int, Meta(ge=11, le=26)] = 15
-    pan_id: Annotated[int, Meta(ge=1, le=0xFFFE)] | None = None
-    database: Text = "zigbee.db"
-    tx_power_dbm: Annotated[int, Meta(ge=-20, le=20)] = 8
-    country: Annotated[str, Meta(pattern="^[A-Z]{2}$")] = "KR"
-    enrolment: Text | None = None
-    deaf_after_s: Annotated[int, Meta(ge=30, le=86400)] = 300
-
-
-class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The folder of the two outboxes."""
-
-    folder: Text
-    bulk_max_mb: Annotated[int, Meta(ge=4, le=65536)] = 512
-    ballast_mb: Annotated[int, Meta(ge=1, le=64)] = 1
-
-
-class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The broker."""
-
-    host: Text
-    port: Port = 1883
-    username: Text | None = None
-    password_file: Text | None = None
-    ca_file: Text | None = None
-    cert_file: Text | None = None
-    key_file: Text | None = None
-    protocol: Literal["auto", "5", "3.1.1"] = "auto"
-
-
-class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The files of secrets."""
-
-    readers: Text = "reader_keys.json"
-    tags: Text = "tag_keys.json"
-
-
-class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Figures for Prometheus, on loopback only."""
-
-    port: Port
-
-
-class Clock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Whether the wall clock is believed."""
-
-    trusted: bool = False
-
-
-class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The whole file."""
-
-    site: zone.Id
-    gateway: zone.Id
-    radio: Radio
-    store: Store
-    mqtt: Mqtt
-    keys: Keys = Keys()
-    metrics: Metrics | None = None
-    clock: Clock = Clock()
-    readers: tuple[zone.Reader, ...]
-    places: tuple[zone.Place, ...] = ()
-    dangers: tuple[zone.DangerArea, ...] = ()
-    bells: tuple[zone.BellInput, ...] = ()
-
-
-TABLES: dict[str, type[msgspec.Struct]] = {
-    "radio": Radio,
-    "store": Store,
-    "mqtt": Mqtt,
-    "keys": Keys,
-    "metrics": Metrics,
-    "clock": Clock,
-}
-LISTS: dict[str, type[msgspec.Struct]] = {
-    "readers": zone.Reader,
-    "places": zone.Place,
-    "dangers": zone.DangerArea,
-    "bells": zone.BellInput,
-}
-REQUIRED = ("site", "gateway", "radio", "store", "mqtt", "readers")
-
-# What would be right, by key: said behind every complaint about that key.
-_ID = "1-32 of A-Z a-z 0-9 _ -, a letter or digit first"
-HINTS = {
-    "site": f'{_ID}, like "gongdeok"',
-    "gateway": f'{_ID}, like "gw1"',
-    "radio": "a table [radio] with at least port",
-    "radio.port": 'the coordinator, like "/dev/serial/by-id/usb-..." or "socket://127.0.0.1:6638"',
-    "radio.baudrate": "one of 57600, 115200, 230400, 460800, 921600; most sticks have 115200",
-    "radio.flow_control": '"software" or "hardware", as the firmware of the stick was built',
-    "radio.channel": "a ZigBee channel, 11 to 26; 15, 20 and 25 lie between the usual Wi-Fi channels",
-    "radio.pan_id": "1 to 65534 (0x0001 to 0xFFFE), or leave it out and one is drawn",
-    "radio.database": 'a file for the network, like "zigbee.db"',
-    "radio.tx_power_dbm": "-20 to 20 dBm; 8 is usual",
-    "radio.country": 'two capital letters, like "KR"',
-    "radio.enrolment": 'the readers.json that ansim-reader wrote, like "readers.json"',
-    "radio.deaf_after_s": "30 to 86400 s of silence of every reader before the radio is started anew",
-    "store": "a table [store] with at least folder",
-    "store.folder": 'a folder on a disk that keeps its word, like "/var/lib/ansim"',
-    "store.bulk_max_mb": "4 to 65536 MB for the routine lane; positions are shed above it",
-    "store.ballast_mb": "1 to 64 MB, set aside for emergencies on a full disk",
-    "mqtt": "a table [mqtt] with at least host",
-    "mqtt.host": 'the broker, like "mqtt.example.org" or "127.0.0.1"',
-    "mqtt.port": "1 to 65535; 1883 plain, 8883 with TLS",
-    "mqtt.username": "a name the broker knows",
-    "mqtt.password_file": "a file with the password in its first line, mode 0600",
-    "mqtt.ca_file": "the PEM file of the authority that signed the broker's certificate",
-    "mqtt.cert_file": "the PEM file of this gateway's certificate, together with key_file",
-    "mqtt.key_file": "the PEM file of this gateway's key, mode 0600, together with cert_file",
-    "mqtt.protocol": '"auto" (5, and 3.1.1 where the broker lacks it), "5" or "3.1.1"',
-    "keys.readers": 'a file {"<number>": "<32 hexadecimal digits>"}, mode 0600',
-    "keys.tags": 'a file {"<tag>": {"k_id": "<32 hex>", "k_mic": "<32 hex>"}}, mode 0600',
-    "metrics.port": "1 to 65535, answered on 127.0.0.1 only",
-    "clock.trusted": "true if something else keeps this box's clock right (a host, GPS), else false",
-    "readers": "one [[readers]] table for every pole, at least one",
-    "readers.number": "1 to 65534, the number the reader was given when it was flashed",
-    "readers.eui64": "16 hexadecimal digits in lower case, as printed on the module",
-    "readers.lon": "degrees east, -180 to 180 (Seoul: about 127)",
-    "readers.lat": "degrees north, -90 to 90 (Seoul: about 37.5)",
-    "readers.height_m": "metres above the street, over 0 up to 30",
-    "readers.pole": "what a technician calls the pole",
-    "places.id": _ID,
-    "places.kind": '"school", "academy", "playground", "home" or "other"',
-    "places.polygon": "3 to 200 corners [lon, lat], longitude first, in order round the edge",
-    "dangers.id": _ID,
-    "dangers.polygon": "3 to 200 corners [lon, lat], longitude first, in order round the edge",
-    "dangers.warn_m": "0 to 200 metres",
-    "bells.id": _ID,
-    "bells.reader": "the number of a reader of this file",
-    "bells.input": "the input of the reader, 0 to 7",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +70,8 @@ class Loaded:
 def load(path: Path) -> Loaded:
     """Read and check a file and the files it names. Raises ConfigError with everything that is wrong."""
     try:
-        data = path.read_bytes()[: FILE_MAX_B + 1]
+        with path.open("rb") as file:
+            data = file.read(FILE_MAX_B + 1)
     except OSError as error:
         raise ConfigError(path, [Problem("file", 0, f"cannot be read ({error.strerror}); check the path")]) from None
     if len(data) > FILE_MAX_B:
@@ -228,6 +86,8 @@ def load(path: Path) -> Loaded:
         found = re.search(r"at line (\d+)", str(error))
         line = int(found[1]) if found else text.count("\n") + 1
         raise ConfigError(path, [Problem("file", line, f"not TOML here: {error}")]) from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets
+        raise ConfigError(path, [Problem("file", 0, f"no parser can take this: {_short(str(error))}")]) from None
     return _Check(path, raw, key_lines(text)).loaded()
 
 
@@ -254,7 +114,7 @@ class _Check:
             raise ConfigError(self.path, self.problems)
         return Loaded(
             config=config,
-            zone=zone.Zone(config.readers, config.places, config.dangers, config.bells),
+            zone=zone.Zone(config.readers, config.places, config.dangers, config.bells, config.settings),
             base=self.base,
             folder=self.base / config.store.folder,
             database=self.base / config.radio.database,
@@ -269,9 +129,10 @@ class _Check:
         """Note one problem at the line of the key, or of the nearest thing round it, with what would be right."""
         place = key
         while place and place not in self.lines:
-            place = re.sub(r"(\[\d+\]|\.?[^.\[\]]+)$", "", place)
+            place = re.sub(r"(\[\d+\]|\.?[^.\[\]]*)\Z", "", place)
         hint = HINTS.get(re.sub(r"\[\d+\]", "", key))
-        self.problems.append(Problem(key, self.lines.get(place, 1), text + (f"; right is {hint}" if hint else "")))
+        seen = "".join(c if c.isprintable() else "?" for c in key[:100])
+        self.problems.append(Problem(seen, self.lines.get(place, 1), text + (f"; right is {hint}" if hint else "")))
 
     # ---- types ------------------------------------------------------------------------------------------------------
 
@@ -293,7 +154,7 @@ class _Check:
                 try:
                     values[key] = msgspec.convert(value, zone.Id)
                 except msgspec.ValidationError as error:
-                    self.say(key, str(error))
+                    self.say(key, f"{error} (it is {_short(value)})")
         for key in REQUIRED:
             if key not in self.raw:
                 self.say(key, "missing")
@@ -319,7 +180,13 @@ class _Check:
             except msgspec.ValidationError as error:
                 said, _, inner = str(error).partition(" - at `$")
                 self.say(f"{key}.{one.name}{inner.rstrip('`')}", f"{said} (it is {_short(value[one.name])})")
-        return msgspec.convert(value, kind) if len(self.problems) == before else None
+        if len(self.problems) > before:
+            return None
+        try:
+            return msgspec.convert(value, kind)
+        except msgspec.ValidationError as error:  # two keys that do not go together
+            self.say(key, str(error))
+            return None
 
     # ---- what no type can say ---------------------------------------------------------------------------------------
 
@@ -367,10 +234,10 @@ class _Check:
                     self.say(name, "fewer than 3 different corners")
                 elif len(set(ring)) < len(ring):
                     self.say(name, "the same corner twice")
-                elif abs(_area_m2(ring)) < 1.0:
-                    self.say(name, "encloses less than a square metre")
                 elif _crosses_itself(ring):
                     self.say(name, "its edges cross each other")
+                elif abs(_area_m2(ring)) < 1.0:
+                    self.say(name, "encloses less than a square metre")
                 elif max(math.hypot(x, y) for x, y in ring) > ZONE_MAX_M:
                     self.say(name, "a corner is over 20 km from the first reader")
 
@@ -385,12 +252,13 @@ class _Check:
                 return None
             if secret and mode & 0o077:
                 self.say(key, f"{path} can be read by others (mode {mode & 0o777:04o}); do: chmod 600 {path}")
-            data = path.read_bytes()[: FILE_MAX_B + 1]
+            with path.open("rb") as file:
+                data = file.read(FILE_MAX_B + 1)
         except OSError as error:
             self.say(key, f"{path} cannot be read ({error.strerror})")
             return None
         if len(data) > FILE_MAX_B:
-            self.say(key, f"{path} is over {FILE_MAX_B} bytes")
+            self.say(key, f"{path} is over {FILE_MAX_B} bytes: another file")
             return None
         return data
 
@@ -400,7 +268,7 @@ class _Check:
             return {}
         try:
             return msgspec.json.decode(data, type=dict[str, Any])
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             self.say(key, f"{self.base / name} is not such a file ({error})")
             return {}
 
@@ -408,10 +276,13 @@ class _Check:
         before = len(self.problems)
         rows = self._json("keys.readers", config.keys.readers)
         found: dict[int, bytes] = {}
-        for number, text in rows.items():
+        for place, (number, text) in enumerate(rows.items(), 1):
             key = _hex(text, READER_KEY_SIZE)
-            if not number.isdecimal() or key is None:
-                self.say("keys.readers", f"{config.keys.readers}, entry {_short(number)}: not a number and its key")
+            if not re.fullmatch("[1-9][0-9]{0,4}", number) or key is None:
+                # what stands there is not repeated: it may be a key in the wrong place
+                self.say("keys.readers", f"{config.keys.readers}, entry {place}: not a number and its key")
+            elif key in found.values():
+                self.say("keys.readers", f"{config.keys.readers}, entry {place}: another reader's key")
             else:
                 found[int(number)] = key
         if len(self.problems) == before:
@@ -422,13 +293,17 @@ class _Check:
 
     def _tag_keys(self, config: Config) -> dict[str, TagKeys]:
         found: dict[str, TagKeys] = {}
-        for tag, row in self._json("keys.tags", config.keys.tags).items():
+        owners: dict[bytes, int] = {}
+        for place, (tag, row) in enumerate(self._json("keys.tags", config.keys.tags).items(), 1):
             k_id = _hex(row.get("k_id"), KEY_SIZE) if isinstance(row, dict) else None
             k_mic = _hex(row.get("k_mic"), KEY_SIZE) if isinstance(row, dict) else None
             if k_id is None or k_mic is None or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", tag):
-                self.say("keys.tags", f"{config.keys.tags}, entry {_short(tag)}: not a pseudonym and its two keys")
+                self.say("keys.tags", f"{config.keys.tags}, entry {place}: not a pseudonym and its two keys")
+            elif k_id in owners:
+                text = f"entry {place} has the k_id of entry {owners[k_id]}: one of two children would be the other"
+                self.say("keys.tags", f"{config.keys.tags}, {text}")
             else:
-                found[tag] = TagKeys(k_id, k_mic)
+                found[tag], owners[k_id] = TagKeys(k_id, k_mic), place
         return found
 
     def _install_codes(self, config: Config) -> dict[str, bytes]:
@@ -468,9 +343,10 @@ class _Check:
         password = None
         if mqtt.password_file:
             data = self._file("mqtt.password_file", mqtt.password_file, secret=True)
-            password = (data or b"").split(b"\n")[0].strip().decode("utf-8", "replace")
-            if data is not None and not password:
-                self.say("mqtt.password_file", "its first line is empty")
+            first = (data or b"").split(b"\n")[0].strip()
+            password = first.decode("utf-8", "replace")
+            if data is not None and (not password or password.encode() != first):
+                self.say("mqtt.password_file", "its first line is empty or no UTF-8")
             if not mqtt.username:
                 self.say("mqtt.username", "missing beside password_file")
         local = mqtt.host in ("127.0.0.1", "::1", "localhost")

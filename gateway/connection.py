@@ -19,7 +19,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from gateway.config import Mqtt
+from gateway.options import Mqtt
 from gateway.store import Notice
 from gateway.uplink import MESSAGE_MAX_B, Kind, Lane, Status, encode_status, topic
 

@@ -2,45 +2,45 @@
 
 import re
 
-_PART = re.compile(r'"([^"]*)"|\'([^\']*)\'|([A-Za-z0-9_-]+)')
-_HEADER = re.compile(r"\s*(\[\[?)\s*([^\]#]+?)\s*\]\]?")
-_KEY = re.compile(r"\s*((?:\"[^\"]*\"|'[^']*'|[A-Za-z0-9_.\s-])+?)\s*=")
+_PART = r"""(?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+)"""
+_NAME = rf"{_PART}(?:[ \t]*\.[ \t]*{_PART})*"
+_HEADER = re.compile(rf"(\[\[?)[ \t]*({_NAME})[ \t]*\]")
+_KEY = re.compile(rf"({_NAME})[ \t]*=")
 
 
 def key_lines(text: str) -> dict[str, int]:
     """Return the line (from 1) of every table and key of a text `tomllib` has accepted.
 
     Keys are written as "radio.port" and "readers[2].lon"; what stands inside an inline table or an array is found
-    under the key in front of it.
+    under the key in front of it. A table below one of an array counts as that array's last.
     """
     found: dict[str, int] = {}
     counts: dict[str, int] = {}
     table, depth, until = "", 0, ""
-    for number, line in enumerate(text.splitlines(), 1):
-        rest = line
+    for number, line in enumerate(text.split("\n"), 1):  # TOML knows no other end of a line
+        rest = line.strip()
         if not depth and not until:
-            header = _HEADER.match(line)
-            key = _KEY.match(line)
-            if header:  # a key never begins with a bracket
+            if header := _HEADER.match(rest):  # a key never begins with a bracket
                 table = _dotted(header[2])
                 if header[1] == "[[":
                     found.setdefault(table, number)
                     counts[table] = counts.get(table, -1) + 1
                     table = f"{table}[{counts[table]}]"
+                elif (first := table.partition(".")[0]) in counts:
+                    table = f"{first}[{counts[first]}]{table.removeprefix(first)}"
                 found.setdefault(table, number)
                 continue
-            if key:
-                name = _dotted(key[1])
-                found.setdefault(f"{table}.{name}" if table else name, number)
-                rest = line[key.end() :]
-            else:
+            if not (key := _KEY.match(rest)):
                 continue  # blank, or a comment
+            name = _dotted(key[1])
+            found.setdefault(f"{table}.{name}" if table else name, number)
+            rest = rest[key.end() :]
         depth, until = _value(rest, depth, until)
     return found
 
 
 def _dotted(text: str) -> str:
-    return ".".join(a or b or c for a, b, c in _PART.findall(text))
+    return ".".join(part.strip("\"'") for part in re.findall(_PART, text))
 
 
 def _value(text: str, depth: int, until: str) -> tuple[int, str]:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-Id = Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
+Id = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}\Z")]
 Longitude = Annotated[float, Meta(ge=-180, le=180)]
 Latitude = Annotated[float, Meta(ge=-90, le=90)]
 LonLat = tuple[Longitude, Latitude]
@@ -19,7 +19,7 @@ class Reader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A reader on its pole."""
 
     number: Annotated[int, Meta(ge=1, le=65534)]
-    eui64: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
+    eui64: Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
     """MSB first, lower case."""
     lon: Longitude
     lat: Latitude

@@ -15,6 +15,7 @@ GATEWAY_SHELL = {
     "bells",
     "coordinator",
     "config",
+    "options",
     "outbox",
     "mqtt",
     "daemon",

@@ -5,6 +5,7 @@ import contextlib
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
@@ -15,9 +16,9 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from gateway.config import Mqtt
 from gateway.events import GatewayHealth, Told
 from gateway.mqtt import Address, Uplink
+from gateway.options import Mqtt
 from gateway.outbox import Outbox
 from gateway.uplink import (
     LANES,
@@ -107,9 +108,12 @@ class City:
         self.client.reconnect_delay_set(1, 1)
         kinds = ("sos", "events", "status") if listens else ("status",)
         self.client.on_connect = lambda c, *_: c.subscribe([(topic(SITE, GATEWAY, kind), 1) for kind in kinds])
+        subscribed = threading.Event()
+        self.client.on_subscribe = lambda *_: subscribed.set()
         self.client.on_message = self._take
         self.client.connect("127.0.0.1", port)
         self.client.loop_start()
+        assert subscribed.wait(WAIT_S), "the broker answers no SUBSCRIBE"
 
     def _take(self, _client: Any, _data: Any, message: Any) -> None:
         payload = bytes(message.payload)

@@ -1,0 +1,161 @@
+"""What may stand in the gateway's TOML file: its tables as types, and words for what would be right, key by key."""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from gateway import zone
+
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Text = Annotated[str, Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
+"""One line, nothing in it that cannot be seen."""
+
+
+class Radio(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The coordinator stick and its network."""
+
+    port: Text
+    baudrate: Literal[57600, 115200, 230400, 460800, 921600] = 115200
+    flow_control: Literal["software", "hardware"] = "software"
+    channel: Annotated[int, Meta(ge=11, le=26)] = 15
+    pan_id: Annotated[int, Meta(ge=1, le=0xFFFE)] | None = None
+    database: Text = "zigbee.db"
+    tx_power_dbm: Annotated[int, Meta(ge=-20, le=20)] = 8
+    country: Annotated[str, Meta(pattern=r"^[A-Z]{2}\Z")] = "KR"
+    enrolment: Text | None = None
+    deaf_after_s: Annotated[int, Meta(ge=30, le=86400)] = 300
+
+
+class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The folder of the two outboxes."""
+
+    folder: Text
+    bulk_max_mb: Annotated[int, Meta(ge=4, le=65536)] = 512
+    ballast_mb: Annotated[int, Meta(ge=1, le=64)] = 1
+
+
+class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The broker."""
+
+    host: Text
+    port: Port = 1883
+    username: Text | None = None
+    password_file: Text | None = None
+    ca_file: Text | None = None
+    cert_file: Text | None = None
+    key_file: Text | None = None
+    protocol: Literal["auto", "5", "3.1.1"] = "auto"
+
+
+class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The files of secrets."""
+
+    readers: Text = "reader_keys.json"
+    tags: Text = "tag_keys.json"
+
+
+class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Figures for Prometheus, on loopback only."""
+
+    port: Port
+
+
+class Clock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Whether the wall clock is believed."""
+
+    trusted: bool = False
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The whole file."""
+
+    site: zone.Id
+    gateway: zone.Id
+    radio: Radio
+    store: Store
+    mqtt: Mqtt
+    keys: Keys = Keys()
+    metrics: Metrics | None = None
+    clock: Clock = Clock()
+    settings: zone.ReaderSettings = zone.ReaderSettings()
+    readers: tuple[zone.Reader, ...]
+    places: tuple[zone.Place, ...] = ()
+    dangers: tuple[zone.DangerArea, ...] = ()
+    bells: tuple[zone.BellInput, ...] = ()
+
+
+TABLES: dict[str, type[msgspec.Struct]] = {
+    "radio": Radio,
+    "store": Store,
+    "mqtt": Mqtt,
+    "keys": Keys,
+    "metrics": Metrics,
+    "clock": Clock,
+    "settings": zone.ReaderSettings,
+}
+LISTS: dict[str, type[msgspec.Struct]] = {
+    "readers": zone.Reader,
+    "places": zone.Place,
+    "dangers": zone.DangerArea,
+    "bells": zone.BellInput,
+}
+REQUIRED = ("site", "gateway", "radio", "store", "mqtt", "readers")
+
+# What would be right, by key: said behind every complaint about that key.
+_ID = "1-32 of A-Z a-z 0-9 _ -, a letter or digit first"
+HINTS = {
+    "site": f'{_ID}, like "gongdeok"',
+    "gateway": f'{_ID}, like "gw1"',
+    "radio": "a table [radio] with at least port",
+    "radio.port": 'the coordinator, like "/dev/serial/by-id/usb-..." or "socket://127.0.0.1:6638"',
+    "radio.baudrate": "one of 57600, 115200, 230400, 460800, 921600; most sticks have 115200",
+    "radio.flow_control": '"software" or "hardware", as the firmware of the stick was built',
+    "radio.channel": "a ZigBee channel, 11 to 26; 15, 20 and 25 lie between the usual Wi-Fi channels",
+    "radio.pan_id": "1 to 65534 (0x0001 to 0xFFFE), or leave it out and one is drawn",
+    "radio.database": 'a file for the network, like "zigbee.db"',
+    "radio.tx_power_dbm": "-20 to 20 dBm; 8 is usual",
+    "radio.country": 'two capital letters, like "KR"',
+    "radio.enrolment": 'the readers.json that ansim-reader wrote, like "readers.json"',
+    "radio.deaf_after_s": "30 to 86400 s of silence of every reader before the radio is started anew",
+    "store": "a table [store] with at least folder",
+    "store.folder": 'a folder on a disk that keeps its word, like "/var/lib/ansim"',
+    "store.bulk_max_mb": "4 to 65536 MB for the routine lane; positions are shed above it",
+    "store.ballast_mb": "1 to 64 MB, set aside for emergencies on a full disk",
+    "mqtt": "a table [mqtt] with at least host",
+    "mqtt.host": 'the broker, like "mqtt.example.org" or "127.0.0.1"',
+    "mqtt.port": "1 to 65535; 1883 plain, 8883 with TLS",
+    "mqtt.username": "a name the broker knows",
+    "mqtt.password_file": "a file with the password in its first line, mode 0600",
+    "mqtt.ca_file": "the PEM file of the authority that signed the broker's certificate",
+    "mqtt.cert_file": "the PEM file of this gateway's certificate, together with key_file",
+    "mqtt.key_file": "the PEM file of this gateway's key, mode 0600, together with cert_file",
+    "mqtt.protocol": '"auto" (5, and 3.1.1 where the broker lacks it), "5" or "3.1.1"',
+    "keys.readers": 'a file {"<number>": "<32 hexadecimal digits>"}, mode 0600',
+    "keys.tags": 'a file {"<tag>": {"k_id": "<32 hex>", "k_mic": "<32 hex>"}}, mode 0600',
+    "metrics.port": "1 to 65535, answered on 127.0.0.1 only",
+    "clock.trusted": "true if something else keeps this box's clock right (a host, GPS), else false",
+    "settings.version": "1 to 65535, raised with every change: a reader takes settings newer than its own",
+    "settings.window_ms": "500 to 60000 ms of sightings in one report",
+    "settings.scan_interval_ms": "3 to 255 ms, scan_window_ms or more",
+    "settings.scan_window_ms": "3 to 255 ms, at most scan_interval_ms; the rest is left to the mesh",
+    "settings.heartbeat_s": "10 to 3600 s",
+    "settings.frames_per_min": "6 to 600 routine frames a minute and reader, or leave it out for a fair share",
+    "settings.company_id": "0 to 65535, the company identifier of the tags' advertisements",
+    "readers": "one [[readers]] table for every pole, at least one",
+    "readers.number": "1 to 65534, the number the reader was given when it was flashed",
+    "readers.eui64": "16 hexadecimal digits in lower case, as printed on the module",
+    "readers.lon": "degrees east, -180 to 180 (Seoul: about 127)",
+    "readers.lat": "degrees north, -90 to 90 (Seoul: about 37.5)",
+    "readers.height_m": "metres above the street, over 0 up to 30",
+    "readers.pole": "what a technician calls the pole",
+    "places.id": _ID,
+    "places.kind": '"school", "academy", "playground", "home" or "other"',
+    "places.polygon": "3 to 200 corners [lon, lat], longitude first, in order round the edge",
+    "dangers.id": _ID,
+    "dangers.polygon": "3 to 200 corners [lon, lat], longitude first, in order round the edge",
+    "dangers.warn_m": "0 to 200 metres",
+    "bells.id": _ID,
+    "bells.reader": "the number of a reader of this file",
+    "bells.input": "the input of the reader, 0 to 7",
+}
