@@ -5,9 +5,9 @@ r"""The core's steps: one at a time, each effect carried out before the next is 
     city  --> stages  --/                      \ Downlink           --> radio
 
 An emergency is committed before the core is asked for anything more. Routine events are committed in groups; a downlink
-the core asked for after one waits for that commit, and nothing else does. If a commit fails the step ends there: the
-reader is not told, and says it again. Between two steps, never within one, the core is told the time and a snapshot is
-taken, which is kept only after every event that came before it.
+that is not urgent waits for what was queued before it, and nothing else does. If a commit fails the step ends there:
+the reader is not told, and says it again. Between two steps, never within one, the core is told the time and a snapshot
+is taken, which is kept only after every event that came before it.
 """
 
 import asyncio
@@ -178,18 +178,16 @@ class Steps:
 
     async def _carry(self, step: Iterator[Effect], frame: Frame | None = None) -> bool:
         """Carry out one step of the core, effect by effect; return whether all of it was. The blanket catch is here."""
-        waiting: list[asyncio.Future[bool]] = []
         try:
             for effect in step:
                 if isinstance(effect, Downlink):
-                    self._downlink(effect, waiting)
+                    self._downlink(effect)
                 elif isinstance(effect, Remember):
                     await self._outbox.remember(effect.memory)
                 elif is_emergency(effect.event):
                     await self._commit_emergency(effect)
                 else:
                     self._queued = self._outbox.queue(effect.event)  # type: ignore[arg-type]
-                    waiting.append(self._queued)
             return True
         except NotCommitted as error:
             self.counters["steps_cut"] += 1
@@ -205,16 +203,19 @@ class Steps:
         seq = await self._outbox.commit_emergency(event, effect.memory)
         log.info("committed", lane="sos", kind=event.__struct_config__.tag, alarm=event.alarm, seq=seq, at=time.time())
 
-    def _downlink(self, effect: Downlink, waiting: list[asyncio.Future[bool]]) -> None:
-        if effect.urgent or all(done.done() and done.result() for done in waiting):
+    def _downlink(self, effect: Downlink) -> None:
+        """Send, or hold until the last routine event queued so far is on disk: the core may acknowledge in a later step
+        than the one that brought the event."""
+        queued = self._queued
+        if effect.urgent or queued is None or (queued.done() and queued.result()):
             self._radio.send(effect.reader, effect.payload, effect.urgent)
         elif len(self._tasks) > HELD_MAX:
             self.counters["held_dropped"] += 1
         else:
-            self._spawn(self._when_durable(effect, list(waiting)))
+            self._spawn(self._when_durable(effect, queued))
 
-    async def _when_durable(self, effect: Downlink, waiting: list[asyncio.Future[bool]]) -> None:
-        if all(await asyncio.gather(*waiting)):
+    async def _when_durable(self, effect: Downlink, queued: "asyncio.Future[bool]") -> None:
+        if await asyncio.shield(queued):
             self._radio.send(effect.reader, effect.payload, effect.urgent)
         else:
             self.counters["held_dropped"] += 1

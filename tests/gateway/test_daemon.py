@@ -65,6 +65,37 @@ def test_a_report_becomes_a_committed_event_and_only_then_the_reader_is_told(tmp
     run(story)
 
 
+def test_an_acknowledgement_waits_for_a_slow_disk_and_a_cry_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        async with plugged(tmp_path) as stick, running(load(tmp_path, tmp_path / "stick")) as gateway:
+            beating, crying = Pole(1), Pole(2)
+            go_on = asyncio.Event()
+            commit = gateway.outbox.events.commit
+
+            async def slow(*arguments: Any) -> list[int]:
+                await go_on.wait()
+                return await commit(*arguments)
+
+            def acknowledged() -> bool:
+                return any(beating.read(m.payload)[0] == wire.ACK for m in stick.unicasts if m.nwk == 0x1001)
+
+            monkeypatch.setattr(gateway.outbox.events, "commit", slow)
+            stick.hear(beating.beat())
+            await until(lambda: routine_read(gateway), "the heartbeat")
+            stick.hear(crying.sos(cry()))
+            await until(lambda: stick.stages(crying), "the lamp's stage")
+            await until(lambda: gateway.steps.state.table.deadline_s() > 1e9, "the core's acknowledgement")
+            stick.hear(crying.bell(number=2))
+            await until(lambda: (2, wire.RECEIVED) in stick.stages(crying), "what came after it")
+            assert not acknowledged()
+            go_on.set()
+            await until(acknowledged, "the acknowledgement")
+
+    run(story)
+
+
 def test_a_cry_is_on_disk_when_the_reader_is_told_received_and_the_citys_word_follows(tmp_path: Path) -> None:
     async def story() -> None:
         settings = load(tmp_path, tmp_path / "stick")
