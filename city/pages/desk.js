@@ -2,14 +2,16 @@
 // city's clock, which each message carries, so that a wrong clock in this machine changes nothing.
 
 import { fill, make, put } from "/static/dom.js";
-import { drawAlarms, drawReader, drawSite, drawTag, find, show } from "/static/map.js";
-import { KINDS, STATES, ago, clockTime, hops, lampWords, marks, metres, now, roughAgo, setClock, span, standing, what } from "/static/words.js";
+import { drawAlarms, drawReader, drawSite, drawTag, find, firstView, onGround, reveal } from "/static/map.js";
+import { KINDS, STATES, ago, byUrgency, clockTime, countWords, hops, isCall, lampWords, marks, metres, now, roughAgo, roughSpan, setClock, shortWords, span, standing, waitingWords, what } from "/static/words.js";
 
 const $ = (id) => document.getElementById(id);
 const QUIET_MAX_S = 12; // the city speaks at least every 5 s
 const FRESH_S = 120; // a place older than this is called old
 const CLOSED_MAX = 50;
 const PASSAGES_MAX = 100;
+const SETTLE_MS = 600; // a card that has just moved or changed takes no press: it was meant for what stood there before
+const REMIND_S = 5; // a call that nobody has acknowledged sounds again after this
 
 const incidents = new Map();
 const cards = new Map();
@@ -24,41 +26,56 @@ let lanes = {};
 let source = null;
 let retry_s = 1;
 let audio = null;
+let selected = null; // the child whose circle stays on the map until Escape
+let pointed = null; // the child under the pointer or the keyboard's focus
 
 // ---- drawing, only what changed ----------------------------------------------------------------------------------
 
 function cardOf(number) {
   if (cards.has(number)) return cards.get(number);
-  const card = $("card").content.firstElementChild.cloneNode(true);
+  const card = $(isCall(incidents.get(number)) ? "card" : "notice").content.firstElementChild.cloneNode(true);
   card.dataset.number = number;
+  const more = card.querySelector(".more");
+  if (more) {
+    more.addEventListener("click", () => {
+      const open = more.getAttribute("aria-expanded") !== "true";
+      more.setAttribute("aria-expanded", String(open));
+      card.querySelector(".rest").hidden = !open;
+    });
+  }
   card.querySelector(".acknowledge").addEventListener("click", () => press(number, "acknowledge"));
   card.querySelector(".close").addEventListener("click", () => press(number, "close"));
-  card.querySelector(".find").addEventListener("click", () => find(incidents.get(number)));
+  card.querySelector(".find").addEventListener("click", () => find(incidents.get(number), latestPlace(incidents.get(number))));
+  card.addEventListener("animationend", () => card.classList.remove("fresh"));
   cards.set(number, card);
   return card;
 }
 
 function drawCard(incident) {
   const card = cardOf(incident.number);
-  const fresh = card.classList.contains("fresh") ? " fresh" : "";
-  const kind = `card ${incident.state}${fresh}`;
+  const fresh = incident.state === "new" && card.classList.contains("fresh") ? " fresh" : "";
+  const kind = `card ${isCall(incident) ? "call" : "notice"} ${incident.state}${fresh}`;
   if (card.className !== kind) card.className = kind;
-  put(card.querySelector(".kind"), KINDS[incident.kind]);
+  const call = isCall(incident);
+  put(card.querySelector(".kind"), call ? KINDS[incident.kind] : "Danger");
   const whose = incident.kind === "bell" ? "bell " : incident.kind === "unreadable" ? "gateway " : "tag ";
-  put(card.querySelector(".subject"), `${whose}${incident.subject}  #${incident.number}`);
-  const waits = incident.state === "new" ? ` ${span(now() - incident.stored_at)}` : "";
+  put(card.querySelector(".subject"), call ? `${whose}${incident.subject}  #${incident.number}` : incident.subject);
+  const waits = incident.state === "new" ? ` ${(call ? span : roughSpan)(now() - incident.stored_at)}` : "";
   put(card.querySelector(".state"), STATES[incident.state] + waits);
-  const found = marks(incident);
+  const latest = latestPlace(incident);
+  const found = marks(incident, latest);
   fill(card.querySelector(".marks"), JSON.stringify(found), () => found.map(([text, className]) => make("li", text, className)));
-  put(card.querySelector(".what"), what(incident));
-  const lamp = card.querySelector(".lamp");
-  lamp.hidden = incident.kind === "danger" || incident.kind === "unreadable";
-  const [lit, words] = lampWords(incident);
-  lamp.className = `lamp ${lit}`;
-  put(card.querySelector(".lamp-words"), words);
+  put(card.querySelector(".what"), `${call ? "" : `#${incident.number}. `}${what(incident, latest)}`);
+  if (call) {
+    const lamp = card.querySelector(".lamp");
+    lamp.hidden = incident.kind === "unreadable";
+    const [lit, words] = lampWords(incident);
+    lamp.className = `lamp ${lit}`;
+    put(card.querySelector(".lamp-words"), words);
+  } else put(card.querySelector(".short"), shortWords(incident));
   card.querySelector(".acknowledge").hidden = incident.state !== "new";
   card.querySelector(".close").hidden = incident.state !== "acknowledged";
-  card.querySelector(".find").hidden = !incident.where;
+  card.querySelector(".find").hidden = !incident.where && !latest;
   const steps = hops(incident);
   fill(card.querySelector(".hops"), JSON.stringify(steps), () =>
     steps.map(([name, at, delay]) => {
@@ -84,26 +101,39 @@ function arrange(list, wanted) {
   if (same) return;
   const focused = document.activeElement;
   list.replaceChildren(...wanted);
-  if (focused && list.contains(focused)) focused.focus();
+  if (focused && list.contains(focused)) focused.focus({ preventScroll: true });
+}
+
+function holdMoved(open) {
+  open.forEach((incident, i) => {
+    const card = cardOf(incident.number);
+    const spot = `${i} ${incident.state}`;
+    if (card.dataset.spot === spot) return;
+    card.dataset.spot = spot;
+    card.dataset.moved = "";
+    setTimeout(() => delete card.dataset.moved, SETTLE_MS);
+  });
 }
 
 function drawIncidents() {
   const all = [...incidents.values()];
-  const weight = (i) => (i.state === "new" ? 0 : 10) + (i.cleared_at ? 4 : 0) + (i.drill ? 2 : 0) + (i.kind === "danger" ? 1 : 0);
-  const open = all.filter((i) => i.state !== "closed").sort((a, b) => weight(a) - weight(b) || a.stored_at - b.stored_at);
+  const open = all.filter((i) => i.state !== "closed").sort(byUrgency);
   const closed = all.filter((i) => i.state === "closed").sort((a, b) => b.closed_at - a.closed_at);
   for (const gone of closed.splice(CLOSED_MAX)) {
     incidents.delete(gone.number);
     cards.delete(gone.number);
   }
   for (const incident of [...open, ...closed]) drawCard(incident);
+  holdMoved(open);
   arrange($("incident-list"), open.map((i) => cardOf(i.number)));
   arrange($("closed-list"), closed.map((i) => cardOf(i.number)));
   $("no-incidents").hidden = open.length > 0;
   $("closed").hidden = closed.length === 0;
   put($("closed-count"), String(closed.length));
-  const fresh = open.filter((i) => i.state === "new").length;
-  put($("incident-count"), open.length ? `${fresh} new, ${open.length - fresh} acknowledged` : "");
+  put($("incident-count"), countWords(open));
+  const waits = waitingWords(open);
+  put($("waiting"), waits);
+  $("waiting").hidden = !waits;
   drawAlarms(open);
 }
 
@@ -112,9 +142,16 @@ function newestPlace(tag) {
   return placed.sort((a, b) => b.as_of - a.as_of)[0];
 }
 
+function latestPlace(incident) {
+  const tag = incident.kind === "sos" || incident.kind === "danger" ? tags.get(incident.subject) : null;
+  return tag ? newestPlace(tag) : null;
+}
+
 function drawChildren() {
-  const crying = new Set([...incidents.values()].filter((i) => i.state !== "closed").map((i) => i.subject));
-  const rows = [...tags.keys()].sort((a, b) => crying.has(b) - crying.has(a) || a.localeCompare(b));
+  const subjects = (kind) => new Set([...incidents.values()].filter((i) => i.state !== "closed" && i.kind === kind).map((i) => i.subject));
+  const [crying, near] = [subjects("sos"), subjects("danger")];
+  const rank = (name) => (crying.has(name) ? 0 : near.has(name) ? 1 : 2);
+  const rows = [...tags.keys()].sort((a, b) => rank(a) - rank(b) || a.localeCompare(b));
   for (const name of rows) {
     const tag = tags.get(name);
     if (!tag.row) {
@@ -122,28 +159,63 @@ function drawChildren() {
       const cell = make("td");
       const button = make("button", name);
       button.type = "button";
-      button.title = "Show on map";
-      button.addEventListener("click", () => show(tag.marker));
+      button.title = `${name}: show its circle on the map`;
       cell.append(button);
       const state = make("td");
       state.append(make("span", "", "glyph"), " ", make("span", "", "words"));
       tag.row.append(cell, state, make("td", "", "number"), make("td", "", "number"));
+      tag.row.addEventListener("click", () => select(name));
+      watch(tag.row, name);
     }
     const [glyph, kind, words] = standing(tag);
     const place = newestPlace(tag);
     const seen = Math.max(tag.position ? tag.position.as_of : 0, tag.presence && kind !== "unseen" ? tag.presence.as_of : 0) || tag.presence.as_of;
     const old = now() - seen > FRESH_S;
-    const className = `${kind}${crying.has(name) ? " alarmed" : ""}`;
+    const alarm = crying.has(name) ? "crying" : near.has(name) ? "near" : "";
+    const className = `${kind} ${alarm}${name === selected ? " selected" : ""}`;
+    tag.row.querySelector("button").setAttribute("aria-pressed", String(name === selected));
     if (tag.row.className !== className) tag.row.className = className;
     put(tag.row.querySelector(".glyph"), glyph);
     put(tag.row.querySelector(".words"), words);
     put(tag.row.cells[2], place ? metres(place.where.accuracy_95_m) : "–");
     put(tag.row.cells[3], roughAgo(seen));
     tag.row.cells[3].classList.toggle("old", old);
-    drawTag(name, tag, place, kind, crying.has(name), old, rows.length);
+    drawTag(name, tag, place, { kind, alarm, old, ringed: alarm === "crying" || name === selected || name === pointed, crowd: rows.length });
+    if (tag.marker && !tag.watched) {
+      tag.watched = true;
+      tag.marker.on("click", () => select(name));
+      const spot = tag.marker.getElement();
+      spot.addEventListener("keydown", (event) => {
+        if (event.key !== "Enter" && event.key !== " ") return;
+        event.preventDefault();
+        select(name);
+      });
+      watch(spot, name);
+    }
   }
   arrange($("children"), rows.map((name) => tags.get(name).row));
   put($("child-count"), rows.length ? String(rows.length) : "none heard yet");
+}
+
+function select(name) {
+  selected = name === selected ? null : name;
+  pointed = null;
+  drawChildren();
+  if (selected) reveal(tags.get(selected).marker);
+}
+
+function watch(element, name) {
+  const point = (to) => () => {
+    pointed = to;
+    drawChildren();
+  };
+  for (const event of ["mouseenter", "focusin"]) element.addEventListener(event, point(name));
+  for (const event of ["mouseleave", "focusout"]) element.addEventListener(event, point(null));
+}
+
+function selectNone() {
+  selected = pointed = null;
+  drawChildren();
 }
 
 function drawPassages() {
@@ -181,7 +253,7 @@ function drawHealth() {
   $("readers").replaceChildren(
     ...each.map((r) => {
       const item = make("li");
-      item.append(make("span", `${r.state === "ok" ? "✓" : "✗"} reader ${r.reader}${r.state === "ok" ? "" : " silent"}`, r.state === "ok" ? "" : "bad"), make("span", span(now() - r.as_of), "right"));
+      item.append(make("span", `${r.state === "ok" ? "✓" : "✗"} reader ${r.reader}${r.state === "ok" ? "" : " silent"}`, r.state === "ok" ? "" : "bad"), make("span", roughAgo(r.as_of), "right"));
       return item;
     }),
   );
@@ -200,8 +272,8 @@ function takeIncident(incident, loud) {
   const card = cardOf(incident.number);
   card.classList.remove("fresh");
   requestAnimationFrame(() => card.classList.add("fresh"));
-  beep();
-  if (!before) find(incident);
+  beep(isCall(incident));
+  if (!before && isCall(incident)) $("incidents").scrollTop = 0; // it stands on top: seen at once, wherever the list was
 }
 
 function takeWord(word) {
@@ -242,7 +314,7 @@ async function press(number, action) {
   try {
     takeIncident(await ask(`/api/incidents/${number}/${action}`, "POST"), false);
     draw();
-    if (action === "acknowledge") card.querySelector(".close").focus();
+    if (action === "acknowledge") card.focus({ preventScroll: true }); // not Close: a second Enter must not close it
   } catch (error) {
     problem.textContent = `${action === "close" ? "Not closed" : "Not acknowledged"}: ${error.message}. Press again.`;
     problem.hidden = false;
@@ -260,6 +332,7 @@ async function load(first) {
   for (const gateway of state.gateways) takeWord({ about: "gateway", ...gateway });
   passages = state.passages;
   draw();
+  firstView([...incidents.values()].filter((i) => i.state !== "closed" && isCall(i)));
   if (first) $("announce").textContent = "";
   return state.position;
 }
@@ -326,15 +399,16 @@ function beat() {
   $("link").className = `link ${cut || dead.length ? "cut" : said_at ? "live" : ""}`;
   put($("link-words"), cut ? "cut off" : dead.length ? "broker lost" : said_at ? "live" : "connecting");
   if (said_at) put($("clock"), clockTime(now()));
-  const fresh = [...incidents.values()].filter((i) => i.state === "new").length;
-  const flash = fresh && Math.floor(now()) % 2 ? `(${fresh}) NEW INCIDENT` : `${fresh ? `(${fresh}) ` : ""}Ansim ${document.body.dataset.site}`;
+  const calls = [...incidents.values()].filter((i) => i.state === "new" && isCall(i));
+  const flash = calls.length && Math.floor(now()) % 2 ? waitingWords(calls) : `${calls.length ? `(${calls.length}) ` : ""}Ansim ${document.body.dataset.site}`;
   if (document.title !== flash) document.title = flash;
+  if (calls.some((i) => !i.drill) && Math.floor(now()) % REMIND_S === 0) beep(true);
   draw();
 }
 
-function beep() {
+function beep(call) {
   if (!audio) return;
-  for (const [at, pitch] of [[0, 880], [0.22, 660], [0.44, 880]]) {
+  for (const [at, pitch] of call ? [[0, 880], [0.22, 660], [0.44, 880]] : [[0, 440]]) {
     const tone = audio.createOscillator();
     const gain = audio.createGain();
     tone.frequency.value = pitch;
@@ -351,8 +425,21 @@ $("sound").addEventListener("click", (event) => {
   audio = audio ? null : new AudioContext(); // a browser lets a page sound only after a press
   event.target.setAttribute("aria-pressed", String(audio !== null));
   put(event.target, `Sound: ${audio ? "on" : "off"}`);
-  beep();
+  beep(true);
 });
+
+$("waiting").addEventListener("click", (event) => {
+  event.preventDefault();
+  $("incidents").scrollTop = 0;
+  $("incidents").scrollIntoView();
+  const card = $("incident-list").firstElementChild;
+  if (card) card.focus({ preventScroll: true });
+});
+
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") selectNone();
+});
+onGround(selectNone);
 
 ask("/map.geojson").then(drawSite, () => {}).finally(() => connect(true));
 setInterval(beat, 1000);

@@ -1,16 +1,20 @@
 // The zone's map, drawn from the site's own file: no tiles, no other host.
 
 import { make } from "/static/dom.js";
-import { KINDS } from "/static/words.js";
+import { KINDS, isCall } from "/static/words.js";
 
 const L = window.L;
-const RINGS_MAX = 300; // accuracy circles drawn; more are only noise
+const NAMES_MAX = 300; // more tags than this are drawn without their names
+const NAMES_ZOOM = 18.5; // nearer than this every tag has its name; further off they would cover each other
+const CLOSE = 18; // as close as the page goes by itself: a circle of 60 m is then 250 pixels wide
 const map = L.map("map", { attributionControl: false, zoomSnap: 0.5, maxZoom: 20 }).setView([37.5665, 126.978], 15);
 const attribution = L.control.attribution({ prefix: false }).addTo(map);
 const ground = L.canvas({ padding: 0.5 });
 const poles = new Map(); // number -> {latlng, marker}
 const alarms = new Map(); // incident -> layer group
 let many = false;
+let seen = false; // the first view is given once; after that the map moves only when somebody asks
+let home = null; // the readers and the school
 const WIDTHS = { primary: 9, secondary: 7, tertiary: 6, residential: 4.5, footway: 1.5, path: 1.5, steps: 1.5, service: 2.5 };
 const STYLES = {
   building: { color: "#3b4956", weight: 1, fillColor: "#232e38", fillOpacity: 1 },
@@ -47,9 +51,10 @@ export function drawSite(site) {
   for (const [number, pole] of poles) {
     pole.marker.setIcon(L.divIcon({ className: "", html: `<div class="reader-mark"></div><span class="reader-name">${Number(number)}</span>`, iconSize: [10, 10], iconAnchor: [5, 5] }));
   }
-  if (features.length) {
-    map.fitBounds((poles.size ? L.latLngBounds([...poles.values()].map((p) => p.latlng)) : all.getBounds()).pad(0.08));
-  }
+  if (!features.length) return;
+  const core = features.filter((f) => f.properties.kind === "reader" || f.properties.kind === "school");
+  home = core.length ? L.geoJSON({ type: "FeatureCollection", features: core }).getBounds() : all.getBounds();
+  map.fitBounds(home.pad(0.1), { maxZoom: CLOSE });
 }
 
 export function drawReader(reader) {
@@ -62,25 +67,37 @@ function latlng(where) {
   return [where.geometry.coordinates[1], where.geometry.coordinates[0]];
 }
 
-export function drawTag(name, tag, place, kind, alarmed, old, count) {
-  many = count > RINGS_MAX;
+export function firstView(calls) {
+  if (seen) return;
+  seen = true;
+  const placed = calls.filter((i) => i.where).map((i) => latlng(i.where));
+  if (!home && !placed.length) return;
+  const bounds = home ? L.latLngBounds(home.getSouthWest(), home.getNorthEast()) : L.latLngBounds(placed);
+  for (const at of placed) bounds.extend(at);
+  map.fitBounds(bounds.pad(0.1), { maxZoom: CLOSE, animate: false });
+}
+
+export function drawTag(name, tag, place, { kind, alarm, old, ringed, crowd }) {
+  many = crowd > NAMES_MAX;
   if (!place) return;
   const shape = kind === "at" ? "at" : kind === "unseen" || old ? "unseen" : "moving";
   if (!tag.marker) {
-    tag.marker = L.marker(latlng(place.where), { icon: icon("tag", '<span class="tag-dot"></span><span class="tag-name"></span>', 14), keyboard: false, alt: name }).addTo(map);
-    tag.ring = L.circle(latlng(place.where), { radius: 1, weight: 1, color: "#6cbcff", fillOpacity: 0.05, interactive: false });
+    tag.marker = L.marker(latlng(place.where), { icon: icon("tag", '<span class="tag-dot"></span><span class="tag-name"></span>', 14), alt: name }).addTo(map);
+    tag.marker.getElement().setAttribute("aria-label", name);
+    tag.ring = L.circle(latlng(place.where), { className: "ring of-tag", radius: 1, weight: 2, color: "#6cbcff", fillOpacity: 0.08, interactive: false });
     tag.marker.getElement().querySelector(".tag-name").textContent = name;
   }
   tag.marker.setLatLng(latlng(place.where));
   const body = tag.marker.getElement().firstElementChild;
-  const className = `tag ${shape}${alarmed ? " alarmed" : ""}`;
+  const className = `tag ${shape} ${alarm}${ringed ? " ringed" : ""}`;
   if (body.className !== className) {
     body.className = className;
     body.querySelector(".tag-dot").textContent = shape === "unseen" ? "?" : "";
   }
-  if (!many || alarmed) {
+  tag.marker.setZIndexOffset(alarm === "crying" ? 4000 : ringed ? 3000 : 0);
+  if (ringed) {
     tag.ring.setLatLng(latlng(place.where)).setRadius(place.where.accuracy_95_m).addTo(map);
-    tag.ring.setStyle({ color: alarmed ? "#ff7b70" : shape === "unseen" ? "#aebbc7" : "#6cbcff", dashArray: shape === "unseen" ? "3 4" : null, opacity: alarmed ? 0.9 : 0.35 });
+    tag.ring.setStyle({ color: alarm === "crying" ? "#ff7b70" : "#6cbcff", dashArray: shape === "unseen" ? "3 4" : null });
   } else tag.ring.remove();
 }
 
@@ -94,12 +111,15 @@ export function drawAlarms(open) {
     if (held && held.key === key) continue;
     if (held) held.layer.remove();
     const at = latlng(incident.where);
-    const color = incident.state === "new" ? "#ff7b70" : "#ffc95c";
+    const call = isCall(incident);
+    const color = !call ? "#ff9d5c" : incident.state === "new" ? "#ff7b70" : "#ffc95c";
+    const mark = call ? icon(`alarm-mark ${incident.state}`, incident.kind === "sos" ? "SOS" : "BELL", 44) : icon(`notice-mark ${incident.state}`, "!", 20);
+    const ring = call ? { className: "ring of-call", weight: 3, fillOpacity: 0.08 } : { className: "ring of-notice", weight: 1, opacity: 0.8, fill: false };
     const parts = [
-      L.circle(at, { radius: incident.where.accuracy_95_m, color, weight: 3, fillOpacity: 0.12, interactive: false }),
-      L.marker(at, { icon: icon(`alarm-mark ${incident.state}`, incident.kind === "sos" ? "SOS" : incident.kind === "bell" ? "BELL" : "NEAR", 44), zIndexOffset: 1000, title: `${KINDS[incident.kind]} ${incident.subject}`, keyboard: false }),
+      L.circle(at, { ...ring, radius: incident.where.accuracy_95_m, color, interactive: false }),
+      L.marker(at, { icon: mark, zIndexOffset: !call ? 1000 : incident.state === "new" ? 9000 : 8000, title: `${KINDS[incident.kind]} ${incident.subject}`, interactive: call, keyboard: false }),
     ];
-    for (const number of incident.readers) {
+    for (const number of call ? incident.readers : []) {
       const pole = poles.get(number);
       if (pole) parts.push(L.polyline([at, pole.latlng], { color, weight: 2, dashArray: "4 6", interactive: false }));
     }
@@ -112,13 +132,22 @@ export function drawAlarms(open) {
   }
 }
 
-export function find(incident) {
-  if (incident && incident.where) map.setView(latlng(incident.where), 18);
+// Where it was pressed, with room for its circle, and where its tag is by now.
+export function find(incident, latest) {
+  const places = [incident.where, latest && latest.where].filter(Boolean);
+  const bounds = L.latLngBounds([]);
+  for (const where of places) bounds.extend(L.latLng(latlng(where)).toBounds(4 * where.accuracy_95_m));
+  if (places.length) map.fitBounds(bounds, { maxZoom: CLOSE });
   document.querySelector(".map-panel").scrollIntoView({ block: "nearest" });
 }
 
-export function show(marker) {
-  if (marker) map.setView(marker.getLatLng(), 18);
+export function reveal(marker) {
+  if (marker) map.panInside(marker.getLatLng(), { padding: [60, 60] });
+  document.querySelector(".map-panel").scrollIntoView({ block: "nearest" });
 }
 
-map.on("zoomend", () => map.getContainer().classList.toggle("named", map.getZoom() >= 17.5 && !many));
+export function onGround(action) {
+  map.on("click", action);
+}
+
+map.on("zoomend", () => map.getContainer().classList.toggle("named", map.getZoom() >= NAMES_ZOOM && !many));

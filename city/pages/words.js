@@ -29,10 +29,12 @@ export function span(seconds) {
   return `${Math.floor(s / 86400)} days`;
 }
 
-export function roughAgo(at) {
-  const s = Math.max(0, now() - at);
-  return s < 60 ? `${Math.floor(s)} s ago` : s < 3600 ? `${Math.floor(s / 60)} min ago` : s < 86400 ? `${Math.floor(s / 3600)} h ago` : `${Math.floor(s / 86400)} d ago`;
+export function roughSpan(seconds) {
+  const s = Math.max(0, seconds);
+  return s < 60 ? `${Math.floor(s)} s` : s < 3600 ? `${Math.floor(s / 60)} min` : s < 86400 ? `${Math.floor(s / 3600)} h` : `${Math.floor(s / 86400)} d`;
 }
+
+export const roughAgo = (at) => `${roughSpan(now() - at)} ago`;
 
 export const ago = (at) => `${span(now() - at)} ago`;
 export const metres = (m) => (m < 10 ? `${m.toFixed(1)} m` : `${Math.round(m)} m`);
@@ -55,31 +57,69 @@ export function lampWords(incident) {
   return ["lit-received", `lamp: received, lit ${lit}${more}`];
 }
 
-function placeWords(incident) {
-  if (!incident.where) return "Place unknown.";
+const newer = (incident, latest) => (latest && latest.as_of > (incident.where_at ?? 0) ? latest : null);
+
+function placeWords(incident, latest) {
+  const moved = incident.state !== "closed" && newer(incident, latest);
+  const since = moved ? ` The tag now: within ${metres(moved.where.accuracy_95_m)}, ${ago(moved.as_of)}.` : "";
+  if (!incident.where) return `Place unknown.${since}`;
   const heard = incident.readers.length ? ` Heard by ${incident.readers.length === 1 ? "reader" : "readers"} ${incident.readers.join(", ")}.` : "";
-  return `Within ${metres(incident.where.accuracy_95_m)}, as of ${ago(incident.where_at)}.${heard}`;
+  return `Within ${metres(incident.where.accuracy_95_m)}, as of ${ago(incident.where_at)}.${since}${heard}`;
 }
 
-export function what(incident) {
+// latest: the newest known place of the incident's tag, or nothing.
+export function what(incident, latest) {
   if (incident.kind === "unreadable") return `Gateway ${incident.gateway} sent an emergency that cannot be read: ${incident.detail}. Call the site.`;
   const pressed = `${clockTime(incident.observed_at)}, ${ago(incident.observed_at)}`;
   if (incident.kind === "danger") {
     const clear = incident.cleared_at ? ` Clear again since ${clockTime(incident.cleared_at)}.` : "";
-    return `Near ${incident.area} at ${pressed} (${Math.round((incident.probability ?? 0) * 100)} % sure).${clear} ${placeWords(incident)}`;
+    return `Near ${incident.area} at ${pressed} (${Math.round((incident.probability ?? 0) * 100)} % sure).${clear} ${placeWords(incident, latest)}`;
   }
   const times = incident.presses > 1 ? ` (${incident.presses} presses)` : "";
-  return `Pressed at ${pressed}${times}. ${placeWords(incident)}`;
+  return `Pressed at ${pressed}${times}. ${placeWords(incident, latest)}`;
 }
 
-export function marks(incident) {
+export const isCall = (incident) => incident.kind !== "danger"; // a person, or a message nobody can read: never below a notice
+
+// Calls before danger notices, whatever came last; in each what nobody has acknowledged first, drills behind, oldest first.
+export function byUrgency(a, b) {
+  const rank = (i) => (isCall(i) ? 0 : 8) + (i.state === "new" ? 0 : 4) + (i.drill ? 2 : 0) + (i.cleared_at ? 1 : 0);
+  return rank(a) - rank(b) || a.stored_at - b.stored_at || a.number - b.number;
+}
+
+const many = (n, one, more) => `${n} ${n === 1 ? one : more}`;
+
+export function waitingWords(open) {
+  const fresh = open.filter((i) => isCall(i) && i.state === "new");
+  const of = (kind) => fresh.filter((i) => (i.drill ? "drill" : i.kind) === kind).length;
+  const found = [[of("sos"), "SOS", "SOS"], [of("bell"), "bell", "bells"], [of("unreadable"), "unreadable", "unreadable"], [of("drill"), "drill", "drills"]];
+  return found.filter(([n]) => n).map(([n, one, more]) => `${many(n, one, more)} new`).join(", ");
+}
+
+export function countWords(open) {
+  const taken = open.filter((i) => isCall(i) && i.state === "acknowledged").length;
+  const notices = open.filter((i) => !isCall(i)).length;
+  return [waitingWords(open), taken ? `${taken} acknowledged` : "", notices ? many(notices, "danger notice", "danger notices") : ""].filter(Boolean).join(", ");
+}
+
+export function shortWords(incident) {
+  const drill = incident.drill ? "DRILL: " : "";
+  const late = incident.late_s === null ? "" : `, LATE by ${span(incident.late_s)}`;
+  const clear = incident.cleared_at ? `, clear since ${clockTime(incident.cleared_at)}` : "";
+  const where = incident.where ? `, within ${metres(incident.where.accuracy_95_m)}` : "";
+  const sure = incident.cleared_at ? "" : `, ${Math.round((incident.probability ?? 0) * 100)} % sure`;
+  return `${drill}${incident.area}${sure}${where}${clear}${late}`;
+}
+
+export function marks(incident, latest) {
   const found = [];
   if (incident.overdue && incident.state === "new") found.push(["OVERDUE: nobody has acknowledged", "strong"]);
   if (incident.drill) found.push(["DRILL", "plain"]);
   if (incident.trust === "unverified") found.push(["UNVERIFIED: call before you send anyone", ""]);
   if (incident.late_s !== null) found.push([`LATE by ${span(incident.late_s)}`, ""]);
   if (incident.clock === "unsure") found.push(["the gateway's clock is unsure", "plain"]);
-  if (incident.where_at && incident.state !== "closed" && now() - incident.where_at > PLACE_OLD_S) found.push(["place is old", ""]);
+  const placed_at = newer(incident, latest)?.as_of ?? incident.where_at;
+  if (placed_at && incident.state !== "closed" && now() - placed_at > PLACE_OLD_S) found.push(["place is old", ""]);
   if (incident.battery_mv && incident.battery_mv < 2500) found.push([`tag battery ${incident.battery_mv} mV`, "plain"]);
   return found;
 }
@@ -89,16 +129,16 @@ export function hops(incident) {
   const lit = help.length ? Math.min(...help.map((t) => t.told_at)) : null;
   const steps = [
     [incident.kind === "danger" ? "Came near" : "Pressed", incident.observed_at],
-    ["Gateway has it", incident.queued_at],
-    ["City has it", incident.stored_at],
-    ["On a screen", incident.shown_at],
+    ["Gateway", incident.queued_at],
+    ["City", incident.stored_at],
+    ["Screen", incident.shown_at],
     [`Acknowledged${incident.acknowledged_by ? ` by ${incident.acknowledged_by}` : ""}`, incident.acknowledged_at],
     ["Lamp: help", lit],
     [`Closed${incident.closed_by ? ` by ${incident.closed_by}` : ""}`, incident.closed_at],
   ].filter(([, at]) => at !== null);
   return steps.map(([name, at], i) => {
     const delay = i ? at - steps[i - 1][1] : null;
-    const words = delay === null ? "" : delay < 0 ? "clocks differ" : delay < 60 ? `+${delay.toFixed(delay < 10 ? 2 : 1)} s` : `+${span(delay)}`;
+    const words = delay === null ? "" : delay <= -1 ? "clocks differ" : delay < 0 ? `−${(-delay).toFixed(2)} s` : delay < 60 ? `+${delay.toFixed(delay < 10 ? 2 : 1)} s` : `+${span(delay)}`;
     return [name, clockTime(at), words];
   });
 }

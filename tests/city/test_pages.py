@@ -31,6 +31,8 @@ ARGUMENTS = [
 ]
 SHOTS = os.environ.get("ANSIM_SHOTS")
 """A folder to keep the screenshots in; without it they go to the test's own."""
+VIEW = "['.leaflet-proxy', '.leaflet-map-pane'].map((name) => document.querySelector(name).style.transform).join()"
+"""Changes with the map's zoom (the first element) and when it is moved (the second)."""
 
 
 @pytest.fixture(scope="module")
@@ -246,6 +248,165 @@ def scene(gateway: Gateway) -> None:
         ),
     )
     gateway.urgent(5, sos("gw1-e1-4", tag="unknown", trust="unverified", drill=True, where=None, readers=()))
+
+
+def danger(alarm: str, tag: str) -> Danger:
+    return Danger(
+        observed_at=when(),
+        clock="good",
+        alarm=alarm,
+        revision=0,
+        tag=tag,
+        area="road",
+        near=True,
+        probability=0.5,
+        where=place(126.9528, 37.5455, 60),
+    )
+
+
+def bell(alarm: str) -> Bell:
+    at_gate = place(126.9534, 37.5455, 4)
+    return Bell(
+        observed_at=when(), clock="good", alarm=alarm, revision=0, bell="gate", reader=1, presses=1, where=at_gate
+    )
+
+
+def standing_order(page: Page) -> list[str]:
+    """The open incidents from top to bottom, by where they are on the screen and not by where they are in the page."""
+    found = page.evaluate(
+        "[...document.querySelectorAll('#incident-list .card')].map((c) => [c.getBoundingClientRect().top, "
+        "c.querySelector('.kind').textContent, c.querySelector('.subject').textContent.replace(/ +#.*/, '')])"
+    )
+    return [f"{kind} {subject}" for _, kind, subject in sorted(found)]
+
+
+@pytest.mark.parametrize(("width", "height"), [(360, 740), (1920, 1080)])
+def test_no_danger_notice_stands_above_a_call_whatever_came_last(
+    city: City, gateway: Gateway, browser: Browser, tmp_path: Path, width: int, height: int
+) -> None:
+    watched = Watched(browser, city, width, height)
+    try:
+        page = watched.log_in()
+        expect(page.locator("#link-words")).to_have_text("live")
+        for i in range(3):
+            gateway.urgent(i + 1, danger(f"gw1-e1-{i}", f"t-{i:02}"))
+        gateway.urgent(4, sos("gw1-e1-4", tag="t-10", readers=(1, 5), where=place(126.953, 37.5456, 30)))
+        for i in (5, 6):
+            gateway.urgent(i, danger(f"gw1-e1-{i}", f"t-{i:02}"))
+        gateway.urgent(7, bell("gw1-e1-7"))
+        expect(page.locator("#incident-list .card")).to_have_count(7)
+        notices = [f"Danger t-{i:02}" for i in (0, 1, 2, 5, 6)]
+        assert standing_order(page) == ["SOS tag t-10", "Bell bell gate", *notices]
+        expect(page.locator("#incident-count")).to_have_text("1 SOS new, 1 bell new, 5 danger notices")
+        expect(page.locator("#waiting")).to_be_in_viewport()
+        press = page.locator(".card.call").first.get_by_role("button", name="Acknowledge")
+        expect(press).to_be_in_viewport(ratio=1)
+        heights = page.evaluate("[...document.querySelectorAll('.card.notice')].map((n) => n.offsetHeight)")
+        assert max(heights) <= 64, heights
+
+        sizes = page.evaluate("[...document.querySelectorAll('.notice-mark')].map((m) => m.offsetWidth)")
+        assert len(sizes) == 5
+        assert max(sizes) <= 24
+        raised = page.evaluate(
+            "['.alarm-mark', '.notice-mark'].map((name) => [...document.querySelectorAll(name)]"
+            ".map((m) => Number(m.parentElement.style.zIndex)))"
+        )
+        assert min(raised[0]) > max(raised[1])
+
+        press.click()
+        expect(page.locator(".card.call").first.locator(".kind")).to_have_text("Bell")
+        assert standing_order(page) == ["Bell bell gate", "SOS tag t-10", *notices]
+        page.locator(".card.call").first.get_by_role("button", name="Acknowledge").click()
+        expect(page.locator("#incident-count")).to_have_text("2 acknowledged, 5 danger notices")
+        expect(page.locator("#waiting")).to_be_hidden()
+        assert standing_order(page) == ["SOS tag t-10", "Bell bell gate", *notices]
+
+        first = page.locator(".card.notice").first
+        expect(first.locator(".hops")).to_be_hidden()
+        first.locator(".more").click()
+        expect(first.locator(".hops")).to_be_visible()
+        first.locator(".acknowledge").click()
+        expect(page.locator(".card.notice").last.locator(".subject")).to_have_text("t-00")
+        shot(page, tmp_path, f"order-{width}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert watched.complaints == []
+    finally:
+        watched.close()
+
+
+def test_a_press_meant_for_the_card_before_falls_on_none(city: City, gateway: Gateway, watched: Watched) -> None:
+    page = watched.log_in()
+    gateway.urgent(1, sos("gw1-e1-1", tag="t-01"))
+    press = page.locator(".card.call .acknowledge")
+    press.wait_for()
+    page.wait_for_timeout(700)
+    press.dblclick()  # Close appears under the second press
+    expect(page.locator(".card.call .state")).to_contain_text("ACKNOWLEDGED")
+    page.wait_for_timeout(700)
+    assert city.incidents()[0]["state"] == "acknowledged"
+    assert page.evaluate("document.activeElement.className").startswith("card")  # so a second Enter closes nothing
+
+
+def test_circles_are_drawn_for_open_incidents_and_the_child_pointed_at(
+    city: City, gateway: Gateway, watched: Watched
+) -> None:
+    page = watched.log_in()
+    expect(page.locator("#link-words")).to_have_text("live")
+    gateway.batch(1, [position(f"t-{i:02}", where=place(126.953 + 0.0002 * i, 37.5455, 60)) for i in range(20)])
+    expect(page.locator("#children tr")).to_have_count(20)
+    rings = page.locator("path.ring")
+    expect(rings).to_have_count(0)
+    expect(page.locator("#children")).to_contain_text("60 m")
+    view = page.evaluate(VIEW)
+
+    button = page.get_by_role("button", name="t-07", exact=True)
+    row = page.locator("#children tr", has=button)
+    row.hover()
+    expect(rings).to_have_count(1)
+    page.mouse.move(2, 2)
+    expect(rings).to_have_count(0)
+    row.locator("td").last.click()
+    page.mouse.move(2, 2)
+    expect(rings).to_have_count(1)
+    expect(page.locator("#children tr.selected")).to_contain_text("t-07")
+    page.keyboard.press("Escape")
+    expect(rings).to_have_count(0)
+    row.locator("button").focus()
+    expect(rings).to_have_count(1)
+    page.keyboard.press("Enter")
+    row.locator("button").blur()
+    expect(rings).to_have_count(1)
+    page.keyboard.press("Escape")
+    marker = page.locator(".leaflet-marker-icon[aria-label='t-07']")
+    marker.focus()
+    page.keyboard.press("Enter")
+    marker.blur()
+    expect(page.locator("#children tr.selected")).to_contain_text("t-07")
+    expect(rings).to_have_count(1)
+    page.keyboard.press("Escape")
+    expect(rings).to_have_count(0)
+
+    gateway.urgent(1, danger("gw1-e1-1", "t-03"))
+    gateway.urgent(2, sos("gw1-e1-2", tag="t-04", where=place(126.9529, 37.5457, 25)))
+    expect(page.locator("path.ring.of-notice")).to_have_count(1)
+    assert page.locator("path.ring.of-notice").get_attribute("fill") == "none"
+    assert page.locator("path.ring.of-notice").get_attribute("stroke-width") == "1"
+    expect(page.locator("path.ring.of-call")).to_have_count(1)
+    expect(page.locator("path.ring.of-tag")).to_have_count(1)  # where the child who cried is by now
+    expect(page.locator("#children tr").first).to_have_class(re.compile("crying"))
+    expect(page.locator("#children tr").nth(1)).to_have_class(re.compile("near"))
+    assert page.evaluate(VIEW) == view
+    page.locator(".card.call .find").click()
+    wait_for("another view", lambda: page.evaluate(VIEW) != view)
+    assert watched.complaints == []
+
+
+def test_a_long_name_of_a_tag_keeps_to_one_line(city: City, gateway: Gateway, watched: Watched) -> None:
+    page = watched.log_in()
+    gateway.batch(1, [position("tag-001"), position("tag-" + "0" * 40)])
+    expect(page.locator("#children tr")).to_have_count(2)
+    heights = page.evaluate("[...document.querySelectorAll('#children tr')].map((r) => r.offsetHeight)")
+    assert max(heights) < 34, heights
 
 
 @pytest.mark.parametrize(("width", "height"), [(360, 780), (1024, 768), (1920, 1080)])
