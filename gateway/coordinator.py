@@ -29,6 +29,7 @@ PROFILE, CLUSTER, ENDPOINT = 0xC105, 0x0011, 0xE8
 ZDO_ENDPOINT = 0
 START_MAX_S = 120.0
 STOP_MAX_S = 15.0
+DISCONNECT_MAX_S = 4.0
 BACKOFF_MIN_S, BACKOFF_MAX_S = 1.0, 30.0
 LASTED_S = 60.0
 FAILURES_MAX = 20
@@ -123,6 +124,16 @@ class Application(bellows.zigbee.application.ControllerApplication):  # type: ig
         await super()._reset()
         self._created_device_endpoints.clear()
         await self.register_endpoints()
+
+    async def disconnect(self) -> None:
+        """Close the serial line, within a time: when a stick is pulled out bellows may wait for ever for its own thread,
+        which has ended, and zigpy closes its database only behind this."""
+        gateway = getattr(self._ezsp, "_gw", None)
+        ended = getattr(gateway, "_obj_loop", None)
+        if ended is not None and not ended.is_running():
+            self._ezsp._gw = None  # nobody is there to close it, and nothing left to close
+        async with asyncio.timeout(DISCONNECT_MAX_S):
+            await super().disconnect()
 
     async def permit(self, time_s: int = 60, node: Any = None) -> None:
         """Open or shut the network as zigpy does, without what bellows adds: whenever it is called, and it is with 0 at

@@ -368,6 +368,29 @@ def test_a_broken_database_is_set_aside_and_the_network_stays(tmp_path: Path, da
     run(story)
 
 
+def test_a_serial_line_that_cannot_be_closed_does_not_lock_the_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coordinator, "DISCONNECT_MAX_S", 0.2)
+
+    async def story() -> None:
+        async with plugged(tmp_path) as stick, listening(load(tmp_path, stick.path)) as heard:
+            ezsp = heard.radio._app._ezsp
+            disconnect = ezsp.disconnect
+
+            async def stuck() -> None:
+                await disconnect()
+                await asyncio.Event().wait()  # bellows waits so for a thread that has ended
+
+            monkeypatch.setattr(ezsp, "disconnect", stuck)
+            heard.radio.restart("test")
+            await until(lambda: heard.counters["starts"] == 2 and heard.radio.up, "the second start", 5)
+            await heard.hears(stick, Pole(1).beat())
+            assert heard.counters["start_failures"] == 0
+
+    run(story)
+
+
 def test_a_readers_address_changes_with_its_frames(tmp_path: Path) -> None:
     async def story() -> None:
         radio = Heard(load(tmp_path, tmp_path / "nothing")).radio
