@@ -1,5 +1,6 @@
 """`ansim-sim xbee`: a virtual XBee 3 on a pty, to try the flasher on without a reader."""
 
+import signal
 import threading
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +30,8 @@ def xbee_command(
     module = VirtualXBee(flash, factory, guard_s=None if guard_ms is None else guard_ms / 1000, faults=faults)
     with Pty(module, pty):
         typer.echo(f"virtual XBee {factory.eui64.hex()} on {pty}, files in {flash}; Ctrl-C ends it")
-        try:
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            typer.echo(f"ended: {dict(module.counts)}")
+        ended = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts background jobs with SIGINT ignored
+            signal.signal(number, lambda *_: ended.set())
+        ended.wait()
+        typer.echo(f"ended: {dict(module.counts)}")

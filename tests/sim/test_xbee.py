@@ -3,13 +3,21 @@
 import binascii
 import json
 import os
+import random
+import signal
+import subprocess
+import sys
+import time
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import serial
 
 from sim.xbee import Factory, Faults, Pty, VirtualXBee, install_code
 from sim.ymodem import ACK, CAN, EOT, NAK, SETTLE_S, SOH, STX
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 class Host:
@@ -249,8 +257,6 @@ def test_install_codes_carry_the_zigbee_checksum() -> None:
 
 
 def test_random_bytes_never_break_it(tmp_path: Path) -> None:
-    import random
-
     seed = 20240501
     print("seed", seed)
     rng = random.Random(seed)
@@ -274,15 +280,33 @@ def test_random_bytes_never_break_it(tmp_path: Path) -> None:
     assert host.at("VR") == "1014\r"
 
 
-def test_the_pty_comes_and_goes_and_stands_a_client_leaving(tmp_path: Path) -> None:
-    import serial
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_runs_until_it_is_told_to_end(tmp_path: Path, number: signal.Signals) -> None:
+    link = tmp_path / "tty"
+    program = "import typer; from sim.cli_xbee import xbee_command; typer.run(xbee_command)"
+    options = ["--pty", str(link), "--flash", str(tmp_path / "m"), "--vr", "1015", "--guard-ms", "20"]
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *options], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout is not None
+        assert "Ctrl-C ends it" in run.stdout.readline()
+        with serial.Serial(str(link), 115200, timeout=5) as port:
+            time.sleep(0.05)
+            port.write(b"+++")
+            assert port.read_until(b"\r") == b"OK\r"
+            port.write(b"ATVR\r")
+            assert port.read_until(b"\r") == b"1015\r"
+        run.send_signal(number)
+        assert "ended: " in run.stdout.read()
+    assert run.returncode == 0
+    assert not link.exists()
 
+
+def test_the_pty_comes_and_goes_and_stands_a_client_leaving(tmp_path: Path) -> None:
     link = tmp_path / "tty"
     with Pty(VirtualXBee(tmp_path / "m", guard_s=0.02), link):
         for _ in range(2):
             with serial.Serial(str(link), 115200, timeout=2) as port:
-                import time
-
                 time.sleep(0.05)
                 port.write(b"+++")
                 assert port.read_until(b"\r") == b"OK\r"
