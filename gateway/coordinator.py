@@ -126,8 +126,8 @@ class Application(bellows.zigbee.application.ControllerApplication):  # type: ig
         await self.register_endpoints()
 
     async def disconnect(self) -> None:
-        """Close the serial line, within a time: when a stick is pulled out bellows may wait for ever for its own thread,
-        which has ended, and zigpy closes its database only behind this."""
+        """Close the serial line, within a time: when a stick is pulled out bellows may wait for ever for a thread that
+        has ended, and zigpy closes its database only behind this."""
         gateway = getattr(self._ezsp, "_gw", None)
         ended = getattr(gateway, "_obj_loop", None)
         if ended is not None and not ended.is_running():
