@@ -144,7 +144,8 @@ class Ring:
         return Page(before if rows else 0, tuple(rows))
 
     async def acknowledged(self, epoch: str, upto: int) -> int:
-        gone = [seq for seq in self._rows if seq <= upto] if epoch == self.epoch else []
+        known = epoch == self.epoch and upto <= self._seq  # nobody can have what was never sent
+        gone = [seq for seq in self._rows if seq <= upto] if known else []
         for seq in gone:
             del self._rows[seq]
         return len(gone)

@@ -612,12 +612,31 @@ def test_the_ring_is_bounded_and_counts(tmp_path: Path) -> None:
         for i in range(RING_MAX + 5):
             outbox.ring.keep(i, b"%d" % i)
         assert await outbox.ring.acknowledged("other", RING_MAX) == 0
+        assert await outbox.ring.acknowledged(outbox.ring.epoch, RING_MAX + 6) == 0, "more than was ever sent"
+        assert [row.seq for row in (await outbox.ring.read(0, 10, 2)).rows] == [6, 7], "two bytes, two rows"
         page = await outbox.ring.read(RING_MAX, 3, 10**6)
         assert page.before == RING_MAX
         gone = await outbox.ring.acknowledged(outbox.ring.epoch, RING_MAX + 5)
         return gone, outbox.ring.dropped
 
     assert in_loop(tmp_path, fill)[0] == (RING_MAX, 5)
+
+
+def test_emergencies_dropped_from_memory_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.outbox.RING_MAX", 2)
+
+    async def fill(outbox: Outbox) -> None:
+        def no_disk(*_: object) -> list[int]:
+            raise NotCommitted("no disk")
+
+        monkeypatch.setattr(outbox.sos.store, "commit", no_disk)
+        for i in range(3):
+            with pytest.raises(NotCommitted):
+                await outbox.commit_emergency(told_event(f"gw1-e-{i}"))
+
+    _, told = in_loop(tmp_path, fill)
+    assert [(what, ok) for what, ok, _ in told.said] == [("ring_full", False)]
+    assert told.said[0][2].startswith("1 emergencies dropped: no disk, no city, and 2 more in memory; look at the disk")
 
 
 def test_a_group_being_committed_is_not_lost_when_its_loop_is_cancelled(tmp_path: Path) -> None:
