@@ -187,8 +187,8 @@ while True:
     i += lot
     print(seqs[-1], flush=True)
     if i % 50 == 0:
+        print(-(seqs[0] - 20), flush=True)  # before it is done: a kill may fall between the two
         s.acknowledged(s.epoch, seqs[0] - 20)
-        print(-(seqs[0] - 20), flush=True)
 """
 
 
@@ -215,7 +215,7 @@ def test_sigkill_loses_no_row_that_was_acknowledged(tmp_path: Path, lane: str, l
     assert told.said == []
     rows = kept.read(0, 10**6, 10**9).rows
     seqs = [row.seq for row in rows]
-    assert set(range(gone + 51 + lot, acknowledged + 1)) <= set(seqs), "an acknowledged row is missing"
+    assert set(range(gone + 1, acknowledged + 1)) <= set(seqs), "an acknowledged row is missing"
     assert seqs == list(range(seqs[0], seqs[-1] + 1)), "no gap"
     assert acknowledged > 0
     kept.close()
