@@ -229,8 +229,9 @@ class Radio:
             progress()
             if not queue:
                 some.clear()
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(some.wait(), 5.0)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(5.0):  # not wait_for, which on 3.11 may swallow a cancellation
+                        await some.wait()
                 continue
             reader, payload = queue.popleft()
             await self._send(reader, payload, urgent)
@@ -318,8 +319,9 @@ class Radio:
             progress()
             self._listen(began_s)
             await self._admission.step(self._app)
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), 1.0)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):  # not wait_for, which on 3.11 may swallow a cancellation
+                    await self._woken.wait()
         if self._wish:
             self.counters["restarts"] += 1
         return self._wish or "the serial link or the stack of the stick was lost; check plug and power"

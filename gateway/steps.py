@@ -127,8 +127,11 @@ class Steps:
             else:
                 self._wake.clear()
                 due_s = min(max(tick_at_s, pipeline.next_deadline_s(self.state)), chores_at_s)
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), min(max(due_s - now_s, 0.001), 1.0))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(
+                        min(max(due_s - now_s, 0.001), 1.0)
+                    ):  # not wait_for, which on 3.11 may swallow a cancellation
+                        await self._wake.wait()
 
     def stop(self) -> None:
         """Let the step in hand come to its end, and no other begin."""
