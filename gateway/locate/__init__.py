@@ -4,8 +4,8 @@ A fix carries its whole belief (`mass` on the field's lattice), so that "inside 
 probabilities of the same belief and never a distance compared with a radius.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field as _field
 from typing import Any, Protocol
 
 from gateway.events import Heard, Point, Where
@@ -44,6 +44,15 @@ class Fix:
     """Belief on the lattice, numpy [column, row], sum 1; None for a fix that is only a word (`beside`)."""
     corner: tuple[int, int] = (0, 0)
     """Lattice cell of mass[0, 0]."""
+    radius_90_m: float = 0.0
+    lag_s: float = 0.0
+    """0: what was heard up to `fixed_at_s`; else a smoothed fix, made so much later."""
+    places: Mapping[str, float] = _field(default_factory=dict)
+    """Probability (0..1) of being within each named place; a place that is missing has 0."""
+    dangers: Mapping[str, float] = _field(default_factory=dict)
+    """The same for each danger area with its warning distance."""
+    on_route: float | None = None
+    """Probability (0..1) of being within the corridor of the tag's agreed route; None: it has none."""
 
 
 class Locator(Protocol):

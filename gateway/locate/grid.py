@@ -8,6 +8,7 @@ use of silence: a Bayesian filter takes this engine's place behind `Locator` lat
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,11 @@ class GridLocator:
         odds *= odds  # to the power of (FREEDOM + 1) / 2
         mass = odds.sum(axis=0)
         mass /= mass.sum()
-        return _fix(mass, (centre[0] - _HALF, centre[1] - _HALF), usable, now_s)
+        corner = (centre[0] - _HALF, centre[1] - _HALF)
+        fix = _fix(mass, corner, usable, now_s)
+        places = {name: region.share(mass, corner) for name, region in self._field.places.items()}
+        dangers = {name: region.share(mass, corner) for name, region in self._field.dangers.items()}
+        return replace(fix, places=places, dangers=dangers)
 
     def _around(self, reader: int, centre: tuple[int, int]) -> Any:
         own = self._cells[reader]
