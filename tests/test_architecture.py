@@ -31,6 +31,8 @@ GATEWAY_SHELL = {
     "sender",
     "notify_systemd",
     "steps",
+    "recording",
+    "record_write",
 }
 CORE_MAY_NOT = {
     "asyncio", "socket", "sqlite3", "time", "random", "logging", "threading", "subprocess", "os", "pathlib", "io",

@@ -1,0 +1,111 @@
+"""Writing recorded sites, the other half of `gateway.recording`: whole files, or the old ones stay."""
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from gateway.site import Site, Survey, TimedFix, Track
+
+SIGHTINGS = ("t_s", "reader", "rssi_dbm")
+TRUTH = ("t_s", "x_m", "y_m")
+PATH = ("x_m", "y_m")
+SURVEY = ("x_m", "y_m", "heading_deg", "reader", "rssi_dbm", "count")
+FIXES = ("t_s", "x_m", "y_m", "r50_m", "r90_m", "lag_s")
+_NAME = re.compile(r"[^\x00-\x1f\x7f/\\]{1,100}")
+
+
+class RecordingError(Exception):
+    """A recording cannot be read or written as it is. Permanent until somebody mends the file."""
+
+    def __init__(self, path: Path, line: int, what: str, next_step: str) -> None:
+        super().__init__(f"{path}{f', line {line}' if line else ''}: {what}; {next_step}")
+        self.path, self.line, self.what, self.next_step = path, line, what, next_step
+
+
+def save_site(folder: Path, site: Site) -> None:
+    """Write site.json. Raises RecordingError."""
+    tag = {"worn": site.worn, "height_m": site.tag_height_m}
+    readers = [
+        {"id": name, "x_m": round(float(x), 3), "y_m": round(float(y), 3), "z_m": round(float(z), 3)}
+        for name, (x, y, z) in zip(site.reader_ids, site.readers_m, strict=True)
+    ]
+    raw: dict[str, Any] = {"name": site.name, "frame": "local metres", "bounds": list(site.bounds_m)}
+    raw |= {"readers": readers, "tag": tag, "radio": site.radio}
+    if site.channel is not None:
+        channel = site.channel
+        raw["channel"] = {"p0_dbm": channel.p0_dbm, "exponent": channel.exponent, "sigma_db": channel.sigma_db}
+    if site.seen_tracks:
+        raw["seen_tracks"] = list(site.seen_tracks)
+    write_text(folder / "site.json", json.dumps(raw, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def save_survey(folder: Path, site: Site, name: str, survey: Survey) -> Path:
+    """Write calibration/NAME.csv and return its path. Raises RecordingError."""
+
+    def turned(heading: float) -> str:
+        return "" if math.isnan(heading) else f"{heading:g}"
+
+    columns = zip(survey.xy_m, survey.heading_deg, survey.reader, survey.rssi_dbm, survey.count, strict=True)
+    rows = (
+        (f"{x:.3f}", f"{y:.3f}", turned(heading), site.reader_ids[reader], f"{rssi:.2f}", f"{count:g}")
+        for (x, y), heading, reader, rssi, count in columns
+    )
+
+    path = folder / "calibration" / f"{checked_name(folder, name)}.csv"
+    _write_rows(path, SURVEY, rows)
+    return path
+
+
+def save_track(folder: Path, site: Site, track: Track) -> None:
+    """Write tracks/NAME.sightings.csv, and its truth or path where there is one. Raises RecordingError."""
+    base = folder / "tracks"
+    name = checked_name(folder, track.name)
+    seen = zip(track.t_s, track.reader, track.rssi_dbm, strict=True)
+    rows = ((f"{t:.3f}", site.reader_ids[reader], f"{rssi:g}") for t, reader, rssi in seen)
+    _write_rows(base / f"{name}.sightings.csv", SIGHTINGS, rows)
+    if track.truth_t_s is not None and track.truth_xy_m is not None:
+        truth = zip(track.truth_t_s, track.truth_xy_m, strict=True)
+        _write_rows(base / f"{name}.truth.csv", TRUTH, ((f"{t:.3f}", f"{x:.3f}", f"{y:.3f}") for t, (x, y) in truth))
+    if track.path_xy_m is not None:
+        _write_rows(base / f"{name}.path.csv", PATH, ((f"{x:.3f}", f"{y:.3f}") for x, y in track.path_xy_m))
+
+
+def write_fixes(path: Path, fixes: Iterable[TimedFix]) -> int:
+    """Write what an engine made of a track; return how many rows. Raises RecordingError."""
+    rows = [
+        (f"{f.t_s:.3f}", f"{f.x_m:.3f}", f"{f.y_m:.3f}", f"{f.r50_m:.3f}", f"{f.r90_m:.3f}", f"{f.lag_s:g}")
+        for f in fixes
+    ]
+    _write_rows(path, FIXES, rows)
+    return len(rows)
+
+
+def checked_name(folder: Path, name: str) -> str:
+    """Return the name if it can be a file's. Raises RecordingError."""
+    if not _NAME.fullmatch(name) or name.startswith("."):
+        raise RecordingError(folder, 0, f"{name[:60]!r} cannot name a file", "use letters, digits, _ and -")
+    return name
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or leave the old one: beside it first, then in its place. Raises RecordingError."""
+    aside = path.with_name(path.name + ".new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(text, encoding="utf-8")
+        os.replace(aside, path)
+    except OSError as error:
+        raise RecordingError(
+            path, 0, f"cannot be written ({error.strerror})", "look at the folder and the disk"
+        ) from None
+
+
+def _write_rows(path: Path, header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    def line(row: tuple[str, ...]) -> str:
+        return ",".join('"' + text.replace('"', '""') + '"' if {",", '"'} & set(text) else text for text in row)
+
+    write_text(path, "\n".join([",".join(header), *map(line, rows), ""]))

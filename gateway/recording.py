@@ -1,0 +1,297 @@
+"""Recorded sites on disk: site.json, calibration/*.csv, tracks/NAME.sightings.csv with NAME.truth.csv or NAME.path.csv.
+
+Tolerant where a recording may be poor (a row that says nothing usable is left out and counted by its reason), strict
+where nothing sensible could be done (`RecordingError`). What was read is finite, in order of time, and bounded, so that
+no file can surprise what works on it. `docs/GATEWAY.md` describes the format.
+"""
+
+import csv
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gateway.record_write import (
+    PATH,
+    SIGHTINGS,
+    SURVEY,
+    TRUTH,
+    RecordingError,
+    save_site,
+    save_survey,
+    save_track,
+    write_fixes,
+)
+from gateway.site import Channel, Floats, Site, Survey, TimedFix, Track
+
+__all__ = [
+    "Channel", "RecordingError", "Site", "Survey", "TimedFix", "Track", "load_site", "load_survey", "load_track",
+    "load_tracks", "load_truth", "save_site", "save_survey", "save_track", "track_names", "write_fixes",
+]  # fmt: skip
+
+FILE_MAX_B = 1 << 30
+ROWS_MAX = 5_000_000
+"""Rows read of one file; the rest is left out and counted. A day of 40 tags at one reading a second has 3.5 million."""
+READERS_MAX = 1000
+SPAN_MAX_M = 20_000.0
+"""No two readers of one zone are further apart; more means degrees, millimetres or a typing error."""
+SPAN_MAX_S = 7 * 86400.0
+"""A sighting further than this from the middle one of its track has a broken clock."""
+RSSI_MIN_DBM, RSSI_MAX_DBM = -127.0, 20.0
+"""What a radio can report: Bluetooth Core 5.4, vol. 4 part E, 7.7.65.2. 127 there means "not known"."""
+HEIGHT_READER_M, HEIGHT_TAG_M, MARGIN_M = 2.5, 1.0, 5.0
+"""Taken where site.json has no z_m, no height_m, no bounds (then the readers' box and this much more)."""
+
+
+def load_site(folder: Path) -> Site:
+    """Return the site of a folder. Raises RecordingError; what can be left out or assumed is told in `Site.notes`."""
+    path = folder / "site.json"
+    text = _text(path, "a recorded site is a folder with a site.json")
+    try:
+        raw = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        line = getattr(error, "lineno", 0)
+        raise RecordingError(path, line, f"not JSON ({error})", "mend it there") from None
+    if not isinstance(raw, dict):
+        raise RecordingError(path, 0, "not a JSON object", 'begin it with {"name": ...')
+    notes: list[str] = []
+    ids, readers = _readers(path, raw.get("readers"), notes)
+    tag = raw.get("tag")
+    tag = tag if isinstance(tag, dict) else {}
+    height_m = _number(tag.get("height_m"))
+    if height_m is None or not 0 <= height_m <= 100:
+        notes.append(f"no height of the tag: {HEIGHT_TAG_M} m taken")
+        height_m = HEIGHT_TAG_M
+    seen = raw.get("seen_tracks")
+    return Site(
+        name=str(raw.get("name") or folder.resolve().name)[:200],
+        bounds_m=_bounds(raw.get("bounds"), readers, notes),
+        reader_ids=ids,
+        readers_m=readers,
+        worn=_one_of(tag.get("worn"), ("body", "rig", "static"), "how the tag was worn", notes),
+        tag_height_m=height_m,
+        radio=_one_of(raw.get("radio"), ("ble", "802.15.4"), "the radio", notes),
+        channel=_channel(raw.get("channel"), notes),
+        seen_tracks=tuple(str(name) for name in seen) if isinstance(seen, list) else (),
+        notes=tuple(notes),
+    )
+
+
+def load_survey(folder: Path, site: Site) -> Survey:
+    """Return everything in calibration/, file by file in the order of their names. Empty when there is nothing."""
+    skipped: Counter[str] = Counter()
+    numbers = {name: i for i, name in enumerate(site.reader_ids)}
+    rows: list[tuple[float, float, float, int, float, float]] = []
+    for path in sorted((folder / "calibration").glob("*.csv")):
+        for x, y, heading, reader, rssi, count in _rows(path, SURVEY, skipped, optional=("heading_deg", "count")):
+            x_m, y_m, rssi_dbm = _number(x), _number(y), _number(rssi)
+            weight = 1.0 if not count.strip() else _number(count)
+            if reader not in numbers:
+                skipped["unknown reader"] += 1
+            elif x_m is None or y_m is None or max(abs(x_m), abs(y_m)) > 1e9:
+                skipped["no position"] += 1
+            elif rssi_dbm is None or not RSSI_MIN_DBM <= rssi_dbm <= RSSI_MAX_DBM:
+                skipped["no possible level"] += 1
+            elif weight is None or not 0 < weight <= 1e9:
+                skipped["no count"] += 1
+            else:
+                heading_deg = _number(heading)
+                turned = math.nan if heading_deg is None else heading_deg % 360.0
+                rows.append((x_m, y_m, turned, numbers[reader], rssi_dbm, weight))
+    table = np.array(rows, dtype=float).reshape(-1, 6)
+    return Survey(
+        table[:, :2].copy(), table[:, 2].copy(), table[:, 3].astype(np.int64), table[:, 4].copy(), table[:, 5].copy(),
+        dict(skipped),
+    )  # fmt: skip
+
+
+def track_names(folder: Path) -> list[str]:
+    """Return the names of a site's tracks, in order. Raises RecordingError when there are none."""
+    ends = ".sightings.csv"
+    names = sorted(path.name.removesuffix(ends) for path in (folder / "tracks").glob("*" + ends))
+    if not names:
+        raise RecordingError(folder / "tracks", 0, "no NAME.sightings.csv there", "name the folder of a recorded site")
+    return names
+
+
+def load_tracks(folder: Path, site: Site) -> Iterator[Track]:
+    """Yield every track of a site. Raises RecordingError at the first that has no shape."""
+    for name in track_names(folder):
+        yield load_track(folder, site, name)
+
+
+def load_track(folder: Path, site: Site, name: str) -> Track:
+    """Return one track, sorted by time. Raises RecordingError when a file is missing or has other columns."""
+    skipped: Counter[str] = Counter()
+    numbers = {reader: i for i, reader in enumerate(site.reader_ids)}
+    rows: list[tuple[float, int, float]] = []
+    for t, reader, rssi in _rows(folder / "tracks" / f"{name}.sightings.csv", SIGHTINGS, skipped):
+        t_s, rssi_dbm = _number(t), _number(rssi)
+        if t_s is None:
+            skipped["no time"] += 1
+        elif reader not in numbers:
+            skipped["unknown reader"] += 1
+        elif rssi_dbm is None or not RSSI_MIN_DBM <= rssi_dbm <= RSSI_MAX_DBM:
+            skipped["no possible level"] += 1
+        else:
+            rows.append((t_s, numbers[reader], rssi_dbm))
+    table = np.array(rows, dtype=float).reshape(-1, 3)
+    if len(table):
+        near = np.abs(table[:, 0] - np.median(table[:, 0])) <= SPAN_MAX_S
+        skipped["far off in time"] += int(len(table) - near.sum())
+        table = table[near]
+        table = table[np.argsort(table[:, 0], kind="stable")]
+    truth = load_truth(folder / "tracks" / f"{name}.truth.csv", skipped)
+    path = _points(folder / "tracks" / f"{name}.path.csv", PATH, skipped)
+    return Track(
+        name=name,
+        t_s=table[:, 0].copy(),
+        reader=table[:, 1].astype(np.int64),
+        rssi_dbm=table[:, 2].copy(),
+        truth_t_s=truth[:, 0].copy() if len(truth) else None,
+        truth_xy_m=truth[:, 1:].copy() if len(truth) else None,
+        path_xy_m=path if len(path) > 1 else None,
+        skipped={reason: count for reason, count in skipped.items() if count},
+    )
+
+
+def load_truth(path: Path, skipped: Counter[str]) -> Floats:
+    """Return (rows, 3) t_s, x_m, y_m with strictly increasing times; no rows when there is no such file."""
+    table = _points(path, TRUTH, skipped)
+    if not len(table):
+        return table
+    table = table[np.argsort(table[:, 0], kind="stable")]
+    later = np.append(np.diff(table[:, 0]) > 0, True)  # of several at one time the last counts
+    skipped["truth repeated"] += int(len(table) - later.sum())
+    good: Floats = table[later]
+    return good
+
+
+def _points(path: Path, columns: tuple[str, ...], skipped: Counter[str]) -> Floats:
+    rows: list[list[float]] = []
+    if path.exists():
+        for texts in _rows(path, columns, skipped):
+            values = [value for value in map(_number, texts) if value is not None and abs(value) <= 1e12]
+            if len(values) == len(columns):
+                rows.append(values)
+            else:
+                skipped["truth unreadable"] += 1
+    return np.array(rows, dtype=float).reshape(-1, len(columns))
+
+
+def _rows(
+    path: Path, columns: tuple[str, ...], skipped: Counter[str], optional: tuple[str, ...] = ()
+) -> Iterator[list[str]]:
+    """Yield the wanted columns of each row as text. One line, one row: a stray quote costs its own line and no more."""
+    lines = _text(path, "the file is part of the recording").splitlines()
+    if not any(line.strip() for line in lines):
+        return  # recording had begun and nothing was heard
+    header = [name.strip().lower() for name in _fields(lines[0])]
+    missing = [name for name in columns if name not in header and name not in optional]
+    if missing:
+        raise RecordingError(path, 1, f"no column {', '.join(missing)}", f"its first line must be {','.join(columns)}")
+    places = [header.index(name) if name in header else -1 for name in columns]
+    for number, line in enumerate(lines[1:]):
+        if number >= ROWS_MAX:
+            skipped["beyond the limit"] += len(lines) - 1 - number
+            return
+        if not line.strip():
+            continue
+        found = _fields(line)
+        if len(found) > max(places):
+            yield [found[place].strip() if place >= 0 else "" for place in places]
+        else:
+            skipped["row too short"] += 1
+
+
+def _fields(line: str) -> list[str]:
+    if '"' not in line:
+        return line.split(",")
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:
+        return []
+
+
+def _text(path: Path, hint: str) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(FILE_MAX_B + 1)
+    except OSError as error:
+        raise RecordingError(path, 0, f"cannot be read ({error.strerror})", hint) from None
+    if len(data) > FILE_MAX_B:
+        raise RecordingError(path, 0, f"over {FILE_MAX_B} bytes", "cut the recording into several tracks")
+    return data.decode("utf-8-sig", "replace")
+
+
+def _number(value: Any) -> float | None:
+    """Return a finite number, or None for whatever else stands there."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _readers(path: Path, raw: Any, notes: list[str]) -> tuple[tuple[str, ...], Floats]:
+    if not isinstance(raw, list) or not 1 <= len(raw) <= READERS_MAX:
+        raise RecordingError(path, 0, f"readers: not a list of 1 to {READERS_MAX}", "give each its id, x_m, y_m, z_m")
+    ids: list[str] = []
+    places: list[tuple[float, float, float]] = []
+    without = 0
+    for n, row in enumerate(raw, 1):
+        x_m, y_m = (_number(row.get(key)) if isinstance(row, dict) else None for key in ("x_m", "y_m"))
+        name = str(row.get("id", "")).strip() if isinstance(row, dict) else ""
+        if not name or name in ids:
+            raise RecordingError(path, 0, f"readers, entry {n}: no id of its own", 'like "id": "r1", each once')
+        if x_m is None or y_m is None:
+            raise RecordingError(path, 0, f"reader {name[:60]!r}: no x_m and y_m", "give its place in metres")
+        z_m = _number(row.get("z_m"))
+        without += z_m is None
+        ids.append(name)
+        places.append((x_m, y_m, HEIGHT_READER_M if z_m is None else z_m))
+    readers = np.array(places)
+    if float(np.ptp(readers, axis=0).max()) > SPAN_MAX_M:
+        raise RecordingError(path, 0, f"readers are over {SPAN_MAX_M:.0f} m apart", "positions are local metres")
+    if without:
+        notes.append(f"no height of {without} readers: {HEIGHT_READER_M} m taken")
+    return tuple(ids), readers
+
+
+def _bounds(raw: Any, readers: Floats, notes: list[str]) -> tuple[float, float, float, float]:
+    values = [_number(value) for value in raw] if isinstance(raw, list) else []
+    good = [value for value in values if value is not None]
+    if len(values) == len(good) == 4:
+        x0, x1 = sorted(good[0::2])
+        y0, y1 = sorted(good[1::2])
+        if 0 < x1 - x0 <= SPAN_MAX_M and 0 < y1 - y0 <= SPAN_MAX_M:
+            return x0, y0, x1, y1
+    notes.append(f"no usable bounds: the readers' box and {MARGIN_M:.0f} m round it taken")
+    (x0, y0), (x1, y1) = readers[:, :2].min(axis=0) - MARGIN_M, readers[:, :2].max(axis=0) + MARGIN_M
+    return float(x0), float(y0), float(x1), float(y1)
+
+
+def _one_of(value: Any, known: tuple[Any, ...], what: str, notes: list[str]) -> Any:
+    """Return the value if it is known, else the first of the known ones, told in the notes."""
+    if value in known:
+        return value
+    notes.append(f"{what} is not said ({', '.join(known)}): {known[0]} taken")
+    return known[0]
+
+
+def _channel(raw: Any, notes: list[str]) -> Channel | None:
+    if raw is None:
+        return None
+    p0, exponent, sigma = (
+        _number(raw.get(key)) if isinstance(raw, dict) else None for key in ("p0_dbm", "exponent", "sigma_db")
+    )
+    if p0 is None or exponent is None or sigma is None or not (-120 <= p0 <= 20 and 0 < exponent <= 10 and sigma > 0):
+        notes.append("channel is not a p0_dbm, an exponent and a sigma_db: left out")
+        return None
+    return Channel(p0, exponent, sigma)
