@@ -9,7 +9,7 @@ from typing import Annotated
 import httpx
 import typer
 
-from sim import broker, cli_coordinator, cli_xbee, demo, folder, osm, report, scenario, site
+from sim import broker, cli_coordinator, cli_walks, cli_xbee, demo, folder, osm, report, scenario, site
 from sim.processes import StartError
 from sim.records import RecordsError
 from sim.show import Show
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 sites = typer.Typer(help="Site files: streets, school, danger area, poles.", no_args_is_help=True)
 app.add_typer(sites, name="site")
+app.add_typer(cli_walks.app, name="walks")
 app.command(name="coordinator")(cli_coordinator.coordinator_command)
 app.command(name="xbee")(cli_xbee.xbee_command)
 
