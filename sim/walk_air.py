@@ -73,13 +73,14 @@ class Air:
         result: Floats = level
         return result
 
-    def hear(
-        self, tag: str, t_s: Floats, xy_m: Floats, heading: Floats, offset_db: float = 0.0
-    ) -> tuple[Ints, Ints, Floats]:
-        """Return what is received of packets sent at t_s: (packet, reader, dBm) of every reading, by packet."""
+    def hear(self, tag: str, t_s: Floats, level_dbm: Floats) -> tuple[Ints, Ints, Floats]:
+        """Return what is received of packets sent at t_s (N,): (packet, reader, dBm) of every reading, by packet.
+
+        level_dbm is `mean_dbm` plus the tag's offset, (N, K), or (1, K) for a tag that stands still.
+        """
         c = self.channel
         packet: Ints = np.arange(len(t_s), dtype=np.int64)[:, None]
-        level = self.mean_dbm(xy_m, heading) + offset_db
+        level = level_dbm
         if c.slow_m <= 0:
             second: Ints = np.ceil(t_s).astype(np.int64)[:, None]
             level = level + c.slow_db * chance.normal(self._seed, "white", tag, second, self._numbers)

@@ -24,6 +24,7 @@ from sim.walk_places import Kind, Place, channel_of, place_of
 STEP_S = 0.1
 """Truth is made, and written, so often."""
 WALK_MAX_S = 1800.0
+TURN_STEPS = 10
 SURVEY_POINTS_MAX = 130
 
 
@@ -133,7 +134,7 @@ def record(air: Air, walk: Walk, rate_hz: float, tag: str, seed: int, offset_db:
     sent_s = sent_s + 0.01 * chance.uniform(seed, tag, "late", n)
     xy = np.stack([np.interp(sent_s, walk.t_s, walk.xy_m[:, axis]) for axis in (0, 1)], axis=1)
     facing = np.interp(sent_s, walk.t_s, np.unwrap(walk.heading))
-    got, reader, dbm = air.hear(tag, sent_s, xy, facing, offset_db)
+    got, reader, dbm = air.hear(tag, sent_s, air.mean_dbm(xy, facing) + offset_db)
     return Track(walk, sent_s[got], reader, dbm)
 
 
@@ -156,13 +157,14 @@ def along(
         )
 
     stop_at, still_s, turn = next_stop(), 0.0, 0.0
+    phase = 2.0 * math.pi * chance.one(seed, key, "pace")
     while distance[-1] < at[-1] and len(distance) * STEP_S < WALK_MAX_S:
         if still_s > 0:
             still_s -= STEP_S
             distance.append(distance[-1])
             turned.append(turn)
             continue
-        pace = speed_m_s * (1.0 + 0.2 * math.sin(0.7 * len(distance) * STEP_S + 6.0 * chance.one(seed, key, "pace")))
+        pace = speed_m_s * (1.0 + 0.2 * math.sin(0.7 * len(distance) * STEP_S + phase))
         distance.append(distance[-1] + STEP_S * max(pace, 0.05))
         turned.append(0.0)
         if distance[-1] >= stop_at:
@@ -178,7 +180,17 @@ def along(
     course = np.arctan2(*np.diff(line, axis=0).T[::-1])[i]
     beside = wander_m * _smooth(d / 5.0, seed, key)
     xy = xy + beside[:, None] * np.stack([-np.sin(course), np.cos(course)], axis=1)
-    return Walk(STEP_S * np.arange(len(d), dtype=np.float64), xy, course + np.array(turned))
+    heading = _rounded(np.unwrap(course + np.array(turned)))
+    return Walk(
+        STEP_S * np.arange(len(d), dtype=np.float64), np.stack([_rounded(each) for each in xy.T], axis=1), heading
+    )
+
+
+def _rounded(column: Floats) -> Floats:
+    """A second's running mean: nobody turns a corner on the spot."""
+    around = np.pad(column, (TURN_STEPS // 2, TURN_STEPS - 1 - TURN_STEPS // 2), mode="edge")
+    result: Floats = np.convolve(around, np.full(TURN_STEPS, 1.0 / TURN_STEPS), mode="valid")
+    return result
 
 
 def write(site: Site, folder: Path) -> Path:
@@ -214,12 +226,11 @@ def _survey_points(air: Air, place: Place, seed: int, offset_db: float) -> tuple
     x0, y0, x1, y1 = place.bounds_m
     step_m = max(1.0, math.sqrt((x1 - x0) * (y1 - y0) / SURVEY_POINTS_MAX))
     rows: list[SurveyRow] = []
-    packets = 120
+    t_s = np.arange(120) / 2.0
     for i, x in enumerate(np.arange(x0 + step_m / 2, x1, step_m)):
         for j, y in enumerate(np.arange(y0 + step_m / 2, y1, step_m)):
-            xy = np.broadcast_to([x, y], (packets, 2))
-            t = np.arange(packets) / 2.0
-            _, reader, dbm = air.hear(f"survey {i} {j}", t, xy, np.zeros(packets), offset_db)
+            level = air.mean_dbm(np.array([[x, y]]), np.zeros(1)) + offset_db
+            _, reader, dbm = air.hear(f"survey {i} {j}", t_s, level)
             for k in range(len(place.readers_m)):
                 levels, counts = np.unique(dbm[reader == k], return_counts=True)
                 rows += [(float(x), float(y), None, k, float(v), int(n)) for v, n in zip(levels, counts, strict=True)]
