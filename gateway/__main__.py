@@ -20,6 +20,7 @@ app = typer.Typer(
     add_completion=False,
 )
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The gateway's TOML file.")]
+SiteDir = Annotated[Path, typer.Argument(metavar="SITE_DIR", help="The folder of a recorded site.")]
 
 
 @app.command()
@@ -77,6 +78,22 @@ def outbox(
     for aside in sorted(folder.glob("*-*T*.db")):
         typer.echo(f"set aside: {aside.name}, {aside.stat().st_size} bytes")
     raise typer.Exit(WRONG if failed else GOOD)
+
+
+@app.command()
+def locate(
+    site_dir: SiteDir,
+    out: Annotated[Path, typer.Option(metavar="FIXES_DIR", help="Folder for NAME.fixes.csv, one for each track.")],
+    lag: Annotated[float, typer.Option(min=0, max=60, metavar="S", help="Fixes so late as well; 0: none.")] = 3,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw tracks: FILE.svg or FILE-NAME.svg.")] = None,
+) -> None:
+    """Run the engine over a recorded site and say how far off it was. docs/GATEWAY.md describes the folder.
+
+    Exit codes: 0 done, 1 the site or one of its tracks cannot be read, or the fixes cannot be written.
+    """
+    from gateway import record_commands
+
+    raise typer.Exit(record_commands.locate(site_dir, out, lag, plot, typer.echo))
 
 
 def _load(path: Path) -> config.Loaded:

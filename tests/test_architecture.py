@@ -33,6 +33,8 @@ GATEWAY_SHELL = {
     "steps",
     "recording",
     "record_write",
+    "record_locate",
+    "record_commands",
 }
 CORE_MAY_NOT = {
     "asyncio", "socket", "sqlite3", "time", "random", "logging", "threading", "subprocess", "os", "pathlib", "io",

@@ -1,0 +1,81 @@
+"""What a zone's readers can be expected to do before anybody walked it: the Cramer-Rao bound of the path-loss law.
+
+A reading is level = p0 - 10 n log10(d) + noise. Its Fisher information about the position is g g^T / s^2 with
+g = (10 n / ln 10) (p - p_reader) / d^2, d in three dimensions; readings add up, and a weak prior (nobody is SPREAD_M
+away from where the readers hear him) keeps the sum invertible. No estimator without a map or a past does better on
+average; a walk test and walking itself do.
+
+Right below a reader the law is flat and that bound without end, though everybody a few steps away is told apart from
+there: the information is taken as its mean over NEAR_M to each side.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from gateway.site import Channel, Floats
+
+SPREAD_M = 50.0
+NEAREST_M = 1.0
+NEAR_M = 2.0
+_CHUNK = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """A path-loss law and the weakest level a reader takes in."""
+
+    p0_dbm: float = -55.0
+    """At 1 m of a worn tag: -48 of a tag that sends with 10 dBm, less 7 dB for the body, which is often between."""
+    exponent: float = 2.5
+    sigma_db: float = 5.0
+    """4 dB of a place's mean and 3 dB of packets about it, together: the engine's own constants."""
+    floor_dbm: float = -95.0
+
+    @classmethod
+    def of(cls, channel: Channel | None, floor_dbm: float = -95.0) -> "Law":
+        """Return the law of a device type, or the usual one."""
+        return cls() if channel is None else cls(channel.p0_dbm, channel.exponent, channel.sigma_db, floor_dbm)
+
+    def reach_m(self) -> float:
+        """Return the distance at which the mean level is the weakest that is taken in."""
+        return float(10 ** ((self.p0_dbm - self.floor_dbm) / (10 * self.exponent)))
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """Expectations for readers at (readers, 3) metres and a tag at a height."""
+
+    readers_m: Floats
+    tag_height_m: float = 1.0
+    law: Law = Law()
+
+    def readers_in_reach(self, xy_m: Floats) -> Floats:
+        """Return how many readers hear a tag on average, at each of (points, 2)."""
+        counts = [(self._distances_m(part)[1] <= self.law.reach_m()).sum(axis=1) for part in _parts(xy_m)]
+        return np.concatenate(counts).astype(float)
+
+    def error_m(self, xy_m: Floats) -> Floats:
+        """Return the least rms error of one reading of every reader in reach, at each of (points, 2)."""
+        return np.concatenate([self._bound_m(part) for part in _parts(xy_m)])
+
+    def _distances_m(self, xy_m: Floats) -> tuple[Floats, Floats]:
+        flat = xy_m[:, None, :] - self.readers_m[None, :, :2]
+        rise = self.readers_m[None, :, 2] - self.tag_height_m
+        return flat, np.maximum(np.sqrt((flat**2).sum(axis=2) + rise**2), NEAREST_M)
+
+    def _bound_m(self, xy_m: Floats) -> Floats:
+        flat, far = self._distances_m(xy_m)
+        slope = 10 * self.law.exponent / math.log(10) / self.law.sigma_db
+        weight = (slope / far**2) ** 2 * (far <= self.law.reach_m())
+        prior = 1 / SPREAD_M**2
+        xx = (weight * (flat[:, :, 0] ** 2 + NEAR_M**2)).sum(axis=1) + prior
+        yy = (weight * (flat[:, :, 1] ** 2 + NEAR_M**2)).sum(axis=1) + prior
+        xy = (weight * flat[:, :, 0] * flat[:, :, 1]).sum(axis=1)
+        bound: Floats = np.sqrt((xx + yy) / (xx * yy - xy**2))
+        return bound
+
+
+def _parts(xy_m: Floats) -> list[Floats]:
+    return [xy_m[at : at + _CHUNK] for at in range(0, max(len(xy_m), 1), _CHUNK)]

@@ -1,0 +1,216 @@
+"""A map of a zone as SVG text: title, ground in colours, readers, areas, paths, scale, legend. `picture` draws with it.
+
+Made to be shown: one file, no script, no font of its own, readable on a telephone (360 px) and on a wall (1920 px).
+Colours go from dark (good) to light, so that they can be told apart without seeing colour and in a photocopy.
+"""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import pairwise
+
+import numpy as np
+
+from gateway.site import Floats
+
+Points = Sequence[tuple[float, float]]
+
+WIDTH, MARGIN = 800, 24
+MAP_WIDTH, MAP_HEIGHT_MAX = WIDTH - 2 * MARGIN, 980
+TITLE_CHARS, LINE_CHARS, SMALL_CHARS = 36, 50, 58
+"""In the picture's own units. Text is 22 of them, 28 on a narrow screen: 12.6 px where the picture is 360 px wide.
+So many letters of it fit into a line."""
+NICE_M = tuple(base * 10**power for power in range(-1, 5) for base in (1, 2, 5))
+GOOD_TO_POOR = ("#0b2a5b", "#1d5d8c", "#3e8f9d", "#7dbb9b", "#c3dd9f", "#f6f3c0")
+"""Lightness rises evenly; told apart with every kind of colour blindness."""
+INK, ROUTE, DANGER, PLACE, LAND = "#16202c", "#6b7280", "#b3261e", "#4a1f6f", "#eceff1"
+_STYLE = """text{font:22px system-ui,sans-serif;fill:#16202c}.title{font-size:32px;font-weight:700}
+.small{font-size:18px}.halo{paint-order:stroke;stroke:#fff;stroke-width:5px;stroke-linejoin:round}
+@media(max-width:560px){text{font-size:28px}.title{font-size:34px}.small{font-size:24px}}"""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What lies in the zone. Metres, x east and y north where `north_up`."""
+
+    title: str
+    bounds_m: tuple[float, float, float, float]
+    readers: Sequence[tuple[str, float, float]]
+    places: Sequence[tuple[str, Points]] = ()
+    dangers: Sequence[tuple[str, Points]] = ()
+    paths: Sequence[Points] = ()
+    north_up: bool = False
+    attribution: str | None = None
+    """Whose map the paths and areas are; shown if given."""
+
+
+class Canvas:
+    """A map with a title above it and room for a legend below: metres in, SVG text out."""
+
+    def __init__(self, scene: Scene, lines: Sequence[str] = ()) -> None:
+        self.scene = scene
+        x0, y0, x1, y1 = scene.bounds_m
+        wide_m, high_m = max(x1 - x0, 0.1), max(y1 - y0, 0.1)
+        self.scale = min(MAP_WIDTH / wide_m, MAP_HEIGHT_MAX / high_m)
+        self.wide, self.high = wide_m * self.scale, high_m * self.scale
+        self._x0, self._y1 = x0, y1
+        self._parts: list[str] = []
+        self._below = 8.0
+        for row in textwrap.wrap(scene.title, TITLE_CHARS):
+            self._below += 40
+            self.text(MARGIN, self._below, row, "title")
+        for line in lines:
+            self.note(line)
+        self.left, self.top = (WIDTH - self.wide) / 2, self._below + 12
+        self._below = self.top + self.high + 14
+        self._parts.append(f'<clipPath id="map"><rect {self._box()}/></clipPath><g clip-path="url(#map)">')
+        self._parts.append(f'<rect {self._box()} fill="{LAND}"/>')
+
+    def xy(self, x_m: float, y_m: float) -> tuple[float, float]:
+        """Return where a point of the zone is in the picture."""
+        return self.left + (x_m - self._x0) * self.scale, self.top + (self._y1 - y_m) * self.scale
+
+    def raster(self, classes: Floats, colours: Sequence[str]) -> None:
+        """Fill cells [row from the south, column] by class; a negative class leaves the ground as it is."""
+        rows, columns = classes.shape
+        side_x, side_y = self.wide / columns, self.high / rows
+        runs: dict[int, list[str]] = {}
+        for row in range(rows):
+            line = classes[row]
+            edges = [0, *(np.flatnonzero(np.diff(line)) + 1).tolist(), columns]
+            top = self.top + self.high - (row + 1) * side_y
+            for start, end in pairwise(edges):
+                if (kind := int(line[start])) >= 0:
+                    left, width = self.left + start * side_x, (end - start) * side_x
+                    runs.setdefault(kind, []).append(
+                        f"M{left:.1f} {top:.1f}h{width:.1f}v{side_y + 0.3:.1f}h-{width:.1f}z"
+                    )
+        for kind, found in sorted(runs.items()):
+            self._parts.append(f'<path fill="{colours[kind]}" shape-rendering="crispEdges" d="{"".join(found)}"/>')
+
+    def line(self, points: Points, colour: str, width: float, *, dash: str = "", closed: bool = False) -> None:
+        """Draw a polyline, or a polygon."""
+        corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in (self.xy(*point) for point in points))
+        kind, dashes = ("polygon" if closed else "polyline"), (f' stroke-dasharray="{dash}"' if dash else "")
+        self._parts.append(
+            f'<{kind} points="{corners}" fill="none" stroke="{colour}" stroke-width="{width:g}"{dashes} '
+            'stroke-linejoin="round" stroke-linecap="round"/>'
+        )
+
+    def circle(self, x_m: float, y_m: float, radius: float, style: str) -> None:
+        """Draw a circle; its radius is in the picture's units."""
+        x, y = self.xy(x_m, y_m)
+        self._parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" {style}/>')
+
+    def text(self, x: float, y: float, words: str, style: str = "", anchor: str = "start") -> None:
+        """Write words at a place of the picture."""
+        self._parts.append(
+            f'<text x="{x:.1f}" y="{y:.1f}" class="{style}" text-anchor="{anchor}">{escape(words)}</text>'
+        )
+
+    def name(self, ring: Points, words: str) -> None:
+        """Write a name into the middle of an area, or as near as the map goes; an area outside has none."""
+        x0, y0, x1, y1 = self.scene.bounds_m
+        xs, ys = [x for x, _ in ring], [y for _, y in ring]
+        if min(xs) > x1 or max(xs) < x0 or min(ys) > y1 or max(ys) < y0:
+            return
+        x, y = self.xy(*(sum(point[axis] for point in ring) / len(ring) for axis in (0, 1)))
+        half = 7.0 * len(words)
+        x = min(max(x, self.left + half), self.left + self.wide - half)
+        self.text(x, min(max(y, self.top + 30), self.top + self.high - 12), words, "halo", "middle")
+
+    def zone(self) -> None:
+        """Draw paths, places, danger areas and readers."""
+        scene = self.scene
+        for path in scene.paths:
+            self.line(path, "#ffffff", 7)
+            self.line(path, ROUTE, 3)
+        for _, ring in scene.places:
+            self.line(ring, "#ffffff", 8, closed=True)
+            self.line(ring, PLACE, 4, closed=True)
+        for _, ring in scene.dangers:
+            self.line(ring, "#ffffff", 8, closed=True)
+            self.line(ring, DANGER, 4, dash="14 9", closed=True)
+        for _, x_m, y_m in scene.readers:
+            self._parts.append(_diamond(*self.xy(x_m, y_m)))
+        for name, ring in (*scene.places, *scene.dangers):
+            self.name(ring, name)
+        if len(scene.readers) <= 60:
+            for name, x_m, y_m in scene.readers:
+                x, y = self.xy(x_m, y_m)
+                if not (self.left <= x <= self.left + self.wide and self.top <= y <= self.top + self.high):
+                    continue
+                near_edge = x > self.left + self.wide - 20 - 13 * len(name)
+                self.text(x + (-13 if near_edge else 13), y - 9, name, "halo small", "end" if near_edge else "start")
+
+    def end_map(self) -> None:
+        """Close the map with its scale and, where it has one, its north; from here on what is drawn stands below."""
+        length_m = max((n for n in NICE_M if n * self.scale <= self.wide / 3), default=NICE_M[0])
+        x, y, long = self.left + 18, self.top + self.high - 18, length_m * self.scale
+        bar = f"M{x:.1f} {y - 10:.1f}v10h{long:.1f}v-10"
+        self._parts += [
+            f'<path d="{bar}" fill="none" stroke="{c}" stroke-width="{w}"/>' for c, w in (("#fff", 8), (INK, 3))
+        ]
+        self.text(x + long / 2, y - 14, f"{length_m:g} m", "halo small", "middle")
+        if self.scene.north_up:
+            x, y = self.left + self.wide - 34, self.top + 20
+            arrow = f"M{x:.1f} {y:.1f}l13 34l-13 -8l-13 8z"
+            self._parts.append(f'<path d="{arrow}" fill="{INK}" stroke="#fff" stroke-width="4" paint-order="stroke"/>')
+            self.text(x, y + 62, "N", "halo", "middle")
+        self._parts.append(f'</g><rect {self._box()} fill="none" stroke="{INK}" stroke-width="1.5"/>')
+
+    def bar(self, title: str, colours: Sequence[str], words: Sequence[str]) -> None:
+        """Draw a colour bar, with a word below each colour, or between each two when there is one word less."""
+        self.note(title)
+        top, wide = self._below + 16, MAP_WIDTH / len(colours)
+        for n, colour in enumerate(colours):
+            box = f'x="{MARGIN + n * wide:.1f}" y="{top:.1f}" width="{wide:.1f}" height="30"'
+            self._parts.append(f'<rect {box} fill="{colour}"/>')
+        frame = f'x="{MARGIN}" y="{top:.1f}" width="{MAP_WIDTH}" height="30"'
+        self._parts.append(f'<rect {frame} fill="none" stroke="{INK}"/>')
+        first = 0.5 if len(words) == len(colours) else 1.0
+        for n, word in enumerate(words):
+            self.text(MARGIN + (n + first) * wide, top + 60, word, "", "middle")
+        self._below = top + 84
+
+    def symbols(self, more: Sequence[tuple[str, str]] = ()) -> None:
+        """Draw the legend of what the map shows, two in a row; more: (SVG drawn 44 wide round 0,0, words)."""
+        scene = self.scene
+        found = [(_diamond(0, 0), "reader on its pole")]
+        found += [(_stroke(ROUTE, 3), "footpath")] if scene.paths else []
+        found += [(_stroke(PLACE, 4), "named place")] if scene.places else []
+        found += [(_stroke(DANGER, 4, "14 9"), "danger area")] if scene.dangers else []
+        found += more
+        for n, (drawing, words) in enumerate(found):
+            x, y = MARGIN + (n % 2) * (MAP_WIDTH / 2), self._below + 18 + (n // 2) * 42
+            self._parts.append(f'<g transform="translate({x + 24:.1f} {y:.1f})">{drawing}</g>')
+            self.text(x + 60, y + 9, words)
+        self._below += 42 * ((len(found) + 1) // 2) + 14
+
+    def note(self, words: str, style: str = "") -> None:
+        """Write words below what stands there already, in as many lines as a narrow screen needs."""
+        for line in textwrap.wrap(words, SMALL_CHARS if style == "small" else LINE_CHARS):
+            self._below += 36
+            self.text(MARGIN, self._below, line, style)
+
+    def svg(self, description: str) -> str:
+        """Return the picture. description: the same in words, for who cannot see it."""
+        if self.scene.attribution:
+            self.note(f"Map data {self.scene.attribution}", "small")
+        head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {self._below + 24:.0f}" role="img">'
+        about = f"<title>{escape(self.scene.title)}</title><desc>{escape(description)}</desc><style>{_STYLE}</style>"
+        return f'{head}{about}<rect width="100%" height="100%" fill="#fff"/>{"".join(self._parts)}</svg>\n'
+
+    def _box(self) -> str:
+        return f'x="{self.left:.1f}" y="{self.top:.1f}" width="{self.wide:.1f}" height="{self.high:.1f}"'
+
+
+def _diamond(x: float, y: float) -> str:
+    """An orange diamond, which no colour of the ground hides."""
+    shape = f"M{x:.1f} {y - 11:.1f}l11 11l-11 11l-11 -11z"
+    return f'<path d="{shape}" fill="#ff9d2e" stroke="{INK}" stroke-width="2.5"/>'
+
+
+def _stroke(colour: str, width: float, dash: str = "") -> str:
+    return f'<path d="M-22 0h44" stroke="{colour}" stroke-width="{width:g}" stroke-dasharray="{dash}"/>'

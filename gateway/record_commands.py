@@ -1,0 +1,54 @@
+"""What the commands on recorded sites do; `gateway.__main__` only calls it. Each returns an exit code."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from gateway import picture, recording
+from gateway.record_locate import Located, errors_m, located, score, settings_of, table
+from gateway.record_write import write_text
+from gateway.recording import RecordingError
+
+GOOD, WRONG = 0, 1
+Say = Callable[[str], None]
+
+
+def locate(folder: Path, out: Path, lag_s: float, plot: Path | None, say: Say) -> int:
+    """Run the engine over every track of a site; write its fixes, print a table, draw if wanted."""
+    from gateway.replay import replay
+
+    failed = False
+    runs: list[Located] = []
+    try:
+        site = recording.load_site(folder)
+        survey = recording.load_survey(folder, site)
+        names = recording.track_names(folder)
+    except RecordingError as error:
+        say(str(error))
+        return WRONG
+    say(settings_of(site, survey))
+    for note in site.notes:
+        say(f"note: {note}")
+    for reason, count in survey.skipped.items():
+        say(f"note: {count} rows of the walk test left out: {reason}")
+    for name in names:
+        try:
+            run = located(
+                recording.load_track(folder, site, name), lambda track: replay(site, survey, track, lag_s=lag_s)
+            )
+            recording.write_fixes(out / f"{name}.fixes.csv", run.fixes)
+            if plot is not None:
+                end = "" if len(names) == 1 else f"-{name}"
+                path = plot.with_name(f"{plot.name.removesuffix('.svg')}{end}.svg")
+                lag = max(run.kinds())
+                fixes = [fix for fix in run.fixes if fix.lag_s == lag]
+                found = score(len(fixes), errors_m(run.track, fixes))
+                kind = f"{len(fixes)} fixes, {f'{lag:g} s late' if lag else 'instant'}"
+                off = f": {found.median_m:.1f} m off (middle value)" if found.median_m == found.median_m else ""
+                write_text(path, picture.track_picture(site, run.track, fixes, kind + off))
+            runs.append(run)
+        except RecordingError as error:
+            failed = True
+            say(str(error))
+    for line in table(runs, site):
+        say(line)
+    return WRONG if failed else GOOD

@@ -1,0 +1,122 @@
+"""Run the engine over a recorded site and say how far off it was. The engine comes as a function: see `replay`."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from gateway.site import Floats, Site, Survey, TimedFix, Track
+
+Engine = Callable[[Track], Iterable[TimedFix]]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How far off the fixes of one kind were. Metres; NaN where there is no truth to tell."""
+
+    fixes: int
+    median_m: float
+    mean_m: float
+    p90_m: float
+    cover_50: float
+    """Share of fixes whose 50 % radius held the truth."""
+    cover_90: float
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A track, what the engine made of it, and what that cost."""
+
+    track: Track
+    fixes: tuple[TimedFix, ...]
+    ms_per_fix: float
+
+    def kinds(self) -> list[float]:
+        """Return the lags among the fixes, the instant one (0) first."""
+        return sorted({fix.lag_s for fix in self.fixes}) or [0.0]
+
+
+def located(track: Track, engine: Engine) -> Located:
+    """Run the engine over a track."""
+    start_s = time.perf_counter()
+    fixes = tuple(engine(track))
+    took_s = time.perf_counter() - start_s
+    return Located(track, fixes, 1000 * took_s / max(len(fixes), 1))
+
+
+def errors_m(track: Track, fixes: Iterable[TimedFix]) -> Floats:
+    """Return (fixes, 3): how far off each was, and its two radii. Fixes before and after the truth are left out.
+
+    Where only the path is known it is the distance to the path, which flatters.
+    """
+    table = np.array([fix[:5] for fix in fixes], dtype=float).reshape(-1, 5)
+    if track.truth_t_s is not None and track.truth_xy_m is not None:
+        table = table[(table[:, 0] >= track.truth_t_s[0]) & (table[:, 0] <= track.truth_t_s[-1])]
+        truth = [np.interp(table[:, 0], track.truth_t_s, track.truth_xy_m[:, axis]) for axis in (0, 1)]
+        off = np.hypot(table[:, 1] - truth[0], table[:, 2] - truth[1])
+    elif track.path_xy_m is not None:
+        off = _distance_to_line_m(table[:, 1:3], track.path_xy_m)
+    else:
+        return np.zeros((0, 3))
+    return np.column_stack([off, table[:, 3:5]])
+
+
+def score(fixes: int, errors: Floats) -> Score:
+    """Return the figures of `errors_m`."""
+    if not len(errors):
+        return Score(fixes, *[float("nan")] * 5)
+    off = errors[:, 0]
+    held_50, held_90 = (off <= errors[:, 1]).mean(), (off <= errors[:, 2]).mean()
+    median_m, p90_m = np.percentile(off, [50, 90])
+    return Score(fixes, float(median_m), float(off.mean()), float(p90_m), float(held_50), float(held_90))
+
+
+def table(runs: Iterable[Located], site: Site) -> Iterator[str]:
+    """Yield the lines of a table, one for each track and kind of fix, and the sum of all that count."""
+    yield (
+        f"{'track':24} {'rows':>7} {'skipped':>7} {'fix':>8} {'fixes':>6} {'median':>7} {'mean':>7} {'90 %':>7} "
+        f"{'in r50':>6} {'in r90':>6} {'ms/fix':>7}"
+    )
+    pooled: dict[float, list[Floats]] = {}
+    for run in runs:
+        track = run.track
+        for lag_s in run.kinds():
+            fixes = [fix for fix in run.fixes if fix.lag_s == lag_s]
+            errors = errors_m(track, fixes)
+            if track.name not in site.seen_tracks:
+                pooled.setdefault(lag_s, []).append(errors)
+            first = f"{track.name[:24]:24} {len(track.t_s):7} {sum(track.skipped.values()):7}"
+            yield f"{first} {_row(lag_s, score(len(fixes), errors))} {run.ms_per_fix:7.2f}"
+        for reason, count in track.skipped.items():
+            yield f"    {count} rows left out: {reason}"
+    for lag_s, parts in sorted(pooled.items()):
+        together = np.concatenate(parts)
+        if len(together) and len(parts) > 1:
+            yield f"{'all unseen tracks':24} {'':7} {'':7} {_row(lag_s, score(len(together), together))}"
+
+
+def _row(lag_s: float, s: Score) -> str:
+    kind = f"lag {lag_s:g} s" if lag_s else "instant"
+    metres = " ".join(f"{value:7.2f}" if value == value else f"{'-':>7}" for value in (s.median_m, s.mean_m, s.p90_m))
+    held = " ".join(f"{100 * v:4.0f} %" if v == v else f"{'-':>6}" for v in (s.cover_50, s.cover_90))
+    return f"{kind:>8} {s.fixes:6} {metres} {held}"
+
+
+def _distance_to_line_m(points: Floats, line: Floats) -> Floats:
+    nearest: Floats = np.full(len(points), np.inf)
+    for a, b in itertools.pairwise(line):
+        along = b - a
+        length2 = float(along @ along)
+        part = np.clip((points - a) @ along / length2, 0, 1) if length2 else np.zeros(len(points))
+        nearest = np.minimum(nearest, np.hypot(*(points - a - part[:, None] * along).T))
+    return nearest
+
+
+def settings_of(site: Site, survey: Survey) -> str:
+    """Return one line on what the engine has to go by."""
+    walked = "a walk test" if len(survey) else "no walk test"
+    directions = int(np.isfinite(survey.heading_deg).sum())
+    rows = f" of {len(survey)} rows, {directions} with a direction" if len(survey) else ""
+    return f"{site.name}: {len(site.reader_ids)} readers, {walked}{rows}, tag worn: {site.worn}, {site.radio}"
