@@ -1,6 +1,7 @@
 """`make bench`: run every benchmark of this folder, write one Markdown table and one JSON.
 
 Each module beside this file has `run() -> dict[str, float | int | str]`: figure -> value, the unit last in the name.
+A text under `_markdown` (tables, say) is no figure: it follows the table in the Markdown file.
 Names may be given to run only those. Figures of one run compare with each other; figures of two machines do not.
 """
 
@@ -22,16 +23,19 @@ def main(names: list[str]) -> int:
         return 2
     machine = {"python": platform.python_version(), "cores": os.cpu_count() or 0, "machine": platform.machine()}
     results: dict[str, dict[str, object]] = {}
+    texts: list[str] = []
     for name in names or known:
         print(f"\n== {name}", flush=True)
         started = time.perf_counter()
         results[name] = dict(importlib.import_module(f"tests.bench.{name}").run())
+        texts.append(str(results[name].pop("_markdown", "")))
         results[name]["took_s"] = round(time.perf_counter() - started, 1)
     lines = ["| benchmark | figure | value |", "|---|---|---|"]
     lines += [
         f"| {name} | {figure} | {value} |" for name, figures in results.items() for figure, value in figures.items()
     ]
-    Path("bench-results.md").write_text("\n".join(lines) + "\n")
+    lines += ["", *filter(None, texts)]
+    Path("bench-results.md").write_text("\n".join(lines).rstrip() + "\n")
     Path("bench-results.json").write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n")
     print("\n" + "\n".join(lines) + "\n\nwrote bench-results.md and bench-results.json")
     return 0

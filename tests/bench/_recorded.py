@@ -1,0 +1,111 @@
+"""The recorded sites and the side-by-side tools of ../shared, and our engine run over them."""
+
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from gateway import recording
+from sim import walk_faults
+
+SHARED = Path(__file__).resolve().parents[3] / "shared"
+SITES = SHARED / "data" / "rssi"
+TOOLS = SHARED / "bench"
+LAG_S = 2.0
+STUB_S = 1.5
+"""A track cut to this costs what an engine needs before its first fix, so the difference is what the fixes cost."""
+
+
+def missing() -> str | None:
+    """Return what is not there, or None."""
+    for path in (TOOLS / "score.py", SITES):
+        if not path.exists():
+            return f"../shared/{path.relative_to(SHARED)} is not there"
+    return None
+
+
+def tools() -> Any:
+    """Return the scorer, the peers, the reference and the reader of ../shared/bench. They import each other by name."""
+    names = ("site_io", "channel", "peers", "reference", "score")
+    sys.path.insert(0, str(TOOLS))
+    try:
+        return SimpleNamespace(**{name: import_module(name) for name in names})
+    finally:
+        sys.path.remove(str(TOOLS))
+
+
+def site_folders() -> list[Path]:
+    return sorted(path.parent for path in SITES.glob("*/site.json"))
+
+
+@dataclass(frozen=True)
+class Ours:
+    """Fixes of our engine over one site, by track, and what one instant fix cost, its lagged one included."""
+
+    fixes: dict[str, list[Any]]
+    ms_per_fix: float
+    start_ms: float
+
+
+def ours(folder: Path, *, timed: bool = True) -> Ours | None:
+    """Run our engine over every track of a site as a technician would; None while there is no engine to replay."""
+    try:
+        replay = import_module("gateway.replay").replay
+    except ModuleNotFoundError as error:
+        if error.name != "gateway.replay":
+            raise
+        return None
+    site = recording.load_site(folder)
+    survey = recording.load_survey(folder, site)
+    fixes: dict[str, list[Any]] = {}
+    spent_s = begun_s = 0.0
+    count = 0
+    for track in recording.load_tracks(folder, site):
+        started_s = time.perf_counter()
+        fixes[track.name] = list(replay(site, survey, track, lag_s=LAG_S))
+        spent_s += time.perf_counter() - started_s
+        count += sum(fix.lag_s <= 0 for fix in fixes[track.name])
+        if timed:
+            started_s = time.perf_counter()
+            list(replay(site, survey, _stub(track), lag_s=LAG_S))
+            begun_s += time.perf_counter() - started_s
+    tracks = max(len(fixes), 1)
+    return Ours(fixes, 1e3 * max(spent_s - begun_s, 0.0) / max(count, 1), 1e3 * begun_s / tracks)
+
+
+def _stub(track: Any) -> Any:
+    keep = np.flatnonzero(track.t_s <= track.t_s[:1].sum() + STUB_S)
+    return type(track)(track.name, track.t_s[keep], track.reader[keep], track.rssi_dbm[keep])
+
+
+def faulty(folder: Path, fault: str, seed: int) -> "tempfile.TemporaryDirectory[str]":
+    """Return a folder that holds the site with a fault, as `folder.name`; it goes when the returned thing does."""
+    home = tempfile.TemporaryDirectory(prefix="ansim-fault-")
+    walk_faults.copy(folder, Path(home.name) / folder.name, [fault], seed)
+    return home
+
+
+def scored(shared: Any, folder: Path, fixes: dict[str, list[Any]]) -> dict[str, Any]:
+    """Return the scorer's figures for fixes of the tracks of a site."""
+    site = shared.site_io.load_site(folder)
+    survey, tracks = shared.site_io.load_survey(folder, site), shared.site_io.load_tracks(folder, site)
+    theirs = {name: [shared.peers.Fix(*fix) for fix in each] for name, each in fixes.items()}
+    return dict(shared.score.score(site, survey, tracks, theirs))
+
+
+def by_reference(shared: Any, folder: Path) -> dict[str, Any]:
+    """Return the scorer's figures for the reference alone."""
+    site = shared.site_io.load_site(folder)
+    survey, tracks = shared.site_io.load_survey(folder, site), shared.site_io.load_tracks(folder, site)
+    fixes = {}
+    for track in tracks:
+        peer = shared.reference.reference(site, survey)
+        cut = shared.site_io.epochs(track, len(site.reader_ids))
+        fixes[track.name] = [fix for epoch in cut for fix in peer.step(epoch)] + peer.finish()
+    return dict(shared.score.score(site, survey, tracks, fixes))

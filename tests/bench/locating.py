@@ -1,0 +1,178 @@
+"""Ours beside every peer and the reference on the recorded sites, in one run; then again with faults in the recordings.
+
+The tables go into the Markdown file whole; the figures are what has to hold. Sites, scorer, peers and reference are
+those of ../shared: where they are absent the run says so and compares nothing. All sets are BLE and indoors.
+`python -m tests.bench.locating FOLDER` prints ours beside the reference for the sites of any folder instead.
+"""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tests.bench import _recorded
+
+Figures = dict[str, float | int | str]
+
+RANKED = ("danis_room", "kolakowski_flat")
+"""Sites that rank methods. girolami_path1 does not: its survey and its tracks are the same route."""
+REFERENCE = "reference (chosen by rule)"
+OURS = "**ours**"
+KINDS = ("instant", "lagged")
+FAULTS = {
+    "outliers_5pct": "outliers=0.05",
+    "reader_8db_high": "reader_off=8",
+    "reader_8db_low": "reader_off=-8",
+    "half_lost": "lose=0.5",
+    "spikes_1pct": "spikes=0.01",
+    "shuffled": "shuffle",
+    "reader_dead": "dead",
+}
+ALSO_REFERENCE = ("outliers_5pct", "reader_8db_high", "half_lost")
+SEEDS = (1, 2, 3)
+"""Of the faults: which rows, which reader."""
+
+
+def run() -> Figures:
+    """Return figures, metres and shares; and the tables under `_markdown`."""
+    if (why := _recorded.missing()) is not None:
+        return {"skipped": why}
+    shared = _recorded.tools()
+    figures: Figures = {}
+    text: list[str] = ["## Locating on recorded sites", ""]
+    results: dict[str, dict[str, dict[str, Any]]] = {}
+    for folder in _recorded.site_folders():
+        name = folder.name
+        print(f"  {name} ...", flush=True)
+        found = results[name] = {}
+        if (mine := _recorded.ours(folder)) is not None:
+            found[OURS] = {**_recorded.scored(shared, folder, mine.fixes), "ms_per_fix": round(mine.ms_per_fix, 3)}
+            figures[f"{name}_ours_start_ms"] = round(mine.start_ms, 1)
+        site = shared.site_io.load_site(folder)
+        survey, tracks = shared.site_io.load_survey(folder, site), shared.site_io.load_tracks(folder, site)
+        found |= shared.score.run_peers(site, survey, tracks, None)
+        figures |= _site_figures(name, found)
+        text += [f"### {name}", "", shared.score.table(found)]
+    if OURS not in next(iter(results.values()), {}):
+        figures["ours"] = "no gateway.replay yet: peers alone"
+    else:
+        figures |= _pooled(results)
+        lines, more = _faults(shared, results)
+        text += lines
+        figures |= more
+    figures["_markdown"] = "\n".join(text)
+    return figures
+
+
+def _site_figures(name: str, found: dict[str, dict[str, Any]]) -> Figures:
+    figures: Figures = {}
+    for kind in KINDS:
+        others = {m: r["pooled"][kind] for m, r in found.items() if m != OURS and r["pooled"][kind]}
+        best = min(others, key=lambda m: others[m]["mean_m"])
+        zones = [o["zones_single"]["accuracy"] for o in others.values() if o["zones_single"]]
+        merged = [o["zones_merged"]["accuracy"] for o in others.values() if o["zones_merged"]]
+        figures[f"{name}_{kind}_best_other"] = best
+        figures[f"{name}_{kind}_best_other_mean_m"] = others[best]["mean_m"]
+        figures[f"{name}_{kind}_reference_mean_m"] = others[REFERENCE]["mean_m"]
+        if OURS not in found:
+            continue
+        mine = found[OURS]["pooled"][kind]
+        for key in ("median_m", "mean_m", "p90_m", "cover50", "cover90", "lag_s", "fixes_per_s"):
+            figures[f"{name}_{kind}_ours_{key}"] = mine[key]
+        if (z := mine["zones_single"]) and (m := mine["zones_merged"]):
+            true = max(z["true_changes_per_min"], 1e-9)
+            figures[f"{name}_{kind}_ours_zone_changes_per_min"] = z["changes_per_min"]
+            figures[f"{name}_{kind}_ours_zone_changes_times_truth"] = round(z["changes_per_min"] / true, 2)
+            figures[f"{name}_{kind}_ours_zone_accuracy"] = z["accuracy"]
+            figures[f"{name}_{kind}_best_other_zone_accuracy"] = max(zones)
+            figures[f"{name}_{kind}_ours_merged_zone_accuracy"] = m["accuracy"]
+            figures[f"{name}_{kind}_best_other_merged_zone_accuracy"] = max(merged)
+    if OURS in found:
+        figures[f"{name}_ours_ms_per_fix"] = found[OURS]["ms_per_fix"]
+        figures[f"{name}_reference_ms_per_fix"] = found[REFERENCE]["ms_per_fix"]
+    return figures
+
+
+def _pool(parts: Iterable[dict[str, Any] | None], key: str) -> float:
+    """Return a figure's mean over all fixes of the parts."""
+    known = [part for part in parts if part]
+    return sum(part[key] * part["fixes"] for part in known) / max(sum(part["fixes"] for part in known), 1)
+
+
+def _pooled(results: dict[str, dict[str, dict[str, Any]]]) -> Figures:
+    figures: Figures = {}
+    ranked = [name for name in RANKED if name in results]
+    figures["pooled_sites"] = " + ".join(ranked)
+    for kind in KINDS:
+        mine = _pool((results[n][OURS]["pooled"][kind] for n in ranked), "mean_m")
+        reference = _pool((results[n][REFERENCE]["pooled"][kind] for n in ranked), "mean_m")
+        figures[f"pooled_{kind}_ours_mean_m"] = round(mine, 3)
+        figures[f"pooled_{kind}_reference_mean_m"] = round(reference, 3)
+        figures[f"pooled_{kind}_ours_to_reference"] = round(mine / reference, 3)
+        for key in ("cover50", "cover90"):
+            for label, names in (("pooled", ranked), ("all_sites", list(results))):
+                share = _pool((results[n][OURS]["pooled"][kind] for n in names), key)
+                figures[f"{label}_{kind}_ours_{key}"] = round(share, 3)
+    return figures
+
+
+def _faults(shared: Any, results: dict[str, dict[str, dict[str, Any]]]) -> tuple[list[str], Figures]:
+    """Put each fault into the ranked sites, SEEDS times; growth is of the pooled mean over the sound recordings."""
+    figures: Figures = {}
+    lines = [
+        f"### Faults, pooled over {' + '.join(RANKED)}, {len(SEEDS)} seeds", "",
+        "| fault | method | kind | mean m | grows by % | cover 50/90 % |", "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    folders = [folder for folder in _recorded.site_folders() if folder.name in RANKED]
+    for label, fault in FAULTS.items():
+        print(f"  fault {fault} ...", flush=True)
+        found: dict[str, list[dict[str, Any]]] = {OURS: [], REFERENCE: []}
+        for folder in folders:
+            for seed in SEEDS:
+                with _recorded.faulty(folder, fault, seed) as home:
+                    broken = Path(home) / folder.name
+                    mine = _recorded.ours(broken, timed=False)
+                    assert mine is not None
+                    found[OURS].append(_recorded.scored(shared, folder, mine.fixes)["pooled"])
+                    if label in ALSO_REFERENCE:
+                        found[REFERENCE].append(_recorded.by_reference(shared, broken)["pooled"])
+        for method, parts in found.items():
+            if not parts:
+                continue
+            short = "ours" if method == OURS else "reference"
+            for kind in KINDS:
+                sound = _pool((results[f.name][method]["pooled"][kind] for f in folders), "mean_m")
+                mean_m = _pool((part[kind] for part in parts), "mean_m")
+                cover = [_pool((part[kind] for part in parts), key) for key in ("cover50", "cover90")]
+                grows = 100 * (mean_m / sound - 1)
+                figures[f"{label}_{kind}_{short}_mean_grows_pct"] = round(grows, 1)
+                figures[f"{label}_{kind}_{short}_cover90"] = round(cover[1], 3)
+                shares = "/".join(f"{100 * share:.0f}" for share in cover)
+                lines.append(f"| {fault} | {short} | {kind} | {mean_m:.2f} | {grows:+.1f} | {shares} |")
+    return [*lines, ""], figures
+
+
+def of_sites(folder: Path) -> Figures:
+    """Print ours beside the reference for every site of a folder (`ansim-sim walks make` writes some); return pools."""
+    shared = _recorded.tools()
+    pools: dict[str, list[dict[str, Any]]] = {OURS: [], REFERENCE: []}
+    for home in sorted(path.parent for path in folder.glob("*/site.json")):
+        found = {REFERENCE: _recorded.by_reference(shared, home)}
+        if (mine := _recorded.ours(home)) is not None:
+            found = {OURS: {**_recorded.scored(shared, home, mine.fixes), "ms_per_fix": mine.ms_per_fix}} | found
+        for method, result in found.items():
+            pools[method].append(result["pooled"])
+        print(f"### {home.name}\n\n{shared.score.table(found)}", flush=True)
+    figures: Figures = {}
+    for method, parts in pools.items():
+        for kind in KINDS if parts else ():
+            for key in ("mean_m", "cover50", "cover90"):
+                name = f"{'ours' if method == OURS else 'reference'}_{kind}_{key}"
+                figures[name] = round(_pool((part[kind] for part in parts), key), 3)
+    return figures
+
+
+if __name__ == "__main__":
+    found = of_sites(Path(sys.argv[1])) if len(sys.argv) > 1 else run()
+    for figure, value in found.items():
+        print(f"{figure:60} {value}" if figure != "_markdown" else f"\n{value}")
