@@ -96,6 +96,22 @@ def locate(
     raise typer.Exit(record_commands.locate(site_dir, out, lag, plot, typer.echo))
 
 
+@app.command()
+def record(
+    config_file: ConfigFile,
+    site_dir: SiteDir,
+    minutes: Annotated[float | None, typer.Option(min=0, help="End by itself after so long; else by Ctrl-C.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Only this tag's readings; may be given again.")] = None,
+) -> None:
+    """Record what the gateway that runs here hears, as a site for `locate` and `calibrate`. It is not disturbed.
+
+    Exit codes: 0 recorded, 1 nothing was: no gateway runs, nothing was heard, or it cannot be written.
+    """
+    from gateway import record_commands
+
+    raise typer.Exit(record_commands.record(_load(config_file), site_dir, minutes, tag or [], typer.echo))
+
+
 def _load(path: Path) -> config.Loaded:
     try:
         return config.load(path)

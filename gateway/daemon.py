@@ -25,6 +25,7 @@ from gateway.frames import Frame
 from gateway.mqtt import STATUS_S, Address, Uplink
 from gateway.notify_systemd import notify, watchdog_s
 from gateway.outbox import Outbox, OutboxBusy
+from gateway.record_server import Recorder
 from gateway.steps import STOP_MAX_S, Steps
 from gateway.uplink import Status
 
@@ -42,6 +43,7 @@ BEAT_MAX_S = {
     "down": 60.0,
     "connection": 150.0,
     "sender": 60.0,
+    "record": 60.0,
 }
 """Seconds a loop may go without progress before systemd is told no more that we live."""
 
@@ -81,6 +83,7 @@ class Daemon:
         )
         self.radio = Radio(settings, self, notice=self.notice)
         self.steps = Steps(settings, self.outbox, self.radio, self._clock, notice=self.notice)
+        self.recorder = Recorder(settings.folder, config.gateway, notice=self.notice, on_change=self._recording_changed)
         base = settings.base
 
         def absolute(name: str | None) -> str | None:
@@ -132,6 +135,9 @@ class Daemon:
         if what == "sos_disk_full" and not ok:
             self._spawn(self.outbox.relieve())
 
+    def _recording_changed(self, wanted: bool) -> None:
+        self.steps.state.tap = self.recorder.reading if wanted else None
+
     # ---- what is due now and then -----------------------------------------------------------------------------------
 
     async def _run_tend(self, progress: Callable[[], None]) -> None:
@@ -175,6 +181,7 @@ class Daemon:
             self._loop_task("groups", self.outbox.run_groups),
             self._loop_task("tend", self._run_tend),
             self._loop_task("radio", self.radio.run),
+            self._loop_task("record", self.recorder.run),
             *(self._loop_task(f"connection {c.lane}", c.run) for c in self.uplink.connections),
             *(self._loop_task(f"sender {s.name}", s.run) for s in self.uplink.senders),
         ]
@@ -272,6 +279,7 @@ class Daemon:
         found |= {f"radio_{name}": n for name, n in self.radio.counters.items()}
         found |= {f"daemon_{name}": n for name, n in (*self.steps.counters.items(), *self.counters.items())}
         found |= self.outbox.counters() | self.uplink.counters()
+        found |= self.recorder.counters | {"record_clients": self.recorder.clients}
         ok, silent = pipeline.readers_ok_and_silent(self.steps.state)
         found |= {"readers_ok": ok, "readers_silent": silent, "clock_good": self.steps.quality == "good"}
         found |= {"clock_steps": self._clock.steps, "radio_up": self.radio.up}

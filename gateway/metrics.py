@@ -18,6 +18,7 @@ PREFIX = "ansim_gateway_"
 LEVELS = (
     *("_backlog", "_waiting", "_up", "_watermark", "_queued", "_ms", "_ok", "_silent", "_good", "_bytes"),
     *("core_alarms", "core_slots_bound", "core_tags_enrolled", "core_tags_followed", "core_unknown_ids"),
+    "record_clients",
 )
 """Names, or their endings, of what goes up and down; all others only count up."""
 TEXT_MAX = 400

@@ -6,7 +6,7 @@ only labels events and picks the tags' epoch, and may step by hours or years wit
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -63,6 +63,8 @@ class State:
     fill_at_s: float
     changes: int = 0
     """Arrivals and departures so far: when it rose, a snapshot is worth taking soon."""
+    tap: Callable[[str, Reading], None] | None = None
+    """Told each reading of a tag (by its pseudonym) that is followed, while somebody records. Must not raise."""
 
     @classmethod
     def new(
@@ -255,6 +257,8 @@ def _resolve(state: State, report: Report, sighting: Sighting) -> None:
 def _follow(state: State, sighting: Sighting, now_s: float) -> Iterator[Effect]:
     tag = state.resolver.tags[sighting.tag]
     reading = Reading(sighting.reader, sighting.rssi_dbm, sighting.packets, sighting.heard_at_s, tag.power_dbm)
+    if state.tap is not None and not state.settler.is_paused(sighting.tag):
+        state.tap(tag.name, reading)
     waiting = state.waiting.setdefault(sighting.tag, [])
     waiting[:] = [each for each in waiting if each.reader != reading.reader]
     waiting.append(reading)

@@ -1,9 +1,11 @@
 """What the commands on recorded sites do; `gateway.__main__` only calls it. Each returns an exit code."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 from gateway import picture, recording
+from gateway.config import Loaded
 from gateway.record_locate import Located, errors_m, located, score, settings_of, table
 from gateway.record_write import write_text
 from gateway.recording import RecordingError
@@ -52,3 +54,29 @@ def locate(folder: Path, out: Path, lag_s: float, plot: Path | None, say: Say) -
     for line in table(runs, site):
         say(line)
     return WRONG if failed else GOOD
+
+
+def record(loaded: Loaded, out: Path, minutes: float | None, tags: list[str], say: Say) -> int:
+    """Record what a running gateway hears until the time is over or somebody ends it (Ctrl-C, SIGTERM)."""
+    from gateway import record_live
+
+    unknown = sorted(set(tags) - loaded.tag_keys.keys())
+    if unknown:
+        say(f"not enrolled here: {', '.join(unknown)[:200]}; a tag is named as in {loaded.config.keys.tags}")
+        return WRONG
+    ended: list[int] = []
+    before = {number: signal.signal(number, lambda n, _: ended.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        site = record_live.site_of(loaded.zone, loaded.config.site)
+        rows = record_live.record(
+            loaded.folder, site, out, tags=tags, minutes=minutes, stopped=lambda: bool(ended), say=say
+        )
+    except RecordingError as error:
+        say(str(error))
+        return WRONG
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if not rows:
+        say("nothing was heard: is the tag enrolled and not paused, is its battery good, is it near a reader?")
+    return GOOD if rows else WRONG

@@ -8,9 +8,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gateway.site import Site, Survey, TimedFix, Track
 
 SIGHTINGS = ("t_s", "reader", "rssi_dbm")
+PACKETS = "packets"
+"""A fourth column of sightings that may be missing: how many packets the row stands for."""
 TRUTH = ("t_s", "x_m", "y_m")
 PATH = ("x_m", "y_m")
 SURVEY = ("x_m", "y_m", "heading_deg", "reader", "rssi_dbm", "count")
@@ -38,6 +42,8 @@ def save_site(folder: Path, site: Site) -> None:
     if site.channel is not None:
         channel = site.channel
         raw["channel"] = {"p0_dbm": channel.p0_dbm, "exponent": channel.exponent, "sigma_db": channel.sigma_db}
+    if site.origin_lonlat is not None:
+        raw["origin"] = {"lon": site.origin_lonlat[0], "lat": site.origin_lonlat[1]}
     if site.seen_tracks:
         raw["seen_tracks"] = list(site.seen_tracks)
     write_text(folder / "site.json", json.dumps(raw, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
@@ -64,9 +70,13 @@ def save_track(folder: Path, site: Site, track: Track) -> None:
     """Write tracks/NAME.sightings.csv, and its truth or path where there is one. Raises RecordingError."""
     base = folder / "tracks"
     name = checked_name(folder, track.name)
-    seen = zip(track.t_s, track.reader, track.rssi_dbm, strict=True)
-    rows = ((f"{t:.3f}", site.reader_ids[reader], f"{rssi:g}") for t, reader, rssi in seen)
-    _write_rows(base / f"{name}.sightings.csv", SIGHTINGS, rows)
+    packets = np.ones(len(track.t_s), dtype=np.int64) if track.packets is None else track.packets
+    seen = zip(track.t_s, track.reader, track.rssi_dbm, packets, strict=True)
+    rows = ((f"{t:.3f}", site.reader_ids[reader], f"{rssi:g}", f"{n}") for t, reader, rssi, n in seen)
+    if (packets == 1).all():
+        _write_rows(base / f"{name}.sightings.csv", SIGHTINGS, (row[:3] for row in rows))
+    else:
+        _write_rows(base / f"{name}.sightings.csv", (*SIGHTINGS, PACKETS), rows)
     if track.truth_t_s is not None and track.truth_xy_m is not None:
         truth = zip(track.truth_t_s, track.truth_xy_m, strict=True)
         _write_rows(base / f"{name}.truth.csv", TRUTH, ((f"{t:.3f}", f"{x:.3f}", f"{y:.3f}") for t, (x, y) in truth))

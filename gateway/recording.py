@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gateway.record_write import (
+    PACKETS,
     PATH,
     SIGHTINGS,
     SURVEY,
@@ -43,6 +44,7 @@ SPAN_MAX_S = 7 * 86400.0
 """A sighting further than this from the middle one of its track has a broken clock."""
 RSSI_MIN_DBM, RSSI_MAX_DBM = -127.0, 20.0
 """What a radio can report: Bluetooth Core 5.4, vol. 4 part E, 7.7.65.2. 127 there means "not known"."""
+PACKETS_MAX = 1000.0
 HEIGHT_READER_M, HEIGHT_TAG_M, MARGIN_M = 2.5, 1.0, 5.0
 """Taken where site.json has no z_m, no height_m, no bounds (then the readers' box and this much more)."""
 
@@ -77,6 +79,7 @@ def load_site(folder: Path) -> Site:
         radio=_one_of(raw.get("radio"), ("ble", "802.15.4"), "the radio", notes),
         channel=_channel(raw.get("channel"), notes),
         seen_tracks=tuple(str(name) for name in seen) if isinstance(seen, list) else (),
+        origin_lonlat=_origin(raw.get("origin"), notes),
         notes=tuple(notes),
     )
 
@@ -128,8 +131,10 @@ def load_track(folder: Path, site: Site, name: str) -> Track:
     """Return one track, sorted by time. Raises RecordingError when a file is missing or has other columns."""
     skipped: Counter[str] = Counter()
     numbers = {reader: i for i, reader in enumerate(site.reader_ids)}
-    rows: list[tuple[float, int, float]] = []
-    for t, reader, rssi in _rows(folder / "tracks" / f"{name}.sightings.csv", SIGHTINGS, skipped):
+    rows: list[tuple[float, int, float, float]] = []
+    columns = (*SIGHTINGS, PACKETS)
+    found = _rows(folder / "tracks" / f"{name}.sightings.csv", columns, skipped, optional=(PACKETS,))
+    for t, reader, rssi, packets in found:
         t_s, rssi_dbm = _number(t), _number(rssi)
         if t_s is None:
             skipped["no time"] += 1
@@ -138,8 +143,8 @@ def load_track(folder: Path, site: Site, name: str) -> Track:
         elif rssi_dbm is None or not RSSI_MIN_DBM <= rssi_dbm <= RSSI_MAX_DBM:
             skipped["no possible level"] += 1
         else:
-            rows.append((t_s, numbers[reader], rssi_dbm))
-    table = np.array(rows, dtype=float).reshape(-1, 3)
+            rows.append((t_s, numbers[reader], rssi_dbm, min(max(_number(packets) or 1.0, 1.0), PACKETS_MAX)))
+    table = np.array(rows, dtype=float).reshape(-1, 4)
     if len(table):
         near = np.abs(table[:, 0] - np.median(table[:, 0])) <= SPAN_MAX_S
         skipped["far off in time"] += int(len(table) - near.sum())
@@ -155,6 +160,7 @@ def load_track(folder: Path, site: Site, name: str) -> Track:
         truth_t_s=truth[:, 0].copy() if len(truth) else None,
         truth_xy_m=truth[:, 1:].copy() if len(truth) else None,
         path_xy_m=path if len(path) > 1 else None,
+        packets=table[:, 3].astype(np.int64),
         skipped={reason: count for reason, count in skipped.items() if count},
     )
 
@@ -283,6 +289,16 @@ def _one_of(value: Any, known: tuple[Any, ...], what: str, notes: list[str]) -> 
         return value
     notes.append(f"{what} is not said ({', '.join(known)}): {known[0]} taken")
     return known[0]
+
+
+def _origin(raw: Any, notes: list[str]) -> tuple[float, float] | None:
+    if raw is None:
+        return None
+    lon, lat = (_number(raw.get(key)) if isinstance(raw, dict) else None for key in ("lon", "lat"))
+    if lon is None or lat is None or not (abs(lon) <= 180 and abs(lat) < 90):
+        notes.append("origin is not a lon and a lat in degrees: left out")
+        return None
+    return lon, lat
 
 
 def _channel(raw: Any, notes: list[str]) -> Channel | None:

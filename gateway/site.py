@@ -43,6 +43,8 @@ class Site:
     """Where there is no walk test, what is known of the devices."""
     seen_tracks: tuple[str, ...] = ()
     """Tracks that are part of the walk test as well: their errors flatter."""
+    origin_lonlat: tuple[float, float] | None = None
+    """Degrees of x = y = 0, where the site lies on the map with x east and y north."""
     notes: tuple[str, ...] = ()
     """What the file left open or had wrong, and what was taken instead."""
 
@@ -84,6 +86,8 @@ class Track:
     truth_xy_m: Floats | None = None
     path_xy_m: Floats | None = None
     """(corners, 2) of the line walked, where the times are not known."""
+    packets: Ints | None = None
+    """Readings behind each sighting, whose level is their mean or newest; None: one each."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Rows of the files that could not be used, by reason."""
 

@@ -35,6 +35,8 @@ GATEWAY_SHELL = {
     "record_write",
     "record_locate",
     "record_commands",
+    "record_server",
+    "record_live",
 }
 CORE_MAY_NOT = {
     "asyncio", "socket", "sqlite3", "time", "random", "logging", "threading", "subprocess", "os", "pathlib", "io",

@@ -1,0 +1,203 @@
+"""Record what a running gateway hears as a recorded site: site.json from its zone, a track a tag, written as it comes.
+
+Rows are appended and flushed every second, so that a cut costs a second; they are put in order of time at the end. One
+reading of a reader is one row: its level is the reader's mean of `packets` packets. Times count from the start.
+"""
+
+import json
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from gateway import recording
+from gateway.record_server import SOCKET
+from gateway.record_write import PACKETS, SIGHTINGS, RecordingError, checked_name, write_text
+from gateway.recording import Site
+from gateway.zone import Plane, Zone
+
+TAGS_MAX = 500
+"""Tracks of one recording; readings of more tags are left out and counted."""
+MARGIN_M = 40.0
+"""The bounds of the site go so far beyond readers, places and dangers."""
+SILENT_MAX_S = 10.0
+"""A gateway that says nothing for so long, not even its clock, hangs."""
+FLUSH_S = 1.0
+Say = Callable[[str], None]
+
+
+def site_of(zone: Zone, name: str) -> Site:
+    """Return a zone as a recorded site: metres east and north of the readers' middle, readers named by their number."""
+    lon = sum(reader.lon for reader in zone.readers) / len(zone.readers)
+    lat = sum(reader.lat for reader in zone.readers) / len(zone.readers)
+    lon, lat = round(lon, 7), round(lat, 7)
+    plane = Plane(lon, lat)
+    at = [plane.to_xy_m(reader.lon, reader.lat) for reader in zone.readers]
+    areas = [*(place.polygon for place in zone.places), *(danger.polygon for danger in zone.dangers)]
+    points = np.array(at + [plane.to_xy_m(*corner) for polygon in areas for corner in polygon])
+    (x0, y0), (x1, y1) = points.min(axis=0) - MARGIN_M, points.max(axis=0) + MARGIN_M
+    return Site(
+        name=name,
+        bounds_m=(round(float(x0), 1), round(float(y0), 1), round(float(x1), 1), round(float(y1), 1)),
+        reader_ids=tuple(str(reader.number) for reader in zone.readers),
+        readers_m=np.array([(x, y, r.height_m) for (x, y), r in zip(at, zone.readers, strict=True)]).round(3),
+        origin_lonlat=(lon, lat),
+    )
+
+
+def record(
+    folder: Path,
+    site: Site,
+    out: Path,
+    *,
+    tags: Sequence[str],
+    minutes: float | None,
+    stopped: Callable[[], bool],
+    say: Say,
+) -> int:
+    """Record until the time is over, the gateway stops, or `stopped` says so; return how many rows were written.
+
+    folder: the gateway's store. Raises RecordingError.
+    """
+    _begin_site(out, site)
+    path = folder / SOCKET
+    with _connect(path, tags) as line:
+        lines = _lines(line, path)
+        hello = next(lines, {})
+        if "now_s" not in hello:
+            raise RecordingError(path, 0, "the gateway closed the line at once", "look at its log")
+        start_s = float(hello["now_s"])
+        end_s = float("inf") if minutes is None else start_s + 60 * minutes
+        say(f"recording gateway {hello.get('gateway')} into {out}; Ctrl-C ends it")
+        writer = _Writer(out, site, start_s, say)
+        ended: dict[str, Any] | None = None
+        asked = False
+        try:
+            for said in lines:
+                if "end" in said:
+                    ended = said
+                elif "t_s" in said:
+                    writer.reading(said)
+                elif not asked and (stopped() or said.get("now_s", 0.0) >= end_s):
+                    asked = True  # what it still holds for us comes, and then its last word
+                    line.shutdown(socket.SHUT_WR)
+                writer.flush()
+        except OSError as error:
+            raise RecordingError(out, 0, f"cannot be written ({error.strerror})", "look at the disk") from None
+        finally:
+            writer.close()
+    if ended is None:
+        say("the gateway went away without a word; what it had sent is written")
+    elif not asked:
+        say("the gateway stopped")
+    lost = ("this program was too slow", int((ended or {}).get("dropped", 0)))
+    for reason, count in (*sorted(writer.skipped.items()), lost):
+        if count:
+            say(f"{count} readings left out: {reason}")
+    say(f"{writer.rows} readings of {len(writer.tracks)} tags")
+    return writer.rows
+
+
+def _begin_site(out: Path, site: Site) -> None:
+    if not (out / "site.json").exists():
+        recording.save_site(out, site)
+        return
+    known = recording.load_site(out)
+    same = known.reader_ids == site.reader_ids and known.origin_lonlat == site.origin_lonlat
+    if not same or not np.allclose(known.readers_m, site.readers_m, atol=0.01):
+        raise RecordingError(out / "site.json", 0, "another zone, or its readers were moved", "name a new folder")
+
+
+def _connect(path: Path, tags: Sequence[str]) -> socket.socket:
+    line = socket.socket(socket.AF_UNIX)
+    line.settimeout(SILENT_MAX_S)
+    try:
+        line.connect(str(path))
+        line.sendall(json.dumps({"tags": list(tags)}).encode() + b"\n")
+    except OSError as error:
+        line.close()
+        why = f"no gateway answers there ({error.strerror or error})"
+        raise RecordingError(path, 0, why, "start it, and record as its own user: sudo -u ansim ...") from None
+    return line
+
+
+def _lines(line: socket.socket, path: Path) -> Iterator[dict[str, Any]]:
+    """Yield what the gateway says until it closes. Raises RecordingError."""
+    rest = b""
+    while True:
+        try:
+            data = line.recv(65_536)
+        except TimeoutError:
+            raise RecordingError(
+                path, 0, f"the gateway said nothing for {SILENT_MAX_S:.0f} s", "look at its log"
+            ) from None
+        except OSError as error:
+            raise RecordingError(path, 0, f"the gateway is gone ({error.strerror})", "look at its log") from None
+        if not data:
+            return
+        *whole, rest = (rest + data).split(b"\n")
+        for text in whole:
+            said = json.loads(text)
+            if "error" in said:
+                raise RecordingError(path, 0, f"the gateway refuses: {said['error']}", "try again later")
+            yield said
+
+
+class _Writer:
+    """The tracks of one recording, opened as tags are heard."""
+
+    def __init__(self, out: Path, site: Site, start_s: float, say: Say) -> None:
+        self._out, self._start_s, self._say = out / "tracks", start_s, say
+        self._readers = {int(name) for name in site.reader_ids}
+        self.tracks: dict[str, Path] = {}
+        self._files: dict[str, IO[str]] = {}
+        self._flushed_s = time.monotonic()
+        self.skipped: Counter[str] = Counter()
+        self.rows = 0
+
+    def reading(self, said: dict[str, Any]) -> None:
+        t_s = said["t_s"] - self._start_s
+        if said["rssi_dbm"] is None:
+            self.skipped["the reader gave no level"] += 1
+        elif t_s < 0:
+            self.skipped["heard before the start"] += 1
+        elif said["reader"] not in self._readers:
+            self.skipped["a reader that is not in the configuration"] += 1
+        elif said["tag"] not in self._files and len(self._files) >= TAGS_MAX:
+            self.skipped[f"more than {TAGS_MAX} tags"] += 1
+        else:
+            file = self._files.get(said["tag"]) or self._open(said["tag"])
+            file.write(f"{t_s:.3f},{said['reader']},{said['rssi_dbm']},{said['packets']}\n")
+            self.rows += 1
+
+    def flush(self) -> None:
+        if time.monotonic() - self._flushed_s >= FLUSH_S:
+            self._flushed_s = time.monotonic()
+            for file in self._files.values():
+                file.flush()
+
+    def close(self) -> None:
+        """Close the files and put their rows in order of time."""
+        for tag, file in self._files.items():
+            file.close()
+            header, *rows = self.tracks[tag].read_text(encoding="utf-8").splitlines()
+            rows.sort(key=lambda row: float(row.partition(",")[0]))
+            write_text(self.tracks[tag], "\n".join([header, *rows, ""]))
+
+    def _open(self, tag: str) -> IO[str]:
+        name, number = checked_name(self._out, tag), 1
+        while (path := self._out / f"{name}{f'-{number}' if number > 1 else ''}.sightings.csv").exists():
+            number += 1
+        try:
+            self._out.mkdir(parents=True, exist_ok=True)
+            file = path.open("x", encoding="utf-8")
+            file.write(",".join((*SIGHTINGS, PACKETS)) + "\n")
+        except OSError as error:
+            raise RecordingError(path, 0, f"cannot be written ({error.strerror})", "look at the folder") from None
+        self.tracks[tag], self._files[tag] = path, file
+        self._say(f"{tag}: {path.name}")
+        return file
