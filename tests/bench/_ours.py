@@ -1,6 +1,7 @@
 """The gateway's engine as the benchmarks call it: the one place to touch when its interface changes."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from importlib import import_module
 from typing import Any
@@ -8,11 +9,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.locate import Field, Reading
 from gateway.site import Site, Survey, Track
+from gateway.zone import Zone
 
 Floats = NDArray[np.float64]
 
 LAG_S = 2.0
+
+Step = Callable[[Mapping[int, Sequence[Reading]], float], object]
+"""The update of all tags at once: readings by tag, now in seconds."""
+
+
+def locator(zone: Zone) -> Step | None:
+    """Return the engine's update of all tags of a zone; None while there is none."""
+    try:
+        grid = import_module("gateway.locate.grid")
+    except ModuleNotFoundError as error:
+        if error.name != "gateway.locate.grid":
+            raise
+        return None
+    engine = grid.GridLocator(Field(zone), Counter())
+    return lambda heard, now_s: [engine.step(tag, readings, now_s) for tag, readings in heard.items()]
 
 
 def path_site(readers_m: Floats, tag_height_m: float, length_m: float) -> Site:
