@@ -21,6 +21,7 @@ def main(names: list[str]) -> int:
     if unknown := [name for name in names if name not in known]:
         print(f"no benchmark named {', '.join(unknown)}; there are: {', '.join(known)}")
         return 2
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # numpy reads it when first imported: one core for each method
     machine = {"python": platform.python_version(), "cores": os.cpu_count() or 0, "machine": platform.machine()}
     results: dict[str, dict[str, object]] = {}
     texts: list[str] = []
