@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gateway import locate, settle
+from gateway import changes, locate
 from gateway.alarms import Alarm, Alarms
 from gateway.effects import Commit
-from gateway.events import Arrival, Danger, Departure, Position, Presence
+from gateway.events import Arrival, Danger, Departure, Position, Presence, RouteDeviation
 from gateway.locate import Field, Fix
 from gateway.resolve import Resolver
 from gateway.sightings import WallClock
@@ -31,24 +31,44 @@ class Concluder:
         self._said: dict[int, _Said] = {}
         self._dangers: dict[tuple[int, str], Alarm] = {}
 
-    def step(self, change: settle.Change, now_s: float) -> Iterator[Commit]:
+    def step(self, change: changes.Change, now_s: float) -> Iterator[Commit]:
         """Yield the event of a change."""
         tag = self._resolver.tags[change.tag].name
         at, clock = self._wall.utc(now_s), self._wall.quality
-        if isinstance(change, settle.Danger):
+        if isinstance(change, changes.Danger):
             yield from self._danger(change, tag, now_s)
-        elif isinstance(change, settle.Arrived):
+        elif isinstance(change, changes.Arrived):
             self._counts["arrivals"] += 1
             where = locate.where(self._field, change.fix)
             yield Commit(Arrival(observed_at=at, clock=clock, tag=tag, place=change.place, where=where))
-        elif isinstance(change, settle.Left):
+        elif isinstance(change, changes.Left):
             self._counts["departures"] += 1
             where = locate.where(self._field, change.fix)
             yield Commit(Departure(observed_at=at, clock=clock, tag=tag, place=change.place, where=where))
-        else:
-            last = None if change.fix is None else locate.where(self._field, change.fix)
+        elif isinstance(change, changes.Strayed):
+            self._counts["route_deviations"] += change.off
             yield Commit(
-                Presence(observed_at=at, clock=clock, tag=tag, state=change.state, place=change.place, where=last)
+                RouteDeviation(
+                    observed_at=at,
+                    clock=clock,
+                    tag=tag,
+                    route=change.route,
+                    off=change.off,
+                    probability=round(change.probability, 3),
+                    where=locate.where(self._field, change.fix),
+                )
+            )
+        else:
+            yield Commit(
+                Presence(
+                    observed_at=at,
+                    clock=clock,
+                    tag=tag,
+                    state=change.state,
+                    place=change.place,
+                    where=None if change.fix is None else locate.where(self._field, change.fix),
+                    still=change.still,
+                )
             )
 
     def position(self, tag: int, fix: Fix, *, resting: bool, moving: bool, now_s: float) -> Iterator[Commit]:
@@ -75,7 +95,7 @@ class Concluder:
                 self._dangers[row, alarm.area] = alarm
         return list(self._dangers)
 
-    def _danger(self, change: settle.Danger, tag: str, now_s: float) -> Iterator[Commit]:
+    def _danger(self, change: changes.Danger, tag: str, now_s: float) -> Iterator[Commit]:
         key = (change.tag, change.area)
         alarm = self._dangers.pop(key, None)
         if change.near:

@@ -129,6 +129,8 @@ class Presence(_Event, frozen=True, kw_only=True, tag="presence"):
     place: str | None
     """Id of the place for "at", the last known place for "unseen"; else None."""
     where: Where | None
+    still: bool = False
+    """The tag itself has not moved for ten minutes: always so for "idle"; with "at", a bag on its hook, say."""
 
 
 class Arrival(_Event, frozen=True, kw_only=True, tag="arrival"):
@@ -144,6 +146,18 @@ class Departure(_Event, frozen=True, kw_only=True, tag="departure"):
 
     tag: str
     place: str
+    where: Where
+
+
+class RouteDeviation(_Event, frozen=True, kw_only=True, tag="route_deviation"):
+    """A tag was positively seen off its agreed route, or is back on it (or at a named place)."""
+
+    tag: str
+    route: str
+    """Id of the route in the zone's configuration."""
+    off: bool
+    probability: float
+    """Probability (0..1) that the tag is off the route's corridor and at no named place."""
     where: Where
 
 
@@ -166,10 +180,18 @@ class GatewayHealth(_Event, frozen=True, kw_only=True, tag="gateway_health"):
 
 
 Emergency = Sos | Bell | Danger | Told
-Routine = Position | Presence | Arrival | Departure | ReaderHealth | GatewayHealth
+Routine = Position | Presence | Arrival | Departure | RouteDeviation | ReaderHealth | GatewayHealth
 Event = Emergency | Routine
 EMERGENCY_TYPES: tuple[type[msgspec.Struct], ...] = (Sos, Bell, Danger, Told)
-ROUTINE_TYPES: tuple[type[msgspec.Struct], ...] = (Position, Presence, Arrival, Departure, ReaderHealth, GatewayHealth)
+ROUTINE_TYPES: tuple[type[msgspec.Struct], ...] = (
+    Position,
+    Presence,
+    Arrival,
+    Departure,
+    RouteDeviation,
+    ReaderHealth,
+    GatewayHealth,
+)
 
 
 def is_emergency(event: Event) -> bool:

@@ -6,7 +6,7 @@ only labels events and picks the tags' epoch, and may step by hours or years wit
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -77,8 +77,11 @@ class State:
         epoch: str,
         now_s: float,
         memories: Sequence[AlarmMemory] = (),
+        paused: Collection[str] = (),
     ) -> "State":
         """Start a core. epoch: of the emergency lane's store; memories: all it kept; then `set_clock` and `restore`.
+
+        paused: tags that are not to be followed; their SOS is heard as ever.
 
         The epoch must change when that store was lost: it names alarms, with a number that `memories` carry on.
         """
@@ -90,7 +93,9 @@ class State:
         locator = GridLocator(field, counts)
         alarms = Alarms(gateway, epoch, wall, counts)
         alarms.restore(memories, now_s)
-        settler = Settler(field)
+        settler = Settler(zone, field.plane, resolver.rows)
+        for row in sorted(resolver.rows[tag] for tag in set(paused) & resolver.rows.keys()):
+            settler.pause(row)
         concluder = Concluder(field, resolver, alarms, wall, counts)
         for tag, area in concluder.restore():
             settler.restore_near(tag, area, now_s)
@@ -171,6 +176,16 @@ def set_clock(state: State, utc_s: float, now_s: float, quality: Clock) -> None:
     state.alarms.date(now_s)
 
 
+def pause(state: State, tag: str) -> None:
+    """Follow a tag no more: no position, place or danger of it is told. Its SOS is. Raises KeyError if not enrolled."""
+    state.settler.pause(state.resolver.rows[tag])
+
+
+def resume(state: State, tag: str, now_s: float) -> None:
+    """End a pause; the tag begins anew, without an arrival or a departure. Raises KeyError if not enrolled."""
+    state.settler.resume(state.resolver.rows[tag], now_s)
+
+
 def deaf(state: State, now_s: float) -> bool:
     """Return whether every reader has been silent for so long that our own radio must be suspected."""
     return state.health.deaf(now_s)
@@ -202,13 +217,21 @@ class _Snapshot(msgspec.Struct, frozen=True, array_like=True):
     links: list[tuple[int, int, int, int, bytes]]
     tags: list[tuple[str, int, int, int, int]]
     settled: list[tuple[str, PresenceState, str | None]]
+    off_route: list[str] = []
+    about_s: dict[str, dict[str, float]] = {}
 
 
 def snapshot(state: State) -> bytes:
     """Return what should survive a restart besides memories: readers' boots and sequences, tags' counters, presence."""
     settled = [(state.resolver.tags[tag].name, s.state, s.place) for tag, s in state.settler.tags.items()]
+    off = [state.resolver.tags[tag].name for tag, s in state.settler.tags.items() if s.way is not None and s.way.off]
+    about = {
+        state.resolver.tags[tag].name: state.settler.about_s(tag)
+        for tag, s in state.settler.tags.items()
+        if s.where.about
+    }
     return msgspec.msgpack.encode(
-        _Snapshot(state.alarms.number, frames.snapshot(state.links), state.resolver.snapshot(), settled)
+        _Snapshot(state.alarms.number, frames.snapshot(state.links), state.resolver.snapshot(), settled, off, about)
     )
 
 
@@ -224,9 +247,9 @@ def restore(state: State, data: bytes) -> None:
     for name, presence, place in kept.settled:
         row = state.resolver.rows.get(name)
         if row is not None:
-            near = state.settler.tags[row].near if row in state.settler.tags else {}
-            state.settler.restore(row, presence, place, state.now_s)
-            state.settler.tags[row].near.update(near)
+            state.settler.restore(
+                row, presence, place, state.now_s, off=name in kept.off_route, about_s=kept.about_s.get(name, {})
+            )
 
 
 def _resolve(state: State, report: Report, sighting: Sighting) -> None:
@@ -275,6 +298,8 @@ def _locate(state: State, tag: int, now_s: float) -> Iterator[Effect]:
     fix = state.locator.step(tag, state.waiting.pop(tag), now_s)
     if fix is None:
         return
+    if state.settler.is_paused(tag):
+        return  # it was located for the sake of an SOS alone
     known = state.resolver.tags[tag]
     apart = torn(state.field, fix)
     if apart is not None:

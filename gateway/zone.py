@@ -1,6 +1,8 @@
 """The zone a gateway watches: readers on poles, named places, danger areas, bells. Degrees outside, metres inside."""
 
+import itertools
 import math
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -11,6 +13,9 @@ Longitude = Annotated[float, Meta(ge=-180, le=180)]
 Latitude = Annotated[float, Meta(ge=-90, le=90)]
 LonLat = tuple[Longitude, Latitude]
 Polygon = Annotated[tuple[LonLat, ...], Meta(min_length=3, max_length=200)]
+Line = Annotated[tuple[LonLat, ...], Meta(min_length=2, max_length=500)]
+TagId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")]
+"""A tag's pseudonym."""
 
 EARTH_RADIUS_M = 6_371_008.8  # IUGG mean radius
 
@@ -42,6 +47,16 @@ class DangerArea(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: Id
     polygon: Polygon
     warn_m: Annotated[float, Meta(ge=0, le=200)] = 15.0
+
+
+class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A way that was agreed with the guardians of some tags. A tag has one at the most."""
+
+    id: Id
+    line: Line
+    corridor_m: Annotated[float, Meta(ge=5, le=200)] = 25.0
+    """As far to either side of the line is still on the route."""
+    tags: Annotated[tuple[TagId, ...], Meta(max_length=10_000)] = ()
 
 
 class BellInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,6 +94,7 @@ class Zone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dangers: tuple[DangerArea, ...] = ()
     bells: tuple[BellInput, ...] = ()
     settings: ReaderSettings = ReaderSettings()
+    routes: tuple[Route, ...] = ()
 
 
 class Plane:
@@ -96,16 +112,30 @@ class Plane:
         return self.lon + x_m / (self._m_per_degree * self._cos), self.lat + y_m / self._m_per_degree
 
 
-def distance_to_polygon_m(x_m: float, y_m: float, ring: list[tuple[float, float]]) -> float:
+def distance_to_polygon_m(x_m: float, y_m: float, ring: Sequence[tuple[float, float]]) -> float:
     """Return the distance to a polygon in metres: 0 inside. ring: (x, y), open or closed, 3 points or more."""
+    return max(0.0, -depth_m(x_m, y_m, ring))
+
+
+def depth_m(x_m: float, y_m: float, ring: Sequence[tuple[float, float]]) -> float:
+    """Return how far inside a polygon a point is, metres to the nearest edge; outside it is negative."""
     inside, nearest = False, math.inf
     x1, y1 = ring[-1]
     for x2, y2 in ring:
         if (y1 > y_m) != (y2 > y_m) and x_m < (x2 - x1) * (y_m - y1) / (y2 - y1) + x1:
             inside = not inside
-        dx, dy = x2 - x1, y2 - y1
-        length2 = dx * dx + dy * dy
-        t = max(0.0, min(1.0, ((x_m - x1) * dx + (y_m - y1) * dy) / length2)) if length2 else 0.0
-        nearest = min(nearest, math.hypot(x_m - x1 - t * dx, y_m - y1 - t * dy))
+        nearest = min(nearest, _to_segment_m(x_m, y_m, x1, y1, x2, y2))
         x1, y1 = x2, y2
-    return 0.0 if inside else nearest
+    return nearest if inside else -nearest
+
+
+def distance_to_line_m(x_m: float, y_m: float, line: Sequence[tuple[float, float]]) -> float:
+    """Return the distance to a line of straight pieces in metres. line: (x, y), 2 points or more."""
+    return min(_to_segment_m(x_m, y_m, *one, *other) for one, other in itertools.pairwise(line))
+
+
+def _to_segment_m(x_m: float, y_m: float, x1: float, y1: float, x2: float, y2: float) -> float:
+    dx, dy = x2 - x1, y2 - y1
+    length2 = dx * dx + dy * dy
+    t = max(0.0, min(1.0, ((x_m - x1) * dx + (y_m - y1) * dy) / length2)) if length2 else 0.0
+    return math.hypot(x_m - x1 - t * dx, y_m - y1 - t * dy)

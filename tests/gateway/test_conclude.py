@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from gateway import settle
+from gateway import changes
 from gateway.alarms import Alarms
 from gateway.conclude import POSITION_RESTING_S, POSITION_S, Concluder
 from gateway.effects import AlarmMemory, Commit
@@ -29,7 +29,7 @@ class Bed:
         self.near = self.concluder.restore()
         self.now_s = now_s
 
-    def say(self, change: settle.Change, now_s: float = 100.0) -> list[Commit]:
+    def say(self, change: changes.Change, now_s: float = 100.0) -> list[Commit]:
         return list(self.concluder.step(change, now_s))
 
 
@@ -40,19 +40,19 @@ def one(commits: list[Commit]) -> Event:
 
 def test_an_arrival_and_a_departure_name_the_place_and_the_tag() -> None:
     bed = Bed()
-    arrival = one(bed.say(settle.Arrived(ROW, "school", FIX), 107.5))
+    arrival = one(bed.say(changes.Arrived(ROW, "school", FIX), 107.5))
     assert isinstance(arrival, Arrival)
     assert (arrival.tag, arrival.place, arrival.clock) == ("tag-003", "school", "good")
     assert arrival.observed_at.timestamp() == UTC_S + 7.5
     assert arrival.where.accuracy_95_m == 20.0
-    departure = one(bed.say(settle.Left(ROW, "school", FIX)))
+    departure = one(bed.say(changes.Left(ROW, "school", FIX)))
     assert isinstance(departure, Departure)
     assert bed.counts["arrivals"] == bed.counts["departures"] == 1
     assert encode_row(arrival)
 
 
 def test_a_presence_may_have_no_position() -> None:
-    presence = one(Bed().say(settle.Became(ROW, "unseen", "school", None)))
+    presence = one(Bed().say(changes.Became(ROW, "unseen", "school", None)))
     assert isinstance(presence, Presence)
     assert (presence.state, presence.place, presence.where) == ("unseen", "school", None)
 
@@ -78,27 +78,27 @@ def test_positions_are_rationed_a_tag() -> None:
 
 def test_a_danger_is_one_alarm_from_near_to_clear() -> None:
     bed = Bed()
-    [near] = bed.say(settle.Danger(ROW, "river", True, 0.61234, FIX))
+    [near] = bed.say(changes.Danger(ROW, "river", True, 0.61234, FIX))
     assert isinstance(near.event, Danger)
     assert (near.event.alarm, near.event.revision, near.event.near, near.event.probability) == (
         "gw1-e1-1", 0, True, 0.612,
     )  # fmt: skip
     assert near.memory is not None
-    [clear] = bed.say(settle.Danger(ROW, "river", False, 0.05, FIX))
+    [clear] = bed.say(changes.Danger(ROW, "river", False, 0.05, FIX))
     assert isinstance(clear.event, Danger)
     assert (clear.event.alarm, clear.event.revision, clear.event.near) == ("gw1-e1-1", 1, False)
-    [again] = bed.say(settle.Danger(ROW, "river", True, 0.7, FIX))
+    [again] = bed.say(changes.Danger(ROW, "river", True, 0.7, FIX))
     assert isinstance(again.event, Danger)
     assert again.event.alarm == "gw1-e1-2"
 
 
 def test_a_danger_goes_on_after_a_power_cut() -> None:
     bed = Bed()
-    [near] = bed.say(settle.Danger(ROW, "river", True, 0.6, FIX))
+    [near] = bed.say(changes.Danger(ROW, "river", True, 0.6, FIX))
     assert near.memory is not None
     again = Bed([near.memory], now_s=5.0)
     assert again.near == [(ROW, "river")]
-    [clear] = again.say(settle.Danger(ROW, "river", False, 0.1, FIX))
+    [clear] = again.say(changes.Danger(ROW, "river", False, 0.1, FIX))
     assert isinstance(clear.event, Danger)
     assert (clear.event.alarm, clear.event.revision) == ("gw1-e1-1", 1)
     assert clear.memory is not None
@@ -106,4 +106,4 @@ def test_a_danger_goes_on_after_a_power_cut() -> None:
 
 
 def test_a_danger_forgotten_under_pressure_ends_in_silence() -> None:
-    assert Bed().say(settle.Danger(ROW, "river", False, 0.1, FIX)) == []
+    assert Bed().say(changes.Danger(ROW, "river", False, 0.1, FIX)) == []

@@ -20,7 +20,7 @@ def test_the_unions_and_the_lanes_name_the_same_types() -> None:
     assert set(get_args(Emergency)) == set(EMERGENCY_TYPES)
     assert set(get_args(Routine)) == set(ROUTINE_TYPES)
     tags = [kind.__struct_config__.tag for kind in ALL]
-    assert len(set(tags)) == len(tags) == 10
+    assert len(set(tags)) == len(tags) == 11
 
 
 def test_stages_are_the_wires_in_the_wires_order() -> None:

@@ -3,15 +3,17 @@
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
-import numpy as np
+import msgspec
 import pytest
 
+from gateway.changes import Arrived, Became, Change, Danger, Left
 from gateway.events import Heard
 from gateway.locate import Field, Fix
-from gateway.locate.field import STEP_M, cell_of
-from gateway.settle import HOLD_S, STILL_S, UNSEEN_S, Arrived, Became, Change, Danger, Left, Settler
-from tests.gateway.corebed import at, zone
+from gateway.settle import HOLD_S, STILL_S, UNSEEN_S, Settler
+from gateway.zone import Place
+from tests.gateway.corebed import at, box, zone
 
 FIELD = Field(zone())
 IN, EDGE, OUT, FAR = (10.0, 25.0), (62.0, 25.0), (120.0, 0.0), (180.0, 0.0)
@@ -20,22 +22,25 @@ RIVER, BANK = (250.0, 0.0), (205.0, 0.0)
 
 def fix(x_m: float, y_m: float, now_s: float, *, spread_m: float = 9.0, reader: int = 2) -> Fix:
     """A round belief about a point of the bed's street (x along it, y north)."""
-    x_m, y_m = FIELD.plane.to_xy_m(*at(x_m, y_m))
-    column, row = cell_of(x_m, y_m)
-    cells = np.arange(-12, 13)
-    dx = ((column + cells) * STEP_M - x_m)[:, None]
-    dy = ((row + cells) * STEP_M - y_m)[None, :]
-    mass = np.exp(-(dx**2 + dy**2) / (2 * spread_m**2))
-    mass /= mass.sum()
-    evidence = (Heard(reader, -70, 2, 0.5),)
-    return Fix(x_m, y_m, 1.18 * spread_m, 2.45 * spread_m, evidence, now_s, mass, (column - 12, row - 12))
+
+    def within(x1: float, y1: float, x2: float, y2: float) -> float:
+        def share(at_m: float, low_m: float, high_m: float) -> float:
+            ends = (math.erf((end_m - at_m) / spread_m / math.sqrt(2)) for end_m in (low_m, high_m))
+            return (-next(ends) + next(ends)) / 2
+
+        return share(x_m, x1, x2) * share(y_m, y1, y2)
+
+    return Fix(
+        *FIELD.plane.to_xy_m(*at(x_m, y_m)), 1.18 * spread_m, 2.45 * spread_m, (Heard(reader, -70, 2, 0.5),), now_s,
+        places={"school": within(-40, -30, 60, 80)}, dangers={"river": within(230, -70, 340, 70)},
+    )  # fmt: skip
 
 
 class Walk:
     """One tag, heard every 2 s."""
 
     def __init__(self) -> None:
-        self.settler = Settler(FIELD)
+        self.settler = Settler(zone(), FIELD.plane, {})
         self.now_s = 100.0
         self.still_since_s: float | None = None
 
@@ -171,7 +176,19 @@ def test_a_tag_that_does_not_move_away_from_any_place_is_idle() -> None:
     inside = Walk()
     inside.stay(IN, 40)
     inside.still_since_s = inside.now_s
-    assert inside.stay(IN, STILL_S + 60) == [], "asleep at school is at school"
+    [hung_up] = inside.stay(IN, STILL_S + 60)
+    assert isinstance(hung_up, Became)
+    assert (hung_up.state, hung_up.place, hung_up.still) == ("at", "school", True), "at school, and the bag hangs there"
+    inside.still_since_s = None
+    assert [(c.state, c.still) for c in inside.stay(IN, 30) if isinstance(c, Became)] == [("at", False)]
+
+
+def test_a_tag_that_is_carried_away_is_not_still_whatever_it_said_last() -> None:
+    walk = Walk()
+    walk.stay(OUT, 10)
+    walk.still_since_s = walk.now_s - STILL_S
+    assert [c.state for c in walk.stay(OUT, 30) if isinstance(c, Became)] == ["idle"]
+    assert [c.state for c in walk.stay(FAR, 60) if isinstance(c, Became)] == ["moving"]
 
 
 def test_a_danger_is_near_at_once_when_sure_and_soon_when_likely() -> None:
@@ -209,7 +226,7 @@ def test_a_danger_is_clear_slowly_and_never_by_silence() -> None:
 
 
 def test_what_was_settled_is_taken_back_after_a_restart() -> None:
-    settler = Settler(FIELD)
+    settler = Settler(zone(), FIELD.plane, {})
     settler.restore(1, "at", "school", 100.0)
     settler.restore(2, "at", "a place that is gone", 100.0)
     settler.restore_near(3, "river", 100.0)
@@ -225,10 +242,99 @@ def test_what_was_settled_is_taken_back_after_a_restart() -> None:
     assert only(found, Danger) == []
 
 
-@pytest.mark.parametrize("passed_s", [0.0, 1e-9, 1e6])
-def test_any_pace_of_fixes_is_borne(passed_s: float) -> None:
-    settler, now_s = Settler(FIELD), 100.0
-    for n in range(100):
-        now_s += passed_s
-        list(settler.step(1, fix(*(IN if n % 3 else FAR), now_s), None, now_s))
-    assert all(evidence.proof >= 0 for evidence in settler.tags[1].places.values())
+def test_the_readers_that_heard_it_best_decide_what_silence_means() -> None:
+    settler = Settler(zone(), FIELD.plane, {})
+    heard = (Heard(2, -62, 3, 0.2), Heard(3, -66, 3, 0.2), Heard(7, -91, 1, 4.0))
+    list(settler.step(1, replace(fix(*OUT, 100.0), evidence=heard), None, 100.0))
+
+    def state(silent: set[int], now_s: float) -> str:
+        list(settler.silence(now_s, silent.__contains__))
+        return settler.tags[1].state
+
+    assert state({2}, 200.0) == "unseen"
+    assert state({2, 3}, 201.0) == "not_covered", "reader 7 hardly heard it"
+    assert state({7}, 202.0) == "unseen"
+
+
+def test_places_side_by_side_and_in_each_other_do_not_flap() -> None:
+    """A playground inside the school, an academy wall to wall with it."""
+    both = zone()
+    places = (
+        *both.places,
+        Place(id="playground", kind="playground", polygon=box(0, 10, 60, 80)),
+        Place(id="academy", kind="academy", polygon=box(60, -30, 160, 80)),
+    )
+    settler, rng, found = Settler(msgspec.structs.replace(both, places=places), FIELD.plane, {}), random.Random(1), []
+    for n in range(20_000):
+        x_m, now_s = 52 + rng.gauss(0, 9), 100.0 + n
+        made = fix(x_m, 40.0, now_s)
+        school, academy = made.places["school"], 1 - made.places["school"]
+        made = replace(made, places={"school": school, "playground": 0.95 * school, "academy": academy})
+        found += settler.step(1, made, None, now_s)
+    words = only(found, Arrived, Left)
+    assert [type(word) for word in words] in ([], [Arrived]), words
+
+
+# ---- pauses ------------------------------------------------------------------------------------------------------
+
+
+def paused(walk: Walk, seconds: float = 600) -> list[Change]:
+    walk.settler.pause(1)
+    return walk.silent(2) + walk.stay(IN, seconds / 3) + walk.stay(RIVER, seconds / 3) + walk.silent(seconds / 3)
+
+
+def test_of_a_paused_tag_only_the_pause_is_told() -> None:
+    walk = Walk()
+    walk.stay(IN, 40)
+    [told] = paused(walk)
+    assert told == Became(1, "paused", None, None)
+    settled = walk.settler.tags[1]
+    assert (settled.fix, settled.place, settled.about_m, settled.where.about) == (None, None, None, {}), "nor kept"
+    assert walk.settler.is_paused(1)
+
+
+@pytest.mark.parametrize("spot", [IN, OUT, EDGE])
+def test_after_a_pause_nothing_arrives_and_nothing_leaves(spot: tuple[float, float]) -> None:
+    walk = Walk()
+    walk.stay(IN, 40)
+    paused(walk)
+    walk.settler.resume(1, walk.now_s)
+    found = walk.stay(spot, 900)
+    assert only(found, Arrived, Left, Danger) == []
+    if spot == IN:
+        assert [(c.state, c.place) for c in found if isinstance(c, Became)][-1] == ("at", "school")
+
+
+def test_who_was_seen_outside_after_a_pause_arrives_as_ever() -> None:
+    walk = Walk()
+    walk.stay(IN, 40)
+    paused(walk)
+    walk.settler.resume(1, walk.now_s)
+    assert only(walk.stay(OUT, 60), Arrived) == []
+    assert len(only(walk.stay(IN, 60), Arrived)) == 1
+    assert len(only(walk.stay(OUT, 60), Left)) == 1
+
+
+def test_a_danger_goes_on_over_a_pause_as_one_alarm() -> None:
+    walk = Walk()
+    walk.stay(RIVER, 4)
+    assert only(paused(walk), Danger) == []
+    walk.settler.resume(1, walk.now_s)
+    assert only(walk.stay(RIVER, 20), Danger) == []
+    [clear] = only(walk.stay(OUT, 60), Danger)
+    assert isinstance(clear, Danger)
+    assert not clear.near
+
+
+def test_a_pause_lasts_over_a_restart_and_its_end_too() -> None:
+    still_paused, ended = Settler(zone(), FIELD.plane, {}), Settler(zone(), FIELD.plane, {})
+    still_paused.pause(1)
+    for settler in (still_paused, ended):
+        settler.restore(1, "paused", None, 100.0)
+    walk = Walk()
+    walk.settler = still_paused
+    assert walk.stay(IN, 60) + walk.silent(100) == [], "it was told before"
+    walk.settler = ended
+    found = walk.stay(IN, 60)
+    assert only(found, Arrived) == []
+    assert [(c.state, c.place) for c in found if isinstance(c, Became)][-1] == ("at", "school")

@@ -22,6 +22,7 @@ from gateway.events import (
     Position,
     Presence,
     ReaderHealth,
+    RouteDeviation,
     Routine,
     Sos,
     Told,
@@ -87,9 +88,18 @@ emergencies: st.SearchStrategy[Emergency] = st.one_of(
 states = st.sampled_from(["at", "moving", "uncertain", "unseen", "not_covered", "idle", "paused"])
 routines: st.SearchStrategy[Routine] = st.one_of(
     st.builds(Position, **head, tag=texts, where=wheres, moving=st.booleans()),
-    st.builds(Presence, **head, tag=texts, state=states, place=st.none() | texts, where=somewhere),
+    st.builds(Presence, **head, tag=texts, state=states, place=st.none() | texts, where=somewhere, still=st.booleans()),
     st.builds(Arrival, **head, tag=texts, place=texts, where=wheres),
     st.builds(Departure, **head, tag=texts, place=texts, where=wheres),
+    st.builds(
+        RouteDeviation,
+        **head,
+        tag=texts,
+        route=texts,
+        off=st.booleans(),
+        probability=st.floats(0, 1),
+        where=wheres,
+    ),
     st.builds(ReaderHealth, **head, reader=numbers, state=st.sampled_from(["ok", "silent"]), counters=counts),
     st.builds(GatewayHealth, **head, what=texts, ok=st.booleans(), detail=texts, counters=counts),
 )
