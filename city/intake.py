@@ -29,6 +29,7 @@ from gateway.events import (
     Position,
     Presence,
     ReaderHealth,
+    RouteDeviation,
     Sos,
     Told,
 )
@@ -39,7 +40,7 @@ EPOCH_MAX = 64
 NAME_MAX = 128
 """Of a tag, a bell, an area, a place, or an alarm, which is made of a gateway, an epoch and a number."""
 SEQ_MAX = 2**63 - 1
-LATEST_KINDS = ("position", "presence", "reader_health", "gateway_health")
+LATEST_KINDS = ("position", "presence", "route_deviation", "reader_health", "gateway_health")
 
 
 class Refused(ValueError):
@@ -229,7 +230,7 @@ def _examined(event: Event | Poison) -> Event | Poison:
                 event = msgspec.structs.replace(event, where=None)
             else:
                 reason = "where: outside the earth, or a radius that is none"
-    for name in ("alarm", "tag", "bell", "area", "place", "what"):
+    for name in ("alarm", "tag", "bell", "area", "place", "route", "what"):
         value = getattr(event, name, None)
         if isinstance(value, str) and not (0 < len(value) <= NAME_MAX and value.isprintable()):
             reason = f"{name}: must be 1-{NAME_MAX} printable characters"
@@ -323,7 +324,7 @@ def _newest(gateway: str, rows: Iterable[Row], now_s: float) -> list[dict[str, A
     newest: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
         event = row.event
-        if not isinstance(event, Position | Presence | ReaderHealth | GatewayHealth):
+        if not isinstance(event, Position | Presence | RouteDeviation | ReaderHealth | GatewayHealth):
             continue
         kind = str(event.__struct_config__.tag)
         subject = f"{gateway}/{event.what}" if isinstance(event, GatewayHealth) else _subject(event)

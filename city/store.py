@@ -257,7 +257,7 @@ def prune(store: Store, now_s: float, *, positions_days: float, events_days: flo
             if done < chunk:
                 break
     with store.write() as c:
-        placed = t.latest.c.kind.in_(("position", "presence"))
+        placed = t.latest.c.kind.in_(("position", "presence", "route_deviation"))
         old = t.latest.c.as_of < now_s - positions_days * day_s
         stale = t.latest.c.as_of < now_s - events_days * day_s
         gone["latest"] = c.execute(delete(t.latest).where((placed & old) | stale)).rowcount

@@ -15,7 +15,7 @@ const REMIND_S = 5; // a call that nobody has acknowledged sounds again after th
 
 const incidents = new Map();
 const cards = new Map();
-const tags = new Map(); // pseudonym -> {position, presence, marker, ring, row}
+const tags = new Map(); // pseudonym -> {position, presence, route_deviation, marker, ring, row}
 const readers = new Map();
 const notes = new Map();
 const gateways = new Map();
@@ -138,6 +138,7 @@ function drawIncidents() {
 }
 
 function newestPlace(tag) {
+  if (tag.presence && tag.presence.state === "paused") return undefined; // its guardian does not want it shown
   const placed = [tag.position, tag.presence].filter((word) => word && word.where);
   return placed.sort((a, b) => b.as_of - a.as_of)[0];
 }
@@ -151,7 +152,8 @@ function drawChildren() {
   const subjects = (kind) => new Set([...incidents.values()].filter((i) => i.state !== "closed" && i.kind === kind).map((i) => i.subject));
   const [crying, near] = [subjects("sos"), subjects("danger")];
   const rank = (name) => (crying.has(name) ? 0 : near.has(name) ? 1 : 2);
-  const rows = [...tags.keys()].sort((a, b) => rank(a) - rank(b) || a.localeCompare(b));
+  const known = (name) => tags.get(name).position || tags.get(name).presence;
+  const rows = [...tags.keys()].filter(known).sort((a, b) => rank(a) - rank(b) || a.localeCompare(b));
   for (const name of rows) {
     const tag = tags.get(name);
     if (!tag.row) {
@@ -278,7 +280,7 @@ function takeIncident(incident, loud) {
 
 function takeWord(word) {
   if (word.about === "gateway") gateways.set(word.gateway, word);
-  else if (word.kind === "position" || word.kind === "presence") {
+  else if (word.kind === "position" || word.kind === "presence" || word.kind === "route_deviation") {
     if (!tags.has(word.subject)) tags.set(word.subject, {});
     tags.get(word.subject)[word.kind] = word;
   } else if (word.kind === "reader_health") {

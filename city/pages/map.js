@@ -79,7 +79,12 @@ export function firstView(calls) {
 
 export function drawTag(name, tag, place, { kind, alarm, old, ringed, crowd }) {
   many = crowd > NAMES_MAX;
-  if (!place) return;
+  if (!place) {
+    if (tag.marker) for (const drawn of [tag.marker, tag.ring]) drawn.remove();
+    tag.marker = tag.ring = undefined;
+    tag.watched = false;
+    return;
+  }
   const shape = kind === "at" ? "at" : kind === "unseen" || old ? "unseen" : "moving";
   if (!tag.marker) {
     tag.marker = L.marker(latlng(place.where), { icon: icon("tag", '<span class="tag-dot"></span><span class="tag-name"></span>', 14), alt: name }).addTo(map);

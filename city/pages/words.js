@@ -144,7 +144,7 @@ export function hops(incident) {
 }
 
 const PRESENCE = {
-  at: (p) => ["●", "at", `at ${p.place}`],
+  at: (p) => ["●", "at", `at ${p.place}${p.still ? ", tag not moving" : ""}`],
   moving: () => ["▲", "moving", "moving"],
   uncertain: () => ["?", "unseen", "place unsure"],
   unseen: (p) => ["?", "unseen", p.place ? `unseen, last at ${p.place}` : "unseen"],
@@ -154,6 +154,12 @@ const PRESENCE = {
 };
 
 export function standing(tag) {
+  const [glyph, kind, words] = stands(tag);
+  const strayed = tag.route_deviation;
+  return [glyph, kind, strayed && strayed.off ? `${words}; off route ${strayed.route} since ${clockTime(strayed.as_of)}` : words];
+}
+
+function stands(tag) {
   const { position, presence } = tag;
   if (presence && !(position && position.as_of > presence.as_of && presence.state !== "at")) return PRESENCE[presence.state](presence);
   return position.moving ? ["▲", "moving", "moving"] : ["●", "moving", "standing"];

@@ -19,7 +19,7 @@ from paho.mqtt.client import Client, MQTTv311
 from paho.mqtt.enums import CallbackAPIVersion
 
 from gateway import uplink
-from gateway.events import Arrival, Emergency, Heard, Point, Position, Routine, Sos, Told, Where
+from gateway.events import Arrival, Emergency, Heard, Point, Position, RouteDeviation, Routine, Sos, Told, Where
 from gateway.uplink import Ack, StageNotice, Status, Urgent, Watermark
 
 SITE = "testsite"
@@ -296,3 +296,9 @@ def position(tag: str, at_s: float | None = None, where: Where | None = None) ->
 
 def arrival(tag: str, at_s: float | None = None) -> Arrival:
     return Arrival(observed_at=when(at_s), clock="good", tag=tag, place="school", where=place())
+
+
+def strayed(tag: str, *, off: bool = True, at_s: float | None = None, route: str = "by-the-park") -> RouteDeviation:
+    return RouteDeviation(
+        observed_at=when(at_s), clock="good", tag=tag, route=route, off=off, probability=0.97, where=place()
+    )

@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Error, Page, Request, expect, sync_playwright
 
 from gateway.events import Bell, Danger, GatewayHealth, Presence, ReaderHealth
-from tests.city.peers import City, Gateway, arrival, place, position, sos, told, wait_for, when
+from tests.city.peers import City, Gateway, arrival, place, position, sos, strayed, told, wait_for, when
 
 pytestmark = pytest.mark.browser
 
@@ -145,6 +145,23 @@ def test_words_from_the_street_are_text_and_never_markup(city: City, gateway: Ga
     expect(page.locator("#incident-list .subject")).to_contain_text(evil)
     expect(page.locator("#children")).to_contain_text(evil)
     assert page.locator("img[src=x]").count() == 0
+    assert watched.complaints == []
+
+
+def test_off_route_still_and_paused_are_said_of_a_tag(city: City, gateway: Gateway, watched: Watched) -> None:
+    gateway.batch(1, [strayed("t-01")])  # alone it makes no row, and breaks none
+    page = watched.log_in()
+    row = page.locator("#children tr", has_text="t-01")
+    gateway.batch(2, [position("t-01")])
+    expect(row).to_contain_text(re.compile(r"moving; off route by-the-park since \d\d:\d\d:\d\d"))
+    expect(page.locator(".tag-dot")).to_have_count(1)
+    at = Presence(observed_at=when(), clock="good", tag="t-01", state="at", place="school", where=place(), still=True)
+    gateway.batch(3, [strayed("t-01", off=False), at])
+    expect(row.locator(".words")).to_have_text("at school, tag not moving")
+    paused = Presence(observed_at=when(), clock="good", tag="t-01", state="paused", place=None, where=None)
+    gateway.batch(5, [paused])
+    expect(row.locator(".words")).to_have_text("paused")
+    expect(page.locator(".tag-dot")).to_have_count(0)
     assert watched.complaints == []
 
 

@@ -19,7 +19,7 @@ from city.store import Store, StoreError, Turn, counters, prune
 from gateway import uplink
 from gateway.events import Emergency, Routine
 from gateway.uplink import Batch, Poison, Row, Urgent
-from tests.city.peers import arrival, place, position, sos, told
+from tests.city.peers import arrival, place, position, sos, strayed, told
 
 NOW_S = 1_800_000_000.0
 TOPIC = "ansim/v1/s/gw/gw1/sos"
@@ -185,6 +185,7 @@ def test_impossible_numbers_are_refused(message: Urgent | Batch, reason: str) ->
         position("t\x00"),
         position("x" * 129),
         position(""),
+        strayed("t-01", route="r\n"),
     ],
 )
 def test_what_no_page_could_show_is_poison(store: Store, event: Routine) -> None:
