@@ -46,6 +46,7 @@ _NORMAL /= _NORMAL[-1]
 class Air:
     """How fixes err."""
 
+    slow_m: float = SLOW_M
     fast_m: float = 6.0
     fast_s: float = 3.0
     sure: float = 1.0
@@ -72,10 +73,10 @@ def fixes(rng: Any, air: Air, truth: Any, start_s: float = 0.0) -> Iterator[Fix]
     """Yield a fix a second of a way."""
     moved_m = np.concatenate([[1e9], np.hypot(*np.diff(truth, axis=0).T)])
     keeps = np.exp(-1 / air.slow_s - moved_m / WAY_M)
-    error = _drifting(rng, keeps) * SLOW_M
+    error = _drifting(rng, keeps) * air.slow_m
     error += _drifting(rng, np.full(len(truth), np.exp(-1 / air.fast_s) if air.fast_s else 0.0)) * air.fast_m
     seen = truth + error
-    spread_m = float(np.hypot(SLOW_M, air.fast_m)) / air.sure
+    spread_m = float(np.hypot(air.slow_m, air.fast_m)) / air.sure
     p = _within(seen[:, 0], WEST_M, EAST_M, spread_m) * _within(seen[:, 1], SOUTH_M, NORTH_M, spread_m)
     r50, r95 = 1.18 * spread_m, 2.45 * spread_m
     for n, (x, y, inside) in enumerate(zip(*seen.T.tolist(), p.tolist(), strict=True), 1):
