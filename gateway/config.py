@@ -98,6 +98,9 @@ class _Check:
         self.problems: list[Problem] = []
         self.notes: list[str] = []
 
+_TYPES = {one.name: one.type for one in msgspec.structs.fields(Config)}
+
+
     def loaded(self) -> Loaded:
         config = self._convert()
         if config is None:
@@ -113,8 +116,11 @@ class _Check:
         if self.problems:
             raise ConfigError(self.path, self.problems)
         return Loaded(
+        self._tags(config, tag_keys)
             config=config,
-            zone=zone.Zone(config.readers, config.places, config.dangers, config.bells, config.settings),
+            zone=zone.Zone(
+                config.readers, config.places, config.dangers, config.bells, config.settings, config.routes
+            ),
             base=self.base,
             folder=self.base / config.store.folder,
             database=self.base / config.radio.database,
@@ -152,7 +158,7 @@ class _Check:
                     self.say(key, f"must be written as [[{key}]] tables")
             else:
                 try:
-                    values[key] = msgspec.convert(value, zone.Id)
+                    values[key] = msgspec.convert(value, _TYPES[key])
                 except msgspec.ValidationError as error:
                     self.say(key, f"{error} (it is {_short(value)})")
         for key in REQUIRED:
@@ -207,6 +213,7 @@ class _Check:
                 seen.setdefault(value, i)
         numbers = {reader.number for reader in config.readers}
         inputs: dict[tuple[int, int], int] = {}
+            ("routes", "id"),
         for i, bell in enumerate(config.bells):
             if bell.reader not in numbers:
                 listed = ", ".join(str(n) for n in sorted(numbers)[:20])
@@ -251,6 +258,26 @@ class _Check:
                 self.say(key, f"{path} is not a file")
                 return None
             if secret and mode & 0o077:
+        for i, route in enumerate(config.routes):
+            points = [plane.to_xy_m(lon, lat) for lon, lat in route.line]
+            if len(set(points)) < 2:
+                self.say(f"routes[{i}].line", "fewer than 2 different points")
+            elif max(math.hypot(x, y) for x, y in points) > ZONE_MAX_M:
+                self.say(f"routes[{i}].line", "a point is over 20 km from the first reader")
+
+    def _tags(self, config: Config, tag_keys: dict[str, TagKeys]) -> None:
+        """A tag without keys is only noted: it may have been taken out a moment ago, and nobody loses the gateway."""
+        routes: dict[str, str] = {}
+        for i, route in enumerate(config.routes):
+            for tag in route.tags:
+                if tag in routes:
+                    self.say(f"routes[{i}].tags", f"{tag} has the route {routes[tag]} already")
+                routes.setdefault(tag, route.id)
+        for key, tags in (("routes", routes), ("paused", dict.fromkeys(config.paused, ""))):
+            if unknown := sorted(tags.keys() - tag_keys.keys()):
+                text = f"{key} names {len(unknown)} tags without keys, so nothing is done for them"
+                self.notes.append(f"{text}: {', '.join(unknown[:10])}")
+
                 self.say(key, f"{path} can be read by others (mode {mode & 0o777:04o}); do: chmod 600 {path}")
             with path.open("rb") as file:
                 data = file.read(FILE_MAX_B + 1)
@@ -413,6 +440,6 @@ def summary(loaded: Loaded) -> str:
         f"store {loaded.folder}, at most {c.store.bulk_max_mb} MB of routine events",
         f"broker {c.mqtt.host}:{c.mqtt.port}, MQTT {c.mqtt.protocol}, {'TLS' if c.mqtt.ca_file else 'no TLS'}",
         f"{len(c.readers)} readers, {len(c.bells)} bells, {len(loaded.tag_keys)} tags, "
-        f"{len(c.places)} places, {len(c.dangers)} danger areas",
+        f"{len(c.places)} places, {len(c.dangers)} danger areas, {len(c.routes)} routes, {len(c.paused)} tags paused",
     ]
     return "\n".join([*lines, *(f"note: {note}" for note in loaded.notes)])

@@ -90,6 +90,9 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "store": Store,
     "mqtt": Mqtt,
     "keys": Keys,
+    routes: tuple[zone.Route, ...] = ()
+    paused: Annotated[tuple[zone.TagId, ...], Meta(max_length=10_000)] = ()
+    """Tags that are not followed."""
     "metrics": Metrics,
     "clock": Clock,
     "settings": zone.ReaderSettings,
@@ -107,6 +110,7 @@ _ID = "1-32 of A-Z a-z 0-9 _ -, a letter or digit first"
 HINTS = {
     "site": f'{_ID}, like "gongdeok"',
     "gateway": f'{_ID}, like "gw1"',
+    "routes": zone.Route,
     "radio": "a table [radio] with at least port",
     "radio.port": 'the coordinator, like "/dev/serial/by-id/usb-..." or "socket://127.0.0.1:6638"',
     "radio.baudrate": "one of 57600, 115200, 230400, 460800, 921600; most sticks have 115200",
@@ -159,3 +163,8 @@ HINTS = {
     "bells.reader": "the number of a reader of this file",
     "bells.input": "the input of the reader, 0 to 7",
 }
+    "routes.id": _ID,
+    "routes.line": "2 to 500 points [lon, lat], longitude first, along the way",
+    "routes.corridor_m": "5 to 200 metres to either side of the line",
+    "routes.tags": 'pseudonyms of tags, like ["tag-001", "tag-002"]; a tag has one route at the most',
+    "paused": 'pseudonyms of tags, like ["tag-001"], above the first [table]',

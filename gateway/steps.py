@@ -255,6 +255,7 @@ class Steps:
             memories=self._outbox.memories(),
             gateway=settings.config.gateway,
             now_s=now_s,
+            paused=settings.config.paused,
         )
         pipeline.set_clock(state, utc_s, now_s, self.quality)
         snapshot = self._outbox.snapshot()

@@ -281,6 +281,56 @@ def test_two_bells_do_not_share_an_input(folder: Path) -> None:
     assert only(folder, text).startswith(f"line {GOOD.count(chr(10)) + 4}: bells[1].input: input 3 of reader 2 has a b")
 
 
+ROUTES = """
+[[routes]]
+id = "by-the-park"
+line = [[126.950, 37.543], [126.951, 37.543], [126.951, 37.544]]
+corridor_m = 30
+tags = ["t-01"]
+"""
+
+
+def test_routes_and_pauses_are_of_tags(folder: Path) -> None:
+    loaded = load(written(folder, 'paused = ["t-02"]\n' + GOOD + ROUTES))
+    line = ((126.95, 37.543), (126.951, 37.543), (126.951, 37.544))
+    assert loaded.zone.routes == (zone.Route("by-the-park", line, 30.0, ("t-01",)),)
+    assert loaded.config.paused == ("t-02",)
+    assert loaded.notes == ()
+    assert "1 routes, 1 tags paused" in summary(loaded)
+
+
+def test_a_route_or_a_pause_of_nobody_is_noted_and_stops_nothing(folder: Path) -> None:
+    loaded = load(written(folder, 'paused = ["t-99"]\n' + GOOD + ROUTES.replace('"t-01"', '"t-01", "t-98"')))
+    assert [note.partition(" names ")[::2] for note in loaded.notes] == [
+        ("routes", "1 tags without keys, so nothing is done for them: t-98"),
+        ("paused", "1 tags without keys, so nothing is done for them: t-99"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('["t-01"]', '["t 01"]', "routes[0].tags"),
+        ("corridor_m = 30", "corridor_m = 1", "routes[0].corridor_m: Expected"),
+        ("[126.951, 37.543], [126.951, 37.544]", "[126.950, 37.543]", "fewer than 2 different points"),
+        ("[126.951, 37.544]", "[127.951, 37.544]", "a point is over 20 km"),
+        (
+            ROUTES,
+            ROUTES + ROUTES.replace("by-the-park", "by-the-river"),
+            "routes[1].tags: t-01 has the route by-",
+        ),
+        (ROUTES, ROUTES + ROUTES.replace('["t-01"]', "[]"), "routes[1].id: 'by-the-park' is given twice"),
+        (ROUTES, ROUTES + 'paused = ["t-02"]', "routes[0].paused: unknown key"),
+    ],
+)
+def test_a_route_that_is_none_is_told(folder: Path, old: str, new: str, said: str) -> None:
+    assert said in only(folder, GOOD + ROUTES.replace(old, new, 1))
+
+
+def test_a_list_of_pauses_that_is_none_is_told(folder: Path) -> None:
+    assert "paused: Expected `array`" in only(folder, 'paused = "t-01"\n' + GOOD)
+
+
 def test_settings_that_do_not_go_together_are_told(folder: Path) -> None:
     text = GOOD.replace("version = 3", "version = 3\nscan_window_ms = 50")
     assert only(folder, text).startswith("line 15: settings: scan_window_ms 50 is over scan_interval_ms 40")
