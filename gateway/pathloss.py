@@ -1,0 +1,326 @@
+"""The law of path loss between readers, fitted to what they hear of each other; numpy, no state.
+
+    level[i, j] = P - 10 n log10(d[i, j]) + g[i] + t[j] + b[i, j] + a[i, j]     dB
+
+level: what reader i reads of reader j's beacon, less the power j says it has at 1 m. n: exponent; P: what all have in
+common; g: receive offset of a reader, t: its transmit offset; b: what stands in the street between two poles, the same
+both ways (reciprocity), sd 4 dB; a: what differs between the two ways, sd 2 dB (54 links of IoT-LAB Lille: 2.2 dB).
+The two directions of a pair are therefore turned into their sum, which carries b, and their difference, which does not.
+
+Priors: n 2.5 sd 0.4, g and t 0 sd 2.5 dB with heavy tails (a broken antenna is no draw from a bell), P 0 sd 10 dB.
+Tails of the likelihood are Student's t with 4 degrees of freedom, by reweighting. What the links do not tell stays at
+its prior, with the prior's sd. Gauge: the g of all readers that take part sum to 0, and so do the t.
+
+These links run from pole to pole, with no body and no child's height in them: g carries over to tags, P does not, and
+n is only a hint, for a tag near the ground loses more with distance than a pole does.
+"""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+EXPONENT, EXPONENT_SD = 2.5, 0.4
+OFFSET_SD_DB = 2.5
+POWER_SD_DB = 10.0
+SHADOW_SD_DB, ASYMMETRY_SD_DB = 4.0, 2.0
+SD_WORTH = 8.0
+"""The two prior sd above count as so many pairs when they are estimated."""
+FREEDOM = 4.0
+SURE_DBM = -88.0
+"""A pair whose law puts it below is heard by luck alone (sensitivity -95 dBm), so its mean is too high: not fitted."""
+ROUNDS = 7
+NEIGHBOURS_MIN = 3
+"""A reader heard with fewer others cannot be located."""
+GRID, FINE_SDS = 33, 4.5
+MARGIN_M = 80.0
+_GAUSS = 0.7865
+"""E[w x^2] of a standard normal x under the weights w of FREEDOM: makes a scale a standard deviation."""
+_LOST = 1.1
+"""What those weights cost in variance where errors are normal, and the reweighted information does not show."""
+_P, _N, _FIRST = 0, 1, 2  # places of P, n and the first g among the parameters
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One directed pair: reader `receiver` hears `sender` at level_dbm on average; both index the fit's positions."""
+
+    receiver: int
+    sender: int
+    level_dbm: float
+    variance_db2: float
+    """Of that mean, by sampling alone."""
+    power_dbm: int
+    """What the sender says its power at 1 m is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A fitted law. Arrays are by reader, in the order of the positions it was fitted with."""
+
+    exponent: float
+    exponent_sd: float
+    received_db: Any
+    received_sd_db: Any
+    sent_db: Any
+    sent_sd_db: Any
+    shadow_db: float
+    asymmetry_db: float
+    links: int
+    """Directed pairs that took part."""
+    silent: frozenset[int]
+    at_m: Any
+    all_links: Sequence[Link]
+    rows: "_Rows"
+    weights: Any
+    information: Any
+    right: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Where the others put a reader, without a word of its configured position."""
+
+    error_m: float
+    """Distance from there to the position it is configured with."""
+    expected_m: float
+    """What that distance would be by the geometry and the spread of the levels (rms)."""
+    deviations: float
+    """The same distance in standard deviations of its own direction."""
+    neighbours: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Independent observations: value = sum of coefficients x parameters + error; six parameters at the most each."""
+
+    columns: Any
+    coefficients: Any
+    values: Any
+    sampling: Any
+    """Variance by sampling, dB2."""
+    shadows: Any
+    """How many variances of b are in the error: 2 in a sum, 0 in a difference, 1 in a lone direction."""
+    losses: Any
+    """-10 log10 of the distance: what one unit of exponent costs, dB."""
+    powers: Any
+    """Declared power, dBm, to know what level the law expects."""
+
+
+def fit(at_m: Sequence[tuple[float, float, float]], links: Sequence[Link], silent: Sequence[int] = ()) -> Fit:
+    """Return the law for readers at these positions (x, y, height; metres). silent: readers whose links do not count.
+
+    Never fails for want of links: with none, it is the prior.
+    """
+    work = fitting(at_m, links, silent)
+    while True:
+        try:
+            next(work)
+        except StopIteration as done:
+            result: Fit = done.value
+            return result
+
+
+def fitting(
+    at_m: Sequence[tuple[float, float, float]], links: Sequence[Link], silent: Sequence[int] = ()
+) -> Generator[None, None, Fit]:
+    """Do what `fit` does in slices of a few milliseconds: one a `next`."""
+    at = np.asarray(at_m, float).reshape(-1, 3)
+    readers = len(at)
+    rows = _rows(at, links)
+    size = _FIRST + 2 * readers
+    counts = np.ones(len(rows.values), bool)
+    for k in set(silent):
+        counts &= ~_touches(rows, k, readers)
+    mean = np.zeros(size)
+    mean[_N] = EXPONENT
+    precision = np.full(size, OFFSET_SD_DB**-2)
+    precision[_P], precision[_N] = POWER_SD_DB**-2, EXPONENT_SD**-2
+    shadow2, asymmetry2 = SHADOW_SD_DB**2, ASYMMETRY_SD_DB**2
+    tail, prior, taken, weights = np.ones(len(rows.values)), precision.copy(), counts, counts
+    for turn in range(ROUNDS):
+        variance = rows.shadows * shadow2 + asymmetry2 + rows.sampling
+        weights = taken * tail / variance
+        information = _information(rows.columns, rows.coefficients, weights, size) + np.diag(prior)
+        right = _gather(rows.columns, rows.coefficients, weights * rows.values, size) + prior * mean
+        theta = np.linalg.solve(information, right)
+        residual2 = (rows.values - (rows.coefficients * theta[rows.columns]).sum(axis=1)) ** 2
+        if turn in (2, 4):
+            free = 1 - weights * _leverage(rows, np.linalg.inv(information))
+            over = tail * residual2 / _GAUSS - rows.sampling
+            asymmetry2 = _variance(over, free, taken & (rows.shadows == 0), ASYMMETRY_SD_DB)
+            share = (over - asymmetry2) / np.maximum(rows.shadows, 1)
+            shadow2 = _variance(share, free, taken & (rows.shadows > 0), SHADOW_SD_DB)
+            variance = rows.shadows * shadow2 + asymmetry2 + rows.sampling
+        tail = (FREEDOM + 1) / (FREEDOM + residual2 / variance)
+        prior[_FIRST:] = precision[_FIRST:] * (FREEDOM + 1) / (FREEDOM + theta[_FIRST:] ** 2 * precision[_FIRST:])
+        if turn in (1, 3):
+            taken = counts & (rows.powers + theta[_P] + theta[_N] * rows.losses >= SURE_DBM)
+        yield
+    covariance = np.linalg.inv(information)
+    used = taken[:, None] & (rows.columns >= _FIRST) & (rows.coefficients != 0)
+    part = np.isin(np.arange(readers), (rows.columns[used] - _FIRST) % max(readers, 1))
+    half = _FIRST + readers
+    received, received_sd = _gauged(theta[_FIRST:half], covariance[_FIRST:half, _FIRST:half], part)
+    sent, sent_sd = _gauged(theta[half:], covariance[half:, half:], part)
+    pairs = int(2 * (taken & (rows.shadows == 0)).sum() + (taken & (rows.shadows == 1)).sum())
+    return Fit(
+        float(theta[_N]), float(np.sqrt(covariance[_N, _N] * _LOST)), received, received_sd, sent, sent_sd,
+        float(np.sqrt(shadow2)), float(np.sqrt(asymmetry2)), pairs, frozenset(silent), at, links, rows, weights,
+        information, right,
+    )  # fmt: skip
+
+
+def locate(law: Fit, k: int) -> Located | None:
+    """Return where the others put reader k, under the law fitted without it; None with fewer than NEIGHBOURS_MIN.
+
+    Both directions count: what others hear of its beacon and what it hears of theirs. Its own offset is free. Others
+    that were silent in the fit have no say.
+    """
+    readers, size = len(law.at_m), len(law.right)
+    shut = law.silent - {k}
+    mine = [
+        (link, link.sender if link.receiver == k else link.receiver)
+        for link in law.all_links
+        if k in (link.receiver, link.sender) and link.receiver != link.sender
+        if link.receiver not in shut and link.sender not in shut
+    ]
+    others = sorted({other for _, other in mine})
+    if len(others) < NEIGHBOURS_MIN:
+        return None
+    own = _touches(law.rows, k, readers)
+    columns, shares, weights = law.rows.columns[own], law.rows.coefficients[own], law.weights[own]
+    information = law.information - _information(columns, shares, weights, size)
+    right = law.right - _gather(columns, shares, weights * law.rows.values[own], size)
+    asked = [*(_FIRST + i for i in others), *(_FIRST + readers + i for i in others)]
+    sides = np.zeros((size, 1 + len(asked)))
+    sides[:, 0] = right
+    sides[asked, np.arange(1, 1 + len(asked))] = 1.0
+    solved = np.linalg.solve(information, sides)
+    theta, doubts = solved[:, 0], dict(zip(asked, solved[asked, np.arange(1, 1 + len(asked))], strict=True))
+    count, place = len(others), {i: n for n, i in enumerate(others)}
+    value, doubt = np.full((2, count), np.nan), np.zeros((2, count))
+    for link, other in mine:
+        way, n = int(link.sender == other), place[other]
+        column = _FIRST + other + readers * way
+        value[way, n] = link.level_dbm - link.power_dbm - theta[_P] - theta[column]
+        doubt[way, n] = doubts[column] + law.asymmetry_db**2 + link.variance_db2
+    known = ~np.isnan(value)
+    both = known.all(axis=0)
+    leans = [0.0]
+    if both.any():  # by what its own two offsets differ is seen where both ways are heard; what they share is unknown
+        lean = float(np.median(value[1, both] - value[0, both])) / 2
+        value -= np.array([[-lean], [lean]])
+        leans = [lean, -lean]
+    ways = known.sum(axis=0)
+    variance = law.shadow_db**2 + doubt.sum(axis=0) / ways**2
+    value = np.nansum(value, axis=0) / ways
+    near = law.at_m[others]
+    low, high = near[:, :2].min(axis=0) - MARGIN_M, near[:, :2].max(axis=0) + MARGIN_M
+    for _ in range(3):  # the whole neighbourhood, then twice what it says is likely
+        x, y = np.linspace(low[0], high[0], GRID), np.linspace(low[1], high[1], GRID)
+        points = np.stack(np.meshgrid(x, y, indexing="ij"), axis=-1).reshape(-1, 2)
+        belief = _belief(points, float(law.at_m[k, 2]), near, value, variance, float(theta[_N]), leans)
+        middle = belief @ points
+        off = points - middle
+        covariance = (belief[:, None] * off).T @ off
+        step = (high - low) / (GRID - 1)
+        covariance += np.diag(step**2 / 12)
+        reach = FINE_SDS * np.sqrt(np.diag(covariance)) + step
+        low, high = np.maximum(low, middle - reach), np.minimum(high, middle + reach)
+    gap = middle - law.at_m[k, :2]
+    return Located(
+        float(np.hypot(*gap)),
+        float(np.sqrt(np.trace(covariance))),
+        float(np.sqrt(gap @ np.linalg.solve(covariance, gap))),
+        len(others),
+    )
+
+
+def _belief(
+    points: Any, height_m: float, near: Any, value: Any, variance: Any, exponent: float, leans: Sequence[float]
+) -> Any:
+    """Posterior over points, sum 1; what the reader's own offsets share is fitted at each of them."""
+    away = near[None, :, :2] - points[:, None, :]
+    distance = np.sqrt((away**2).sum(axis=2) + (near[:, 2] - height_m) ** 2 + 1.0)
+    left = value + 10 * exponent * np.log10(distance)
+    own = left.mean(axis=1)
+    for _ in range(4):
+        weight = (FREEDOM + 1) / (FREEDOM + (left - own[:, None]) ** 2 / variance) / variance
+        top, bottom = (weight * left).sum(axis=1), weight.sum(axis=1)
+        for lean in leans:
+            loose = (FREEDOM + 1) / (FREEDOM * OFFSET_SD_DB**2 + (own + lean) ** 2)
+            top, bottom = top - loose * lean, bottom + loose
+        own = top / bottom
+    surprise = np.log1p((left - own[:, None]) ** 2 / (FREEDOM * variance)).sum(axis=1)
+    for lean in leans:
+        surprise += np.log1p((own + lean) ** 2 / (FREEDOM * OFFSET_SD_DB**2))
+    belief = np.exp(-0.5 * (FREEDOM + 1) * (surprise - surprise.min()))
+    return belief / belief.sum()
+
+
+def _rows(at: Any, links: Sequence[Link]) -> _Rows:
+    data = np.array(
+        [(x.receiver, x.sender, x.level_dbm, x.variance_db2, x.power_dbm) for x in links if x.receiver != x.sender]
+    ).reshape(-1, 5)
+    i, j = data[:, 0].astype(int), data[:, 1].astype(int)
+    distance = np.sqrt(((at[i] - at[j]) ** 2).sum(axis=1))
+    loss, level = -10 * np.log10(np.maximum(distance, 1.0)), data[:, 2] - data[:, 4]
+    g, t = _FIRST, _FIRST + len(at)
+    place = np.full((len(at), len(at)), -1)
+    place[i, j] = np.arange(len(data))
+    back = place[j, i]
+    lone, one = np.flatnonzero(back < 0), np.flatnonzero((back >= 0) & (i < j))
+    two = back[one]
+    nothing, both, power = np.zeros(len(one)), np.full(len(one), np.sqrt(0.5)), np.minimum(data[one, 4], data[two, 4])
+    pair = [nothing + _P, nothing + _N, g + i[one], t + j[one], g + j[one], t + i[one]]
+    sums = [2 * both, 2 * both * loss[one], both, both, both, both]
+    differences = [nothing, nothing, both, both, -both, -both]
+    alone, single = np.zeros(len(lone)), [np.ones(len(lone)), loss[lone], np.ones(len(lone)), np.ones(len(lone))]
+    noise = (data[one, 3] + data[two, 3]) / 2
+    return _Rows(
+        np.concatenate([np.stack(pair, 1), np.stack(pair, 1),
+                        np.stack([alone + _P, alone + _N, g + i[lone], t + j[lone], alone, alone], 1)]).astype(int),
+        np.concatenate([np.stack(sums, 1), np.stack(differences, 1), np.stack([*single, alone, alone], 1)]),
+        np.concatenate([(level[one] + level[two]) * both, (level[one] - level[two]) * both, level[lone]]),
+        np.concatenate([noise, noise, data[lone, 3]]),
+        np.concatenate([nothing + 2, nothing, alone + 1]).astype(int),
+        np.concatenate([loss[one], loss[one], loss[lone]]),
+        np.concatenate([power, power, data[lone, 4]]),
+    )  # fmt: skip
+
+
+def _touches(rows: _Rows, k: int, readers: int) -> Any:
+    return ((rows.columns == _FIRST + k) | (rows.columns == _FIRST + readers + k)).any(axis=1)
+
+
+def _information(columns: Any, coefficients: Any, weights: Any, size: int) -> Any:
+    flat = columns[:, :, None] * size + columns[:, None, :]
+    terms = weights[:, None, None] * coefficients[:, :, None] * coefficients[:, None, :]
+    return np.bincount(flat.ravel(), terms.ravel(), size * size).reshape(size, size)
+
+
+def _gather(columns: Any, coefficients: Any, values: Any, size: int) -> Any:
+    return np.bincount(columns.ravel(), (coefficients * values[:, None]).ravel(), size)
+
+
+def _leverage(rows: _Rows, covariance: Any) -> Any:
+    """Variance of each row's fitted value."""
+    parts = covariance[rows.columns[:, :, None], rows.columns[:, None, :]]
+    return np.einsum("ni,nij,nj->n", rows.coefficients, parts, rows.coefficients)
+
+
+def _variance(over: Any, free: Any, taken: Any, prior_sd: float) -> float:
+    """Variance of an error, from squared residuals and the freedom each has left; the prior is worth SD_WORTH rows."""
+    total = SD_WORTH * prior_sd**2 + float((taken * over).sum())
+    return max(total / (SD_WORTH + float((taken * np.maximum(free, 0.0)).sum())), 0.25 * prior_sd**2)
+
+
+def _gauged(offsets: Any, covariance: Any, part: Any) -> tuple[Any, Any]:
+    """Offsets of those that take part against their mean, and all sd."""
+    if not part.any():
+        return offsets, np.sqrt(np.diag(covariance))
+    to_all = covariance[:, part].mean(axis=1)
+    variance = np.diag(covariance) + part * (to_all[part].mean() - 2 * to_all)
+    return offsets - part * offsets[part].mean(), np.sqrt(np.maximum(variance, 0.0) * _LOST)
