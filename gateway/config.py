@@ -91,15 +91,15 @@ def load(path: Path) -> Loaded:
     return _Check(path, raw, key_lines(text)).loaded()
 
 
+_TYPES = {one.name: one.type for one in msgspec.structs.fields(Config)}
+
+
 class _Check:
     def __init__(self, path: Path, raw: dict[str, Any], lines: dict[str, int]) -> None:
         self.path, self.raw, self.lines = path, raw, lines
         self.base = path.resolve().parent
         self.problems: list[Problem] = []
         self.notes: list[str] = []
-
-_TYPES = {one.name: one.type for one in msgspec.structs.fields(Config)}
-
 
     def loaded(self) -> Loaded:
         config = self._convert()
@@ -109,6 +109,7 @@ _TYPES = {one.name: one.type for one in msgspec.structs.fields(Config)}
         self._positions(config)
         reader_keys = self._reader_keys(config)
         tag_keys = self._tag_keys(config)
+        self._tags(config, tag_keys)
         codes = self._install_codes(config)
         password = self._broker(config.mqtt)
         if not tag_keys:
@@ -116,7 +117,6 @@ _TYPES = {one.name: one.type for one in msgspec.structs.fields(Config)}
         if self.problems:
             raise ConfigError(self.path, self.problems)
         return Loaded(
-        self._tags(config, tag_keys)
             config=config,
             zone=zone.Zone(
                 config.readers, config.places, config.dangers, config.bells, config.settings, config.routes
@@ -203,6 +203,7 @@ _TYPES = {one.name: one.type for one in msgspec.structs.fields(Config)}
             ("places", "id"),
             ("dangers", "id"),
             ("bells", "id"),
+            ("routes", "id"),
         ):
             seen: dict[Any, int] = {}
             for i, item in enumerate(getattr(config, key)):
@@ -213,7 +214,6 @@ _TYPES = {one.name: one.type for one in msgspec.structs.fields(Config)}
                 seen.setdefault(value, i)
         numbers = {reader.number for reader in config.readers}
         inputs: dict[tuple[int, int], int] = {}
-            ("routes", "id"),
         for i, bell in enumerate(config.bells):
             if bell.reader not in numbers:
                 listed = ", ".join(str(n) for n in sorted(numbers)[:20])
@@ -248,16 +248,6 @@ _TYPES = {one.name: one.type for one in msgspec.structs.fields(Config)}
                 elif max(math.hypot(x, y) for x, y in ring) > ZONE_MAX_M:
                     self.say(name, "a corner is over 20 km from the first reader")
 
-    # ---- the files it names -----------------------------------------------------------------------------------------
-
-    def _file(self, key: str, name: str, *, secret: bool) -> bytes | None:
-        path = self.base / name
-        try:
-            mode = path.stat().st_mode
-            if not stat.S_ISREG(mode):
-                self.say(key, f"{path} is not a file")
-                return None
-            if secret and mode & 0o077:
         for i, route in enumerate(config.routes):
             points = [plane.to_xy_m(lon, lat) for lon, lat in route.line]
             if len(set(points)) < 2:
@@ -278,6 +268,16 @@ _TYPES = {one.name: one.type for one in msgspec.structs.fields(Config)}
                 text = f"{key} names {len(unknown)} tags without keys, so nothing is done for them"
                 self.notes.append(f"{text}: {', '.join(unknown[:10])}")
 
+    # ---- the files it names -----------------------------------------------------------------------------------------
+
+    def _file(self, key: str, name: str, *, secret: bool) -> bytes | None:
+        path = self.base / name
+        try:
+            mode = path.stat().st_mode
+            if not stat.S_ISREG(mode):
+                self.say(key, f"{path} is not a file")
+                return None
+            if secret and mode & 0o077:
                 self.say(key, f"{path} can be read by others (mode {mode & 0o777:04o}); do: chmod 600 {path}")
             with path.open("rb") as file:
                 data = file.read(FILE_MAX_B + 1)

@@ -83,6 +83,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     places: tuple[zone.Place, ...] = ()
     dangers: tuple[zone.DangerArea, ...] = ()
     bells: tuple[zone.BellInput, ...] = ()
+    routes: tuple[zone.Route, ...] = ()
+    paused: Annotated[tuple[zone.TagId, ...], Meta(max_length=10_000)] = ()
+    """Tags that are not followed."""
 
 
 TABLES: dict[str, type[msgspec.Struct]] = {
@@ -90,9 +93,6 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "store": Store,
     "mqtt": Mqtt,
     "keys": Keys,
-    routes: tuple[zone.Route, ...] = ()
-    paused: Annotated[tuple[zone.TagId, ...], Meta(max_length=10_000)] = ()
-    """Tags that are not followed."""
     "metrics": Metrics,
     "clock": Clock,
     "settings": zone.ReaderSettings,
@@ -102,6 +102,7 @@ LISTS: dict[str, type[msgspec.Struct]] = {
     "places": zone.Place,
     "dangers": zone.DangerArea,
     "bells": zone.BellInput,
+    "routes": zone.Route,
 }
 REQUIRED = ("site", "gateway", "radio", "store", "mqtt", "readers")
 
@@ -110,7 +111,6 @@ _ID = "1-32 of A-Z a-z 0-9 _ -, a letter or digit first"
 HINTS = {
     "site": f'{_ID}, like "gongdeok"',
     "gateway": f'{_ID}, like "gw1"',
-    "routes": zone.Route,
     "radio": "a table [radio] with at least port",
     "radio.port": 'the coordinator, like "/dev/serial/by-id/usb-..." or "socket://127.0.0.1:6638"',
     "radio.baudrate": "one of 57600, 115200, 230400, 460800, 921600; most sticks have 115200",
@@ -159,12 +159,12 @@ HINTS = {
     "dangers.id": _ID,
     "dangers.polygon": "3 to 200 corners [lon, lat], longitude first, in order round the edge",
     "dangers.warn_m": "0 to 200 metres",
-    "bells.id": _ID,
-    "bells.reader": "the number of a reader of this file",
-    "bells.input": "the input of the reader, 0 to 7",
-}
     "routes.id": _ID,
     "routes.line": "2 to 500 points [lon, lat], longitude first, along the way",
     "routes.corridor_m": "5 to 200 metres to either side of the line",
     "routes.tags": 'pseudonyms of tags, like ["tag-001", "tag-002"]; a tag has one route at the most',
     "paused": 'pseudonyms of tags, like ["tag-001"], above the first [table]',
+    "bells.id": _ID,
+    "bells.reader": "the number of a reader of this file",
+    "bells.input": "the input of the reader, 0 to 7",
+}
