@@ -112,6 +112,39 @@ def record(
     raise typer.Exit(record_commands.record(_load(config_file), site_dir, minutes, tag or [], typer.echo))
 
 
+@app.command()
+def calibrate(
+    site_dir: SiteDir,
+    track: Annotated[str | None, typer.Option(metavar="NAME", help="The walk; needed if there are several.")] = None,
+    truth: Annotated[Path | None, typer.Option(metavar="FILE", help="Where it went: CSV or GPX.")] = None,
+    start: Annotated[str | None, typer.Option(metavar="TIME", help="UTC at which its t_s was 0, for GPS.")] = None,
+    clock_offset: Annotated[float | None, typer.Option(metavar="S", help="Added to the sightings' times.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Take it even if errors grow with it.")] = False,
+) -> None:
+    """Make a recorded walk with known truth part of a site's walk test, with errors before and after, and pictures.
+
+    Exit codes: 0 taken, 1 the walk cannot help, or something cannot be read: it says what would help.
+    """
+    from gateway import record_commands
+
+    raise typer.Exit(record_commands.calibrate(site_dir, track, truth, start, clock_offset, keep, typer.echo))
+
+
+@app.command()
+def picture(
+    config_file: ConfigFile,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The SVG file to write.")],
+    reach: Annotated[bool, typer.Option("--reach", help="How many readers hear a tag, instead of the error.")] = False,
+) -> None:
+    """Draw the zone with the error to expect of a position, place by place: for the school, and for hanging readers.
+
+    Exit codes: 0 drawn, 1 the configuration is wrong, or the file cannot be written.
+    """
+    from gateway import record_commands
+
+    raise typer.Exit(record_commands.draw(_load(config_file), file, reach, typer.echo))
+
+
 def _load(path: Path) -> config.Loaded:
     try:
         return config.load(path)

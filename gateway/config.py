@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -20,6 +20,9 @@ from gateway import zone
 from gateway.options import HINTS, LISTS, REQUIRED, TABLES, Config, Mqtt
 from gateway.toml_lines import key_lines
 from readers.advertisement import KEY_SIZE, TagKeys
+
+if TYPE_CHECKING:
+    from gateway.site import Site, Survey
 
 READER_KEY_SIZE = 16
 ZONE_MAX_M = 20_000.0
@@ -63,6 +66,10 @@ class Loaded:
     install_codes: dict[str, bytes] = field(repr=False)
     """EUI64 (16 hexadecimal digits, MSB first) -> install code, of the zone's readers that were enrolled."""
     password: str | None = field(repr=False)
+    site: "Site | None" = None
+    """The zone as its walk test has it, in metres on the plane of `gateway.locate.Field`; None without a walk test."""
+    survey: "Survey | None" = field(default=None, repr=False)
+    """The walk test, on the same plane; its readers are rows of `site.reader_ids`, which are numbers as text."""
     notes: tuple[str, ...] = ()
     """Nothing wrong, but worth a look."""
 
@@ -112,6 +119,7 @@ class _Check:
         self._tags(config, tag_keys)
         codes = self._install_codes(config)
         password = self._broker(config.mqtt)
+        site, survey = self._walk_test(config)
         if not tag_keys:
             self.notes.append("no tags are enrolled: every tag is unknown, and only its SOS is told")
         if self.problems:
@@ -128,6 +136,8 @@ class _Check:
             tag_keys=tag_keys,
             install_codes=codes,
             password=password,
+            site=site,
+            survey=survey,
             notes=tuple(self.notes),
         )
 
@@ -333,6 +343,19 @@ class _Check:
                 found[tag], owners[k_id] = TagKeys(k_id, k_mic), place
         return found
 
+    def _walk_test(self, config: Config) -> "tuple[Site | None, Survey | None]":
+        if config.locate.survey is None or self.problems:  # where a reader is must be known first
+            return None, None
+        from gateway import record_survey  # numpy: `check` of most files needs none
+
+        try:
+            site, survey, notes = record_survey.of_zone(self.base / config.locate.survey, zone.Zone(config.readers))
+        except record_survey.RecordingError as error:
+            self.say("locate.survey", str(error))
+            return None, None
+        self.notes += notes
+        return site, survey
+
     def _install_codes(self, config: Config) -> dict[str, bytes]:
         if config.radio.enrolment is None:
             return {}
@@ -439,6 +462,7 @@ def summary(loaded: Loaded) -> str:
         f"radio {c.radio.port}, channel {c.radio.channel}, {len(loaded.install_codes)} install codes",
         f"store {loaded.folder}, at most {c.store.bulk_max_mb} MB of routine events",
         f"broker {c.mqtt.host}:{c.mqtt.port}, MQTT {c.mqtt.protocol}, {'TLS' if c.mqtt.ca_file else 'no TLS'}",
+        f"walk test: {f'{len(loaded.survey)} rows' if loaded.survey is not None else 'none'}",
         f"{len(c.readers)} readers, {len(c.bells)} bells, {len(loaded.tag_keys)} tags, "
         f"{len(c.places)} places, {len(c.dangers)} danger areas, {len(c.routes)} routes, {len(c.paused)} tags paused",
     ]

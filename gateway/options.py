@@ -67,6 +67,12 @@ class Clock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     trusted: bool = False
 
 
+class Locate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What locating has to go by, besides where the readers hang."""
+
+    survey: Text | None = None
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole file."""
 
@@ -78,6 +84,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     keys: Keys = Keys()
     metrics: Metrics | None = None
     clock: Clock = Clock()
+    locate: Locate = Locate()
     settings: zone.ReaderSettings = zone.ReaderSettings()
     readers: tuple[zone.Reader, ...]
     places: tuple[zone.Place, ...] = ()
@@ -95,6 +102,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "keys": Keys,
     "metrics": Metrics,
     "clock": Clock,
+    "locate": Locate,
     "settings": zone.ReaderSettings,
 }
 LISTS: dict[str, type[msgspec.Struct]] = {
@@ -139,6 +147,7 @@ HINTS = {
     "keys.tags": 'a file {"<tag>": {"k_id": "<32 hex>", "k_mic": "<32 hex>"}}, mode 0600',
     "metrics.port": "1 to 65535, answered on 127.0.0.1 only",
     "clock.trusted": "true if something else keeps this box's clock right (a host, GPS), else false",
+    "locate.survey": "the folder of a recorded site of this zone with a walk test in it, or leave it out",
     "settings.version": "1 to 65535, raised with every change: a reader takes settings newer than its own",
     "settings.window_ms": "500 to 60000 ms of sightings in one report",
     "settings.scan_interval_ms": "3 to 255 ms, scan_window_ms or more",

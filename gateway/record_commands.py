@@ -80,3 +80,47 @@ def record(loaded: Loaded, out: Path, minutes: float | None, tags: list[str], sa
     if not rows:
         say("nothing was heard: is the tag enrolled and not paused, is its battery good, is it near a reader?")
     return GOOD if rows else WRONG
+
+
+def calibrate(
+    folder: Path, track: str | None, truth: Path | None, start: str | None, offset_s: float | None, keep: bool, say: Say
+) -> int:
+    """Fit one recorded walk into the site's walk test."""
+    from gateway import record_calibrate
+    from gateway.calibrate import WalkRefused
+
+    try:
+        record_calibrate.run(folder, track, truth, start, offset_s, keep, say)
+    except RecordingError as error:
+        say(str(error))
+    except WalkRefused as refused:
+        say(f"this walk is not used: {refused}")
+    else:
+        return GOOD
+    return WRONG
+
+
+def draw(loaded: Loaded, path: Path, reach: bool, say: Say) -> int:
+    """Draw what is expected of a zone: how far off a fix is, or how many readers hear a tag."""
+    from gateway.expected import Expected
+    from gateway.record_calibrate import law_of
+    from gateway.record_live import site_of
+    from gateway.record_survey import scene_of_zone
+    from gateway.site import Survey
+
+    site = site_of(loaded.zone, loaded.config.site)
+    law, source = law_of(loaded.site or site, loaded.survey if loaded.survey is not None else Survey.empty())
+    e = Expected(site.readers_m, site.tag_height_m, law)
+    scene = scene_of_zone(
+        loaded.zone, loaded.config.site, "where is a tag heard?" if reach else "how exactly is a tag located?"
+    )
+    try:
+        if reach:
+            write_text(path, picture.reach_picture(scene, e.readers_in_reach, source))
+        else:
+            write_text(path, picture.error_picture(scene, e.error_m, e.readers_in_reach, source))
+    except RecordingError as error:
+        say(str(error))
+        return WRONG
+    say(f"written: {path}")
+    return GOOD

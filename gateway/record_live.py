@@ -1,7 +1,7 @@
 """Record what a running gateway hears as a recorded site: site.json from its zone, a track a tag, written as it comes.
 
 Rows are appended and flushed every second, so that a cut costs a second; they are put in order of time at the end. One
-reading of a reader is one row: its level is the reader's mean of `packets` packets. Times count from the start.
+reading of a reader is one row: its level is the reader's, of `packets` packets. Times count from the start.
 """
 
 import json
@@ -9,6 +9,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,6 +28,8 @@ MARGIN_M = 40.0
 SILENT_MAX_S = 10.0
 """A gateway that says nothing for so long, not even its clock, hangs."""
 FLUSH_S = 1.0
+INFO = ".info.json"
+"""tracks/NAME.info.json says when (UTC) the t_s of a track was 0, so that GPS can be laid beside it."""
 Say = Callable[[str], None]
 
 
@@ -156,6 +159,7 @@ class _Writer:
         self.tracks: dict[str, Path] = {}
         self._files: dict[str, IO[str]] = {}
         self._flushed_s = time.monotonic()
+        self._start_utc_s = time.time() - (time.monotonic() - start_s)
         self.skipped: Counter[str] = Counter()
         self.rows = 0
 
@@ -198,6 +202,8 @@ class _Writer:
             file.write(",".join((*SIGHTINGS, PACKETS)) + "\n")
         except OSError as error:
             raise RecordingError(path, 0, f"cannot be written ({error.strerror})", "look at the folder") from None
+        info = {"started_at": datetime.fromtimestamp(self._start_utc_s, UTC).isoformat(timespec="milliseconds")}
+        write_text(path.with_name(path.name.replace(".sightings.csv", INFO)), json.dumps(info) + "\n")
         self.tracks[tag], self._files[tag] = path, file
         self._say(f"{tag}: {path.name}")
         return file

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gateway.site import Site, Survey, TimedFix, Track
+from gateway.site import Floats, Site, Survey, TimedFix, Track
 
 SIGHTINGS = ("t_s", "reader", "rssi_dbm")
 PACKETS = "packets"
@@ -78,10 +78,29 @@ def save_track(folder: Path, site: Site, track: Track) -> None:
     else:
         _write_rows(base / f"{name}.sightings.csv", (*SIGHTINGS, PACKETS), rows)
     if track.truth_t_s is not None and track.truth_xy_m is not None:
-        truth = zip(track.truth_t_s, track.truth_xy_m, strict=True)
-        _write_rows(base / f"{name}.truth.csv", TRUTH, ((f"{t:.3f}", f"{x:.3f}", f"{y:.3f}") for t, (x, y) in truth))
+        save_truth(folder, name, track.truth_t_s, track.truth_xy_m)
     if track.path_xy_m is not None:
         _write_rows(base / f"{name}.path.csv", PATH, ((f"{x:.3f}", f"{y:.3f}") for x, y in track.path_xy_m))
+
+
+def save_truth(folder: Path, name: str, t_s: Floats, xy_m: Floats) -> None:
+    """Write tracks/NAME.truth.csv. Raises RecordingError."""
+    truth = zip(t_s, xy_m, strict=True)
+    path = folder / "tracks" / f"{checked_name(folder, name)}.truth.csv"
+    _write_rows(path, TRUTH, ((f"{t:.3f}", f"{x:.3f}", f"{y:.3f}") for t, (x, y) in truth))
+
+
+def add_seen_track(folder: Path, name: str) -> None:
+    """Note in site.json that a track is part of the walk test; the rest of the file stays. Raises RecordingError."""
+    path = folder / "site.json"
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8-sig"))
+        seen = raw.get("seen_tracks")
+    except (OSError, ValueError, AttributeError) as error:
+        raise RecordingError(path, 0, f"cannot be read again ({error})", "look at the file") from None
+    seen = seen if isinstance(seen, list) else []
+    if name not in seen:
+        write_text(path, json.dumps(raw | {"seen_tracks": [*seen, name]}, indent=1, ensure_ascii=False) + "\n")
 
 
 def write_fixes(path: Path, fixes: Iterable[TimedFix]) -> int:

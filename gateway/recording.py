@@ -52,7 +52,7 @@ HEIGHT_READER_M, HEIGHT_TAG_M, MARGIN_M = 2.5, 1.0, 5.0
 def load_site(folder: Path) -> Site:
     """Return the site of a folder. Raises RecordingError; what can be left out or assumed is told in `Site.notes`."""
     path = folder / "site.json"
-    text = _text(path, "a recorded site is a folder with a site.json")
+    text = text_of(path, "a recorded site is a folder with a site.json")
     try:
         raw = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -64,7 +64,7 @@ def load_site(folder: Path) -> Site:
     ids, readers = _readers(path, raw.get("readers"), notes)
     tag = raw.get("tag")
     tag = tag if isinstance(tag, dict) else {}
-    height_m = _number(tag.get("height_m"))
+    height_m = number(tag.get("height_m"))
     if height_m is None or not 0 <= height_m <= 100:
         notes.append(f"no height of the tag: {HEIGHT_TAG_M} m taken")
         height_m = HEIGHT_TAG_M
@@ -84,15 +84,20 @@ def load_site(folder: Path) -> Site:
     )
 
 
-def load_survey(folder: Path, site: Site) -> Survey:
-    """Return everything in calibration/, file by file in the order of their names. Empty when there is nothing."""
+def load_survey(folder: Path, site: Site, *, without: str = "") -> Survey:
+    """Return everything in calibration/, file by file in the order of their names. Empty when there is nothing.
+
+    without: the name of a walk whose file is passed over. Raises RecordingError.
+    """
     skipped: Counter[str] = Counter()
     numbers = {name: i for i, name in enumerate(site.reader_ids)}
     rows: list[tuple[float, float, float, int, float, float]] = []
     for path in sorted((folder / "calibration").glob("*.csv")):
+        if path.stem == without:
+            continue
         for x, y, heading, reader, rssi, count in _rows(path, SURVEY, skipped, optional=("heading_deg", "count")):
-            x_m, y_m, rssi_dbm = _number(x), _number(y), _number(rssi)
-            weight = 1.0 if not count.strip() else _number(count)
+            x_m, y_m, rssi_dbm = number(x), number(y), number(rssi)
+            weight = 1.0 if not count.strip() else number(count)
             if reader not in numbers:
                 skipped["unknown reader"] += 1
             elif x_m is None or y_m is None or max(abs(x_m), abs(y_m)) > 1e9:
@@ -102,7 +107,7 @@ def load_survey(folder: Path, site: Site) -> Survey:
             elif weight is None or not 0 < weight <= 1e9:
                 skipped["no count"] += 1
             else:
-                heading_deg = _number(heading)
+                heading_deg = number(heading)
                 turned = math.nan if heading_deg is None else heading_deg % 360.0
                 rows.append((x_m, y_m, turned, numbers[reader], rssi_dbm, weight))
     table = np.array(rows, dtype=float).reshape(-1, 6)
@@ -135,7 +140,7 @@ def load_track(folder: Path, site: Site, name: str) -> Track:
     columns = (*SIGHTINGS, PACKETS)
     found = _rows(folder / "tracks" / f"{name}.sightings.csv", columns, skipped, optional=(PACKETS,))
     for t, reader, rssi, packets in found:
-        t_s, rssi_dbm = _number(t), _number(rssi)
+        t_s, rssi_dbm = number(t), number(rssi)
         if t_s is None:
             skipped["no time"] += 1
         elif reader not in numbers:
@@ -143,7 +148,7 @@ def load_track(folder: Path, site: Site, name: str) -> Track:
         elif rssi_dbm is None or not RSSI_MIN_DBM <= rssi_dbm <= RSSI_MAX_DBM:
             skipped["no possible level"] += 1
         else:
-            rows.append((t_s, numbers[reader], rssi_dbm, min(max(_number(packets) or 1.0, 1.0), PACKETS_MAX)))
+            rows.append((t_s, numbers[reader], rssi_dbm, min(max(number(packets) or 1.0, 1.0), PACKETS_MAX)))
     table = np.array(rows, dtype=float).reshape(-1, 4)
     if len(table):
         near = np.abs(table[:, 0] - np.median(table[:, 0])) <= SPAN_MAX_S
@@ -181,7 +186,7 @@ def _points(path: Path, columns: tuple[str, ...], skipped: Counter[str]) -> Floa
     rows: list[list[float]] = []
     if path.exists():
         for texts in _rows(path, columns, skipped):
-            values = [value for value in map(_number, texts) if value is not None and abs(value) <= 1e12]
+            values = [value for value in map(number, texts) if value is not None and abs(value) <= 1e12]
             if len(values) == len(columns):
                 rows.append(values)
             else:
@@ -193,28 +198,29 @@ def _rows(
     path: Path, columns: tuple[str, ...], skipped: Counter[str], optional: tuple[str, ...] = ()
 ) -> Iterator[list[str]]:
     """Yield the wanted columns of each row as text. One line, one row: a stray quote costs its own line and no more."""
-    lines = _text(path, "the file is part of the recording").splitlines()
+    lines = text_of(path, "the file is part of the recording").splitlines()
     if not any(line.strip() for line in lines):
         return  # recording had begun and nothing was heard
-    header = [name.strip().lower() for name in _fields(lines[0])]
+    header = [name.strip().lower() for name in fields(lines[0])]
     missing = [name for name in columns if name not in header and name not in optional]
     if missing:
         raise RecordingError(path, 1, f"no column {', '.join(missing)}", f"its first line must be {','.join(columns)}")
     places = [header.index(name) if name in header else -1 for name in columns]
-    for number, line in enumerate(lines[1:]):
-        if number >= ROWS_MAX:
-            skipped["beyond the limit"] += len(lines) - 1 - number
+    for n, line in enumerate(lines[1:]):
+        if n >= ROWS_MAX:
+            skipped["beyond the limit"] += len(lines) - 1 - n
             return
         if not line.strip():
             continue
-        found = _fields(line)
+        found = fields(line)
         if len(found) > max(places):
             yield [found[place].strip() if place >= 0 else "" for place in places]
         else:
             skipped["row too short"] += 1
 
 
-def _fields(line: str) -> list[str]:
+def fields(line: str) -> list[str]:
+    """Return the fields of one line; quotes may stand round a field."""
     if '"' not in line:
         return line.split(",")
     try:
@@ -223,7 +229,8 @@ def _fields(line: str) -> list[str]:
         return []
 
 
-def _text(path: Path, hint: str) -> str:
+def text_of(path: Path, hint: str) -> str:
+    """Return a file's text, whatever cannot be read in it replaced. Raises RecordingError with the hint."""
     try:
         with path.open("rb") as file:
             data = file.read(FILE_MAX_B + 1)
@@ -234,15 +241,15 @@ def _text(path: Path, hint: str) -> str:
     return data.decode("utf-8-sig", "replace")
 
 
-def _number(value: Any) -> float | None:
+def number(value: Any) -> float | None:
     """Return a finite number, or None for whatever else stands there."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
-        number = float(value)
+        found = float(value)
     except (ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) else None
+    return found if math.isfinite(found) else None
 
 
 def _readers(path: Path, raw: Any, notes: list[str]) -> tuple[tuple[str, ...], Floats]:
@@ -252,13 +259,13 @@ def _readers(path: Path, raw: Any, notes: list[str]) -> tuple[tuple[str, ...], F
     places: list[tuple[float, float, float]] = []
     without = 0
     for n, row in enumerate(raw, 1):
-        x_m, y_m = (_number(row.get(key)) if isinstance(row, dict) else None for key in ("x_m", "y_m"))
+        x_m, y_m = (number(row.get(key)) if isinstance(row, dict) else None for key in ("x_m", "y_m"))
         name = str(row.get("id", "")).strip() if isinstance(row, dict) else ""
         if not name or name in ids:
             raise RecordingError(path, 0, f"readers, entry {n}: no id of its own", 'like "id": "r1", each once')
         if x_m is None or y_m is None:
             raise RecordingError(path, 0, f"reader {name[:60]!r}: no x_m and y_m", "give its place in metres")
-        z_m = _number(row.get("z_m"))
+        z_m = number(row.get("z_m"))
         without += z_m is None
         ids.append(name)
         places.append((x_m, y_m, HEIGHT_READER_M if z_m is None else z_m))
@@ -271,7 +278,7 @@ def _readers(path: Path, raw: Any, notes: list[str]) -> tuple[tuple[str, ...], F
 
 
 def _bounds(raw: Any, readers: Floats, notes: list[str]) -> tuple[float, float, float, float]:
-    values = [_number(value) for value in raw] if isinstance(raw, list) else []
+    values = [number(value) for value in raw] if isinstance(raw, list) else []
     good = [value for value in values if value is not None]
     if len(values) == len(good) == 4:
         x0, x1 = sorted(good[0::2])
@@ -294,7 +301,7 @@ def _one_of(value: Any, known: tuple[Any, ...], what: str, notes: list[str]) -> 
 def _origin(raw: Any, notes: list[str]) -> tuple[float, float] | None:
     if raw is None:
         return None
-    lon, lat = (_number(raw.get(key)) if isinstance(raw, dict) else None for key in ("lon", "lat"))
+    lon, lat = (number(raw.get(key)) if isinstance(raw, dict) else None for key in ("lon", "lat"))
     if lon is None or lat is None or not (abs(lon) <= 180 and abs(lat) < 90):
         notes.append("origin is not a lon and a lat in degrees: left out")
         return None
@@ -305,7 +312,7 @@ def _channel(raw: Any, notes: list[str]) -> Channel | None:
     if raw is None:
         return None
     p0, exponent, sigma = (
-        _number(raw.get(key)) if isinstance(raw, dict) else None for key in ("p0_dbm", "exponent", "sigma_db")
+        number(raw.get(key)) if isinstance(raw, dict) else None for key in ("p0_dbm", "exponent", "sigma_db")
     )
     if p0 is None or exponent is None or sigma is None or not (-120 <= p0 <= 20 and 0 < exponent <= 10 and sigma > 0):
         notes.append("channel is not a p0_dbm, an exponent and a sigma_db: left out")

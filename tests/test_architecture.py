@@ -37,6 +37,9 @@ GATEWAY_SHELL = {
     "record_commands",
     "record_server",
     "record_live",
+    "record_survey",
+    "record_truth",
+    "record_calibrate",
 }
 CORE_MAY_NOT = {
     "asyncio", "socket", "sqlite3", "time", "random", "logging", "threading", "subprocess", "os", "pathlib", "io",

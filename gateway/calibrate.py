@@ -1,0 +1,210 @@
+"""A walk with known truth -> rows of a walk test, and whether they can be believed: clock, directions, errors before
+and after. Pure; the engine is passed in.
+
+What is asked of a walk: long enough, levels that fall with distance, a truth on the same clock as the sightings. What
+is told of it: on how much of the way it went in both directions, for a worn tag's map holds only in those walked.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.site import Floats, Ints, Site, Survey, TimedFix, Track
+
+ROW_S = 1.0
+"""One row a second and reader: at walking pace, a row each 1.3 m."""
+MOVING_MPS = 0.3
+WALK_MIN_S, EXTENT_MIN_M, READERS_MIN, ROWS_MIN = 30, 4.0, 2, 60
+SHIFT_MAX_S, SHIFT_MIN_S, SHIFT_GAIN = 60, 4, 0.1
+"""A clock is suspected when what distance leaves unexplained of the levels' variance falls by this share with the truth
+of so many seconds later or earlier. Shifts beyond a third of the walk, or that lose a third of its rows, are not tried.
+On the recorded sites walkers' clocks that agree give at most 0.12 at 3 s; 8 s give 0.1 to 0.4."""
+FALL_MIN = 0.02
+"""Where distance explains less than this share, the levels may not be of this walk."""
+CELL_M, OPPOSITE_DEG, BOTH_MIN = 4.0, 120.0, 0.5
+FOLDS, GUARD_S, LEAD_S = 5, 3.0, 10.0
+"""The walk is cut into so many parts; each is located with a map of the others, less what lies within GUARD_S of it,
+and with LEAD_S of sightings ahead of it."""
+
+At = Callable[[Floats], tuple[Floats, Floats]]
+"""Times -> where the walker was (times, 2) and his velocity (times, 2); NaN where that is not known."""
+Engine = Callable[[Survey, Track], Iterable[TimedFix]]
+
+
+class WalkRefused(ValueError):
+    """A walk that cannot help, and what would."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A walk test's rows, each with its second."""
+
+    t_s: Floats
+    survey: Survey
+
+    def only(self, wanted: NDArray[np.bool_]) -> Survey:
+        """Return some of the rows."""
+        s = self.survey
+        return Survey(s.xy_m[wanted], s.heading_deg[wanted], s.reader[wanted], s.rssi_dbm[wanted], s.count[wanted])
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """How truth and sightings agree in time."""
+
+    shift_s: int
+    """Distance explains the levels best with the truth of so many seconds later (negative: earlier)."""
+    explained: float
+    """Share (0..1) of the levels' variance that distance explains then."""
+    explained_now: float
+    """The same without a shift."""
+
+    @property
+    def suspected(self) -> bool:
+        gain = 1 - (1 - self.explained) / max(1 - self.explained_now, 1e-9)
+        return abs(self.shift_s) >= SHIFT_MIN_S and gain >= SHIFT_GAIN
+
+
+def rows(track: Track, at: At, shift_s: float = 0.0) -> Rows:
+    """Return the mean level of each second and reader, where the walker was then. shift_s: added to a sighting's time.
+
+    Headings are the way of walking, NaN below MOVING_MPS.
+    """
+    t_s = track.t_s + shift_s
+    weight = np.ones(len(t_s)) if track.packets is None else track.packets.astype(float)
+    second = np.floor(t_s / ROW_S).astype(np.int64)
+    keys = np.column_stack([second, track.reader])
+    _, first, group = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    group = group.reshape(-1)
+    count = np.bincount(group, weights=weight, minlength=len(first)).astype(float)
+    level = np.bincount(group, weights=weight * track.rssi_dbm, minlength=len(first)) / np.maximum(count, 1e-9)
+    middle_s = np.bincount(group, weights=weight * t_s, minlength=len(first)) / np.maximum(count, 1e-9)
+    where, velocity = at(middle_s)
+    known = np.isfinite(where).all(axis=1)
+    pace = np.hypot(velocity[:, 0], velocity[:, 1])
+    heading = np.degrees(np.arctan2(velocity[:, 1], velocity[:, 0])) % 360.0
+    heading = np.where(pace >= MOVING_MPS, heading.round(), np.nan)
+    reader: Ints = track.reader[first]
+    survey = Survey(where[known], heading[known], reader[known], level[known], count[known])
+    return Rows(middle_s[known], survey)
+
+
+def check(site: Site, track: Track, found: Rows) -> None:
+    """Raise WalkRefused, in words, for a walk that cannot help."""
+    survey = found.survey
+    if not len(track.t_s):
+        raise WalkRefused("no sighting of the tag: was it switched on, and the right one?")
+    if not len(survey):
+        raise WalkRefused("truth and sightings have no moment in common: look at their clocks")
+    seconds = len(np.unique(np.floor(found.t_s)))
+    if seconds < WALK_MIN_S or len(survey) < ROWS_MIN:
+        raise WalkRefused(
+            f"too short: {seconds} s and {len(survey)} rows with truth; {WALK_MIN_S} s and {ROWS_MIN} rows are the "
+            "least, some minutes are good"
+        )
+    extent_m = float(np.ptp(survey.xy_m, axis=0).max())
+    if extent_m < EXTENT_MIN_M:
+        raise WalkRefused(f"it stays within {extent_m:.1f} m: walk along the ways that children walk")
+    if len(np.unique(survey.reader)) < READERS_MIN:
+        raise WalkRefused("only one reader heard the tag: are the others alive?")
+    x0, y0, x1, y1 = site.bounds_m
+    margin_m = max(x1 - x0, y1 - y0)
+    middle = np.median(survey.xy_m, axis=0)
+    if not (x0 - margin_m <= middle[0] <= x1 + margin_m and y0 - margin_m <= middle[1] <= y1 + margin_m):
+        raise WalkRefused("it lies far from the readers: are its metres those of the site, x before y, lon before lat?")
+
+
+def clock(site: Site, track: Track, at: At) -> Clock:
+    """Compare truth and sightings at every shift: levels fall with distance, and best where the clocks agree."""
+    span_s = float(np.ptp(track.t_s)) if len(track.t_s) else 0.0
+    most = int(min(SHIFT_MAX_S, span_s / 3))
+    found = {shift: rows(track, at, float(shift)).survey for shift in range(-most, most + 1)}
+    enough = 2 / 3 * max(len(survey) for survey in found.values())
+    share = {shift: _explained(site, survey) for shift, survey in found.items() if len(survey) >= enough}
+    best = max(share, key=lambda shift: (share[shift], -abs(shift)))
+    return Clock(best, share[best], share.get(0, 0.0))
+
+
+def _explained(site: Site, survey: Survey) -> float:
+    """Share of the levels' variance about each reader's mean that distance explains; outliers clipped.
+
+    A body between tag and reader makes its wearer seem ahead of where he is, so that term stands beside distance.
+    """
+    to_m = site.readers_m[survey.reader, :2] - survey.xy_m
+    rise_m = site.readers_m[survey.reader, 2] - site.tag_height_m
+    fall = -10 * np.log10(np.maximum(np.hypot(np.hypot(to_m[:, 0], to_m[:, 1]), rise_m), 0.5))
+    ahead = np.cos(np.arctan2(to_m[:, 1], to_m[:, 0]) - np.radians(survey.heading_deg))
+    each = np.maximum(np.bincount(survey.reader, minlength=len(site.readers_m)), 1)
+
+    def beside_mean(values: Floats) -> Floats:
+        mean = np.bincount(survey.reader, weights=values, minlength=len(each)) / each
+        rest: Floats = np.clip(values - mean[survey.reader], -15, 15)
+        return rest
+
+    x, body, y = beside_mean(fall), beside_mean(np.nan_to_num(ahead)), beside_mean(survey.rssi_dbm)
+    if site.worn == "body":  # what is left of both once the body is taken out
+        share = max(float(body @ body), 1e-9)
+        x, y = x - (x @ body) / share * body, y - (y @ body) / share * body
+    slope = float(np.clip((x @ y) / max(float(x @ x), 1e-9), 0.0, 6.0))
+    return float(1 - ((y - slope * x) ** 2).sum() / max(float((y**2).sum()), 1e-9))
+
+
+def both_ways(survey: Survey) -> float:
+    """Return on which share (0..1) of the walked rows the way was walked in both directions. NaN: nobody moved."""
+    moving = np.isfinite(survey.heading_deg)
+    if not moving.any():
+        return float("nan")
+    cells = np.floor(survey.xy_m[moving] / CELL_M).astype(np.int64)
+    heading = survey.heading_deg[moving]
+    _, group = np.unique(cells, axis=0, return_inverse=True)
+    group = group.reshape(-1)
+    met = np.zeros(len(heading), dtype=bool)
+    for cell in range(int(group.max()) + 1):
+        mine = np.flatnonzero(group == cell)
+        turned = np.abs((heading[mine][:, None] - np.unique(heading[mine])[None, :] + 180) % 360 - 180)
+        met[mine] = (turned >= OPPOSITE_DEG).any(axis=1)
+    return float(met.mean())
+
+
+def joined(one: Survey, other: Survey) -> Survey:
+    """Return both walk tests as one."""
+    return Survey(
+        np.concatenate([one.xy_m, other.xy_m]),
+        np.concatenate([one.heading_deg, other.heading_deg]),
+        np.concatenate([one.reader, other.reader]),
+        np.concatenate([one.rssi_dbm, other.rssi_dbm]),
+        np.concatenate([one.count, other.count]),
+    )
+
+
+def before_and_after(known: Survey, found: Rows, track: Track, engine: Engine) -> tuple[list[TimedFix], list[TimedFix]]:
+    """Return the fixes of the walk without its own rows and, part by part, with the rows of its other parts.
+
+    No fix is made with a row from within GUARD_S of it. track: its times on the clock of the truth.
+    """
+    start_s, end_s = float(found.t_s.min()), float(found.t_s.max()) + 1e-6
+    edges = np.linspace(start_s, end_s, FOLDS + 1)
+    before: list[TimedFix] = []
+    after: list[TimedFix] = []
+    for from_s, to_s in pairwise(edges):
+        part = _cut(track, from_s - LEAD_S, to_s)
+        others = found.only((found.t_s < from_s - GUARD_S) | (found.t_s > to_s + GUARD_S))
+        for fixes, survey in ((before, known), (after, joined(known, others))):
+            fixes += [fix for fix in engine(survey, part) if from_s <= fix.t_s < to_s and fix.lag_s == 0]
+    return before, after
+
+
+def shifted(track: Track, shift_s: float) -> Track:
+    """Return a track with its sightings on another clock."""
+    return replace(track, t_s=track.t_s + shift_s)
+
+
+def _cut(track: Track, from_s: float, to_s: float) -> Track:
+    kept = (track.t_s >= from_s) & (track.t_s < to_s)
+    packets = None if track.packets is None else track.packets[kept]
+    return replace(
+        track, t_s=track.t_s[kept], reader=track.reader[kept], rssi_dbm=track.rssi_dbm[kept], packets=packets
+    )

@@ -1,0 +1,92 @@
+"""A zone's walk test: read from a recorded site and put onto the zone's own plane and readers."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from gateway.locate.field import Field
+from gateway.picture import Scene
+from gateway.recording import RecordingError, load_site, load_survey
+from gateway.site import Floats, Site, Survey
+from gateway.zone import LonLat, Plane, Zone
+
+__all__ = ["RecordingError", "of_zone", "scene_of_zone"]
+
+MOVED_MAX_M = 3.0
+"""A reader that hangs further than this from where it hung at the walk test is heard otherwise."""
+AWAY_MAX_M = 1000.0
+EDGE_M = 25.0
+"""A picture goes so far beyond readers, places and dangers."""
+
+
+def of_zone(folder: Path, zone: Zone) -> tuple[Site, Survey, list[str]]:
+    """Return the walk test of a zone, in metres on its `Field`'s plane, and what is worth a look.
+
+    Raises RecordingError. Rows of readers that are no longer in the zone are left out.
+    """
+    site = load_site(folder)
+    survey = load_survey(folder, site)
+    path = folder / "site.json"
+    if site.origin_lonlat is None:
+        raise RecordingError(
+            path, 0, "it has no origin, so nobody knows where its metres lie", "use ansim-gateway record"
+        )
+    if not len(survey):
+        raise RecordingError(
+            folder / "calibration", 0, "no walk test is there", "make one with ansim-gateway calibrate"
+        )
+    here, there = Field(zone).plane, Plane(*site.origin_lonlat)
+    readers_m = site.readers_m.copy()
+    readers_m[:, :2] = _moved(site.readers_m[:, :2], there, here)
+    now_m = {str(r.number): here.to_xy_m(r.lon, r.lat) for r in zone.readers}
+    moved = [
+        f"reader {name} hangs {far_m:.0f} m away"
+        for name, at in zip(site.reader_ids, readers_m, strict=True)
+        if name in now_m and (far_m := float(np.hypot(*(at[:2] - now_m[name])))) > MOVED_MAX_M
+    ]
+    if moved:
+        what = f"not where it was at the walk test: {', '.join(moved[:5])}{' ..' if len(moved) > 5 else ''}"
+        raise RecordingError(path, 0, what, "walk again, or give the reader's right lon and lat")
+    kept = np.array([name in now_m for name in site.reader_ids])[survey.reader]
+    notes = [f"walk test: {note}" for note in site.notes]
+    notes += [f"walk test: {count} rows left out: {reason}" for reason, count in survey.skipped.items()]
+    if not kept.all():
+        gone = sorted({site.reader_ids[number] for number in survey.reader[~kept]})
+        notes.append(f"walk test: readers {', '.join(gone[:20])} are not in this file; their rows are left out")
+    unheard = sorted(set(now_m) - {site.reader_ids[number] for number in survey.reader}, key=int)
+    if unheard:
+        notes.append(f"walk test: it holds nothing of readers {', '.join(unheard[:20])}: walk past them too")
+    x0, y0, x1, y1 = site.bounds_m
+    corners = _moved(np.array([[x0, y0], [x1, y1]]), there, here)
+    bounds_m = (float(corners[0, 0]), float(corners[0, 1]), float(corners[1, 0]), float(corners[1, 1]))
+    origin = (here.lon, here.lat)
+    site = replace(site, readers_m=readers_m, bounds_m=bounds_m, origin_lonlat=origin)
+    xy_m = _moved(survey.xy_m[kept], there, here)
+    if len(xy_m) and np.abs(xy_m).max() > AWAY_MAX_M + max(abs(value) for value in bounds_m):
+        raise RecordingError(folder / "calibration", 0, "it was walked far from this zone", "look at the truth it had")
+    heading_deg, reader, rssi_dbm, count = (
+        column[kept] for column in (survey.heading_deg, survey.reader, survey.rssi_dbm, survey.count)
+    )
+    return site, Survey(xy_m, heading_deg, reader, rssi_dbm, count, survey.skipped), notes
+
+
+def scene_of_zone(zone: Zone, name: str, question: str) -> Scene:
+    """Return what a picture of a zone shows: readers, places and dangers, on its `Field`'s plane."""
+    plane = Field(Zone(zone.readers)).plane
+
+    def ring(polygon: Sequence[LonLat]) -> list[tuple[float, float]]:
+        return [plane.to_xy_m(lon, lat) for lon, lat in polygon]
+
+    readers = [(str(r.number), *plane.to_xy_m(r.lon, r.lat)) for r in zone.readers]
+    places = [(place.id, ring(place.polygon)) for place in zone.places]
+    dangers = [(danger.id, ring(danger.polygon)) for danger in zone.dangers]
+    points = np.array([(x, y) for _, x, y in readers] + [p for _, corners in (*places, *dangers) for p in corners])
+    (x0, y0), (x1, y1) = points.min(axis=0) - EDGE_M, points.max(axis=0) + EDGE_M
+    bounds_m = (float(x0), float(y0), float(x1), float(y1))
+    return Scene(f"{name}: {question}", bounds_m, readers, places, dangers, north_up=True)
+
+
+def _moved(xy_m: Floats, there: Plane, here: Plane) -> Floats:
+    return np.array([here.to_xy_m(*there.to_lonlat(float(x), float(y))) for x, y in xy_m]).reshape(-1, 2)

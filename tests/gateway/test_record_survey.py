@@ -1,0 +1,114 @@
+"""A zone's walk test in its configuration: found, put onto the zone's plane, and every fault told as any other."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from gateway import config, recording
+from gateway.__main__ import app
+from gateway.config import ConfigError, Loaded
+from gateway.locate.field import Field
+from gateway.record_live import site_of
+from gateway.site import Site, Survey
+from gateway.zone import Plane
+from tests.gateway.corebed import SPACING_M, zone
+from tests.gateway.shellbed import READERS, write
+
+EXTRA = '[locate]\nsurvey = "walk"'
+
+
+def survey_of(site: Site, *rows: tuple[float, float, str]) -> Survey:
+    xy_m = np.array([row[:2] for row in rows], dtype=float).reshape(-1, 2)
+    reader = np.array([site.reader_ids.index(row[2]) for row in rows], dtype=np.int64)
+    return Survey(xy_m, np.full(len(rows), 90.0), reader, np.full(len(rows), -70.0), np.ones(len(rows)))
+
+
+def box(folder: Path, site: Site, *rows: tuple[float, float, str]) -> Path:
+    recording.save_site(folder / "walk", site)
+    if rows:
+        recording.save_survey(folder / "walk", site, "w", survey_of(site, *rows))
+    return write(folder, folder / "stick", extra=EXTRA)
+
+
+def problem(path: Path) -> str:
+    with pytest.raises(ConfigError) as caught:
+        config.load(path)
+    [found] = caught.value.problems
+    assert found.key == "locate.survey"
+    assert path.read_text().splitlines()[found.line - 1] == 'survey = "walk"'
+    assert "right is the folder of a recorded site" in found.text
+    return found.text
+
+
+def taken(path: Path) -> tuple[Loaded, Site, Survey]:
+    loaded = config.load(path)
+    assert loaded.site is not None
+    assert loaded.survey is not None
+    return loaded, loaded.site, loaded.survey
+
+
+def test_a_walk_test_lies_on_the_zones_plane(tmp_path: Path) -> None:
+    """The same zone had a fourth reader at the time of the walk, so its origin was 15 m to the east."""
+    site = site_of(zone(READERS + 1), "here")
+    loaded, found, survey = taken(
+        box(tmp_path, site, (5.0, 2.0, "1"), (6.0, 2.0, "2"), (7.0, 2.0, "4"), (1.0, 2.0, "3"))
+    )
+    assert survey.reader.tolist() == [0, 1, 2], "rows of the reader that is gone are left out"
+    np.testing.assert_allclose(survey.xy_m[0], [5.0 + SPACING_M / 2, 2.0], atol=0.02)
+    field = Field(loaded.zone)
+    for n, name in enumerate(found.reader_ids[:3]):
+        np.testing.assert_allclose(found.readers_m[n], field.readers[int(name)], atol=0.02)
+    assert any("readers 4 are not in this file" in note for note in loaded.notes)
+
+
+def test_without_one_there_is_none(tmp_path: Path) -> None:
+    loaded = config.load(write(tmp_path, tmp_path / "stick"))
+    assert loaded.site is None
+    assert loaded.survey is None
+    assert "walk test: none" in config.summary(loaded)
+
+
+def test_readers_it_lacks_are_told(tmp_path: Path) -> None:
+    loaded, _, _ = taken(box(tmp_path, site_of(zone(READERS), "here"), (5.0, 2.0, "1")))
+    assert "walk test: 1 rows" in config.summary(loaded)
+    assert "walk test: it holds nothing of readers 2, 3: walk past them too" in config.summary(loaded)
+
+
+def test_every_fault_is_told_with_its_line_and_what_would_be_right(tmp_path: Path) -> None:
+    site = site_of(zone(READERS), "here")
+    path = write(tmp_path, tmp_path / "stick", extra=EXTRA)
+    assert "a recorded site is a folder with a site.json" in problem(path)
+    assert "no walk test is there; make one with ansim-gateway calibrate" in problem(box(tmp_path, site))
+    rows = (5.0, 2.0, "1"), (6.0, 2.0, "2")
+    assert "it has no origin" in problem(box(tmp_path, replace(site, origin_lonlat=None), *rows))
+    moved = site.readers_m.copy()
+    moved[1, 1] += 12.0
+    assert "reader 2 hangs 12 m away; walk again" in problem(box(tmp_path, replace(site, readers_m=moved), *rows))
+    assert "walked far from this zone" in problem(box(tmp_path, site, (9e4, 0.0, "1")))
+    (tmp_path / "walk" / "calibration" / "w.csv").write_text("x,y\n1,2\n")
+    assert "w.csv, line 1: no column x_m, y_m, reader, rssi_dbm" in problem(path)
+
+
+def test_a_zone_elsewhere_is_refused(tmp_path: Path) -> None:
+    site = site_of(zone(READERS), "here")
+    lon, lat = Plane(*site.origin_lonlat).to_lonlat(500.0, 0.0) if site.origin_lonlat else (0, 0)
+    text = problem(box(tmp_path, replace(site, origin_lonlat=(lon, lat)), (5.0, 2.0, "1")))
+    assert "reader 1 hangs 500 m away, reader 2 hangs 500 m away" in text
+
+
+def test_a_zone_is_drawn_with_its_places_and_dangers(tmp_path: Path) -> None:
+    path = write(tmp_path, tmp_path / "stick")
+    text = path.read_text()
+    corners = [[126.9500, 37.5398], [126.9505, 37.5398], [126.9505, 37.5402]]
+    path.write_text(text + f'[[places]]\nid = "our-school"\nkind = "school"\npolygon = {corners}\n')
+    for arguments, word in (((), "Expected error"), (("--reach",), "How many readers hear")):
+        done = CliRunner().invoke(app, ["picture", str(path), str(tmp_path / "zone.svg"), *arguments])
+        assert done.exit_code == 0, done.output
+        svg = (tmp_path / "zone.svg").read_text()
+        assert word in svg
+        assert "our-school" in svg
+        assert "has walked here yet" in svg
+        assert "OpenStreetMap" not in svg
