@@ -177,7 +177,10 @@ def set_clock(state: State, utc_s: float, now_s: float, quality: Clock) -> None:
 
 
 def pause(state: State, tag: str) -> None:
-    """Follow a tag no more: no position, place or danger of it is told. Its SOS is. Raises KeyError if not enrolled."""
+    """Follow a tag no more: no position, place or danger of it is told. Its SOS is. Raises KeyError if not enrolled.
+
+    Lasts until `resume` or a restart; a pause of the configuration lasts until the file is changed.
+    """
     state.settler.pause(state.resolver.rows[tag])
 
 

@@ -105,20 +105,25 @@ class Pole:
 class Shell:
     """Carries out effects as the daemon does and keeps what a disk would: events and memories, across restarts."""
 
-    def __init__(self, *, zone_: Zone | None = None, now_s: float = 1000.0, utc_s: float | None = UTC_S) -> None:
+    def __init__(
+        self, *, zone_: Zone | None = None, now_s: float = 1000.0, utc_s: float | None = UTC_S,
+        paused: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         self.zone = zone_ or zone()
         self.events: list[Event] = []
         self.downlinks: list[Downlink] = []
         self.memories: dict[bytes, AlarmMemory] = {}
         self.snapshot = b""
+        self.paused = paused
         self.now_s = now_s
         self.utc_offset_s = None if utc_s is None else utc_s - now_s
         self.state = self._start()
 
     def _start(self) -> State:
         state = State.new(
-            self.zone, KEYS, TAGS, gateway="gw1", epoch="e1", now_s=self.now_s, memories=list(self.memories.values())
-        )
+            self.zone, KEYS, TAGS, gateway="gw1", epoch="e1", now_s=self.now_s,
+            memories=list(self.memories.values()), paused=self.paused,
+        )  # fmt: skip
         if self.utc_offset_s is not None:
             pipeline.set_clock(state, self.now_s + self.utc_offset_s, self.now_s, "good")
         if self.snapshot:

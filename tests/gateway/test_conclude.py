@@ -7,7 +7,7 @@ from gateway import changes
 from gateway.alarms import Alarms
 from gateway.conclude import POSITION_RESTING_S, POSITION_S, Concluder
 from gateway.effects import AlarmMemory, Commit
-from gateway.events import Arrival, Danger, Departure, Event, Position, Presence
+from gateway.events import Arrival, Danger, Departure, Event, Position, Presence, RouteDeviation
 from gateway.locate import Field, Fix
 from gateway.resolve import Resolver
 from gateway.sightings import WallClock
@@ -55,6 +55,19 @@ def test_a_presence_may_have_no_position() -> None:
     presence = one(Bed().say(changes.Became(ROW, "unseen", "school", None)))
     assert isinstance(presence, Presence)
     assert (presence.state, presence.place, presence.where) == ("unseen", "school", None)
+
+
+def test_a_still_bag_and_a_strayed_tag_are_told() -> None:
+    bed = Bed()
+    presence = one(bed.say(changes.Became(ROW, "at", "school", FIX, still=True)))
+    assert isinstance(presence, Presence)
+    assert (presence.state, presence.place, presence.still) == ("at", "school", True)
+    off = one(bed.say(changes.Strayed(ROW, "by-the-park", True, 0.98765, FIX)))
+    back = one(bed.say(changes.Strayed(ROW, "by-the-park", False, 0.1, FIX)))
+    assert isinstance(off, RouteDeviation)
+    assert isinstance(back, RouteDeviation)
+    assert (off.tag, off.route, off.off, off.probability, back.off) == ("tag-003", "by-the-park", True, 0.988, False)
+    assert bed.counts["route_deviations"] == 1, "ways back are not counted"
 
 
 def test_positions_are_rationed_a_tag() -> None:

@@ -148,6 +148,35 @@ def test_a_tag_off_the_child_is_idle() -> None:
     assert not any(p.moving for p in events(done, Position))
 
 
+def test_a_paused_tag_is_not_followed_and_its_cry_is_heard() -> None:
+    shell = Shell()
+    child = Child(shell)
+    child.stand(15, 15, 60)
+    pipeline.pause(shell.state, "tag-003")
+    done = child.stand(15, 15, 30) + child.walk(40, 262)
+    [told] = events(done, Presence)
+    assert (told.state, told.place, told.where) == ("paused", None, None)
+    assert [e for kind in (Position, Arrival, Departure, Danger) for e in events(done, kind)] == []
+    [sos] = events(shell.frame(Pole(9).sos(advertisement(flags=wire.FLAG_SOS, press=1, counter=5000))), Sos)
+    assert (sos.tag, sos.trust) == ("tag-003", "verified")
+    assert sos.where is not None
+    shell.restart()
+    pipeline.resume(shell.state, "tag-003", shell.now_s)
+    child.counter = 6000
+    done = child.stand(15, 15, 120)
+    assert events(done, Arrival) == [], "it may have been there all the time"
+    assert [(p.state, p.place) for p in events(done, Presence)][-1] == ("at", "school")
+    assert len(events(done, Position)) > 0
+    with pytest.raises(KeyError):
+        pipeline.pause(shell.state, "nobody")
+
+
+def test_a_tag_paused_in_the_configuration_is_told_of_once_over_restarts() -> None:
+    shell = Shell(paused=("tag-003", "tag-that-is-gone"))
+    told = [e for _ in range(3) for e in (shell.restart(), events(shell.wait(5), Presence))[1]]
+    assert [(p.tag, p.state) for p in told] == [("tag-003", "paused")]
+
+
 def test_a_copied_tag_at_both_ends_of_the_street_is_told_of() -> None:
     shell = Shell()
     raw = advertisement()
