@@ -24,7 +24,7 @@ of so many seconds later or earlier. Shifts beyond a third of the walk, or that 
 On the recorded sites walkers' clocks that agree give at most 0.12 at 3 s; 8 s give 0.1 to 0.4."""
 FALL_MIN = 0.02
 """Where distance explains less than this share, the levels may not be of this walk."""
-CELL_M, OPPOSITE_DEG, BOTH_MIN = 4.0, 120.0, 0.5
+CELL_M, AGAIN_M, OPPOSITE_DEG, BOTH_MIN = 4.0, 2.0, 120.0, 0.5
 FOLDS, GUARD_S, LEAD_S = 5, 3.0, 10.0
 """The walk is cut into so many parts; each is located with a map of the others, less what lies within GUARD_S of it,
 and with LEAD_S of sightings ahead of it."""
@@ -167,6 +167,17 @@ def both_ways(survey: Survey) -> float:
         turned = np.abs((heading[mine][:, None] - np.unique(heading[mine])[None, :] + 180) % 360 - 180)
         met[mine] = (turned >= OPPOSITE_DEG).any(axis=1)
     return float(met.mean())
+
+
+def walked_again(found: Rows) -> float:
+    """Return the share (0..1) of rows near whose place the walk was at another time too, so that its parts can be held
+    against each other."""
+    cells, cell = np.unique(np.floor(found.survey.xy_m / AGAIN_M).astype(np.int64), axis=0, return_inverse=True)
+    edges = np.linspace(found.t_s.min(), found.t_s.max() + 1e-6, FOLDS + 1)
+    part = np.searchsorted(edges, found.t_s, side="right")
+    parts = np.zeros((len(cells), FOLDS + 2), dtype=bool)
+    parts[cell.reshape(-1), part] = True
+    return float((parts.sum(axis=1) > 1)[cell.reshape(-1)].mean())
 
 
 def joined(one: Survey, other: Survey) -> Survey:

@@ -16,7 +16,8 @@ PerPoint = Callable[[Floats], Floats]
 """(points, 2) metres -> one value a point."""
 RASTER = 160
 """Cells along the longer side of the map."""
-ERROR_STEPS_M = (3.0, 5.0, 8.0, 12.0, 20.0)
+ERROR_STEPS_M, ROOM_STEPS_M = (3.0, 5.0, 8.0, 12.0, 20.0), (0.5, 1.0, 1.5, 2.0, 3.0)
+"""Of a zone, and of a room, where nine places in ten are better than 3 m."""
 READER_STEPS = (2.0, 3.0, 4.0, 6.0, 8.0)
 READER_WORDS = ("1", "2", "3", "4-5", "6-7", "8 on")
 GOOD_TO_POOR = ("#0b2a5b", "#1d5d8c", "#3e8f9d", "#7dbb9b", "#c3dd9f", "#f6f3c0")
@@ -30,17 +31,18 @@ def error_picture(scene: Scene, expected_error_m: PerPoint, readers_in_reach: Pe
     """Return a picture of how far off a fix is expected to be. source: one sentence on where the figures come from."""
     error_m, reach = _grid(scene, expected_error_m), _grid(scene, readers_in_reach)
     heard = reach >= 1
-    shown = np.where(heard, np.digitize(error_m, ERROR_STEPS_M), -1)
     share = 100 * float(heard.mean())
     half_m, most_m = np.percentile(error_m[heard], [50, 90]) if heard.any() else (np.nan, np.nan)
+    steps_m = ROOM_STEPS_M if most_m < ERROR_STEPS_M[0] else ERROR_STEPS_M
+    shown = np.where(heard, np.digitize(error_m, steps_m), -1)
     lines = [f"{share:.0f} % of the map is in reach of a reader."]
     if heard.any():
-        lines += [f"There a fix is about {half_m:.0f} m off (middle value), {most_m:.0f} m in the worst tenth."]
+        lines += [f"There a fix is about {half_m:.2g} m off (middle value), {most_m:.2g} m in the worst tenth."]
     canvas = Canvas(scene, lines)
     canvas.raster(shown, GOOD_TO_POOR)
     canvas.zone()
     canvas.end_map()
-    canvas.bar("Expected error of a position, metres", GOOD_TO_POOR, [f"{step:g} m" for step in ERROR_STEPS_M])
+    canvas.bar("Expected error of a position, metres", GOOD_TO_POOR, [f"{step:g} m" for step in steps_m])
     canvas.symbols([_PALE])
     canvas.note(source, "small")
     return canvas.svg(" ".join(lines))
@@ -93,11 +95,12 @@ def track_picture(site: Site, track: Track, fixes: Sequence[TimedFix], words: st
 def walk_picture(scene: Scene, survey: Survey, words: Sequence[str]) -> str:
     """Return a picture of a walk test: where it went, and how many readers heard the tag in each second or place."""
     canvas = Canvas(scene, words)
-    places, which = np.unique(survey.xy_m.round(2), axis=0, return_inverse=True)
+    side_m = max(0.5, 10 / canvas.scale)
+    places, which = np.unique(np.floor(survey.xy_m / side_m), axis=0, return_inverse=True)
     heard = np.array([len(np.unique(survey.reader[which.reshape(-1) == n])) for n in range(len(places))])
     kinds = np.digitize(heard, READER_STEPS)
     canvas.zone()
-    for (x, y), kind in zip(places, kinds, strict=True):
+    for (x, y), kind in zip((places + 0.5) * side_m, kinds, strict=True):
         colour = GOOD_TO_POOR[::-1][int(kind)]
         canvas.circle(x, y, 7, f'fill="{colour}" stroke="{INK}" stroke-width="1"')
     canvas.end_map()

@@ -14,8 +14,8 @@ from gateway.record_truth import Walk, load_walk, moment_of
 from gateway.record_write import RecordingError, add_seen_track, save_truth, write_text
 from gateway.site import Site, Survey, TimedFix, Track
 
-WORSE = 1.05
-"""A walk with which the mean error grows beyond this is not kept by itself."""
+WORSE, WORSE_BESIDE = 1.05, 1.3
+"""A walk with which the mean error grows beyond this is not kept by itself; the second where it went each way once."""
 Say = Callable[[str], None]
 
 
@@ -101,7 +101,14 @@ def _judged(site: Site, known: Survey, found: Rows, track: Track, walk: Walk, ke
         metres = " ".join(f"{value:6.2f} m" for value in (s.median_m, s.mean_m, s.p90_m))
         say(f"{words:14} {s.fixes:6} {metres} {s.cover_50:7.0%} {s.cover_90:7.0%}")
     say(f"(after: each of {calibrate.FOLDS} parts of the walk located with a map of the other parts)")
-    if after.mean_m > WORSE * before.mean_m and not keep:
+    again = calibrate.walked_again(found)
+    if again < calibrate.BOTH_MIN:
+        say(
+            f"note: {again:.0%} of the way was walked a second time: after says what the map does beside the walk, not "
+            "on it"
+        )
+    worse = WORSE if again >= calibrate.BOTH_MIN else WORSE_BESIDE
+    if after.mean_m > worse * before.mean_m and not keep:
         raise WalkRefused(
             f"with it the mean error grows from {before.mean_m:.1f} to {after.mean_m:.1f} m: is the truth right, was "
             "the tag worn as children wear it? --keep takes it all the same"

@@ -246,3 +246,9 @@ def test_calibrate_says_what_to_do_about_what_it_cannot_read(folder: Path) -> No
     (folder / "tracks" / "w.info.json").write_text(json.dumps({"started_at": "2026-03-02T08:15:00Z"}))
     code, said = run(folder, "--track", "w")
     assert "too short: 20 s" in said
+
+
+def test_what_was_walked_twice_is_told_from_what_was_walked_once() -> None:
+    for back, low, high in ((True, 0.9, 1.0), (False, 0.0, 0.15)):
+        track, walk = walked(back=back)
+        assert low <= calibrate.walked_again(calibrate.rows(track, walk.at)) <= high
