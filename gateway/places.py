@@ -22,9 +22,9 @@ arrival: 12 s of certainty, 49 s of "60 %"."""
 DEEP_M, DEEP_LATER_M, NEW_S = 18.0, 40.0, 240.0
 """It grows in full only so deep behind the edge; nearer to the edge by the 6th power less. Who has been about a place
 for NEW_S without entering waits beside it, and every further minute is one more chance to be wrong: then the greater
-depth is asked for. A pupil who stops 20 m inside is told of 33 s after the edge (median; nine in ten within 106 s), 12 m
-inside after 70 s or not at all. Of those who stop 3-8 m outside for their first 4 min 2 to 5 in 100 are told of too, of
-those who wait there for days after that nobody (see FAR_M)."""
+depth is asked for. A pupil who stops 20 m inside is told of 33 s after the edge (median; nine in ten within 106 s), one
+12 m inside after 70 s or not at all. Of those who stop 3-8 m outside for their first 4 min 2 to 5 in 100 are told of
+too, of those who wait there for days after that nobody (see FAR_M)."""
 FAR_AWAY_M, FORGET_S = 60.0, 6 * 3600.0
 """So far away, or so long unheard: the next time it comes anew."""
 INSTEAD = 0.5
@@ -36,7 +36,7 @@ FAR_M = 45.0
 20 min at 20 m. Found with `tests/bench/presence.py`: errors of 6 m that stay for 3 to 10 min and 4-8 m that do not, the
 belief as wide as they or 1.5 times too sure. In 4000 school days of standing 3-8 m inside none was told to have left;
 30 m and the 4th power told one in ten to twenty days."""
-VAGUE_M = 24.0
+BLUR_M = 24.0
 """Of fixes whose accuracy_95_m is above this, more distance is asked for, in proportion."""
 
 
@@ -135,7 +135,7 @@ def outside(
     """
     gain = OUT_ODDS - log_odds(p)
     if gain > 0.0:
-        gain = min(gain, OUT_MOST) * _share(distance_m(), far_m * max(1.0, fix.accuracy_95_m / VAGUE_M))
+        gain = min(gain, OUT_MOST) * _share(distance_m(), far_m * max(1.0, fix.accuracy_95_m / BLUR_M))
     return evidence.weigh(gain, OUT_MOST, now_s) >= OUT_PROOF
 
 
