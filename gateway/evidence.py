@@ -49,10 +49,11 @@ def probability(p: float | None) -> float | None:
 ZONE_MARGIN, ZONE_MOST, ZONE_PROOF = 1.0, 3.0, 1.0
 """Another zone's lead over the present one in log-odds, less the margin, is summed; so much changes the word.
 
-Found on two recorded flats (zones: the cells nearest to each reader; the truth changes 2.7 and 1.7 times a minute) with
+Found on two recorded sites (zones: the cells nearest to each reader; the truth changes 2.7 and 1.7 times a minute) with
 the posteriors of three filters, as they were and flattened to the power 0.7 and 0.5, because an engine may be too sure
 or too vague. The word changes 1.2, 1.1 and 1.0 times as often as the truth (mean of 12 runs) and is right 71.7, 70.5
-and 67.0 % of the time; the likeliest zone of the moment changes 2.4 times as often and is right 71.6 % of it. More margin flaps less and is late."""
+and 67.0 % of the time; the likeliest zone of the moment changes 2.4 times as often and is right 71.6 % of it.
+More margin flaps less and is late."""
 ZONE_UNLIKELY = 0.02
 """Below, no evidence for a zone begins to be kept."""
 
