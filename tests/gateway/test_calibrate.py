@@ -197,12 +197,12 @@ def run(folder: Path, *arguments: str) -> tuple[int, str]:
 def test_calibrate_writes_rows_truth_and_pictures_and_says_before_and_after(folder: Path) -> None:
     code, said = run(folder)
     assert code == 0, said
-    for word in ("151 s with truth (tapped), 4 of 4 readers", "before", "after", "written:", "next: name the folder"):
+    for word in ("150 s with truth (tapped), 4 of 4 readers", "before", "after", "written:", "next: name the folder"):
         assert word in said, word
     site = recording.load_site(folder)
     assert site.seen_tracks == ("w",)
     survey = recording.load_survey(folder, site)
-    assert len(survey) == 4 * 151
+    assert len(survey) == 4 * 150
     assert not survey.skipped
     assert recording.load_track(folder, site, "w").truth_t_s is not None
     for name in ("w.walk.svg", "expected.svg"):
