@@ -1,5 +1,6 @@
 # The mesh: one frame out, one frame in. Owns the frame buffer, the sequence and the counters of the link.
 import errno
+import struct
 
 import config
 import wire
@@ -23,6 +24,12 @@ def begin(kind: int) -> int:
     global sequence
     sequence += 1
     return wire.begin(buf, kind, config.READER, boot, sequence)
+
+
+def beacon(burst: int, power_dbm: int) -> bytes:
+    """Return the 19 bytes of this reader's own beacon."""
+    body = struct.pack(">BHHHb7x", wire.ADVERTISEMENT_VERSION | 1, config.READER, boot, burst, power_dbm)
+    return body + mac(b"B" + body)[:4]
 
 
 def send(end: int) -> int:

@@ -61,6 +61,7 @@ def run() -> None:
         alarm.show(now)
         if not alarm.tick(now):
             report.tick(now)
+        scan.beacon(now)
         report.adapt(now)
         if works:
             watchdog.feed()

@@ -39,10 +39,11 @@ def fail(error: Exception) -> None:
         time.sleep_ms(1000)
 
 
-gc.threshold(2048)  # collect early: what stays must not lie scattered over the heap
+gc.threshold(256)  # collect early: what stays must not lie scattered over the heap
 try:
     import loop
 
+    gc.threshold(2048)
     loop.run()
 except Exception as error:
     fail(error)

@@ -19,6 +19,7 @@ _ROWS = const(128)
 _BINDINGS_MAX = const(4)  # frames a window
 _FRAME = const(60000)  # what one frame costs in the budget, which grows by frames a minute every millisecond
 _BURST = const(960000)  # 16 frames
+_SPARE = const(240000)  # 4 frames: neighbours are told of only when tags have left so much over
 _DISCARDS = const(1)  # in link.counters
 _LINK_BUSY = const(3)
 _FIRMWARE = const(0x0001)  # major << 8 | minor
@@ -43,7 +44,8 @@ _BUSY = const(14)
 _CALM = const(15)  # times 10 s without a busy mesh
 _UPTIME_S = const(16)
 _UPTIME_AT = const(17)
-_now = [0, 0, 0, 0, 0, 1, 0, 8 * _FRAME, 0, 0, 0, 2000, 0, 0, 0, 0, 0, 0]
+_NEAR = const(18)  # windows since neighbours were told of
+_now = [0, 0, 0, 0, 0, 1, 0, 8 * _FRAME, 0, 0, 0, 2000, 0, 0, 0, 0, 0, 0, 0]
 
 
 def start(now: int) -> None:
@@ -57,7 +59,10 @@ def tick(now: int) -> None:
         return
     if not (_now[_LEFT + 1] or _now[_LEFT + 2]):
         if time.ticks_diff(now, _now[_DUE]) < 0:
+            if _now[_NEAR] and _now[_BUDGET] >= _SPARE:
+                _neighbours()
             return
+        _now[_NEAR] += 1
         window = settings.values[_WINDOW_MS]
         _now[_DUE] = time.ticks_add(now, window * 4 // 5 + (window * 2 // 5) * os.urandom(1)[0] // 255)
         passed = min(time.ticks_diff(now, _now[_BUDGET_AT]), 60000)
@@ -121,6 +126,25 @@ def _rows(now: int, state: int) -> bool:
     _now[_LEFT + state] = left
     _now[_AT + state] = slot
     return True
+
+
+def _neighbours() -> None:
+    """Send what was heard of other readers, one frame: when three wait, or after 30 windows. What a busy mesh did not
+    take waits for the next."""
+    table = scan.neighbours
+    if _now[_NEAR] < 30 and table[0] + table[22] + table[44] + table[66] < 51:  # a row in use begins with 17
+        return
+    _now[_NEAR] = end = 0
+    for row in range(0, 88, 22):
+        packets = table[row + 21]
+        if table[row]:
+            end = end or link.begin(wire.NEIGHBOURS)
+            rssi = -(((table[row + 19] << 8 | table[row + 20]) + packets // 2) // packets)
+            end = wire.pack_neighbour(link.buf, end, rssi, packets, table[row : row + 19])
+    if end:
+        _now[_BUDGET] -= _FRAME
+        if not link.send(end):
+            table[0] = table[22] = table[44] = table[66] = 0
 
 
 def acknowledged(sequence: int) -> None:

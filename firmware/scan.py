@@ -1,9 +1,11 @@
-# The Bluetooth scan: advertisement -> row of the table. Owns the radio's duty and the table.
+# Bluetooth: advertisement -> row of the table, and this reader's own beacon. Owns the radio's duty and the table.
 #
 # A row, 29 bytes, its number is the slot on the wire:
 #   0..18 newest advertisement (its id at 1..8) | 19..20 sum of -rssi since the last report | 21 packets since then
 #   22..23 last heard, 8 ms steps, wraps | 24 state: 0 free, 1 unbound, 2 bound | 25..28 low halves of the sequences of
 #   its last two BINDINGS frames (0: none)
+# A row of `neighbours`, 22 bytes, is one burst of another reader's beacon: 0..18 the beacon (first byte 0: free) |
+# 19..20 sum of -rssi | 21 packets
 # Rows of equal first id byte (mod 64) are chained: `_head` by that byte, `_next` by slot; slot + 1, 0 ends.
 import struct
 
@@ -26,11 +28,25 @@ _EVICTIONS = const(0)  # in link.counters
 _HEARD = const(5)
 _FOREIGN = const(6)
 
+_BURST_US = const(100000)  # between two packets of a burst
+_BURST_MS = const(2000)
+_PAUSE_MS = const(240000)
+_POWER_DBM = const(-30)  # at 1 m: 8 dBm, 2 dBi, less 40 dB; nominal, the gateway fits the rest
+_NEIGHBOURS = const(88)  # 4 rows of 22: one frame
+_DUE = const(0)  # of the beacon's next turn
+_PAUSE = const(1)
+_BURSTING = const(2)
+_BURSTS = const(3)
+_JITTER = const(4)
+_OLDEST = const(5)  # row of a neighbour that is overwritten next
+
 table = bytearray(_SIZE * _ROWS)
 _head = bytearray(64)
 _next = bytearray(_ROWS)
 tags = 0
 shift = 0
+neighbours = bytearray(_NEIGHBOURS)
+_turn = [-1, 7500, 1, 0, 0, 0]  # as if a burst ended at the first call
 _scanner: ble._gap_scan | None = None
 
 
@@ -80,7 +96,7 @@ def _take(data: bytes, loss: int, now: int) -> None:
             data[i] == 22
             and data[i + 1] == 0xFF
             and data[i + 2] | data[i + 3] << 8 == settings.values[_COMPANY_ID]
-            and data[i + 4] == wire.ADVERTISEMENT_VERSION
+            and data[i + 4] & 0xFE == wire.ADVERTISEMENT_VERSION
         ):
             break
         i += data[i] + 1
@@ -90,6 +106,19 @@ def _take(data: bytes, loss: int, now: int) -> None:
     link.counters[_HEARD] += 1
     data = data[i + 4 : i + 23]
     loss = min(max(loss, 0), 126)  # an unknown rssi (127) counts as 0 dBm's opposite: nobody reports above 0
+    if data[0] & 1:  # another reader's; only packets that are the same to the byte are added up
+        for row in range(0, _NEIGHBOURS, 22):
+            if neighbours[row] and neighbours[row + 1 : row + 3] == data[1:3]:
+                break
+        else:
+            row = _turn[_OLDEST]
+            _turn[_OLDEST] = (row + 22) % _NEIGHBOURS
+        if neighbours[row : row + 19] != data:
+            struct.pack_into("19s3B", neighbours, row, data, 0, 0, 0)
+        if neighbours[row + 21] < 255:
+            loss += neighbours[row + 19] << 8 | neighbours[row + 20]
+            struct.pack_into(">HB", neighbours, row + 19, loss, neighbours[row + 21] + 1)
+        return
     if data[9] & wire.FLAG_SOS:
         alarm.cry(data, loss, now)
     slot = _head[data[1] & 63]
@@ -113,6 +142,32 @@ def _take(data: bytes, loss: int, now: int) -> None:
         loss += table[row + 19] << 8 | table[row + 20]
         struct.pack_into(">HB", table, row + 19, loss, table[row + 21] + 1)
     struct.pack_into(">H", table, row + 22, now >> 3 & 0xFFFF)
+
+
+def beacon(now: int) -> None:
+    """Begin or end a burst of our own when it is due: 15 s after boot, then after 30 s, 1, 2, 4, 4 .. min, each +-20 %.
+
+    None begins while an alarm is open, and one under way ends. The first call silences the module's own advertisement.
+    """
+    early = _turn[_DUE] >= 0 and now - _turn[_DUE] & 0x3FFFFFFF >= 0x20000000  # ticks wrap at 2**30
+    if early and not (_turn[_BURSTING] and alarm.lit[4]):
+        return
+    try:
+        if _turn[_BURSTING]:
+            _turn[_BURSTING] = 0
+            _turn[_PAUSE] = min(_turn[_PAUSE] * 2, _PAUSE_MS)
+            wait = _turn[_PAUSE] * 4 // 5 + (_turn[_PAUSE] * 2 // 5) * _turn[_JITTER] // 255
+            _turn[_DUE] = now + wait & 0x3FFFFFFF
+            ble.gap_advertise(None)
+        elif not alarm.lit[4]:
+            _turn[_BURSTING] = 1
+            _turn[_BURSTS] = _turn[_BURSTS] + 1 & 0xFFFF
+            _turn[_DUE] = now + _BURST_MS & 0x3FFFFFFF
+            body = link.beacon(_turn[_BURSTS], _POWER_DBM)
+            _turn[_JITTER] = body[18]  # of its MAC: as good as any random number
+            ble.gap_advertise(_BURST_US, struct.pack("<5BH", 2, 1, 6, 22, 0xFF, settings.values[_COMPANY_ID]) + body)
+    except OSError:
+        pass  # a reader that cannot beacon is heard by no other, and the gateway sees that
 
 
 def age(row: int, now: int) -> int:

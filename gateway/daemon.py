@@ -276,6 +276,7 @@ class Daemon:
     def figures(self) -> dict[str, float]:
         """Return every count and level by the names docs/GATEWAY.md lists."""
         found: dict[str, float] = {f"core_{name}": n for name, n in pipeline.counters(self.steps.state).items()}
+        found |= {f"core_{name}": level for name, level in pipeline.figures(self.steps.state).items()}
         found |= {f"radio_{name}": n for name, n in self.radio.counters.items()}
         found |= {f"daemon_{name}": n for name, n in (*self.steps.counters.items(), *self.counters.items())}
         found |= self.outbox.counters() | self.uplink.counters()

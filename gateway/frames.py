@@ -26,6 +26,7 @@ _DECODE: dict[int, Callable[[bytes], Any]] = {
     wire.SOS: wire.decode_sos,
     wire.BELL: wire.decode_bell,
     wire.HEARTBEAT: wire.decode_heartbeat,
+    wire.NEIGHBOURS: wire.decode_neighbours,
 }
 
 

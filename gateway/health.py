@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from gateway.crosscheck import Word
 from gateway.effects import Commit
 from gateway.events import GatewayHealth, ReaderHealth
 from gateway.frames import Malformed, Report
@@ -95,6 +96,10 @@ class Health:
         )
         yield from self._tell("tag_in_two_places", tag, detail, now_s)
 
+    def crosscheck(self, word: Word, now_s: float) -> Iterator[Commit]:
+        """Tell what the other readers say of one; `gateway.crosscheck` says each thing once, and when it is over."""
+        yield self._word(word.what, word.ok, word.detail, {"reader": word.reader}, now_s)
+
     def tick(self, now_s: float) -> Iterator[Commit]:
         """Yield the readers that fell silent."""
         if now_s < self._sweep_at_s:
@@ -149,14 +154,17 @@ class Health:
                 return
             del self._told[oldest]
         self._told[key] = now_s
-        yield Commit(
+        yield self._word(what, False, detail, {"reader": whose} if isinstance(whose, int) else {}, now_s)
+
+    def _word(self, what: str, ok: bool, detail: str, counters: dict[str, int], now_s: float) -> Commit:
+        return Commit(
             GatewayHealth(
                 observed_at=self._wall.utc(now_s),
                 clock=self._wall.quality,
                 what=what,
-                ok=False,
+                ok=ok,
                 detail=detail,
-                counters={"reader": whose} if isinstance(whose, int) else {},
+                counters=counters,
             )
         )
 

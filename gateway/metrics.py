@@ -17,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 PREFIX = "ansim_gateway_"
 LEVELS = (
     *("_backlog", "_waiting", "_up", "_watermark", "_queued", "_ms", "_ok", "_silent", "_good", "_bytes"),
+    *("_error_m", "_offset_db", "core_reader_exponent", "core_reader_pairs", "core_readers_misplaced"),
     *("core_alarms", "core_slots_bound", "core_tags_enrolled", "core_tags_followed", "core_unknown_ids"),
     "record_clients",
 )

@@ -14,12 +14,14 @@ import msgspec
 from gateway import frames
 from gateway.alarms import Alarms
 from gateway.conclude import Concluder
+from gateway.crosscheck import Crosscheck
 from gateway.effects import AlarmMemory, Effect
 from gateway.events import Clock, PresenceState
 from gateway.frames import Frame, Links, Malformed, Report
 from gateway.health import Health
 from gateway.locate import Field, Locator, Reading, torn
 from gateway.locate.grid import GridLocator
+from gateway.neighbours import Neighbours
 from gateway.resolve import UNRESOLVED, Resolver
 from gateway.settings import Settings
 from gateway.settle import Settler
@@ -53,6 +55,8 @@ class State:
     concluder: Concluder
     health: Health
     settings: Settings
+    neighbours: Neighbours
+    crosscheck: Crosscheck
     waiting: dict[int, list[Reading]]
     """Readings of tags that were located a moment ago; at most one a reader each."""
     fix_at_s: dict[int, float]
@@ -104,7 +108,8 @@ class State:
         return cls(
             counts, wall, links, Table(links, counts), resolver, field, locator, alarms, emergencies, settler,
             concluder, Health(reader_keys, wall, counts, now_s),
-            Settings(zone.settings, len(reader_keys), links, counts), {}, {}, _NEVER, now_s, now_s + SILENCE_S, now_s,
+            Settings(zone.settings, len(reader_keys), links, counts), Neighbours(links, counts),
+            Crosscheck(field.readers, counts, now_s), {}, {}, _NEVER, now_s, now_s + SILENCE_S, now_s,
         )  # fmt: skip
 
 
@@ -124,6 +129,11 @@ def on_frame(state: State, frame: Frame, now_s: float) -> Iterator[Effect]:
     if report.freshness == "new":
         state.counts[f"frames_kind_{report.kind}"] += 1
         state.counts["sightings"] += len(heard)
+        if report.kind == wire.NEIGHBOURS:
+            for burst in state.neighbours.read(report):
+                state.crosscheck.hear(
+                    burst.receiver, burst.sender, burst.rssi_dbm, burst.packets, burst.power_dbm, now_s
+                )  # fmt: skip
         if report.kind != wire.SOS:  # a cry is reported as a sighting too
             state.counts["packets"] += sum(sighting.packets for sighting in heard)
         for sighting in heard:
@@ -144,6 +154,8 @@ def on_tick(state: State, now_s: float) -> Iterator[Effect]:
     yield from state.emergencies.tick(now_s)
     yield from state.table.flush(now_s)
     yield from state.health.tick(now_s)
+    for word in state.crosscheck.tick(now_s):
+        yield from state.health.crosscheck(word, now_s)
     if state.fix_due_s <= now_s:
         for tag in [tag for tag in state.waiting if state.fix_at_s[tag] + FIX_S <= now_s]:
             yield from _locate(state, tag, now_s)
@@ -162,6 +174,7 @@ def next_deadline_s(state: State) -> float:
     return min(
         state.silence_at_s,
         state.health.deadline_s(),
+        state.crosscheck.deadline_s(),
         state.emergencies.deadline_s(),
         state.table.deadline_s(),
         state.fix_due_s,
@@ -213,6 +226,11 @@ def counters(state: State) -> dict[str, int]:
     }
 
 
+def figures(state: State) -> dict[str, float]:
+    """Return what the readers say of each other, by name: levels, not counts."""
+    return state.crosscheck.figures()
+
+
 class _Snapshot(msgspec.Struct, frozen=True, array_like=True):
     """MessagePack; new fields only at the end, with a default."""
 
@@ -222,10 +240,12 @@ class _Snapshot(msgspec.Struct, frozen=True, array_like=True):
     settled: list[tuple[str, PresenceState, str | None]]
     off_route: list[str] = []
     about_s: dict[str, dict[str, float]] = {}
+    crosscheck: list[tuple[int, float, float, float, bool]] = []
 
 
 def snapshot(state: State) -> bytes:
-    """Return what should survive a restart besides memories: readers' boots and sequences, tags' counters, presence."""
+    """Return what should survive a restart besides memories: readers' boots and sequences, tags' counters, presence,
+    and what the readers say of each other."""
     settled = [(state.resolver.tags[tag].name, s.state, s.place) for tag, s in state.settler.tags.items()]
     off = [state.resolver.tags[tag].name for tag, s in state.settler.tags.items() if s.way is not None and s.way.off]
     about = {
@@ -234,7 +254,15 @@ def snapshot(state: State) -> bytes:
         if s.where.about
     }
     return msgspec.msgpack.encode(
-        _Snapshot(state.alarms.number, frames.snapshot(state.links), state.resolver.snapshot(), settled, off, about)
+        _Snapshot(
+            state.alarms.number,
+            frames.snapshot(state.links),
+            state.resolver.snapshot(),
+            settled,
+            off,
+            about,
+            state.crosscheck.snapshot(),
+        )
     )
 
 
@@ -247,6 +275,7 @@ def restore(state: State, data: bytes) -> None:
     state.alarms.number = max(state.alarms.number, kept.alarms)
     frames.restore(state.links, kept.links)
     state.resolver.restore(kept.tags, state.now_s)
+    state.crosscheck.restore(kept.crosscheck, state.now_s)
     for name, presence, place in kept.settled:
         row = state.resolver.rows.get(name)
         if row is not None:

@@ -1,4 +1,6 @@
-"""What a tag advertises: 19 bytes that name it to its own gateway and to nobody else. Host side only (AES).
+"""What tags and readers advertise, 19 bytes each. Host side only (AES).
+
+A tag's bytes name it to its own gateway and to nobody else:
 
     offset size field
     0      1    version (high nibble 1), type (low nibble 0)
@@ -10,18 +12,32 @@
     14     1    battery, 20 mV steps
     15     4    AES-CMAC(k_mic, epoch + bytes 0..14)[:4]
 
-It travels as one manufacturer-data element of a Bluetooth LE advertisement: length, 0xFF, company id (little-endian),
-body. Numbers inside the body are big-endian. The model is Eddystone-EID: who does not hold the key sees noise.
+A reader's own beacon says openly who sends it, for readers hang in public; its MAC keeps strangers out of what readers
+are calibrated by. It cannot keep a true one from being played back elsewhere, which costs accuracy and no more:
+
+    offset size field
+    0      1    version (high nibble 1), type (low nibble 1)
+    1      2    number of the reader
+    3      2    its boot
+    5      2    counter of its bursts in that boot, from 1, wraps; all packets of a burst are the same to the byte
+    7      1    power at 1 m, dBm, signed, nominal
+    8      7    0; another content makes another MAC
+    15     4    HMAC-SHA256(the reader's key, "B" + bytes 0..14)[:4]; no frame on the mesh begins with "B"
+
+Either travels as one manufacturer-data element of a Bluetooth LE advertisement: length, 0xFF, company id
+(little-endian), body. Numbers inside the body are big-endian. The tag's model is Eddystone-EID: who does not hold the
+key sees noise.
 """
 
 import hmac
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.cmac import CMAC
 
-from readers.wire import ADVERTISEMENT_SIZE, ADVERTISEMENT_VERSION
+from readers.wire import ADVERTISEMENT_SIZE, ADVERTISEMENT_VERSION, BEACON_VERSION
 
 EPOCH_S = 900
 KEY_SIZE = 16
@@ -107,6 +123,19 @@ def parse(body: bytes) -> Advertisement:
     return Advertisement(
         identity, flags, press, counter, power_dbm, battery * BATTERY_STEP_MV, body[15:], body[:15]
     )  # fmt: skip
+
+
+def build_beacon(mac: Callable[[bytes], bytes], reader: int, boot: int, counter: int, *, power_dbm: int = -30) -> bytes:
+    """Return the 19 bytes of a reader's own beacon. mac: HMAC-SHA256 under its key; counter wraps."""
+    signed = struct.pack(">BHHHb7x", BEACON_VERSION, reader, boot, counter & 0xFFFF, power_dbm)
+    return signed + mac(b"B" + signed)[:MIC_SIZE]
+
+
+def beacon_is_true(
+    mac: Callable[[bytes], bytes], reader: int, boot: int, counter: int, power_dbm: int, proof: bytes
+) -> bool:
+    """Return whether a beacon with these fields and this MAC was made with the key behind `mac`."""
+    return hmac.compare_digest(build_beacon(mac, reader, boot, counter, power_dbm=power_dbm)[-MIC_SIZE:], proof)
 
 
 def payload(body: bytes, company_id: int = COMPANY_ID_TEST) -> bytes:

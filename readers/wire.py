@@ -26,6 +26,10 @@
 #     alarm names this alarm in this boot; shown is the stage its lamp shows now. Sent at once, again whenever the
 #     lamp changes, and again until a STAGE >= RECEIVED came, then slowly until the alarm is closed.
 #   5 HEARTBEAT      see HEARTBEAT_FIELDS
+#   6 NEIGHBOURS     rows of 13 bytes, 4 at the most: bursts of other readers' beacons; never repeated nor acknowledged
+#     reader u16 | boot u16 | counter u16 | power i8 | MAC 4 bytes | rssi i8 | packets u8 (255: or more)
+#     bytes 1..7 and 15..18 of a beacon as it was heard (readers/advertisement.py draws it): the gateway checks its MAC.
+#     rssi is the mean of `packets` packets that were the same to the byte.
 #
 #   8 ACK            flags u8 (bit 0: I do not know your slots, bind them all again) | sequences u24, 17 at the most:
 #                    BINDINGS and HEARTBEAT frames that arrived
@@ -56,6 +60,7 @@ BINDINGS = 2
 SOS = 3
 BELL = 4
 HEARTBEAT = 5
+NEIGHBOURS = 6
 ACK = 8
 STAGE = 9
 SETTINGS = 10
@@ -69,7 +74,7 @@ DISPATCHED = 4
 CLOSED = 5
 
 ADVERTISEMENT_SIZE = 19
-ADVERTISEMENT_VERSION = 0x10  # high nibble 1: version; low nibble 0: type
+ADVERTISEMENT_VERSION = 0x10  # high nibble 1: version; low nibble 0: type, a tag
 FLAG_SOS = 0x01  # the only one a reader acts on; the others are below
 
 RSSI_NONE = 127
@@ -134,6 +139,12 @@ def pack_binding(
         advertisement,
     )
     return offset + BINDING_SIZE
+
+
+def pack_neighbour(buf: bytearray, offset: int, rssi_dbm: int, packets: int, advertisement: bytes | bytearray) -> int:
+    """Write one NEIGHBOURS row and return the offset behind it. advertisement: 19 bytes of another reader's beacon."""
+    struct.pack_into("7s4sbB", buf, offset, advertisement[1:8], advertisement[15:19], rssi_dbm, min(packets, 255))
+    return offset + 13
 
 
 def pack_sos(
@@ -242,6 +253,8 @@ def decode_settings(body: bytes) -> tuple[int, ...]:
 
 # ---- the gateway's half: the reader's build stops at this line (its heap is 30 KB and it needs nothing below) ----
 
+BEACON_VERSION = ADVERTISEMENT_VERSION | 1  # type 1: a reader's own beacon
+
 FLAG_BATTERY_LOW = 0x02
 FLAG_MOVING = 0x04
 FLAG_DRILL = 0x08
@@ -249,6 +262,8 @@ FLAG_CLOCK_UNSURE = 0x10
 
 ROWS_MAX = BODY_MAX // ROW_SIZE
 BINDINGS_MAX = BODY_MAX // BINDING_SIZE
+NEIGHBOUR_SIZE = 13
+NEIGHBOURS_MAX = BODY_MAX // NEIGHBOUR_SIZE
 ACKS_MAX = (BODY_MAX - 1) // 3
 
 # What a heartbeat says, in this order. Counters are since boot and wrap at their width.
@@ -311,6 +326,25 @@ def encode_bindings(rows: "Sequence[tuple[int, int | None, int, int, bytes]]") -
     return bytes(buf)
 
 
+def encode_neighbours(rows: "Sequence[tuple[int, int, int, int, bytes, int | None, int]]") -> bytes:
+    """Return a NEIGHBOURS body. rows as `decode_neighbours` gives them, NEIGHBOURS_MAX at the most."""
+    return b"".join(
+        [
+            struct.pack(
+                ">HHHb4sbB",
+                reader,
+                boot,
+                counter,
+                power_dbm,
+                mac,
+                RSSI_NONE if rssi_dbm is None else rssi_dbm,
+                min(packets, 255),
+            )
+            for reader, boot, counter, power_dbm, mac, rssi_dbm, packets in rows
+        ]
+    )
+
+
 def encode_sos(alarm: int, shown: int, age_ms: int, rssi_dbm: int | None, packets: int, advertisement: bytes) -> bytes:
     buf = bytearray(6 + ADVERTISEMENT_SIZE)
     pack_sos(buf, 0, alarm, shown, age_ms, rssi_dbm, packets, advertisement)
@@ -363,6 +397,15 @@ def decode_bindings(body: bytes) -> list[tuple[int, int | None, int, int, bytes]
     for offset in _rows(body, BINDING_SIZE, BINDINGS_MAX):
         slot, rssi, age, packets = struct.unpack_from("BbBB", body, offset)
         rows.append((slot, _rssi(rssi), age * AGE_STEP_MS, packets, bytes(body[offset + 4 : offset + BINDING_SIZE])))
+    return rows
+
+
+def decode_neighbours(body: bytes) -> list[tuple[int, int, int, int, bytes, int | None, int]]:
+    """Return a list of (reader, boot, counter, power_dbm, mac, rssi_dbm | None, packets)."""
+    rows = []
+    for offset in _rows(body, NEIGHBOUR_SIZE, NEIGHBOURS_MAX):
+        reader, boot, counter, power_dbm, rssi, packets = struct.unpack_from(">HHHb4xbB", body, offset)
+        rows.append((reader, boot, counter, power_dbm, bytes(body[offset + 7 : offset + 11]), _rssi(rssi), packets))
     return rows
 
 

@@ -26,6 +26,7 @@ import struct
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -38,6 +39,7 @@ HEAP_B = 32 * 1024
 WALL_LIMIT_S = 5.0  # of real time for the firmware to reach its next wait
 RECEIVE_QUEUE_MAX = 4  # commonly said; Digi gives no number in the pages read
 SCAN_QUEUE_MAX = 20  # no number published either; beyond it the oldest advertisement is lost, as with oldest=False
+PRODUCT_NAME = b"\x02\x01\x06\x0d\x09XBee3 Zigbee"  # what it advertises when told nothing else
 BOOT_MS = 1500  # power-up to main.py, unmeasured
 TICKS_MASK = 0x3FFFFFFF
 LOG_MAX = 4000  # bytes of the console kept per boot
@@ -113,6 +115,10 @@ class Reader:
         self.heartbeat: dict[str, int] | None = None  # newest sent, by wire.HEARTBEAT_FIELDS
         self.scan_stalled = False  # fault: the scanner never hands out its next advertisement
         self.cut_at_flash_step: int | None = None  # fault: power fails at this many flash steps from now (torn writes)
+        self.on_advertise: Callable[[Reader, float], None] | None = None
+        """Told (reader, now_ms) whenever `advertising` may have changed."""
+        self.advertising: tuple[float, int, bytes] | None = None
+        """(since ms, interval us, payload) of what its Bluetooth advertises now; None when it is silent or off."""
         self._radio = radio
         self._random = random.Random(f"{seed}/{number}")
         self._boot_ms = boot_ms
@@ -138,6 +144,8 @@ class Reader:
         self._watchdog_soft = False
         self._watchdog_at_ms: float | None = None
         self._scan: tuple[float, int, int] | None = None  # since ms, interval us, window us
+        self._advertise(None)
+        self._advertised = PRODUCT_NAME
         self._heard: deque[bytes] = deque()
         self._received: deque[bytes] = deque()
         self._unsynced: set[str] = set()
@@ -387,6 +395,8 @@ class Reader:
             case "X":
                 self._scan = None
                 self._reply()
+            case "V":
+                self._reply(status=self._gap_advertise(argument >> 1, data if argument & 1 else None))
             case "W":
                 self._watchdog_ms, self._watchdog_soft = argument >> 1, not argument & 1
                 self._watchdog_at_ms = self._now_ms + self._watchdog_ms
@@ -405,6 +415,21 @@ class Reader:
             case other:
                 raise AssertionError(f"sim/device and sim/reader.py disagree: op {other!r}")
         return True
+
+    def _gap_advertise(self, interval_us: int, data: bytes | None) -> int:
+        """Do as the module does: interval 0 stops, no data means the same again, b"" the product's name; 1: refused."""
+        if (interval_us and not 20_000 <= interval_us <= 40_959_375) or len(data or b"") > 31:
+            return 1
+        if data is not None:
+            self._advertised = data or PRODUCT_NAME
+        self._advertise((self._now_ms, interval_us // 625 * 625, self._advertised) if interval_us else None)
+        return 0
+
+    def _advertise(self, what: tuple[float, int, bytes] | None) -> None:
+        if what != self.advertising:
+            self.advertising = what
+            if self.on_advertise is not None:
+                self.on_advertise(self, self._now_ms)
 
     def _transmit(self, argument: int, data: bytes) -> bool:
         with contextlib.suppress(wire.WireError):

@@ -26,6 +26,7 @@ FUNCTIONS = {  # kind: encode, decode, whether encode takes the fields one by on
     wire.SOS: (wire.encode_sos, wire.decode_sos, True),
     wire.BELL: (wire.encode_bell, wire.decode_bell, True),
     wire.HEARTBEAT: (wire.encode_heartbeat, wire.decode_heartbeat, False),
+    wire.NEIGHBOURS: (wire.encode_neighbours, wire.decode_neighbours, False),
     wire.ACK: (wire.encode_ack, wire.decode_ack, True),
     wire.STAGE: (wire.encode_stage, wire.decode_stage, False),
     wire.SETTINGS: (wire.encode_settings, wire.decode_settings, False),
@@ -60,6 +61,10 @@ def pack(kind, vector):  # type: ignore[no-untyped-def]
     elif kind == wire.BINDINGS:
         for row in fields:
             end = wire.pack_binding(buf, end, *row)
+    elif kind == wire.NEIGHBOURS:
+        for reader, boot, counter, power, proof, rssi, packets in fields:
+            beacon = wire.struct.pack(">BHHHb7x", wire.BEACON_VERSION, reader, boot, counter, power) + proof
+            end = wire.pack_neighbour(buf, end, wire.RSSI_NONE if rssi is None else rssi, packets, beacon)
     elif kind == wire.SOS:
         end = wire.pack_sos(buf, end, *fields)
     elif kind == wire.BELL:

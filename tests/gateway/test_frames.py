@@ -69,7 +69,7 @@ def test_every_flipped_bit_is_refused() -> None:
         (wire.encode(wire.BELL, 999, 1, 1, bytes(6), mac_of(KEYS[3])), "unknown_reader"),
         (wire.encode(wire.BELL, 3, 1, 1, bytes(6), mac_of(KEYS[4])), "wrong_mac"),
         (wire.encode(wire.STAGE, 3, 1, 1, bytes(2), mac_of(KEYS[3])), "downlink"),
-        (wire.encode(6, 3, 1, 1, bytes(6), mac_of(KEYS[3])), "unknown_kind"),
+        (wire.encode(7, 3, 1, 1, bytes(6), mac_of(KEYS[3])), "unknown_kind"),
         (wire.encode(wire.BELL, 3, 1, 1, bytes(5), mac_of(KEYS[3])), "wrong_body"),
     ],
 )

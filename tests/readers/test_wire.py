@@ -23,6 +23,7 @@ DECODERS: dict[int, Callable[[bytes], Any]] = {
     wire.SOS: wire.decode_sos,
     wire.BELL: wire.decode_bell,
     wire.HEARTBEAT: wire.decode_heartbeat,
+    wire.NEIGHBOURS: wire.decode_neighbours,
     wire.ACK: wire.decode_ack,
     wire.STAGE: wire.decode_stage,
     wire.SETTINGS: wire.decode_settings,

@@ -17,3 +17,7 @@ class _gap_scan:
 
 # interval_us and window_us 2500..40959375, window_us <= interval_us
 def gap_scan(duration_ms: int = ..., /, interval_us: int = ..., window_us: int = ...) -> _gap_scan: ...
+
+# interval_us 20000..40959375, None: stop. adv_data up to 31 bytes; b"": advertise the product name; None: as last time.
+# Whether others may connect is not ours to say: legacy advertising of this module is connectable.
+def gap_advertise(interval_us: int | None, /, adv_data: bytes | None = ...) -> None: ...

@@ -30,3 +30,9 @@ def gap_scan(a=0, interval_us=1280000, window_us=11250):
         raise ValueError
     _host.ask(71, interval_us, window_us.to_bytes(4, "little"))  # G
     return _gap_scan()
+
+
+def gap_advertise(a, adv_data=None):
+    _host.ask(86, (a or 0) << 1 | (adv_data is not None), adv_data or b"")  # V
+    if _host.state[7]:
+        raise ValueError
