@@ -1,4 +1,4 @@
-"""The air between tags and readers: how strong one advertisement arrives at each reader, and whether it is read.
+"""The air from tags and readers to readers: how strong one advertisement arrives at each, and whether it is read.
 
 First cut, whole in numpy: log-distance loss, shadowing fixed in space, Rician fading per packet, offsets per device,
 the body between tag and reader, a soft edge at the sensitivity and a plateau of losses by interference. Walls, capture
@@ -7,7 +7,8 @@ hash of (seed, transmission, reader), so who asks, and in which order, changes n
 
 Numbers: exponent 2.5 between street in sight (2.0-2.2) and crowd and parked cars (2.7); shadowing 4 dB over 12 m;
 K 6 dB; body 2 dB when the child's back looks at the reader, 14 dB when the child is between; plateau 8 % (measured
-networks: 12-30 %). None is calibrated on our streets.
+networks: 12-30 %). From pole to pole, over the heads: exponent 2.2, shadowing 3 dB the same both ways, and 1.5 dB that
+differ between them. None is calibrated on our streets.
 """
 
 from __future__ import annotations
@@ -56,6 +57,13 @@ class Channel:
     """The school's wall, between a child on the street and a pole in the yard, or the other way: brick 6-8 dB."""
     gate_m: float = 3.0
     """Whoever stands within this of the wall's line stands in the gate or over the wall, with nothing between."""
+    pole_power_dbm: float = -30.0
+    """A reader's own beacon at 1 m: 8 dBm, 2 dBi, less 40 dB."""
+    pole_exponent: float = 2.2
+    pole_shadow_db: float = 3.0
+    pole_asymmetry_db: float = 1.5
+    pole_sigma_db: float = 2.0
+    """Spread of the readers' transmitters; that of their receivers is `reader_sigma_db`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +110,26 @@ class Air:
         result: Floats = POWER_DBM + tag_offset_db - loss - body - wall + self._offset_db + self._shadow(x_m, y_m)
         return result
 
+    def pole_dbm(self, sender: int) -> Floats:
+        """Return what each reader would read of a reader's beacon without fading; -inf at the sender itself."""
+        c = self.channel
+        k = next(i for i, ear in enumerate(self.ears) if ear.number == sender)
+        rise = self._rise - self._rise[k]
+        distance = np.maximum(1.0, np.sqrt((self._x - self._x[k]) ** 2 + (self._y - self._y[k]) ** 2 + rise * rise))
+        low, high = np.minimum(self._numbers, sender), np.maximum(self._numbers, sender)
+        shadow = c.pole_shadow_db * chance.normal(self._seed, "poles", low, high)
+        shadow = shadow + c.pole_asymmetry_db * chance.normal(self._seed, "pole to pole", sender, self._numbers)
+        sent = c.pole_sigma_db * float(chance.normal(self._seed, "mouth", sender)[0])
+        wall = c.wall_db * (self._side * self._side[k] < 0)
+        loss = 10.0 * c.pole_exponent * np.log10(distance)
+        result: Floats = c.pole_power_dbm + sent - loss - wall + shadow + self._offset_db
+        return np.where(self._numbers == sender, -np.inf, result)
+
     def listen(self, tag: int, event: int, mean_dbm: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-        """Return (dBm at each reader, whether its radio could read this transmission if it was listening)."""
+        """Return (dBm at each reader, whether its radio could read this transmission if it was listening).
+
+        tag: number of the sender, negative for a reader.
+        """
         c = self.channel
         k = 10.0 ** (c.rice_k_db / 10.0)
         sigma = math.sqrt(0.5 / (k + 1.0))

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from readers import wire
+from sim import chance
 from sim.clock import Clock
-from sim.mesh import Mesh
+from sim.mesh import Mesh, Station
 from sim.radio import Air, rssi_of
 from sim.tag import Tag
 from sim.world import Child, World
@@ -21,6 +22,8 @@ from sim.world import Child, World
 PDU_S = (0.0, 0.0005, 0.0010)
 """Where the three copies of one advertising event begin, on the channels 37, 38, 39: 376 us each and a short turn."""
 FIRST_CHANNEL = 37
+ADVERTISE_JITTER_S = 0.010
+"""Bluetooth LE adds a random 0-10 ms to every interval (Core 5.4, vol 6 B 4.4.2.2.1)."""
 PIN_CHANGES_MAX = 10_000
 PRESS_FOR_S = 0.3
 """How long a finger rests on a bell."""
@@ -68,6 +71,9 @@ class SimulatedZone:
         self._heard_by_tag: Counter[int] = Counter()
         self._frames: dict[tuple[int, int, int], None] = {}
         self._stations = [mesh.stations[ear.number] for ear in air.ears]
+        self._pole_events: Counter[int] = Counter()
+        for station in self._stations:
+            station.reader.on_advertise = lambda reader, now_ms, station=station: self._on_advertise(station, now_ms)
         mesh.on_frame = self._on_frame
         mesh.on_pin_change = self._on_pin
 
@@ -141,6 +147,31 @@ class SimulatedZone:
                     self.mesh.touch(station)
         self.counts["beacons_in_reach"] += in_reach
 
+    def _on_advertise(self, station: Station, now_ms: float) -> None:
+        advertising = station.reader.advertising
+        if advertising is not None:
+            self.counts["pole_bursts"] += 1
+            self.clock.at(now_ms / 1000, partial(self._pole_beacon, station, advertising, now_ms / 1000))
+
+    def _pole_beacon(self, station: Station, advertising: tuple[float, int, bytes], due_s: float) -> None:
+        """One advertising event of a reader; the next follows after its interval and 0-10 ms, while nothing changes."""
+        if station.reader.advertising is not advertising:
+            return
+        number = station.reader.number
+        self._pole_events[number] += 1
+        event = self._pole_events[number]
+        strength, readable = self.air.listen(-number, event, self.air.pole_dbm(number))
+        for other, dbm, read in zip(self._stations, strength, readable, strict=True):
+            for copy, after_s in enumerate(PDU_S):
+                at_ms = (due_s + after_s) * 1000
+                if read and other.reader.hear(
+                    at_ms, station.eui64[2:], rssi_of(dbm), advertising[2], FIRST_CHANNEL + copy
+                ):
+                    self.counts["pole_heard"] += 1
+                    self.mesh.touch(other)
+        due_s += advertising[1] / 1e6 + ADVERTISE_JITTER_S * chance.one(number, "advertise", event)
+        self.clock.at(due_s, partial(self._pole_beacon, station, advertising, due_s))
+
     def _on_frame(self, number: int, sent_s: float, payload: bytes, arrived: bool) -> None:
         """Read a frame as the mesh carried it, once each: a repetition by the firmware has the same sequence."""
         try:
@@ -166,6 +197,8 @@ class SimulatedZone:
             bindings = wire.decode_bindings(body)
             self.counts["bindings"] += len(bindings)
             self.counts["reported"] += sum(row[3] for row in bindings)
+        elif kind == wire.NEIGHBOURS:
+            self.counts["pole_reported"] += sum(row[6] for row in wire.decode_neighbours(body))
         elif kind == wire.SOS:
             self.counts["cries_reported"] += wire.decode_sos(body)[4]
             self._tell_shown(number, sent_s, kind, wire.decode_sos(body)[1])
@@ -192,4 +225,5 @@ _KINDS = {
     wire.SOS: "sos",
     wire.BELL: "bell",
     wire.HEARTBEAT: "heartbeat",
+    wire.NEIGHBOURS: "neighbours",
 }

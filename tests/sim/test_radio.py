@@ -100,3 +100,27 @@ def test_chance_is_even_and_its_streams_have_nothing_in_common() -> None:
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.03
     assert abs(np.corrcoef(first[:-1], first[1:])[0, 1]) < 0.03
     assert chance.one(1, "x", 2) == chance.one(1, "x", 2) != chance.one(1, "x", 3)
+
+
+def test_from_pole_to_pole_what_stands_between_is_the_same_both_ways() -> None:
+    ears = [Ear(n, (37.0 * n, 11.0 * (n % 3)), 3.5) for n in range(1, 41)]
+    air = Air(7, ears, Channel(pole_sigma_db=0.0, reader_sigma_db=0.0))
+    levels = np.array([air.pole_dbm(ear.number) for ear in ears])  # [sender, receiver]
+    assert np.isneginf(np.diag(levels)).all()
+    one, other = np.triu_indices(len(ears), 1)
+    there, back = levels[one, other], levels[other, one]
+    assert ((there - back) / math.sqrt(2)).std() == pytest.approx(1.5, rel=0.1)
+    distance = np.array([math.dist(ears[i].at, ears[j].at) for i, j in zip(one, other, strict=True)])
+    law = -30 + 2 - 22 * np.log10(distance)
+    assert ((there + back) / 2 - law).std() == pytest.approx(math.sqrt(9 + 1.5**2 / 2), rel=0.1)
+
+
+def test_a_weak_transmitter_is_weak_everywhere_and_a_deaf_receiver_for_everyone() -> None:
+    still = Channel(pole_shadow_db=0.0, pole_asymmetry_db=0.0, pole_exponent=0.0)
+    air = Air(8, EARS, still)
+    levels = np.array([air.pole_dbm(ear.number) for ear in EARS])
+    for i in (0, 1):
+        assert levels[i, 3] - levels[i, 4] == pytest.approx(levels[2, 3] - levels[2, 4])  # the receivers'
+        assert levels[i, 3] - levels[2, 3] == pytest.approx(levels[i, 4] - levels[2, 4])  # the senders'
+    assert abs(levels[0, 3] - levels[0, 4]) > 0.1
+    assert abs(levels[0, 3] - levels[2, 3]) > 0.1
