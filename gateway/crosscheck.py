@@ -149,7 +149,7 @@ class Crosscheck:
             self._slice_at_s = now_s + SLICE_S
         except StopIteration as done:
             self._work, self._slice_at_s = None, math.inf
-            words: list[Word] = done.value
+            words: list[Word] = done.value or []  # nothing when an earlier slice broke
             yield from words
 
     def deadline_s(self) -> float:
