@@ -1,0 +1,147 @@
+"""What is believed of some tags at once: filter, trust between models, and the look back that smooths.
+
+Every model keeps a belief of its own and gains trust by what it foresaw. A tag's own power is one unknown more, learned
+from what is left over. Everything is arrays over the tags of one batch.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gateway.locate.hearing import FREEDOM, Hearing
+from gateway.locate.space import Space
+
+POWER_SD_DB, POWER_DRIFT_DB = 2.0, 0.05
+"""Tags of one kind differ, and with the battery they change."""
+LEFT_ALIKE = 8.0
+"""Seconds for which the leftovers of a place are alike: so much less they say of the tag."""
+TRUST_KEPT = 0.98
+"""Trust is remembered for some 50 s; a model that was wrong elsewhere may be right here."""
+TRUST_MIN = 0.02
+TICKS_MAX = 5
+"""Seconds looked back at the most."""
+
+
+@dataclass(slots=True)
+class _Tick:
+    """One second: what each model believed at its end, and how likely what was heard in it was."""
+
+    believed: list[Any]
+    likely: list[Any]
+    seconds: int
+
+
+class Beliefs:
+    """A batch of `rows` tags."""
+
+    def __init__(self, space: Space, hearings: Sequence[Hearing], rows: int, *, look_back_s: int = 3) -> None:
+        self.space, self.hearings = space, tuple(hearings)
+        self.now = [np.tile(space.prior, (rows, 1)) for _ in hearings]
+        self.trust = np.full((rows, len(hearings)), 1 / len(hearings))
+        self.own = np.zeros((rows, 2))
+        """What is learned of each tag: its power beside the model's, dB, and the exponent beside the model's."""
+        sd = max(hearing.exponent_sd for hearing in hearings)
+        self._own_prior = np.diag([POWER_SD_DB**2, sd**2])
+        self._own_spread = np.tile(self._own_prior, (rows, 1, 1))
+        self._ticks: deque[_Tick] = deque(maxlen=min(look_back_s, TICKS_MAX) + 1)
+
+    def forget(self, row: int) -> None:
+        """Begin a row anew, for another tag."""
+        for belief in self.now:
+            belief[row] = self.space.prior
+        self.trust[row] = 1 / len(self.hearings)
+        self.own[row], self._own_spread[row] = 0.0, self._own_prior
+        for tick in self._ticks:
+            for believed, likely in zip(tick.believed, tick.likely, strict=True):
+                believed[row], likely[row] = self.space.prior, 1.0
+
+    def step(self, level: Any, packets: Any, silent: Any, seconds: int) -> None:
+        """Let time pass, then take what was heard ([rows, readers], as `Hearing.log_likelihood` has it)."""
+        own = level - self.own[:, :1]
+        evidence = np.zeros((len(level), len(self.hearings)))
+        tick = _Tick([], [], seconds)
+        left, weight = np.zeros((len(level), 2)), np.zeros((len(level), 2, 2))
+        for n, hearing in enumerate(self.hearings):
+            belief = self.now[n]
+            for _ in range(seconds):
+                belief = self.space.walk(belief)
+            log, top = hearing.log_likelihood(own, packets, silent, self.own[:, 1])
+            likely = np.exp(log, out=log)
+            if not seconds:
+                belief = belief.copy()
+            self.space.weigh(belief, likely)
+            total = belief.sum(axis=1)
+            if (lost := ~(total > 1e-30)).any():  # nothing believed explains it: begin anew from what is heard
+                anew = np.tile(self.space.prior, (int(lost.sum()), 1))
+                self.space.weigh(anew, likely[lost])
+                belief[lost] = anew
+                total[lost] = anew.sum(axis=1)
+            belief /= total[:, None]
+            evidence[:, n] = np.log(total) + top
+            self.now[n] = belief
+            tick.believed.append(belief)
+            tick.likely.append(likely)
+            share, off = self._leftover(hearing, belief, own, packets)
+            left += self.trust[:, n, None] * off
+            weight += self.trust[:, n, None, None] * share
+        self._ticks.append(tick)
+        self._trust(evidence)
+        self._learn(left, weight)
+
+    def by_cell(self) -> Any:
+        """Return what is believed now, [rows, cells]."""
+        return self._mixed(self.now)
+
+    def smoothed(self, lag: int) -> Any | None:
+        """Return what is believed of `lag` steps ago, [rows, cells]; None so soon after the start."""
+        if lag >= len(self._ticks):
+            return None
+        ticks = list(self._ticks)[-1 - lag :]
+        beliefs = []
+        for n, believed in enumerate(ticks[0].believed):
+            later = np.ones_like(believed)
+            for tick in ticks[:0:-1]:
+                self.space.weigh(later, tick.likely[n])
+                for _ in range(tick.seconds):
+                    later = self.space.recall(later)
+            whole = believed * later
+            whole /= whole.sum(axis=1, keepdims=True)
+            beliefs.append(whole)
+        return self._mixed(beliefs)
+
+    def _mixed(self, beliefs: Sequence[Any]) -> Any:
+        if len(beliefs) == 1:
+            return self.space.by_cell(beliefs[0])
+        mixed = self.trust[:, 0, None].astype(np.float32) * beliefs[0]
+        for n in range(1, len(beliefs)):
+            mixed += self.trust[:, n, None].astype(np.float32) * beliefs[n]
+        return self.space.by_cell(mixed)
+
+    def _trust(self, evidence: Any) -> None:
+        if evidence.shape[1] == 1:
+            return
+        log = TRUST_KEPT * np.log(self.trust) + evidence
+        trust = np.exp(log - log.max(axis=1, keepdims=True))
+        trust /= trust.sum(axis=1, keepdims=True)
+        self.trust = (1 - TRUST_MIN) * trust + TRUST_MIN / trust.shape[1]
+
+    def _leftover(self, hearing: Hearing, belief: Any, level: Any, packets: Any) -> tuple[Any, Any]:
+        """What is left over between heard and expected, as normal equations: [rows, 2, 2] and [rows, 2]."""
+        looks = self.space.by_look(belief)
+        slope = looks @ hearing.slope.T
+        heard = packets > 0
+        off = np.where(heard, level - looks @ hearing.mean.T - self.own[:, 1:] * slope, 0.0)
+        variance = hearing.usual_db2
+        share = heard / variance / (1 + off**2 / variance / FREEDOM) / LEFT_ALIKE
+        terms = np.stack([np.ones_like(slope), slope], axis=2)
+        weighted = terms * share[..., None]
+        return np.einsum("tki,tkj->tij", weighted, terms), np.einsum("tki,tk->ti", weighted, off)
+
+    def _learn(self, left: Any, weight: Any) -> None:
+        """A Kalman step of each tag's own power and exponent."""
+        self._own_spread[:, 0, 0] += POWER_DRIFT_DB**2
+        self._own_spread = np.linalg.inv(np.linalg.inv(self._own_spread) + weight)
+        self.own += np.einsum("tij,tj->ti", self._own_spread, left)

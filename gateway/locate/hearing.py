@@ -1,0 +1,95 @@
+"""How likely what was heard is for every look (a place and a facing): Student's t in dB about what a model expects there.
+
+Errors of one place last, so that a second's readings say less than their spread: the log-likelihood is tempered. A
+healthy reader that hears nothing says a little too.
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from gateway.locate.space import Space
+
+FREEDOM = 4.0
+"""Of Student's t: one reading in some thirty is far off (bodies, doors, reflections). With 5 % of the readings 20-40 dB
+off, a normal law doubles the mean error and this one adds 5 % to it."""
+TEMPER = 0.4
+"""Power of the likelihood. Residuals about a map are alike 0.3-0.5 from one second to the next on recorded walks
+(0.7 about a law): n seconds are worth n (1 - r) / (1 + r) independent ones."""
+SLOW_DB, FAST_DB = 1.5, 3.5
+"""What no map knows of a place, and the spread of packets, of which `packets` are averaged."""
+PACKETS_USUAL = 2.0
+FLOOR_DBM, FLOOR_WIDTH_DB, ATTENTION = -92.0, 2.5, 0.3
+"""Half of all packets are read at the floor (-91 to -93 measured); so much of them the reader listens to, at the least:
+the rest is left to its duty, collisions and whatever a silence may have come from."""
+
+
+class Model(Protocol):
+    def expect(self, xy_m: Any, facing: Any | None = None) -> tuple[Any, Any]:
+        """Return (level, sd of a place's mean), both [places, readers]."""
+        ...
+
+    def steepness(self, xy_m: Any) -> Any:
+        """Return by how much the level changes for one more of the exponent, dB [places, readers]."""
+        ...
+
+    @property
+    def exponent_sd(self) -> float:
+        """How unsure the exponent is."""
+        ...
+
+
+class Hearing:
+    """One model on one space, laid out for the product over readers. Immutable."""
+
+    def __init__(self, space: Space, model: Model, *, power_dbm: float = 0.0) -> None:
+        """power_dbm: what to add to the model's levels to have dBm; for the floor of hearing alone."""
+        means, spreads, slopes = [], [], []
+        for block in space.blocks:
+            for facing in (*block.facings, np.full(block.cells, np.nan)):
+                level, sd_db = model.expect(space.xy_m[block.span], facing)
+                means.append(level)
+                spreads.append(sd_db)
+                slopes.append(model.steepness(space.xy_m[block.span]))
+        mean = np.concatenate(means).T
+        sd = np.sqrt(np.concatenate(spreads).T ** 2 + SLOW_DB**2 + FAST_DB**2 / PACKETS_USUAL)
+        self.space = space
+        self.mean = np.ascontiguousarray(mean, np.float32)
+        """[readers, looks]."""
+        self.usual_db2 = np.median(sd, axis=1) ** 2
+        slope = np.concatenate(slopes).T
+        self.slope = np.ascontiguousarray(slope, np.float32)
+        """[readers, looks]: dB for one more of the exponent."""
+        self.exponent_sd = model.exponent_sd
+        self._rows = np.stack([1 / sd, mean / sd, slope / sd], axis=1).astype(np.float32)  # [readers, 3, looks]
+        self._log_sd = np.log(sd).astype(np.float32)
+        read = 1 / (1 + np.exp(-(mean + power_dbm - FLOOR_DBM) / FLOOR_WIDTH_DB))
+        self._log_silent = np.log1p(-ATTENTION * read).astype(np.float32)
+
+    def log_likelihood(self, level: Any, packets: Any, silent: Any, exponent: Any) -> Any:
+        """Return [tags, looks], each row's largest 0, and what was taken off [tags].
+
+        level [tags, readers], packets [tags, readers] (0: nothing heard, any level), silent [tags, readers]: 1 where a
+        healthy reader heard nothing although the tag was heard. exponent [tags]: what to add to the model's.
+        """
+        heard = packets > 0
+        spread = FAST_DB**2 / np.maximum(packets, 1) - FAST_DB**2 / PACKETS_USUAL
+        scale = np.where(heard, 1 / np.sqrt(FREEDOM * np.maximum(1 + spread / self.usual_db2, 0.3)), 0.0)
+        product = np.ones((len(level), self.space.looks), np.float32)
+        off = np.empty_like(product)
+        pair = np.stack([scale * np.where(heard, level, 0.0), -scale, -scale * exponent[:, None]], axis=2)
+        pair = pair.astype(np.float32)
+        for reader in np.flatnonzero(heard.any(axis=0)):
+            np.matmul(pair[:, reader], self._rows[reader], out=off)
+            off *= off
+            off += 1.0
+            product *= off
+        result = np.log(product, out=product)
+        result *= -(FREEDOM + 1) / 2
+        result -= heard.astype(np.float32) @ self._log_sd
+        if silent.any():
+            result += silent.astype(np.float32) @ self._log_silent
+        result *= TEMPER
+        top = result.max(axis=1)
+        result -= top[:, None]
+        return result, top

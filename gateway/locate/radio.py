@@ -1,0 +1,207 @@
+"""What level a reader should hear, place by place: a path-loss law, and where somebody walked and measured, a map.
+
+Law: level = p0[reader] - 10 n log10(distance) + body * cos(bearing to the reader - facing). Fitted with priors, so that
+any survey helps and none is needed. Map: the law plus a Gaussian process on what the survey measured beside it, alike
+for the readings near by and, for the share `turned` of its power, only for facings near the one walked: a walk one way
+says little of the way back. Levels in dBm (or dB above the tag's power), places in metres, facings in radians.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+EXPONENT, EXPONENT_SD = 2.2, 0.5
+"""2.1 in sight (3GPP UMi), 1.4-2.2 measured indoors, 2.5 a street with a crowd."""
+OFFSET_SD_DB = 3.0
+"""Readers differ by 2.2 dB (54 pairs of links, Lille), more with the place they hang in."""
+BODY_DB, BODY_SD_DB, RIG_SD_DB = 3.0, 3.0, 1.5
+"""A tag on the chest: 6.1-6.8 dB between facing a reader and facing away (girolami, every split)."""
+HINGE_M = 5.0
+"""Where a law with another exponent has the same level: that is where devices are tried out."""
+P0_DBM, P0_SD_DB = -45.0, 30.0
+SIGMA_DB = 6.0
+"""Spread about a law that nothing confirms."""
+DISTANCE_MIN_M = 0.3
+CELL_M, FACINGS = 0.4, 8
+"""A survey's readings of one reader within a cell and an eighth of a turn are one row."""
+ROWS_OF_LAW = 50
+"""A survey weighs as so many independent rows at the most: shadowing makes neighbours alike."""
+ROWS_MAX, ROWS_TRIED = 900, 250
+"""Rows of a reader that its map keeps, and that the choice of its length looks at."""
+LENGTHS_M, TURNED = (1.0, 2.0, 4.0, 8.0), (0.0, 0.3, 0.6)
+SPREAD_DB, NUGGET_DB = 3.0, 2.0
+"""Of the map about the law, and of a row about the map. Fixed: leave-one-out prefers longer lengths and surer maps than
+serve a walk, for a row's neighbours were measured by the same hand a moment later."""
+KAPPA = 2.0
+"""Narrowness of facings: half the likeness is gone at 50 degrees."""
+FREEDOM = 4.0
+
+Rows = tuple[Any, Any, Any, Any, Any]
+"""xy_m [rows, 2], facing (nan unknown), reader, level, readings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """A fitted law."""
+
+    readers_m: Any
+    """float [readers, 3]."""
+    tag_height_m: float
+    p0_dbm: Any
+    """float [readers]: level at 1 m."""
+    exponent: float
+    body_db: float
+    sigma_db: float
+    """Spread of a place's mean about it."""
+
+    def expect(self, xy_m: Any, facing: Any | None = None) -> Any:
+        """Return the level [places, readers]; facing [places], nan or None: no body term."""
+        to = self.readers_m[None, :, :2] - xy_m[:, None]
+        rise = self.readers_m[:, 2] - self.tag_height_m
+        distance = np.maximum(np.sqrt((to**2).sum(axis=-1) + rise**2), DISTANCE_MIN_M)
+        level = self.p0_dbm - 10 * self.exponent * np.log10(distance)
+        if facing is not None and self.body_db:
+            turned = np.cos(np.arctan2(to[..., 1], to[..., 0]) - np.nan_to_num(facing)[:, None])
+            level += self.body_db * np.where(np.isfinite(facing)[:, None], turned, 0.0)
+        return level
+
+    def steepness(self, xy_m: Any) -> Any:
+        """Return dB [places, readers] for one more of the exponent, the same power at `HINGE_M`."""
+        to = self.readers_m[None, :, :2] - xy_m[:, None]
+        rise = self.readers_m[:, 2] - self.tag_height_m
+        distance = np.maximum(np.sqrt((to**2).sum(axis=-1) + rise**2), DISTANCE_MIN_M)
+        return -10 * np.log10(distance / HINGE_M)
+
+
+def rows_of(xy_m: Any, heading_deg: Any, reader: Any, level: Any, count: Any) -> Rows:
+    """Average a survey into rows: one a cell, facing and reader."""
+    known = np.isfinite(heading_deg)
+    angle = np.radians(np.nan_to_num(heading_deg))
+    sector = np.where(known, np.round(np.nan_to_num(heading_deg) / (360 / FACINGS)) % FACINGS, -1)
+    keys = np.column_stack([np.round(xy_m / CELL_M), sector, reader]).astype(np.int64)
+    _, first, group = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    group = group.ravel()
+    total = np.bincount(group, weights=count)
+
+    def mean(values: Any) -> Any:
+        return np.bincount(group, weights=count * values) / total
+
+    middle = np.stack([mean(xy_m[:, 0]), mean(xy_m[:, 1])], axis=1)
+    facing = np.where(known[first], np.arctan2(mean(np.sin(angle)), mean(np.cos(angle))), np.nan)
+    return middle, facing, reader[first], mean(level), total
+
+
+def fit_law(
+    readers_m: Any, tag_height_m: float, rows: Rows, *, worn: bool, body_db: float | None = None
+) -> Law:
+    """Fit a law to a survey's rows, each unknown with its prior, Huber's weights. worn: by a body.
+
+    body_db: the prior's middle; None: `BODY_DB` if worn, else 0.
+    """
+    xy_m, facing, reader, level, _ = rows
+    readers = len(readers_m)
+    middle = (BODY_DB if worn else 0.0) if body_db is None else body_db
+    at = readers_m[reader]
+    to = at[:, :2] - xy_m
+    distance = np.maximum(np.sqrt((to**2).sum(axis=1) + (at[:, 2] - tag_height_m) ** 2), DISTANCE_MIN_M)
+    turned = np.where(np.isfinite(facing), np.cos(np.arctan2(to[:, 1], to[:, 0]) - np.nan_to_num(facing)), 0.0)
+    terms = np.zeros((len(level), readers + 3))
+    terms[:, 0], terms[:, 1], terms[:, 2] = 1.0, -10 * np.log10(distance), turned
+    terms[np.arange(len(level)), 3 + reader] = 1.0
+    prior = np.concatenate([[P0_DBM, EXPONENT, middle], np.zeros(readers)])
+    body_sd = BODY_SD_DB if worn else RIG_SD_DB
+    spread = np.concatenate([[P0_SD_DB, EXPONENT_SD, body_sd], np.full(readers, OFFSET_SD_DB)])
+    share = max(min(1.0, ROWS_OF_LAW / len(level)), 0.1)
+    sigma, weight = 5.0, np.ones(len(level))
+    for _ in range(12):
+        weighted = terms * (share * weight / sigma**2)[:, None]
+        left = weighted.T @ terms + np.diag(1 / spread**2)
+        found = np.linalg.solve(left, weighted.T @ level + prior / spread**2)
+        off = level - terms @ found
+        sigma = 1.4826 * float(np.median(np.abs(off))) + 0.5
+        weight = np.minimum(1.0, 1.5 * sigma / np.maximum(np.abs(off), 1e-6))
+    kept = np.clip(off, -4 * sigma, 4 * sigma)
+    return Law(readers_m, tag_height_m, found[0] + found[3:], float(found[1]), float(found[2]), float(kept.std()) + 0.5)
+
+
+class Map:
+    """A law and, per reader, a Gaussian process on what the survey measured beside it."""
+
+    def __init__(self, law: Law, rows: Rows) -> None:
+        xy_m, facing, reader, level, count = rows
+        expected = law.expect(xy_m, facing)[np.arange(len(level)), reader]
+        beside = level - expected
+        turned = TURNED if np.isfinite(facing).any() else (0.0,)
+        parts = []
+        for number in range(len(law.readers_m)):
+            mine = np.flatnonzero(reader == number)
+            parts.append((xy_m[mine], facing[mine], beside[mine]))
+        trials = [(length, part) for length in LENGTHS_M for part in turned]
+        self.law = law
+        self.density = max(
+            (sum(_left_out(_thinned(part, ROWS_TRIED), *trial) for part in parts), trial) for trial in trials
+        )
+        self.length_m, self.turned = self.density[1]
+        self._solved = [self._solve(_thinned(part, ROWS_MAX)) for part in parts]
+
+    def expect(self, xy_m: Any, facing: Any | None = None) -> tuple[Any, Any]:
+        """Return (level, its sd without what changes from packet to packet), both [places, readers]."""
+        known = np.full(len(xy_m), np.nan) if facing is None else facing
+        level = self.law.expect(xy_m, facing)
+        sd_db = np.full(level.shape, SPREAD_DB)
+        for number, solved in enumerate(self._solved):
+            if solved is None:
+                continue
+            near_m, near_facing, low, pull = solved
+            for first in range(0, len(xy_m), 4096):
+                part = slice(first, first + 4096)
+                like = _alike(near_m, near_facing, xy_m[part], known[part], self.length_m, self.turned)
+                across = low @ like
+                level[part, number] += across.T @ pull
+                sd_db[part, number] = np.sqrt(np.maximum(SPREAD_DB**2 - (across**2).sum(axis=0), 0.05))
+        return level, sd_db
+
+    def _solve(self, part: tuple[Any, Any, Any]) -> tuple[Any, Any, Any, Any] | None:
+        xy_m, facing, beside = part
+        if not len(beside):
+            return None
+        whole = _alike(xy_m, facing, xy_m, facing, self.length_m, self.turned) + NUGGET_DB**2 * np.eye(len(beside))
+        low = np.linalg.inv(np.linalg.cholesky(whole))
+        return xy_m, facing, low, low @ beside
+
+
+def _alike(xy_m: Any, facing: Any, other_m: Any, other_facing: Any, length_m: float, turned: float) -> Any:
+    """Covariance, dB^2: exponential in distance; the share `turned` of it also in the facings, averaged if unknown."""
+    gap_m = np.sqrt(
+        np.maximum((xy_m**2).sum(1)[:, None] + (other_m**2).sum(1)[None] - 2 * xy_m @ other_m.T, 0.0)
+    )
+    like = SPREAD_DB**2 * np.exp(-gap_m / length_m)
+    if turned:
+        average = math.exp(-KAPPA) * float(np.i0(KAPPA))
+        both = np.isfinite(facing)[:, None] & np.isfinite(other_facing)[None]
+        angle = np.nan_to_num(facing)[:, None] - np.nan_to_num(other_facing)[None]
+        like *= (1 - turned) + turned * np.where(both, np.exp(KAPPA * (np.cos(angle) - 1)), average)
+    return like
+
+
+def _left_out(part: tuple[Any, Any, Any], length_m: float, turned: float) -> float:
+    """Log-density (Student's, without its constant) of each row, predicted from all others; summed."""
+    xy_m, facing, beside = part
+    if len(beside) < 3:
+        return 0.0
+    whole = _alike(xy_m, facing, xy_m, facing, length_m, turned) + NUGGET_DB**2 * np.eye(len(beside))
+    inverse = np.linalg.inv(whole)
+    variance = 1 / np.diag(inverse)
+    off2 = (inverse @ beside) ** 2 * variance
+    return float((-0.5 * np.log(variance) - 0.5 * (FREEDOM + 1) * np.log1p(off2 / FREEDOM)).sum())
+
+
+def _thinned(part: tuple[Any, Any, Any], most: int) -> tuple[Any, Any, Any]:
+    """Evenly fewer rows of a part."""
+    if len(part[2]) <= most:
+        return part
+    pick = np.linspace(0, len(part[2]) - 1, most).astype(int)
+    return part[0][pick], part[1][pick], part[2][pick]
