@@ -42,6 +42,8 @@ def save_site(folder: Path, site: Site) -> None:
     if site.channel is not None:
         channel = site.channel
         raw["channel"] = {"p0_dbm": channel.p0_dbm, "exponent": channel.exponent, "sigma_db": channel.sigma_db}
+    if site.footpaths:
+        raw["footpaths"] = [[[round(float(x), 3), round(float(y), 3)] for x, y in line] for line in site.footpaths]
     if site.origin_lonlat is not None:
         raw["origin"] = {"lon": site.origin_lonlat[0], "lat": site.origin_lonlat[1]}
     if site.seen_tracks:

@@ -40,6 +40,7 @@ ROWS_MAX = 5_000_000
 READERS_MAX = 1000
 SPAN_MAX_M = 20_000.0
 """No two readers of one zone are further apart; more means degrees, millimetres or a typing error."""
+FOOTPATHS_MAX = 1000
 SPAN_MAX_S = 7 * 86400.0
 """A sighting further than this from the middle one of its track has a broken clock."""
 RSSI_MIN_DBM, RSSI_MAX_DBM = -127.0, 20.0
@@ -79,9 +80,30 @@ def load_site(folder: Path) -> Site:
         radio=_one_of(raw.get("radio"), ("ble", "802.15.4"), "the radio", notes),
         channel=_channel(raw.get("channel"), notes),
         seen_tracks=tuple(str(name) for name in seen) if isinstance(seen, list) else (),
+        footpaths=_footpaths(raw.get("footpaths"), notes),
         origin_lonlat=_origin(raw.get("origin"), notes),
         notes=tuple(notes),
     )
+
+
+def _footpaths(raw: Any, notes: list[str]) -> tuple[Floats, ...]:
+    """Lines of [x, y]; what is no line is left out and noted."""
+    lines = []
+    for line in (raw if isinstance(raw, list) else [])[:FOOTPATHS_MAX]:
+        points = [_point(each) for each in line] if isinstance(line, list) else []
+        known = [point for point in points if point is not None]
+        if len(known) >= 2 and len(known) == len(points):
+            lines.append(np.array(known, dtype=float))
+        else:
+            notes.append("a footpath that is no line of [x, y] was left out")
+    return tuple(lines)
+
+
+def _point(raw: Any) -> tuple[float, float] | None:
+    if not isinstance(raw, list) or len(raw) != 2:
+        return None
+    x_m, y_m = number(raw[0]), number(raw[1])
+    return None if x_m is None or y_m is None or max(abs(x_m), abs(y_m)) > SPAN_MAX_M else (x_m, y_m)
 
 
 def load_survey(folder: Path, site: Site, *, without: str = "") -> Survey:

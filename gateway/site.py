@@ -43,6 +43,8 @@ class Site:
     """Where there is no walk test, what is known of the devices."""
     seen_tracks: tuple[str, ...] = ()
     """Tracks that are part of the walk test as well: their errors flatter."""
+    footpaths: tuple[Floats, ...] = ()
+    """Lines of footpaths, (corners, 2) each; none: open ground."""
     origin_lonlat: tuple[float, float] | None = None
     """Degrees of x = y = 0, where the site lies on the map with x east and y north."""
     notes: tuple[str, ...] = ()

@@ -5,7 +5,8 @@ probabilities of the same belief and never a distance compared with a radius.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field as _field
+from dataclasses import dataclass
+from dataclasses import field as _field
 from typing import Any, Protocol
 
 from gateway.events import Heard, Point, Where

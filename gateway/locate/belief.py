@@ -21,8 +21,8 @@ LEFT_ALIKE = 8.0
 TRUST_KEPT = 0.98
 """Trust is remembered for some 50 s; a model that was wrong elsewhere may be right here."""
 TRUST_MIN = 0.02
-TICKS_MAX = 5
-"""Seconds looked back at the most."""
+TICKS_MAX = 10
+"""Steps looked back at the most."""
 
 
 @dataclass(slots=True)
@@ -37,7 +37,7 @@ class _Tick:
 class Beliefs:
     """A batch of `rows` tags."""
 
-    def __init__(self, space: Space, hearings: Sequence[Hearing], rows: int, *, look_back_s: int = 3) -> None:
+    def __init__(self, space: Space, hearings: Sequence[Hearing], rows: int, *, look_back: int = 3) -> None:
         self.space, self.hearings = space, tuple(hearings)
         self.now = [np.tile(space.prior, (rows, 1)) for _ in hearings]
         self.trust = np.full((rows, len(hearings)), 1 / len(hearings))
@@ -46,7 +46,7 @@ class Beliefs:
         sd = max(hearing.exponent_sd for hearing in hearings)
         self._own_prior = np.diag([POWER_SD_DB**2, sd**2])
         self._own_spread = np.tile(self._own_prior, (rows, 1, 1))
-        self._ticks: deque[_Tick] = deque(maxlen=min(look_back_s, TICKS_MAX) + 1)
+        self._ticks: deque[_Tick] = deque(maxlen=min(look_back, TICKS_MAX) + 1)
 
     def forget(self, row: int) -> None:
         """Begin a row anew, for another tag."""
@@ -57,6 +57,18 @@ class Beliefs:
         for tick in self._ticks:
             for believed, likely in zip(tick.believed, tick.likely, strict=True):
                 believed[row], likely[row] = self.space.prior, 1.0
+
+    def copy_of(self, row: int) -> "Beliefs":
+        """Return a batch of one, which believes what `row` does and looks back on nothing."""
+        one = Beliefs(self.space, self.hearings, 1, look_back=0)
+        one.now = [belief[row : row + 1].copy() for belief in self.now]
+        one.trust, one.own = self.trust[row : row + 1].copy(), self.own[row : row + 1].copy()
+        one._own_spread = self._own_spread[row : row + 1].copy()
+        return one
+
+    def seconds_back(self, lag: int) -> int:
+        """Return how many seconds ago the step `lag` steps ago was."""
+        return sum(tick.seconds for tick in list(self._ticks)[len(self._ticks) - lag :])
 
     def step(self, level: Any, packets: Any, silent: Any, seconds: int) -> None:
         """Let time pass, then take what was heard ([rows, readers], as `Hearing.log_likelihood` has it)."""

@@ -1,4 +1,4 @@
-"""How likely what was heard is for every look (a place and a facing): Student's t in dB about what a model expects there.
+"""How likely what was heard is for every look (a place and a facing): Student's t in dB about what a model expects.
 
 Errors of one place last, so that a second's readings say less than their spread: the log-likelihood is tempered. A
 healthy reader that hears nothing says a little too.
@@ -66,7 +66,7 @@ class Hearing:
         read = 1 / (1 + np.exp(-(mean + power_dbm - FLOOR_DBM) / FLOOR_WIDTH_DB))
         self._log_silent = np.log1p(-ATTENTION * read).astype(np.float32)
 
-    def log_likelihood(self, level: Any, packets: Any, silent: Any, exponent: Any) -> Any:
+    def log_likelihood(self, level: Any, packets: Any, silent: Any, exponent: Any, *, temper: float = TEMPER) -> Any:
         """Return [tags, looks], each row's largest 0, and what was taken off [tags].
 
         level [tags, readers], packets [tags, readers] (0: nothing heard, any level), silent [tags, readers]: 1 where a
@@ -89,7 +89,7 @@ class Hearing:
         result -= heard.astype(np.float32) @ self._log_sd
         if silent.any():
             result += silent.astype(np.float32) @ self._log_silent
-        result *= TEMPER
+        result *= temper
         top = result.max(axis=1)
         result -= top[:, None]
         return result, top

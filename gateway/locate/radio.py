@@ -7,7 +7,6 @@ says little of the way back. Levels in dBm (or dB above the tag's power), places
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,8 @@ import numpy as np
 
 EXPONENT, EXPONENT_SD = 2.2, 0.5
 """2.1 in sight (3GPP UMi), 1.4-2.2 measured indoors, 2.5 a street with a crowd."""
+SURVEYED_SD, UNSURVEYED_SD = 0.1, 0.35
+"""What is left unsure of the exponent with a survey, and without one."""
 OFFSET_SD_DB = 3.0
 """Readers differ by 2.2 dB (54 pairs of links, Lille), more with the place they hang in."""
 BODY_DB, BODY_SD_DB, RIG_SD_DB = 3.0, 3.0, 1.5
@@ -76,6 +77,22 @@ class Law:
         return -10 * np.log10(distance / HINGE_M)
 
 
+@dataclass(frozen=True, slots=True)
+class Lawful:
+    """A law as a model: alike everywhere, and less sure far from `HINGE_M`."""
+
+    law: Law
+    exponent_sd: float
+
+    def expect(self, xy_m: Any, facing: Any | None = None) -> tuple[Any, Any]:
+        """Return (level, its sd), both [places, readers]."""
+        level = self.law.expect(xy_m, facing)
+        return level, np.sqrt(self.law.sigma_db**2 + (self.exponent_sd * self.steepness(xy_m)) ** 2)
+
+    def steepness(self, xy_m: Any) -> Any:
+        return self.law.steepness(xy_m)
+
+
 def rows_of(xy_m: Any, heading_deg: Any, reader: Any, level: Any, count: Any) -> Rows:
     """Average a survey into rows: one a cell, facing and reader."""
     known = np.isfinite(heading_deg)
@@ -94,9 +111,7 @@ def rows_of(xy_m: Any, heading_deg: Any, reader: Any, level: Any, count: Any) ->
     return middle, facing, reader[first], mean(level), total
 
 
-def fit_law(
-    readers_m: Any, tag_height_m: float, rows: Rows, *, worn: bool, body_db: float | None = None
-) -> Law:
+def fit_law(readers_m: Any, tag_height_m: float, rows: Rows, *, worn: bool, body_db: float | None = None) -> Law:
     """Fit a law to a survey's rows, each unknown with its prior, Huber's weights. worn: by a body.
 
     body_db: the prior's middle; None: `BODY_DB` if worn, else 0.
@@ -131,7 +146,7 @@ class Map:
     """A law and, per reader, a Gaussian process on what the survey measured beside it."""
 
     def __init__(self, law: Law, rows: Rows) -> None:
-        xy_m, facing, reader, level, count = rows
+        xy_m, facing, reader, level, _count = rows
         expected = law.expect(xy_m, facing)[np.arange(len(level)), reader]
         beside = level - expected
         turned = TURNED if np.isfinite(facing).any() else (0.0,)
@@ -141,6 +156,7 @@ class Map:
             parts.append((xy_m[mine], facing[mine], beside[mine]))
         trials = [(length, part) for length in LENGTHS_M for part in turned]
         self.law = law
+        self.exponent_sd = SURVEYED_SD
         self.density = max(
             (sum(_left_out(_thinned(part, ROWS_TRIED), *trial) for part in parts), trial) for trial in trials
         )
@@ -164,6 +180,10 @@ class Map:
                 sd_db[part, number] = np.sqrt(np.maximum(SPREAD_DB**2 - (across**2).sum(axis=0), 0.05))
         return level, sd_db
 
+    def steepness(self, xy_m: Any) -> Any:
+        """See `Law.steepness`."""
+        return self.law.steepness(xy_m)
+
     def _solve(self, part: tuple[Any, Any, Any]) -> tuple[Any, Any, Any, Any] | None:
         xy_m, facing, beside = part
         if not len(beside):
@@ -175,9 +195,7 @@ class Map:
 
 def _alike(xy_m: Any, facing: Any, other_m: Any, other_facing: Any, length_m: float, turned: float) -> Any:
     """Covariance, dB^2: exponential in distance; the share `turned` of it also in the facings, averaged if unknown."""
-    gap_m = np.sqrt(
-        np.maximum((xy_m**2).sum(1)[:, None] + (other_m**2).sum(1)[None] - 2 * xy_m @ other_m.T, 0.0)
-    )
+    gap_m = np.sqrt(np.maximum((xy_m**2).sum(1)[:, None] + (other_m**2).sum(1)[None] - 2 * xy_m @ other_m.T, 0.0))
     like = SPREAD_DB**2 * np.exp(-gap_m / length_m)
     if turned:
         average = math.exp(-KAPPA) * float(np.i0(KAPPA))

@@ -116,6 +116,9 @@ class Space:
         cells = np.concatenate([np.tile(self.within[b.span], b.planes) for b in self.blocks])
         self._kept = None if self.within.all() else cells.astype(np.float32)
         self.prior = self._prior()
+        side = [np.full(b.cells, PATH_WIDTH_M / 4) if b.wide is None else size_m[b.span] / 4 for b in self.blocks]
+        self.half_m = np.concatenate(side)
+        """[cells]: how far a spot of a cell is from its middle, across a path or anywhere in open ground, about."""
 
     def by_look(self, belief: Any) -> Any:
         """Sum a belief over paces: [tags, looks]."""
@@ -375,6 +378,6 @@ def _forks(into: Mapping[Any, list[int]], out: Mapping[Any, list[int]]) -> list[
             )
     found = []
     for rows in entries.values():
-        start, end, share = zip(*rows, strict=True)
-        found.append((np.array(start), np.array(end), np.array(share, np.float32)))
+        starts, ends = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
+        found.append((starts, ends, np.array([row[2] for row in rows], np.float32)))
     return found

@@ -1,5 +1,6 @@
 """Lines of footpaths -> chains between junctions, each cut into even cells. Metres on the zone's plane."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,17 +64,20 @@ def chains(lines: Sequence[Line]) -> list[Chain]:
         if i != j and j not in links.get(i, ()):
             links.setdefault(i, []).append(j)
             links.setdefault(j, []).append(i)
-    found, used = [], set()
+    found: list[Chain] = []
+    used: set[tuple[int, int]] = set()
     starts = [n for n in links if len(links[n]) != 2] or list(links)[:1]
     for start in [*starts, *links]:
         for second in links[start]:
-            if (start, second) in used or (len(links[start]) == 2 and start not in starts and _done(start, links, used)):
+            if (start, second) in used or (
+                len(links[start]) == 2 and start not in starts and _done(start, links, used)
+            ):
                 continue
             way = [start, second]
             while len(links[way[-1]]) == 2 and way[-1] != start and way[-1] not in starts:
                 one, other = links[way[-1]]
                 way.append(other if one == way[-2] else one)
-            used.update(zip(way, way[1:], strict=False))
+            used.update(itertools.pairwise(way))
             used.update(zip(way[1:], way, strict=False))
             found.append(Chain(start, way[-1], tuple(nodes[n] for n in way)))
     return found
@@ -85,11 +89,11 @@ def _done(node: int, links: dict[int, list[int]], used: set[tuple[int, int]]) ->
 
 def _split(lines: Sequence[Line]) -> list[tuple[Point, Point]]:
     """Every line's legs, cut where another leg crosses or ends at them."""
-    legs = [(a, b) for line in lines for a, b in zip(line, line[1:], strict=False) if math.dist(a, b) > 1e-6]
+    legs = [(a, b) for line in lines for a, b in itertools.pairwise(line) if math.dist(a, b) > 1e-6]
     if len(legs) > SEGMENTS_MAX:
         raise ValueError(f"{len(legs)} pieces of footpath, at most {SEGMENTS_MAX}; draw them with fewer corners")
     pieces = []
-    ends = np.array([leg for leg in legs]).reshape(-1, 2, 2)
+    ends = np.array(list(legs)).reshape(-1, 2, 2)
     for a, b in legs:
         length = math.dist(a, b)
         cuts = {0.0, 1.0}
@@ -109,5 +113,5 @@ def _split(lines: Sequence[Line]) -> list[tuple[Point, Point]]:
             cuts.add(round(float(each) / length, 6))
         order = sorted(cuts)
         spots = [(a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1])) for t in order]
-        pieces += list(zip(spots, spots[1:], strict=False))
+        pieces += list(itertools.pairwise(spots))
     return pieces

@@ -1,0 +1,371 @@
+"""All tags of a zone at once: readings in, a second's step of every belief, fixes out.
+
+Tags share batches of `BATCH`; `step` works off one batch, so that an alarm never waits for more than one. Readings are
+kept by tag and reader until their batch's turn. A tag nobody has heard for QUIET_S is forgotten, its last fix is not.
+"""
+
+import math
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gateway.events import Heard
+from gateway.locate import Fix, Reading
+from gateway.locate.belief import Beliefs
+from gateway.locate.hearing import Hearing
+from gateway.locate.space import Space
+
+STEP_S = 1.0
+BATCH = 32
+TAGS_MAX = 4000
+WINDOW_S = 6.0
+"""A reading older than this when it arrives says nothing of now."""
+QUIET_S = 60.0
+LATE_EVERY = 5
+"""Steps from one smoothed fix of a tag to the next."""
+LOOK_BACK = 3
+"""Steps a smoothed fix lies back."""
+LEVELS_KEPT, LEAP_DB = 5, 12.0
+"""A level further than this from the middle of a reader's last few is taken as so far off, not more: one packet in
+twenty 20-40 dB off would otherwise spoil its second."""
+LEVEL_MIN_DB, LEVEL_MAX_DB = -110.0, -20.0
+SILENCE_S, HEALTHY_S = 2.5, 20.0
+"""A reader is silent about a tag after so long, and believed to listen if it heard any tag within so long."""
+EVIDENCE_MAX = 6
+SECONDS_MAX = 5
+"""Seconds a belief walks on in one step at the most; the rest of a gap is left to the readings."""
+_BINS = 512
+
+
+@dataclass(slots=True)
+class _Ear:
+    """What one reader heard of one tag lately."""
+
+    levels: deque[float] = field(default_factory=lambda: deque(maxlen=LEVELS_KEPT))
+    total: float = 0.0
+    packets: int = 0
+    newest: Reading | None = None
+    heard_at_s: float = -math.inf
+
+
+@dataclass(slots=True)
+class _Followed:
+    batch: "_Batch"
+    row: int
+    ears: dict[int, _Ear] = field(default_factory=dict)
+    heard_at_s: float = -math.inf
+
+
+class _Batch:
+    """BATCH rows of beliefs and whose they are."""
+
+    def __init__(self, beliefs: Beliefs) -> None:
+        self.beliefs = beliefs
+        self.tags: list[int | None] = [None] * len(beliefs.trust)
+        self.stepped_at_s: float | None = None
+        self.steps = 0
+
+
+class Scale:
+    """What the radii of a belief are multiplied by to hold what they claim, found on recorded walks."""
+
+    INSTANT_50, INSTANT_90 = 1.0, 1.0
+    LATE_50, LATE_90 = 1.05, 1.12
+
+
+class Tracker:
+    """The engine. Readers are named by numbers; `readers` gives their order in the hearings' arrays."""
+
+    def __init__(
+        self,
+        space: Space,
+        hearings: Sequence[Hearing],
+        readers: Sequence[int],
+        counts: Counter[str],
+        *,
+        shares: Any | None = None,
+        places: Sequence[str] = (),
+        dangers: Sequence[str] = (),
+        routes: Mapping[int, int] | None = None,
+        look_back: int = LOOK_BACK,
+        late_every: int = LATE_EVERY,
+        batch: int = BATCH,
+    ) -> None:
+        """shares [cells, places + dangers + routes]: how much of each cell lies in each area, in that order.
+
+        routes: tag -> column of its agreed route among the routes. late_every 0: no smoothed fixes.
+        """
+        self._space, self._hearings, self._counts = space, tuple(hearings), counts
+        self._columns = {number: i for i, number in enumerate(readers)}
+        self._shares = None if shares is None else np.ascontiguousarray(shares, np.float32)
+        self._places, self._dangers, self._routes = tuple(places), tuple(dangers), dict(routes or {})
+        self._look_back, self._late_every, self._rows = look_back, late_every, batch
+        self._tags: dict[int, _Followed] = {}
+        self._batches: list[_Batch] = []
+        self._queue: deque[_Batch] = deque()
+        self._latest: dict[int, Fix] = {}
+        self._heard_any_s = np.full(len(self._columns), -np.inf)
+        self._offsets_db = np.zeros(len(self._columns))
+        self._due_s = -math.inf
+        self._moments = np.column_stack([space.xy_m, (space.xy_m**2).sum(axis=1)]).astype(np.float32)
+        self._bin_m = float(space.size_m.min()) / 4
+
+    # ---- in ----------------------------------------------------------------------------------------------------------
+
+    def hear(self, tag: int, reading: Reading, now_s: float) -> None:
+        """Take a reading; it counts at the tag's next step. Unknown readers and old readings are counted, no more."""
+        if reading.reader not in self._columns:
+            self._counts["readings_unknown_reader"] += 1
+            return
+        if reading.heard_at_s < now_s - WINDOW_S:
+            self._counts["readings_too_old"] += 1
+            return
+        followed = self._tags.get(tag)
+        if followed is None:
+            if len(self._tags) >= TAGS_MAX:
+                self._counts["readings_too_many_tags"] += 1
+                return
+            followed = self._tags[tag] = self._seat(tag)
+        followed.heard_at_s = max(followed.heard_at_s, reading.heard_at_s)
+        self._into(followed.ears.setdefault(reading.reader, _Ear()), reading)
+        column = self._columns[reading.reader]
+        self._heard_any_s[column] = max(self._heard_any_s[column], reading.heard_at_s)
+
+    def set_offsets(self, offsets_db: Mapping[int, float]) -> None:
+        """Take what the readers' check of each other found: by how much each hears too loud, dB."""
+        for number, offset_db in offsets_db.items():
+            if number in self._columns and math.isfinite(offset_db):
+                self._offsets_db[self._columns[number]] = offset_db
+
+    # ---- out ---------------------------------------------------------------------------------------------------------
+
+    def deadline_s(self, now_s: float) -> float:
+        """Return when `step` next has work."""
+        return now_s if self._queue else self._due_s if self._tags else math.inf
+
+    def step(self, now_s: float, is_silent: Callable[[int], bool]) -> Iterator[tuple[int, Fix, Fix | None]]:
+        """Work off one batch; yield (tag, fix, smoothed fix or None) of every tag heard within WINDOW_S.
+
+        is_silent(reader): whether a reader is known not to live; its silence then says nothing.
+        """
+        if not self._queue:
+            if now_s < self._due_s:
+                return
+            self._due_s = now_s + STEP_S
+            self._leave(now_s)
+            self._queue.extend(self._batches)
+        if self._queue:
+            yield from self._work(self._queue.popleft(), now_s, is_silent)
+
+    def latest(self, tag: int) -> Fix | None:
+        """Return the last fix of a tag."""
+        return self._latest.get(tag)
+
+    def back(self, tag: int, steps: int) -> Fix | None:
+        """Return the smoothed fix of a tag `steps` steps ago; None where nothing is remembered of it."""
+        followed = self._tags.get(tag)
+        past = None if followed is None else followed.batch.beliefs.smoothed(steps)
+        if followed is None or past is None or followed.batch.stepped_at_s is None:
+            return None
+        lag_s = followed.batch.beliefs.seconds_back(steps) * STEP_S
+        row = followed.row
+        at_s = followed.batch.stepped_at_s - lag_s
+        return next(self._fixes(past[row : row + 1], [tag], [followed.ears], at_s, lag_s), None)
+
+    def press(self, tag: int, heard: Sequence[Reading], now_s: float) -> Fix | None:
+        """Return where a tag is by all that is believed and these readings, at once; nothing is remembered of it."""
+        followed = self._tags.get(tag)
+        if followed is None or followed.batch.stepped_at_s is None:
+            return self.once(heard, now_s)
+        ears = self._ears(heard, now_s)
+        if not ears:
+            return self._latest.get(tag)
+        one = followed.batch.beliefs.copy_of(followed.row)
+        level, packets, silent = self._arrays([ears], now_s, None)
+        one.step(level, packets, silent, min(SECONDS_MAX, round(now_s - followed.batch.stepped_at_s)))
+        return next(self._fixes(one.by_cell(), [tag], [ears], now_s, 0.0), None)
+
+    def once(self, heard: Sequence[Reading], now_s: float) -> Fix | None:
+        """Return a fix from these readings alone: for a tag that is not enrolled, so without history."""
+        ears = self._ears(heard, now_s)
+        if not ears:
+            return None
+        level, packets, silent = self._arrays([ears], now_s, lambda _: False)
+        whole = None
+        for hearing in self._hearings:
+            likely, top = hearing.log_likelihood(level, packets, silent, np.zeros(1), temper=1.0)
+            belief = self._space.prior[None].copy()
+            self._space.weigh(belief, np.exp(likely))
+            belief *= np.exp(np.float32(np.clip(top, -80, 0)))
+            whole = belief if whole is None else whole + belief
+        by_cell = self._space.by_cell(whole)
+        total = by_cell.sum(axis=1, keepdims=True)
+        if not total[0, 0] > 0:
+            return None
+        return next(self._fixes(by_cell / total, [None], [ears], now_s, 0.0), None)
+
+    def followed(self) -> int:
+        """Return how many tags have a belief."""
+        return len(self._tags)
+
+    # ---- inside ------------------------------------------------------------------------------------------------------
+
+    def _seat(self, tag: int) -> _Followed:
+        for batch in self._batches:
+            if None in batch.tags:
+                break
+        else:
+            batch = _Batch(Beliefs(self._space, self._hearings, self._rows, look_back=self._look_back))
+            self._batches.append(batch)
+        row = batch.tags.index(None)
+        batch.tags[row] = tag
+        batch.beliefs.forget(row)
+        return _Followed(batch, row)
+
+    def _leave(self, now_s: float) -> None:
+        for tag in [tag for tag, each in self._tags.items() if each.heard_at_s < now_s - QUIET_S]:
+            followed = self._tags.pop(tag)
+            followed.batch.tags[followed.row] = None
+        self._batches = [batch for batch in self._batches if any(tag is not None for tag in batch.tags)]
+
+    def _into(self, ear: _Ear, reading: Reading) -> None:
+        if reading.rssi_dbm is not None:
+            level = min(max(reading.rssi_dbm - reading.power_dbm, LEVEL_MIN_DB - reading.power_dbm),
+                        LEVEL_MAX_DB - reading.power_dbm)  # fmt: skip
+            ear.levels.append(level)
+            if len(ear.levels) >= 3:
+                middle = sorted(ear.levels)[len(ear.levels) // 2]
+                level = min(max(level, middle - LEAP_DB), middle + LEAP_DB)
+            packets = max(reading.packets, 1)
+            ear.total += packets * level
+            ear.packets += packets
+        if ear.newest is None or reading.heard_at_s >= ear.heard_at_s:
+            ear.newest, ear.heard_at_s = reading, reading.heard_at_s
+
+    def _ears(self, heard: Sequence[Reading], now_s: float) -> dict[int, _Ear]:
+        ears: dict[int, _Ear] = {}
+        for reading in heard:
+            if reading.reader in self._columns and reading.heard_at_s >= now_s - WINDOW_S:
+                self._into(ears.setdefault(reading.reader, _Ear()), reading)
+        return ears
+
+    def _arrays(
+        self, rows: Sequence[Mapping[int, _Ear]], now_s: float, is_silent: Callable[[int], bool] | None
+    ) -> tuple[Any, Any, Any]:
+        """Level, packets, silent [rows, readers]; is_silent None: silence says nothing."""
+        level = np.zeros((len(rows), len(self._columns)))
+        packets = np.zeros_like(level)
+        recent = np.zeros(level.shape, bool)
+        for i, ears in enumerate(rows):
+            for number, ear in ears.items():
+                column = self._columns[number]
+                recent[i, column] = ear.heard_at_s >= now_s - SILENCE_S
+                if ear.packets:
+                    level[i, column] = ear.total / ear.packets
+                    packets[i, column] = ear.packets
+        silent = np.zeros_like(level)
+        if is_silent is not None:
+            listens = np.array([not is_silent(number) for number in self._columns], bool)
+            listens &= self._heard_any_s >= now_s - HEALTHY_S
+            heard = packets.sum(axis=1) > 0
+            silent = (heard[:, None] & listens[None] & ~recent).astype(np.float64)
+        return level - self._offsets_db, packets, silent
+
+    def _work(
+        self, batch: _Batch, now_s: float, is_silent: Callable[[int], bool]
+    ) -> Iterator[tuple[int, Fix, Fix | None]]:
+        nobody: dict[int, _Ear] = {}
+        rows = [nobody if tag is None else self._tags[tag].ears for tag in batch.tags]
+        level, packets, silent = self._arrays(rows, now_s, is_silent)
+        first = batch.stepped_at_s is None
+        passed = 0 if batch.stepped_at_s is None else max(1, round((now_s - batch.stepped_at_s) / STEP_S))
+        batch.beliefs.step(level, packets, silent, 0 if first else min(passed, SECONDS_MAX))
+        batch.stepped_at_s = now_s
+        batch.steps += 1
+        fresh = [tag is not None and self._tags[tag].heard_at_s >= now_s - WINDOW_S for tag in batch.tags]
+        self._counts["fixes"] += sum(fresh)
+        fixes = list(self._fixes(batch.beliefs.by_cell(), batch.tags, rows, now_s, 0.0, fresh))
+        late: list[Fix] = []
+        if self._late_every and batch.steps % self._late_every == 0:
+            past = batch.beliefs.smoothed(self._look_back)
+            if past is not None:
+                back_s = batch.beliefs.seconds_back(self._look_back) * STEP_S
+                late = list(self._fixes(past, batch.tags, rows, now_s - back_s, back_s, fresh))
+        for ears in rows:
+            for ear in ears.values():
+                ear.total, ear.packets = 0.0, 0
+        named = [tag for tag, is_fresh in zip(batch.tags, fresh, strict=True) if is_fresh]
+        for i, tag in enumerate(named):
+            assert tag is not None
+            self._latest[tag] = fixes[i]
+            yield tag, fixes[i], late[i] if late else None
+
+    def _fixes(
+        self,
+        mass: Any,
+        tags: Sequence[int | None],
+        rows: Sequence[Mapping[int, _Ear]],
+        at_s: float,
+        lag_s: float,
+        which: Sequence[bool] | None = None,
+    ) -> Iterator[Fix]:
+        """Yield the fix of each row (of `which`): mean, radii, areas, evidence."""
+        if which is not None:
+            pick = np.flatnonzero(which).tolist()
+            mass, tags, rows = mass[pick], [tags[i] for i in pick], [rows[i] for i in pick]
+        if not len(mass):
+            return
+        middle = mass @ self._moments[:, :2]
+        off = self._space.xy_m[None] - middle[:, None]
+        far_m = np.sqrt((off**2).sum(axis=2) + (self._space.half_m**2)[None])
+        held = _held(far_m, mass, self._bin_m, (0.5, 0.9, 0.95))
+        scale_50, scale_90 = (Scale.LATE_50, Scale.LATE_90) if lag_s else (Scale.INSTANT_50, Scale.INSTANT_90)
+        areas = np.zeros((len(mass), 0)) if self._shares is None else np.minimum(mass @ self._shares, 1.0)
+        n, m = len(self._places), len(self._places) + len(self._dangers)
+        for i, tag in enumerate(tags):
+            heard = sorted(
+                (
+                    ear.newest
+                    for ear in rows[i].values()
+                    if ear.newest is not None and ear.heard_at_s >= at_s - WINDOW_S
+                ),
+                key=lambda reading: -200.0 if reading.rssi_dbm is None else reading.rssi_dbm,
+                reverse=True,
+            )
+            route = None if tag is None else self._routes.get(tag)
+            yield Fix(
+                float(middle[i, 0]),
+                float(middle[i, 1]),
+                float(held[i, 0]) * scale_50,
+                float(held[i, 2]) * scale_90,
+                tuple(
+                    Heard(r.reader, r.rssi_dbm, r.packets, round(max(at_s + lag_s - r.heard_at_s, 0.0), 2))
+                    for r in heard[:EVIDENCE_MAX]
+                ),
+                at_s,
+                radius_90_m=float(held[i, 1]) * scale_90,
+                lag_s=lag_s,
+                places=dict(zip(self._places, areas[i, :n].tolist(), strict=True)),
+                dangers=dict(zip(self._dangers, areas[i, n:m].tolist(), strict=True)),
+                on_route=None if route is None else float(areas[i, m + route]),
+            )
+
+
+def _held(far_m: Any, mass: Any, bin_m: float, parts: Sequence[float]) -> Any:
+    """Return the radii [rows, parts] that hold these shares of the mass, to a fraction of a bin."""
+    rows = len(mass)
+    width = np.maximum(bin_m, far_m.max(axis=1) / (_BINS - 1))
+    bins = (far_m / width[:, None]).astype(np.int64)
+    bins += (np.arange(rows) * _BINS)[:, None]
+    held = np.bincount(bins.ravel(), weights=mass.ravel(), minlength=rows * _BINS).reshape(rows, _BINS).cumsum(axis=1)
+    out = np.empty((rows, len(parts)))
+    for j, part in enumerate(parts):
+        want = part * held[:, -1]
+        at = np.minimum((held < want[:, None]).sum(axis=1), _BINS - 1)
+        before = np.where(at > 0, held[np.arange(rows), at - 1], 0.0)
+        here = held[np.arange(rows), at] - before
+        out[:, j] = (at + np.where(here > 0, (want - before) / np.maximum(here, 1e-12), 1.0)) * width
+    return out
