@@ -172,21 +172,33 @@ class Space:
         return out
 
     def _advanced(self, belief: Any, *, back: bool) -> Any:
-        """Spread who walks over the cells ahead; who stands stays. Back: gather from them."""
-        source = self.ahead if back else self.behind
-        out = belief * self.weights[0]
+        """Spread who walks over the cells ahead; who stands stays. Back: gather from them.
+
+        The pace counts in cells of where one sets out, so nobody is lost where smaller or larger ones follow.
+        """
         padded = np.zeros((len(belief), self.states + 1), np.float32)
-        now = belief
-        for weight in self.weights[1:]:
-            padded[:, :-1] = now
-            now = np.take(padded, source, axis=1)
-            for start, end, share in self.forks:
-                if back:
-                    now[:, start] += padded[:, end] * share
-                else:
-                    now[:, end] += padded[:, start] * share
-            out += now * weight
+        if back:
+            out, now = belief * self.weights[0], belief
+            for weight in self.weights[1:]:
+                now = self._shifted(now, padded, back=True)
+                out += now * weight
+            return out
+        out = belief * self.weights[-1]
+        for weight in self.weights[-2::-1]:
+            out = self._shifted(out, padded, back=False)
+            out += belief * weight
         return out
+
+    def _shifted(self, belief: Any, padded: Any, *, back: bool) -> Any:
+        """One cell ahead, or back. padded [tags, states + 1]: scratch, its last column 0."""
+        padded[:, :-1] = belief
+        now = np.take(padded, self.ahead if back else self.behind, axis=1)
+        for start, end, share in self.forks:
+            if back:
+                now[:, start] += padded[:, end] * share
+            else:
+                now[:, end] += padded[:, start] * share
+        return now
 
     def _wander(self, belief: Any) -> None:
         """Even neighbours of open ground out; its own transpose."""
