@@ -144,9 +144,11 @@ class Space:
         """Return a belief one second later; each row sums to 1."""
         moved = self._advanced(self._turned(belief, back=False), back=False)
         self._wander(moved)
-        self._through_doors(moved, back=False)
         if self._kept is not None:
             moved *= self._kept
+        if len(self.blocks) > 1:
+            self._refill(moved, belief)
+        self._through_doors(moved, back=False)
         moved *= (1.0 - JUMP) / moved.sum(axis=1, keepdims=True)
         moved += JUMP * self.prior
         return moved
@@ -154,8 +156,10 @@ class Space:
     def recall(self, likelihood: Any) -> Any:
         """Return what a likelihood of later readings means a second earlier; each row's largest is about 1."""
         anywhere = JUMP * (likelihood @ self.prior)[:, None]
-        moved = likelihood.copy() if self._kept is None else likelihood * self._kept
+        moved = likelihood.copy()
         self._through_doors(moved, back=True)
+        if self._kept is not None:
+            moved *= self._kept
         self._wander(moved)
         earlier = self._turned(self._advanced(moved, back=True), back=True)
         earlier *= 1.0 - JUMP
@@ -213,6 +217,13 @@ class Space:
                 flow = (high - low) * np.float32(WANDER / 2)
                 low += flow
                 high -= flow
+
+    def _refill(self, moved: Any, before: Any) -> None:
+        """Give open ground back what walked over its edge: only doors lead out, or a yard would run empty unheard."""
+        for b in self.blocks:
+            if b.wide is not None:
+                now = moved[:, b.start : b.stop]
+                now *= (before[:, b.start : b.stop].sum(axis=1) / np.maximum(now.sum(axis=1), 1e-30))[:, None]
 
     def _through_doors(self, belief: Any, *, back: bool) -> None:
         for path, ground in self._doors:
