@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-SNAP_M = 1.5
+SNAP_M = 0.75
 """Ends this near to another line meet it."""
 SEGMENTS_MAX = 5000
 
@@ -52,7 +52,7 @@ def chains(lines: Sequence[Line]) -> list[Chain]:
         for i in range(column - 1, column + 2):
             for j in range(row - 1, row + 2):
                 for n in by_place.get((i, j), ()):
-                    if math.dist(nodes[n], p) <= SNAP_M / 2:
+                    if math.dist(nodes[n], p) <= SNAP_M:
                         return n
         nodes.append(p)
         by_place.setdefault((column, row), []).append(len(nodes) - 1)
@@ -101,7 +101,7 @@ def _split(lines: Sequence[Line]) -> list[tuple[Point, Point]]:
         # Ends of other legs that lie on this one.
         flat = ends.reshape(-1, 2) - a
         along, off = flat @ u, np.abs(flat[:, 1] * u[0] - flat[:, 0] * u[1])
-        for t in along[(off < SNAP_M / 2) & (along > SNAP_M / 2) & (along < length - SNAP_M / 2)]:
+        for t in along[(off < SNAP_M) & (along > SNAP_M) & (along < length - SNAP_M)]:
             cuts.add(round(float(t) / length, 6))
         # Legs that cross this one in the middle of both.
         start, way = ends[:, 0] - a, ends[:, 1] - ends[:, 0]
@@ -109,7 +109,7 @@ def _split(lines: Sequence[Line]) -> list[tuple[Point, Point]]:
         with np.errstate(divide="ignore", invalid="ignore"):
             t = (start[:, 0] * way[:, 1] - start[:, 1] * way[:, 0]) / cross
             s = (start[:, 0] * u[1] - start[:, 1] * u[0]) / cross
-        for each in t[(np.abs(cross) > 1e-9) & (t > SNAP_M / 2) & (t < length - SNAP_M / 2) & (s > 0) & (s < 1)]:
+        for each in t[(np.abs(cross) > 1e-9) & (t > SNAP_M) & (t < length - SNAP_M) & (s > 0) & (s < 1)]:
             cuts.add(round(float(each) / length, 6))
         order = sorted(cuts)
         spots = [(a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1])) for t in order]
