@@ -25,6 +25,8 @@ HINGE_M = 5.0
 P0_DBM, P0_SD_DB = -45.0, 30.0
 SIGMA_DB = 6.0
 """Spread about a law that nothing confirms."""
+SIGMA_ROWS = 5.0
+"""Rows of a survey that the spread before counts as: a handful of rows always lies near a law fitted to it."""
 DISTANCE_MIN_M = 0.3
 CELL_M, FACINGS = 0.4, 8
 """A survey's readings of one reader within a cell and an eighth of a turn are one row."""
@@ -129,6 +131,8 @@ def fit_law(readers_m: Any, tag_height_m: float, rows: Rows, *, worn: bool, body
     prior = np.concatenate([[P0_DBM, EXPONENT, middle], np.zeros(readers)])
     body_sd = BODY_SD_DB if worn else RIG_SD_DB
     spread = np.concatenate([[P0_SD_DB, EXPONENT_SD, body_sd], np.full(readers, OFFSET_SD_DB)])
+    if not len(level):
+        return Law(readers_m, tag_height_m, np.full(readers, P0_DBM), EXPONENT, middle, SIGMA_DB)
     share = max(min(1.0, ROWS_OF_LAW / len(level)), 0.1)
     sigma, weight = 5.0, np.ones(len(level))
     for _ in range(12):
@@ -136,10 +140,15 @@ def fit_law(readers_m: Any, tag_height_m: float, rows: Rows, *, worn: bool, body
         left = weighted.T @ terms + np.diag(1 / spread**2)
         found = np.linalg.solve(left, weighted.T @ level + prior / spread**2)
         off = level - terms @ found
-        sigma = 1.4826 * float(np.median(np.abs(off))) + 0.5
+        sigma = _spread(1.4826 * float(np.median(np.abs(off))) + 0.5, len(off))
         weight = np.minimum(1.0, 1.5 * sigma / np.maximum(np.abs(off), 1e-6))
     kept = np.clip(off, -4 * sigma, 4 * sigma)
-    return Law(readers_m, tag_height_m, found[0] + found[3:], float(found[1]), float(found[2]), float(kept.std()) + 0.5)
+    sigma_db = _spread(float(kept.std()) + 0.5, len(off))
+    return Law(readers_m, tag_height_m, found[0] + found[3:], float(found[1]), float(found[2]), sigma_db)
+
+
+def _spread(found_db: float, rows: int) -> float:
+    return math.sqrt((SIGMA_ROWS * SIGMA_DB**2 + rows * found_db**2) / (SIGMA_ROWS + rows))
 
 
 class Map:
