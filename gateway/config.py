@@ -127,8 +127,9 @@ class _Check:
         return Loaded(
             config=config,
             zone=zone.Zone(
-                config.readers, config.places, config.dangers, config.bells, config.settings, config.routes
-            ),
+                config.readers, config.places, config.dangers, config.bells, config.settings, config.routes,
+                config.footpaths,
+            ),  # fmt: skip
             base=self.base,
             folder=self.base / config.store.folder,
             database=self.base / config.radio.database,
@@ -258,12 +259,17 @@ class _Check:
                 elif max(math.hypot(x, y) for x, y in ring) > ZONE_MAX_M:
                     self.say(name, "a corner is over 20 km from the first reader")
 
-        for i, route in enumerate(config.routes):
-            points = [plane.to_xy_m(lon, lat) for lon, lat in route.line]
-            if len(set(points)) < 2:
-                self.say(f"routes[{i}].line", "fewer than 2 different points")
-            elif max(math.hypot(x, y) for x, y in points) > ZONE_MAX_M:
-                self.say(f"routes[{i}].line", "a point is over 20 km from the first reader")
+        for key in ("routes", "footpaths"):
+            for i, item in enumerate(getattr(config, key)):
+                points = [plane.to_xy_m(lon, lat) for lon, lat in item.line]
+                if len(set(points)) < 2:
+                    self.say(f"{key}[{i}].line", "fewer than 2 different points")
+                elif max(math.hypot(x, y) for x, y in points) > ZONE_MAX_M:
+                    self.say(f"{key}[{i}].line", "a point is over 20 km from the first reader")
+        pieces = sum(len(path.line) - 1 for path in config.footpaths)
+        if len(config.footpaths) > zone.FOOTPATHS_MAX or pieces > zone.FOOTPATH_PIECES_MAX:
+            most = f"at most {zone.FOOTPATHS_MAX} of {zone.FOOTPATH_PIECES_MAX} in all"
+            self.say("footpaths", f"{len(config.footpaths)} lines of {pieces} pieces, {most}; take those near readers")
 
     def _tags(self, config: Config, tag_keys: dict[str, TagKeys]) -> None:
         """A tag without keys is only noted: it may have been taken out a moment ago, and nobody loses the gateway."""
@@ -465,5 +471,6 @@ def summary(loaded: Loaded) -> str:
         f"walk test: {f'{len(loaded.survey)} rows' if loaded.survey is not None else 'none'}",
         f"{len(c.readers)} readers, {len(c.bells)} bells, {len(loaded.tag_keys)} tags, "
         f"{len(c.places)} places, {len(c.dangers)} danger areas, {len(c.routes)} routes, {len(c.paused)} tags paused",
+        f"{len(c.footpaths)} footpaths{'' if c.footpaths else ': everybody may walk everywhere'}",
     ]
     return "\n".join([*lines, *(f"note: {note}" for note in loaded.notes)])

@@ -93,6 +93,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     routes: tuple[zone.Route, ...] = ()
     paused: Annotated[tuple[zone.TagId, ...], Meta(max_length=10_000)] = ()
     """Tags that are not followed."""
+    footpaths: Annotated[tuple[zone.Footpath, ...], Meta(max_length=zone.FOOTPATHS_MAX)] = ()
+    attribution: Text | None = None
+    """Whose map the areas and footpaths were taken from."""
 
 
 TABLES: dict[str, type[msgspec.Struct]] = {
@@ -111,6 +114,7 @@ LISTS: dict[str, type[msgspec.Struct]] = {
     "dangers": zone.DangerArea,
     "bells": zone.BellInput,
     "routes": zone.Route,
+    "footpaths": zone.Footpath,
 }
 REQUIRED = ("site", "gateway", "radio", "store", "mqtt", "readers")
 
@@ -172,6 +176,8 @@ HINTS = {
     "routes.line": "2 to 500 points [lon, lat], longitude first, along the way",
     "routes.corridor_m": "5 to 200 metres to either side of the line",
     "routes.tags": 'pseudonyms of tags, like ["tag-001", "tag-002"]; a tag has one route at the most',
+    "footpaths.line": "2 to 500 points [lon, lat], longitude first, along the middle of the way",
+    "attribution": 'whose map this is, like "(c) OpenStreetMap contributors, ODbL 1.0", above the first [table]',
     "paused": 'pseudonyms of tags, like ["tag-001"], above the first [table]',
     "bells.id": _ID,
     "bells.reader": "the number of a reader of this file",

@@ -111,9 +111,8 @@ def draw(loaded: Loaded, path: Path, reach: bool, say: Say) -> int:
     site = site_of(loaded.zone, loaded.config.site)
     law, source = law_of(loaded.site or site, loaded.survey if loaded.survey is not None else Survey.empty())
     e = Expected(site.readers_m, site.tag_height_m, law)
-    scene = scene_of_zone(
-        loaded.zone, loaded.config.site, "where is a tag heard?" if reach else "how exactly is a tag located?"
-    )
+    question = "where is a tag heard?" if reach else "how exactly is a tag located?"
+    scene = scene_of_zone(loaded.zone, loaded.config.site, question, loaded.config.attribution)
     try:
         if reach:
             write_text(path, picture.reach_picture(scene, e.readers_in_reach, source))

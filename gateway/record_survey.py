@@ -72,20 +72,24 @@ def of_zone(folder: Path, zone: Zone) -> tuple[Site, Survey, list[str]]:
     return site, Survey(xy_m, heading_deg, reader, rssi_dbm, count, survey.skipped), notes
 
 
-def scene_of_zone(zone: Zone, name: str, question: str) -> Scene:
-    """Return what a picture of a zone shows: readers, places and dangers, on its `Field`'s plane."""
+def scene_of_zone(zone: Zone, name: str, question: str, attribution: str | None = None) -> Scene:
+    """Return what a picture of a zone shows: readers, places, dangers and footpaths, on its `Field`'s plane.
+
+    attribution: whose map they were taken from.
+    """
     plane = Field(Zone(zone.readers)).plane
 
-    def ring(polygon: Sequence[LonLat]) -> list[tuple[float, float]]:
+    def shape(polygon: Sequence[LonLat]) -> list[tuple[float, float]]:
         return [plane.to_xy_m(lon, lat) for lon, lat in polygon]
 
     readers = [(str(r.number), *plane.to_xy_m(r.lon, r.lat)) for r in zone.readers]
-    places = [(place.id, ring(place.polygon)) for place in zone.places]
-    dangers = [(danger.id, ring(danger.polygon)) for danger in zone.dangers]
+    places = [(place.id, shape(place.polygon)) for place in zone.places]
+    dangers = [(danger.id, shape(danger.polygon)) for danger in zone.dangers]
     points = np.array([(x, y) for _, x, y in readers] + [p for _, corners in (*places, *dangers) for p in corners])
     (x0, y0), (x1, y1) = points.min(axis=0) - EDGE_M, points.max(axis=0) + EDGE_M
     bounds_m = (float(x0), float(y0), float(x1), float(y1))
-    return Scene(f"{name}: {question}", bounds_m, readers, places, dangers, north_up=True)
+    paths = [shape(path.line) for path in zone.footpaths]
+    return Scene(f"{name}: {question}", bounds_m, readers, places, dangers, paths, True, attribution)
 
 
 def _moved(xy_m: Floats, there: Plane, here: Plane) -> Floats:

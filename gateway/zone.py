@@ -18,6 +18,8 @@ TagId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")]
 """A tag's pseudonym."""
 
 EARTH_RADIUS_M = 6_371_008.8  # IUGG mean radius
+FOOTPATHS_MAX, FOOTPATH_PIECES_MAX = 2000, 4000
+"""Lines of footpaths, and straight pieces of all of them: 100 readers have some 300."""
 
 
 class Reader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,6 +61,12 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tags: Annotated[tuple[TagId, ...], Meta(max_length=10_000)] = ()
 
 
+class Footpath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A way people walk on. Ways that cross, touch or end at each other are joined."""
+
+    line: Line
+
+
 class BellInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A bell wired to an input of a reader."""
 
@@ -95,6 +103,7 @@ class Zone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bells: tuple[BellInput, ...] = ()
     settings: ReaderSettings = ReaderSettings()
     routes: tuple[Route, ...] = ()
+    footpaths: tuple[Footpath, ...] = ()
 
 
 class Plane:

@@ -327,6 +327,38 @@ def test_a_route_that_is_none_is_told(folder: Path, old: str, new: str, said: st
     assert said in only(folder, GOOD + ROUTES.replace(old, new, 1))
 
 
+FOOTPATHS = """
+[[footpaths]]
+line = [[126.950, 37.543], [126.951, 37.543]]
+"""
+
+
+def test_footpaths_and_whose_map_they_are_reach_the_zone(folder: Path) -> None:
+    loaded = load(written(folder, 'attribution = "(c) OpenStreetMap contributors"\n' + GOOD + FOOTPATHS))
+    assert loaded.zone.footpaths == (zone.Footpath(((126.95, 37.543), (126.951, 37.543))),)
+    assert loaded.config.attribution == "(c) OpenStreetMap contributors"
+    assert "1 footpaths" in summary(loaded)
+    assert "0 footpaths: everybody may walk everywhere" in summary(load(written(folder, GOOD)))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (FOOTPATHS.replace("[126.951, 37.543]", "[126.950, 37.543]"), "fewer than 2 different points"),
+        (FOOTPATHS.replace("126.951", "127.951"), "a point is over 20 km"),
+        (FOOTPATHS.replace(", [126.951, 37.543]", ""), "footpaths[0].line: Expected"),
+        (FOOTPATHS + 'name = "x"', "footpaths[0].name: unknown key"),
+        (FOOTPATHS * (zone.FOOTPATHS_MAX + 1), "footpaths: 2001 lines of 2001 pieces, at most 2000 of 4000"),
+        (
+            9 * ("[[footpaths]]\nline = [" + 250 * "[126.950, 37.543], [126.951, 37.543], " + "]\n"),
+            "footpaths: 9 lines of 4491 pieces",
+        ),
+    ],
+)
+def test_a_footpath_that_is_none_is_told(folder: Path, text: str, said: str) -> None:
+    assert said in only(folder, GOOD + text)
+
+
 def test_a_list_of_pauses_that_is_none_is_told(folder: Path) -> None:
     assert "paused: Expected `array`" in only(folder, 'paused = "t-01"\n' + GOOD)
 

@@ -112,3 +112,15 @@ def test_a_zone_is_drawn_with_its_places_and_dangers(tmp_path: Path) -> None:
         assert "our-school" in svg
         assert "has walked here yet" in svg
         assert "OpenStreetMap" not in svg
+
+
+def test_a_zone_is_drawn_with_its_footpaths_and_whose_map_they_are(tmp_path: Path) -> None:
+    path = write(tmp_path, tmp_path / "stick")
+    whose = 'attribution = "(c) OpenStreetMap contributors, ODbL 1.0"\n'
+    line = [[126.9500, 37.5398], [126.9505, 37.5402]]
+    path.write_text(f"{whose}{path.read_text()}[[footpaths]]\nline = {line}\n")
+    done = CliRunner().invoke(app, ["picture", str(path), str(tmp_path / "zone.svg")])
+    assert done.exit_code == 0, done.output
+    svg = (tmp_path / "zone.svg").read_text()
+    assert "footpath" in svg
+    assert "OpenStreetMap contributors, ODbL 1.0" in svg
