@@ -127,9 +127,14 @@ class _Check:
         return Loaded(
             config=config,
             zone=zone.Zone(
-                config.readers, config.places, config.dangers, config.bells, config.settings, config.routes,
-                config.footpaths,
-            ),  # fmt: skip
+                readers=config.readers,
+                places=config.places,
+                dangers=config.dangers,
+                bells=config.bells,
+                settings=config.settings,
+                routes=config.routes,
+                footpaths=config.footpaths,
+            ),
             base=self.base,
             folder=self.base / config.store.folder,
             database=self.base / config.radio.database,
