@@ -254,30 +254,35 @@ class Space:
         return (whole / whole.sum()).astype(np.float32)
 
 
-def open_ground(x0: float, y0: float, x1: float, y1: float, step_m: float) -> Space:
-    """Return a rectangle's cells of `step_m`, the first one's middle at (x0, y0)."""
+def open_ground(x0: float, y0: float, x1: float, y1: float, step_m: float, headings: int = HEADINGS) -> Space:
+    """Return a rectangle's cells of `step_m`, the first one's middle at (x0, y0).
+
+    headings: 8, or 4 where the cells are coarse: half the states, and who walks aslant goes by turns.
+    """
+    if headings not in (4, 8):
+        raise ValueError(f"{headings} headings; a square cell has 4 or 8 neighbours")
     columns = max(1, math.floor((x1 - x0) / step_m + 1e-9) + 1)
     rows = max(1, math.floor((y1 - y0) / step_m + 1e-9) + 1)
     cells = columns * rows
     x, y = np.meshgrid(x0 + step_m * np.arange(columns), y0 + step_m * np.arange(rows), indexing="ij")
-    turn = (1 - TURN) * np.eye(HEADINGS) + 0.2 * TURN / HEADINGS
-    for h in range(HEADINGS):
-        turn[h, [(h + 1) % HEADINGS, h - 1]] += 0.4 * TURN
-    planes = len(PACES) * HEADINGS + 1
+    turn = (1 - TURN) * np.eye(headings) + 0.2 * TURN / headings
+    for h in range(headings):
+        turn[h, [(h + 1) % headings, h - 1]] += 0.4 * TURN
+    planes = len(PACES) * headings + 1
     states = planes * cells
     behind = np.full((planes, columns, rows), states)
     ahead = behind.copy()
-    gap_m = np.zeros((HEADINGS, cells))
-    for h in range(HEADINGS):
-        dx, dy = round(math.cos(h * math.tau / HEADINGS)), round(math.sin(h * math.tau / HEADINGS))
+    gap_m = np.zeros((headings, cells))
+    for h in range(headings):
+        dx, dy = round(math.cos(h * math.tau / headings)), round(math.sin(h * math.tau / headings))
         gap_m[h] = step_m * math.hypot(dx, dy)
         here = np.s_[max(dx, 0) : columns + min(dx, 0), max(dy, 0) : rows + min(dy, 0)]
         back = np.s_[max(-dx, 0) : columns + min(-dx, 0), max(-dy, 0) : rows + min(-dy, 0)]
-        for plane in range(h, planes - 1, HEADINGS):
+        for plane in range(h, planes - 1, headings):
             index = plane * cells + np.arange(cells).reshape(columns, rows)
             behind[(plane, *here)] = index[back]
             ahead[(plane, *back)] = index[here]
-    facings = np.repeat(np.arange(HEADINGS)[:, None] * (math.tau / HEADINGS), cells, axis=1)
+    facings = np.repeat(np.arange(headings)[:, None] * (math.tau / headings), cells, axis=1)
     block = Block(0, 0, 0, cells, facings, _turning(turn), (columns, rows))
     xy_m = np.stack([x.ravel(), y.ravel()], axis=1)
     return Space(xy_m, np.full(cells, step_m), [block], behind.ravel(), ahead.ravel(), _weights(gap_m.ravel(), cells))
