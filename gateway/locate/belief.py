@@ -18,6 +18,11 @@ POWER_SD_DB, POWER_DRIFT_DB = 2.0, 0.05
 """Tags of one kind differ, and with the battery they change."""
 LEFT_ALIKE = 8.0
 """Seconds for which the leftovers of a place are alike: so much less they say of the tag."""
+FAULT_KEPT, FAULT_BEGUN = 0.97, 4.0
+"""What a reader has left over beside all others is averaged over some 30 s, and begins as if it had been nothing for
+FAULT_BEGUN s."""
+FAULT_FROM_DB, FAULT_WHOLE_DB = 3.5, 6.5
+"""A mean leftover up to the first is the place's and stays; from the second on it is the reader's, and is taken off."""
 TRUST_KEPT = 0.98
 """Trust is remembered for some 50 s; a model that was wrong elsewhere may be right here."""
 TRUST_MIN = 0.02
@@ -46,6 +51,10 @@ class Beliefs:
         sd = max(hearing.exponent_sd for hearing in hearings)
         self._own_prior = np.diag([POWER_SD_DB**2, sd**2])
         self._own_spread = np.tile(self._own_prior, (rows, 1, 1))
+        self._faults = np.zeros((2, rows, len(hearings[0].mean)))
+        """Sums of each reader's weighted leftovers and of their weights."""
+        self._apart_s = np.full((rows, len(hearings[0].mean)), np.inf)
+        """Seconds since each reader heard each tag."""
         self._ticks: deque[_Tick] = deque(maxlen=min(look_back, TICKS_MAX) + 1)
 
     def forget(self, row: int) -> None:
@@ -53,7 +62,8 @@ class Beliefs:
         for belief in self.now:
             belief[row] = self.space.prior
         self.trust[row] = 1 / len(self.hearings)
-        self.own[row], self._own_spread[row] = 0.0, self._own_prior
+        self.own[row], self._own_spread[row], self._faults[:, row] = 0.0, self._own_prior, 0.0
+        self._apart_s[row] = np.inf
         for tick in self._ticks:
             for believed, likely in zip(tick.believed, tick.likely, strict=True):
                 believed[row], likely[row] = self.space.prior, 1.0
@@ -64,6 +74,8 @@ class Beliefs:
         one.now = [belief[row : row + 1].copy() for belief in self.now]
         one.trust, one.own = self.trust[row : row + 1].copy(), self.own[row : row + 1].copy()
         one._own_spread = self._own_spread[row : row + 1].copy()
+        one._apart_s = self._apart_s[row : row + 1].copy()
+        one._faults = self._faults[:, row : row + 1].copy()
         return one
 
     def seconds_back(self, lag: int) -> int:
@@ -72,15 +84,20 @@ class Beliefs:
 
     def step(self, level: Any, packets: Any, silent: Any, seconds: int) -> None:
         """Let time pass, then take what was heard ([rows, readers], as `Hearing.log_likelihood` has it)."""
-        own = level - self.own[:, :1]
+        self._apart_s += seconds
+        apart_s = self._apart_s.copy()
+        self._apart_s[packets > 0] = 0.0
+        faults = self.faults_db()
+        own = level - self.own[:, :1] - faults
         evidence = np.zeros((len(level), len(self.hearings)))
         tick = _Tick([], [], seconds)
         left, weight = np.zeros((len(level), 2)), np.zeros((len(level), 2, 2))
+        leftover, shares = np.zeros(level.shape), np.zeros(level.shape)
         for n, hearing in enumerate(self.hearings):
             belief = self.now[n]
             for _ in range(seconds):
                 belief = self.space.walk(belief)
-            log, top = hearing.log_likelihood(own, packets, silent, self.own[:, 1])
+            log, top = hearing.log_likelihood(own, packets, silent, self.own[:, 1], apart_s)
             likely = np.exp(log, out=log)
             if not seconds:
                 belief = belief.copy()
@@ -96,12 +113,16 @@ class Beliefs:
             self.now[n] = belief
             tick.believed.append(belief)
             tick.likely.append(likely)
-            share, off = self._leftover(hearing, belief, own, packets)
-            left += self.trust[:, n, None] * off
-            weight += self.trust[:, n, None, None] * share
+            share, off, terms = self._leftover(hearing, belief, own, packets)
+            trust = self.trust[:, n, None]
+            left += trust * np.einsum("tki,tk->ti", terms, share * off)
+            weight += trust[..., None] * np.einsum("tki,tk,tkj->tij", terms, share, terms)
+            leftover += trust * share * (off + faults)
+            shares += trust * share
         self._ticks.append(tick)
         self._trust(evidence)
-        self._learn(left, weight)
+        self._learn(left / LEFT_ALIKE, weight / LEFT_ALIKE)
+        self._faults = FAULT_KEPT**seconds * self._faults + np.stack([leftover, shares])
 
     def by_cell(self) -> Any:
         """Return what is believed now, [rows, cells]."""
@@ -140,17 +161,22 @@ class Beliefs:
         trust /= trust.sum(axis=1, keepdims=True)
         self.trust = (1 - TRUST_MIN) * trust + TRUST_MIN / trust.shape[1]
 
-    def _leftover(self, hearing: Hearing, belief: Any, level: Any, packets: Any) -> tuple[Any, Any]:
-        """What is left over between heard and expected, as normal equations: [rows, 2, 2] and [rows, 2]."""
+    def faults_db(self) -> Any:
+        """Return by how much each reader hears each tag beside all others, where that is too much for a place."""
+        total, weight = self._faults
+        mean = total / (weight + FAULT_BEGUN / self.hearings[0].usual_db2)
+        size = np.abs(mean)
+        whole = np.clip((size - FAULT_FROM_DB) / (FAULT_WHOLE_DB - FAULT_FROM_DB), 0.0, 1.0)
+        return mean * whole
+
+    def _leftover(self, hearing: Hearing, belief: Any, level: Any, packets: Any) -> tuple[Any, Any, Any]:
+        """What is left over between heard and expected: weights and differences [rows, readers], terms [.., 2]."""
         looks = self.space.by_look(belief)
         slope = looks @ hearing.slope.T
         heard = packets > 0
         off = np.where(heard, level - looks @ hearing.mean.T - self.own[:, 1:] * slope, 0.0)
-        variance = hearing.usual_db2
-        share = heard / variance / (1 + off**2 / variance / FREEDOM) / LEFT_ALIKE
-        terms = np.stack([np.ones_like(slope), slope], axis=2)
-        weighted = terms * share[..., None]
-        return np.einsum("tki,tkj->tij", weighted, terms), np.einsum("tki,tk->ti", weighted, off)
+        share = heard / hearing.usual_db2 / (1 + off**2 / hearing.usual_db2 / FREEDOM)
+        return share, off, np.stack([np.ones_like(slope), slope], axis=2)
 
     def _learn(self, left: Any, weight: Any) -> None:
         """A Kalman step of each tag's own power and exponent."""

@@ -16,9 +16,11 @@ off, a normal law doubles the mean error and this one adds 5 % to it."""
 TEMPER = 0.4
 """Power of the likelihood. Residuals about a map are alike 0.3-0.5 from one second to the next on recorded walks
 (0.7 about a law): n seconds are worth n (1 - r) / (1 + r) independent ones."""
-SLOW_DB, FAST_DB = 1.5, 3.5
+SLOW_DB, FAST_DB = 2.3, 2.5
 """What no map knows of a place, and the spread of packets, of which `packets` are averaged."""
 PACKETS_USUAL = 2.0
+APART_MAX_S = 6.0
+"""A reading so long after the last of the same reader says no more for a longer wait."""
 FLOOR_DBM, FLOOR_WIDTH_DB, ATTENTION = -92.0, 2.5, 0.3
 """Half of all packets are read at the floor (-91 to -93 measured); so much of them the reader listens to, at the least:
 the rest is left to its duty, collisions and whatever a silence may have come from."""
@@ -51,6 +53,9 @@ class Hearing:
                 means.append(level)
                 spreads.append(sd_db)
                 slopes.append(model.steepness(space.xy_m[block.span]))
+        headings = space.blocks[0].headings
+        self._flat = len(space.blocks) == 1 and all(np.array_equal(means[0], each) for each in means[1:headings])
+        """No facing matters: one heading is worked out, and laid out for all."""
         mean = np.concatenate(means).T
         sd = np.sqrt(np.concatenate(spreads).T ** 2 + SLOW_DB**2 + FAST_DB**2 / PACKETS_USUAL)
         self.space = space
@@ -66,30 +71,42 @@ class Hearing:
         read = 1 / (1 + np.exp(-(mean + power_dbm - FLOOR_DBM) / FLOOR_WIDTH_DB))
         self._log_silent = np.log1p(-ATTENTION * read).astype(np.float32)
 
-    def log_likelihood(self, level: Any, packets: Any, silent: Any, exponent: Any, *, temper: float = TEMPER) -> Any:
+    def log_likelihood(self, level: Any, packets: Any, silent: Any, exponent: Any, apart_s: Any, *, temper: float = TEMPER) -> Any:
         """Return [tags, looks], each row's largest 0, and what was taken off [tags].
 
         level [tags, readers], packets [tags, readers] (0: nothing heard, any level), silent [tags, readers]: 1 where a
-        healthy reader heard nothing although the tag was heard. exponent [tags]: what to add to the model's.
+        healthy reader heard nothing although the tag was heard. exponent [tags]: what to add to the model's. apart_s
+        [tags, readers]: seconds since the reader heard the tag before: what comes seldom is worth more (`TEMPER`).
         """
         heard = packets > 0
         spread = FAST_DB**2 / np.maximum(packets, 1) - FAST_DB**2 / PACKETS_USUAL
-        scale = np.where(heard, 1 / np.sqrt(FREEDOM * np.maximum(1 + spread / self.usual_db2, 0.3)), 0.0)
-        product = np.ones((len(level), self.space.looks), np.float32)
+        worth = np.where(heard, (1 - (1 - TEMPER) ** np.clip(apart_s, 1.0, APART_MAX_S)) / TEMPER, 0.0)
+        scale = np.sqrt(worth / (FREEDOM * np.maximum(1 + spread / self.usual_db2, 0.3)))
+        looks = slice(-2 * self.space.cells if self._flat else 0, None)  # the last heading, and standing
+        product = np.ones((len(level), len(self._log_silent[0, looks])), np.float32)
         off = np.empty_like(product)
         pair = np.stack([scale * np.where(heard, level, 0.0), -scale, -scale * exponent[:, None]], axis=2)
         pair = pair.astype(np.float32)
-        for reader in np.flatnonzero(heard.any(axis=0)):
-            np.matmul(pair[:, reader], self._rows[reader], out=off)
+        folded = None
+        for n, reader in enumerate(np.flatnonzero(heard.any(axis=0)), start=1):
+            np.matmul(pair[:, reader], self._rows[reader][:, looks], out=off)
             off *= off
             off += 1.0
             product *= off
+            if n % 4 == 0 and product.max() > 1e12:  # many readers far off: a float32 holds 3e38
+                folded = np.log(product) if folded is None else folded + np.log(product)
+                product.fill(1.0)
         result = np.log(product, out=product)
+        if folded is not None:
+            result += folded
         result *= -(FREEDOM + 1) / 2
-        result -= heard.astype(np.float32) @ self._log_sd
+        result -= worth.astype(np.float32) @ self._log_sd[:, looks]
         if silent.any():
-            result += silent.astype(np.float32) @ self._log_silent
+            result += silent.astype(np.float32) @ self._log_silent[:, looks]
         result *= temper
         top = result.max(axis=1)
         result -= top[:, None]
+        if self._flat:
+            one = result[:, : self.space.cells]
+            result = np.concatenate([one] * self.space.blocks[0].headings + [result[:, self.space.cells :]], axis=1)
         return result, top

@@ -27,7 +27,7 @@ PACE_CHANGES = ((0.85, 0.05, 0.1), (0.04, 0.92, 0.04), (0.1, 0.05, 0.85))
 rises by 5 to 45 % on recorded walks."""
 TURN, ABOUT = 0.12, 0.03
 """Chance a second to turn on open ground, and to turn about on a footpath."""
-SHIFTS_MAX = 8
+SHIFTS_MAX = 5
 """Cells a walker crosses in a second at the most; a faster one is left to `JUMP`."""
 WANDER = 0.2
 """Share of an open cell's belief that spreads to its neighbours a second: nobody keeps to eight directions."""

@@ -196,7 +196,7 @@ class Tracker:
         level, packets, silent = self._arrays([ears], now_s, lambda _: False)
         whole = None
         for hearing in self._hearings:
-            likely, top = hearing.log_likelihood(level, packets, silent, np.zeros(1), temper=1.0)
+            likely, top = hearing.log_likelihood(level, packets, silent, np.zeros(1), np.ones_like(level), temper=1.0)
             belief = self._space.prior[None].copy()
             self._space.weigh(belief, np.exp(likely))
             belief *= np.exp(np.float32(np.clip(top, -80, 0)))
