@@ -15,8 +15,8 @@ HEIGHT_M, POLE_M = 1.0, 3.5
 class Known:
     """A model that is sure of its law: what `Hearing` asks of one, and no more."""
 
-    def __init__(self, law: Law, sd_db: float = 1.0, exponent_sd: float = 0.1) -> None:
-        self.law, self.sd_db, self.exponent_sd = law, sd_db, exponent_sd
+    def __init__(self, law: Law, sd_db: float = 1.0, exponent_sd: float = 0.1, power_sd_db: float = 2.0) -> None:
+        self.law, self.sd_db, self.exponent_sd, self.power_sd_db = law, sd_db, exponent_sd, power_sd_db
 
     def expect(self, xy_m: Any, facing: Any | None = None) -> tuple[Any, Any]:
         level = self.law.expect(xy_m, facing)

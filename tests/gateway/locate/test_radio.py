@@ -69,7 +69,7 @@ def test_a_law_falls_with_distance_and_knows_before_from_behind() -> None:
 
 def test_a_law_as_a_model_is_less_sure_the_farther_from_where_devices_are_tried_out() -> None:
     at_hinge = math.sqrt(radio.HINGE_M**2 - 2.5**2)
-    _, sd_db = Lawful(law(poles((0.0, 0.0))), 0.3).expect(np.array([[at_hinge, 0.0], [50.0, 0.0], [500.0, 0.0]]))
+    _, sd_db = Lawful(law(poles((0.0, 0.0))), 0.3, 2.0).expect(np.array([[at_hinge, 0.0], [50.0, 0.0], [500.0, 0.0]]))
     assert sd_db[0, 0] == pytest.approx(4.0)
     assert sd_db[1, 0] == pytest.approx(math.hypot(4.0, 3.0 * math.log10(math.hypot(50.0, 2.5) / radio.HINGE_M)))
     assert sd_db[2, 0] > sd_db[1, 0]
@@ -251,7 +251,7 @@ def test_absurd_surveys_give_finite_levels() -> None:
     level = rng.choice([42.0, -300.0, 0.0, -70.0], 100)
     rows = (xy_m, facing, rng.integers(0, len(READERS), 100), level, rng.uniform(0.5, 1e6, 100))
     found = fit_law(READERS, HEIGHT_M, rows, worn=True)
-    for model in (Lawful(found, 0.3), Map(found, rows)):
+    for model in (Lawful(found, 0.3, 2.0), Map(found, rows)):
         expected, sd_db = model.expect(np.concatenate([xy_m, [[1e5, 0.0]]]), np.append(facing, 0.0))
         assert np.isfinite(expected).all()
         assert np.isfinite(sd_db).all()
