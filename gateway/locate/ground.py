@@ -1,0 +1,315 @@
+"""The ground of a zone: where a tag can be, in metres round the readers' middle, and in which areas each cell lies.
+
+With footpaths: cells along them, and a patch of open ground for each place near the readers. A place's outline is a
+wall with doors where a footpath crosses it or ends at it. Without footpaths: open ground round the readers.
+"""
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from gateway.locate import shapes
+from gateway.locate.sectors import HEARD_M, Sector, sectors
+from gateway.locate.space import PATH_WIDTH_M, Space, footpaths, joined, open_ground
+from gateway.locate.ways import SEGMENTS_MAX, Chain, Point, chains
+from gateway.zone import LonLat, Plane, Zone
+
+REACH_M = 80.0
+"""Footpaths and places further than this from every reader are left out: nobody is located there."""
+PATH_STEP_M, PATH_CELLS = 2.0, 1200
+"""Cells of footpaths, coarser where there would be more of them; but see PATH_STEP_MAX_M."""
+PATH_STEP_MAX_M = 4.0
+YARD_STEP_M, YARD_CELLS = 2.0, 500
+OPEN_STEP_M, OPEN_CELLS = 3.0, 700
+"""The same for a place's ground, and for open ground without a map, up to GROUND_STEP_MAX_M."""
+GROUND_STEP_MAX_M, CELLS_MAX = 8.0, 20_000
+"""A reading's distance is uncertain by half of itself, so finer would tell little. CELLS_MAX: of one patch, whatever
+its step then is; readers may hang kilometres apart."""
+OPEN_MARGIN_M, BARE_MARGIN_M, BARE_M = 60.0, 40.0, 30.0
+"""Open ground goes so far beyond the readers where there is no footpath at all; and round readers with no footpath and
+no place within BARE_M."""
+GATE_M, DOOR_M = 4.0, 6.0
+"""A dead end this near to a wall is at a gate. A door is this near to its footpath, unless it is the only one."""
+DOOR_GAP_M, SEAM_GAP_M = 3.0, 10.0
+"""Between doors in a wall; and where nothing but the map ends."""
+HEADINGS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Patch:
+    """Open ground within a ring. walled: only doors lead out."""
+
+    ring: list[Point]
+    space: Space
+    walled: bool
+
+
+class Ground:
+    """A zone's cells, areas and sectors. `plane` and `readers` (number -> x, y, height) are in metres.
+
+    places, dangers: their ids; routes: id -> its place among the routes. shares, float32 [cells, places + dangers +
+    routes] in that order: how much of each cell lies in each area (a danger area with its warning distance, a route
+    with its corridor), so that `mass by cell @ shares` are probabilities.
+    """
+
+    def __init__(self, zone: Zone) -> None:
+        places = [place.polygon for place in zone.places]
+        dangers = [danger.polygon for danger in zone.dangers]
+        points: list[LonLat] = [(r.lon, r.lat) for r in zone.readers]
+        points = points or [point for polygon in (*places, *dangers) for point in polygon] or [(0.0, 0.0)]
+        self.plane = Plane(
+            sum(point[0] for point in points) / len(points), sum(point[1] for point in points) / len(points)
+        )
+        self.readers = {r.number: (*self.plane.to_xy_m(r.lon, r.lat), r.height_m) for r in zone.readers}
+        self.places = tuple(place.id for place in zone.places)
+        self.dangers = tuple(danger.id for danger in zone.dangers)
+        self.routes = {route.id: i for i, route in enumerate(zone.routes)}
+        self.counts: Counter[str] = Counter()
+        """What was left out."""
+        rings = [self._shape(polygon) for polygon in places]
+        warned = [(self._shape(danger.polygon), danger.warn_m) for danger in zone.dangers]
+        lines = [self._shape(path.line) for path in zone.footpaths]
+        self._spots = np.array([(x, y) for x, y, _ in self.readers.values()] or [(0.0, 0.0)])
+        self._patches: list[_Patch] = []
+        self._ways: list[Chain] = []
+        self._crossings: list[tuple[Point, int, int]] = []
+        if lines:
+            self._lay_yards(rings)
+            self._lay_paths(lines)
+        self._paths = self._path_space()
+        if lines:
+            self._lay_dangers(warned)
+        self._lay_bare(OPEN_MARGIN_M if not lines else BARE_MARGIN_M)
+        self.space = self._whole()
+        self.shares = self._shares(
+            [(ring, 0.0, True) for ring in rings]
+            + [(ring, warn_m, True) for ring, warn_m in warned]
+            + [(self._shape(route.line), route.corridor_m, False) for route in zone.routes]
+        )
+        self.sectors: tuple[Sector, ...] = sectors(self.space, self.readers)
+        self.home = {number: i for i, sector in enumerate(self.sectors) for number in sector.home}
+        """Reader -> its home sector."""
+
+    def _shape(self, points: Sequence[LonLat]) -> list[Point]:
+        return [self.plane.to_xy_m(lon, lat) for lon, lat in points]
+
+    # ---- what is walked on -------------------------------------------------------------------------------------------
+
+    def _lay_yards(self, rings: Sequence[list[Point]]) -> None:
+        """A patch for each place near a reader; where two overlap, the larger has it."""
+        by_size = sorted(range(len(rings)), key=lambda n: (-abs(_area_m2(rings[n])), n))
+        for ring in (rings[n] for n in by_size):
+            if float(shapes.depths_m(self._spots, ring).max()) < -REACH_M:
+                self.counts["places_out_of_reach"] += 1
+                continue
+            self._lay(ring, YARD_STEP_M, YARD_CELLS, walled=True)
+
+    def _lay_paths(self, lines: Sequence[list[Point]]) -> None:
+        """The parts of footpaths in reach and outside the patches, and where they lead into a patch."""
+        kept: list[list[Point]] = []
+        pieces = 0
+        for runs in shapes.cut(lines, [patch.ring for patch in self._patches], self._spots, REACH_M):
+            for (one, points), (other, _) in itertools.pairwise(runs):
+                if max(one, other) >= 0 and min(one, other) != shapes.AWAY:
+                    self._crossings.append((points[-1], one, other))
+            for points in (points for label, points in runs if label == shapes.OUT):
+                pieces += len(points) - 1
+                if pieces <= SEGMENTS_MAX:
+                    kept.append(points)
+                else:
+                    self.counts["footpath_parts_left_out"] += 1
+        self._ways = chains(kept) if kept else []
+
+    def _path_space(self) -> Space | None:
+        length_m = sum(chain.length_m for chain in self._ways)
+        return (
+            footpaths(self._ways, min(max(PATH_STEP_M, length_m / PATH_CELLS), PATH_STEP_MAX_M)) if self._ways else None
+        )
+
+    def _lay_dangers(self, warned: Sequence[tuple[list[Point], float]]) -> None:
+        """A patch for a danger area that no footpath comes near: a tag in it could not be believed there otherwise."""
+        for ring, warn_m in warned:
+            cells = self._cells()
+            in_reach = float(shapes.depths_m(self._spots, ring).max()) >= -REACH_M
+            if in_reach and not (len(cells) and float(shapes.depths_m(cells, ring).max()) >= -warn_m):
+                self._lay(ring, YARD_STEP_M, YARD_CELLS, walled=False)
+
+    def _lay_bare(self, margin_m: float) -> None:
+        """Open ground round the readers that have nothing else near them; round the plane's origin in an empty zone."""
+        cells = self._cells()
+        spots = [(x, y) for x, y, _ in self.readers.values()] or ([] if len(cells) else [(0.0, 0.0)])
+        bare = [at for at in spots if not len(cells) or float(np.hypot(*(cells - at).T).min()) > BARE_M]
+        boxes = []
+        for group in shapes.clusters(bare, 2 * margin_m):
+            x, y = [bare[n][0] for n in group], [bare[n][1] for n in group]
+            boxes.append((min(x) - margin_m, min(y) - margin_m, max(x) + margin_m, max(y) + margin_m))
+        area_m2 = sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in boxes)
+        for x0, y0, x1, y1 in boxes:
+            cells = OPEN_CELLS * (x1 - x0) * (y1 - y0) / area_m2
+            self._lay([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], OPEN_STEP_M, cells, walled=False)
+
+    def _lay(self, ring: list[Point], step_m: float, cells: float, *, walled: bool) -> None:
+        space = _patch(ring, step_m, cells, self._spots, [patch.ring for patch in self._patches])
+        if space is not None:
+            self._patches.append(_Patch(ring, space, walled))
+        else:
+            self.counts["patches_without_room"] += 1
+
+    def _cells(self) -> Any:
+        parts = [patch.space.xy_m[patch.space.within] for patch in self._patches]
+        return np.concatenate([np.zeros((0, 2)), *parts, *([] if self._paths is None else [self._paths.xy_m])])
+
+    def _whole(self) -> Space:
+        spaces = [patch.space for patch in self._patches]
+        doors = _Doors(self._paths, spaces)
+        for at, one, other in self._crossings:
+            doors.cut(at, max(one, other), DOOR_GAP_M, beyond=min(one, other))
+        if self._paths is None:
+            return joined(spaces, doors.found)
+        dead_ends = _dead_ends(self._ways)
+        for n, patch in enumerate(self._patches):
+            near_m = GATE_M if patch.walled else DOOR_M
+            spots = np.array(dead_ends).reshape(-1, 2) if patch.walled else self._paths.xy_m
+            depth = shapes.depths_m(spots, patch.ring)
+            for at in spots[(depth > -near_m) & (depth < shapes.SHALLOW_M) if patch.walled else depth > -near_m]:
+                doors.cut((float(at[0]), float(at[1])), n, DOOR_GAP_M if patch.walled else SEAM_GAP_M)
+            doors.cut_one(n)
+        return joined([self._paths, *spaces], doors.found)
+
+    # ---- areas -------------------------------------------------------------------------------------------------------
+
+    def _shares(self, areas: Sequence[tuple[list[Point], float, bool]]) -> Any:
+        """areas: (shape, margin, whether it is a ring)."""
+        samples, counted = self._samples()
+        flat = samples.reshape(-1, 2)
+        shares = np.zeros((self.space.cells, len(areas)), np.float32)
+        for n, (shape, margin_m, is_ring) in enumerate(areas):
+            some = np.flatnonzero(shapes.near(flat, shape, margin_m))
+            if is_ring:
+                holds = shapes.depths_m(flat[some], shape) >= -margin_m
+            else:
+                holds = shapes.off_line_m(flat[some], shape) <= margin_m
+            inside = np.zeros(len(flat), bool)
+            inside[some[holds]] = True
+            inside = inside.reshape(counted.shape) & counted
+            shares[:, n] = inside.sum(axis=1) / counted.sum(axis=1)
+        return shares
+
+    def _samples(self) -> tuple[Any, Any]:
+        """Points of each cell [cells, 9, 2], and whether they count: a path stops at a wall, and so does a yard."""
+        along, across = np.meshgrid([-1 / 3, 0.0, 1 / 3], [-1 / 3, 0.0, 1 / 3])
+        parts = []
+        for block in self.space.blocks:
+            long_m = self.space.size_m[block.span, None]
+            wide_m = PATH_WIDTH_M if block.wide is None else long_m
+            c, s = np.cos(block.facings[0])[:, None], np.sin(block.facings[0])[:, None]
+            x, y = long_m * along.ravel(), wide_m * across.ravel()
+            parts.append(np.stack([c * x - s * y, s * x + c * y], axis=2))
+        samples = self.space.xy_m[:, None] + np.concatenate(parts)
+        counted = np.ones(samples.shape[:2], bool)
+        patches = [None] * (len(self.space.blocks) - len(self._patches)) + self._patches
+        walled = [patch for patch in self._patches if patch.walled]
+        for block, own in zip(self.space.blocks, patches, strict=True):
+            flat = samples[block.span].reshape(-1, 2)
+            inside = np.zeros(len(flat), bool)
+            for ring in [own.ring] if own is not None and own.walled else [patch.ring for patch in walled]:
+                some = shapes.near(flat, ring, 0.0)
+                inside[some] |= shapes.depths_m(flat[some], ring) > 0
+            good = inside if own is not None and own.walled else ~inside
+            counted[block.span] = good.reshape(-1, counted.shape[1])
+        counted[~counted.any(axis=1)] = True
+        return samples, counted
+
+
+class _Doors:
+    """Doors between paths (space 0, if any) and patches, no cell used twice."""
+
+    def __init__(self, paths: Space | None, patches: Sequence[Space]) -> None:
+        self._spaces = [*([] if paths is None else [paths]), *patches]
+        self._first = 0 if paths is None else 1
+        self._free = [space.within.copy() for space in self._spaces]
+        self._at: dict[int, list[Point]] = {}
+        self.found: list[tuple[int, int, int, int]] = []
+
+    def cut(self, at: Point, patch: int, gap_m: float, beyond: int = -1) -> None:
+        """A door into a patch, from the footpaths or from a patch beyond, unless one of that patch is within gap_m."""
+        if any(math.dist(at, other) < gap_m for other in self._at.get(patch, ())):
+            return
+        if beyond < 0 and not self._first:
+            return
+        one, other = self._first + beyond if beyond >= 0 else 0, self._first + patch
+        i, j = self._nearest(one, at), self._nearest(other, at)
+        if i is not None and j is not None:
+            self._use(one, i, other, j)
+            for each in {patch, beyond} - {-1}:
+                self._at.setdefault(each, []).append(at)
+
+    def cut_one(self, patch: int) -> None:
+        """A door for a patch that has none, where footpath and patch are nearest to each other."""
+        if patch in self._at:
+            return
+        paths, ground = self._spaces[0], self._spaces[self._first + patch]
+        ours, theirs = np.flatnonzero(self._free[0]), np.flatnonzero(self._free[self._first + patch])
+        if not len(ours) or not len(theirs):
+            return
+        apart = [np.hypot(*(paths.xy_m[ours] - at).T) for at in ground.xy_m[theirs]]
+        best = min(range(len(theirs)), key=lambda n: float(apart[n].min()))
+        at = ground.xy_m[theirs[best]]
+        self._use(0, int(ours[apart[best].argmin()]), self._first + patch, int(theirs[best]))
+        self._at[patch] = [(float(at[0]), float(at[1]))]
+
+    def _nearest(self, n: int, at: Point) -> int | None:
+        space = self._spaces[n]
+        far = np.where(self._free[n], np.hypot(*(space.xy_m - at).T), np.inf)
+        cell = int(far.argmin())
+        return cell if far[cell] <= DOOR_M + space.size_m[cell] else None
+
+    def _use(self, one: int, i: int, other: int, j: int) -> None:
+        self._free[one][i] = self._free[other][j] = False
+        self.found.append((one, i, other, j))
+
+
+def _patch(ring: list[Point], step_m: float, cells: float, spots: Any, taken: Sequence[list[Point]]) -> Space | None:
+    """Cells of a ring within hearing and in none of the rings taken; None if there are none."""
+    angle, x0, y0, x1, y1 = shapes.frame_of(ring)
+    flat = shapes.turned(spots, -angle)
+    (low_x, low_y), (high_x, high_y) = flat.min(axis=0) - HEARD_M, flat.max(axis=0) + HEARD_M
+    x0, y0, x1, y1 = max(x0, low_x), max(y0, low_y), min(x1, high_x), min(y1, high_y)
+    if x1 <= x0 or y1 <= y0:
+        return None
+    area_m2 = (x1 - x0) * (y1 - y0)
+    step_m = min(max(step_m, math.sqrt(area_m2 / cells)), GROUND_STEP_MAX_M)
+    step_m = max(step_m, math.sqrt(area_m2 / CELLS_MAX), max(x1 - x0, y1 - y0) / CELLS_MAX)
+    half_x = step_m * (max(1, round((x1 - x0) / step_m)) - 1) / 2
+    half_y = step_m * (max(1, round((y1 - y0) / step_m)) - 1) / 2
+    x, y = (x0 + x1) / 2, (y0 + y1) / 2
+    space = open_ground(x - half_x, y - half_y, x + half_x, y + half_y, step_m, HEADINGS)
+    xy_m = shapes.turned(space.xy_m, angle)
+    within = shapes.depths_m(xy_m, ring) > 0
+    if not within.any():  # thinner than a cell
+        within = shapes.depths_m(xy_m, ring) > -step_m / 2
+    for other in taken:
+        within &= ~(shapes.depths_m(xy_m, other) > 0)
+    heard = np.zeros(len(xy_m), bool)
+    for spot in spots:
+        heard |= np.hypot(*(xy_m - spot).T) <= HEARD_M
+    within &= heard
+    if not within.any():
+        return None
+    blocks = [replace(block, facings=block.facings + angle) for block in space.blocks]
+    return Space(xy_m, space.size_m, blocks, space.behind, space.ahead, space.weights, within=within)
+
+
+def _dead_ends(ways: Sequence[Chain]) -> list[Point]:
+    ends = Counter(node for way in ways for node in (way.start, way.end))
+    found = [(way.points[i], node) for way in ways for i, node in ((0, way.start), (-1, way.end))]
+    return [point for point, node in found if ends[node] == 1]
+
+
+def _area_m2(ring: Sequence[Point]) -> float:
+    return sum(x1 * y2 - x2 * y1 for (x1, y1), (x2, y2) in itertools.pairwise([ring[-1], *ring])) / 2

@@ -1,0 +1,176 @@
+"""Shapes on the plane, for many points at once: how deep in a polygon, how far off a line; lines cut at outlines.
+
+Metres, x east and y north. Points are arrays [points, 2]; rings are open or closed, lines and rings lists of (x, y).
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gateway.locate.ways import Line, Point
+
+SHALLOW_M = 1.0
+"""A line that is never deeper in a polygon than this only touches it: maps are not drawn more exactly."""
+OUT, AWAY = -1, -2
+"""What a piece of a line is in, if in no polygon: nothing; nothing, and out of everybody's reach."""
+
+
+def depths_m(xy_m: Any, ring: Line) -> Any:
+    """Return `gateway.zone.depth_m` of each point: metres to the nearest edge, negative outside."""
+    x, y = xy_m[:, 0], xy_m[:, 1]
+    inside = np.zeros(len(xy_m), bool)
+    x1, y1 = ring[-1]
+    for x2, y2 in ring:
+        if y2 != y1:
+            inside ^= ((y1 > y) != (y2 > y)) & (x < (x2 - x1) * (y - y1) / (y2 - y1) + x1)
+        x1, y1 = x2, y2
+    away = off_line_m(xy_m, [ring[-1], *ring])
+    return np.where(inside, away, -away)
+
+
+def off_line_m(xy_m: Any, line: Line) -> Any:
+    """Return `gateway.zone.distance_to_line_m` of each point."""
+    nearest2 = np.full(len(xy_m), np.inf)
+    for one, other in itertools.pairwise(line):
+        nearest2 = np.minimum(nearest2, _to_leg2(xy_m, one, other))
+    return np.sqrt(nearest2)
+
+
+def near(xy_m: Any, line: Line, margin_m: float) -> Any:
+    """Return which points are in the line's box and margin_m round it: the others are further off for sure."""
+    corners = np.array(line)
+    low, high = corners.min(axis=0) - margin_m, corners.max(axis=0) + margin_m
+    return ((xy_m >= low) & (xy_m <= high)).all(axis=1)
+
+
+def frame_of(ring: Line) -> tuple[float, float, float, float, float]:
+    """Return (angle, x0, y0, x1, y1): the smallest box round a ring, one side along an edge of it, turned by -angle."""
+    corners = np.array(ring)
+    best: tuple[float, ...] = ()
+    for one, other in itertools.pairwise([ring[-1], *ring]):
+        if one == other:
+            continue
+        angle = math.atan2(other[1] - one[1], other[0] - one[0]) % (math.pi / 2)
+        flat = turned(corners, -angle)
+        (x0, y0), (x1, y1) = flat.min(axis=0), flat.max(axis=0)
+        size = round((x1 - x0) * (y1 - y0), 3)
+        if not best or size < best[0]:
+            best = (size, angle, float(x0), float(y0), float(x1), float(y1))
+    return (best[1], best[2], best[3], best[4], best[5]) if best else (0.0, *ring[0], *ring[0])
+
+
+def turned(xy_m: Any, angle: float) -> Any:
+    """Return points turned anticlockwise about the origin."""
+    c, s = math.cos(angle), math.sin(angle)
+    return np.stack([c * xy_m[:, 0] - s * xy_m[:, 1], s * xy_m[:, 0] + c * xy_m[:, 1]], axis=1)
+
+
+def clusters(points: Sequence[Point], link_m: float) -> list[list[int]]:
+    """Return indices of points, those together that a chain of steps of link_m at the most connects."""
+    left = list(range(len(points)))
+    found = []
+    while left:
+        group = [left.pop(0)]
+        for one in group:
+            beside = [n for n in left if math.dist(points[one], points[n]) <= link_m]
+            group += beside
+            left = [n for n in left if n not in beside]
+        found.append(sorted(group))
+    return found
+
+
+Run = tuple[int, list[Point]]
+"""A part of a line: what it is in, and its points."""
+
+
+def cut(lines: Sequence[Line], rings: Sequence[Line], centres: Any, reach_m: float) -> list[list[Run]]:
+    """Return each line as runs: in the first ring that holds it (its index), OUT or AWAY.
+
+    AWAY is what lies in no ring and further than reach_m from all centres [n, 2]. What is only SHALLOW_M deep is OUT.
+    """
+    edges = np.array([edge for ring in rings for edge in itertools.pairwise([ring[-1], *ring])]).reshape(-1, 2, 2)
+    spots = [_spots(line, edges, centres, reach_m) for line in lines]
+    if not any(spots):
+        return [[] for _ in lines]
+    middles = np.concatenate([_middles(each) for each in spots if each])
+    labels = np.where(_within(middles, centres, reach_m), OUT, AWAY)
+    depth = np.zeros(len(middles))
+    for n, ring in reversed(list(enumerate(rings))):
+        some = np.flatnonzero(near(middles, ring, 0.0))
+        deep = depths_m(middles[some], ring)
+        labels[some[deep > 0]], depth[some[deep > 0]] = n, deep[deep > 0]
+    found, at = [], 0
+    for each in spots:
+        stop = at + max(len(each) - 1, 0)
+        found.append(_runs(each, labels[at:stop].tolist(), depth[at:stop].tolist(), rings))
+        at = stop
+    return found
+
+
+def _spots(line: Line, edges: Any, centres: Any, reach_m: float) -> list[tuple[Point, bool]]:
+    """A line's corners (True), and where it may leave one thing for another between them; [] if it has no length."""
+    spots: list[tuple[Point, bool]] = []
+    for a, b in itertools.pairwise(line):
+        length2 = (b[0] - a[0]) ** 2 + (b[1] - a[1]) ** 2
+        if length2 < 1e-12:
+            continue
+        start, way = np.array(a), np.array([b[0] - a[0], b[1] - a[1]])
+        side, to_side = edges[:, 1] - edges[:, 0], edges[:, 0] - start
+        cross = way[0] * side[:, 1] - way[1] * side[:, 0]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            t = (to_side[:, 0] * side[:, 1] - to_side[:, 1] * side[:, 0]) / cross
+            s = (to_side[:, 0] * way[1] - to_side[:, 1] * way[0]) / cross
+        crossed = t[(np.abs(cross) > 1e-9) & (s >= 0) & (s <= 1)]
+        away = start - centres
+        half = away @ way / length2
+        square = half**2 - ((away**2).sum(axis=1) - reach_m**2) / length2
+        half, root = half[square > 0], np.sqrt(square[square > 0])
+        cuts = np.concatenate([crossed, -half - root, -half + root])
+        spots.append((a, True))
+        spots += [
+            ((a[0] + t * float(way[0]), a[1] + t * float(way[1])), False)
+            for t in sorted({round(float(t), 9) for t in cuts if 1e-9 < t < 1 - 1e-9})
+        ]
+    return [*spots, (line[-1], True)] if spots else []
+
+
+def _middles(spots: Sequence[tuple[Point, bool]]) -> Any:
+    points = np.array([point for point, _ in spots])
+    return (points[1:] + points[:-1]) / 2
+
+
+def _within(xy_m: Any, centres: Any, reach_m: float) -> Any:
+    found = np.zeros(len(xy_m), bool)
+    for centre in centres:
+        found |= ((xy_m - centre) ** 2).sum(axis=1) <= reach_m**2
+    return found
+
+
+def _runs(
+    spots: Sequence[tuple[Point, bool]], labels: Sequence[int], depths: Sequence[float], rings: Sequence[Line]
+) -> list[Run]:
+    runs: list[Run] = []
+    at = 0
+    for label, group in itertools.groupby(labels):
+        stop = at + len(list(group))
+        points = [spots[at][0], *(point for point, corner in spots[at + 1 : stop] if corner), spots[stop][0]]
+        if label >= 0:
+            deepest = max(*depths[at:stop], float(depths_m(np.array(points), rings[label]).max()))
+            label = label if deepest >= SHALLOW_M else OUT
+        if runs and runs[-1][0] == label:
+            runs[-1][1].extend(points[1:])
+        else:
+            runs.append((label, points))
+        at = stop
+    return runs
+
+
+def _to_leg2(xy_m: Any, one: Point, other: Point) -> Any:
+    dx, dy = other[0] - one[0], other[1] - one[1]
+    length2 = dx * dx + dy * dy
+    from_x, from_y = xy_m[:, 0] - one[0], xy_m[:, 1] - one[1]
+    t = np.clip((from_x * dx + from_y * dy) / length2, 0.0, 1.0) if length2 else 0.0
+    return (from_x - t * dx) ** 2 + (from_y - t * dy) ** 2
