@@ -24,10 +24,10 @@ REACH_M = 80.0
 PATH_STEP_M, PATH_CELLS = 2.0, 1200
 """Cells of footpaths, coarser where there would be more of them; but see PATH_STEP_MAX_M."""
 PATH_STEP_MAX_M = 4.0
-YARD_STEP_M, YARD_CELLS = 2.0, 500
+YARD_STEP_M, YARD_CELLS = 3.0, 500
 OPEN_STEP_M, OPEN_CELLS = 3.0, 700
 """The same for a place's ground, and for open ground without a map, up to GROUND_STEP_MAX_M."""
-GROUND_STEP_MAX_M, CELLS_MAX = 8.0, 20_000
+GROUND_STEP_MAX_M, CELLS_MAX = 10.0, 20_000
 """A reading's distance is uncertain by half of itself, so finer would tell little. CELLS_MAX: of one patch, whatever
 its step then is; readers may hang kilometres apart."""
 OPEN_MARGIN_M, BARE_MARGIN_M, BARE_M = 60.0, 40.0, 30.0
@@ -191,13 +191,14 @@ class Ground:
         for n, (shape, margin_m, is_ring) in enumerate(areas):
             some = np.flatnonzero(shapes.near(flat, shape, margin_m))
             if is_ring:
-                holds = shapes.depths_m(flat[some], shape) >= -margin_m
+                holds = shapes.inside(flat[some], shape)
+                if margin_m > 0:
+                    holds |= shapes.depths_m(flat[some], shape) >= -margin_m
             else:
                 holds = shapes.off_line_m(flat[some], shape) <= margin_m
-            inside = np.zeros(len(flat), bool)
-            inside[some[holds]] = True
-            inside = inside.reshape(counted.shape) & counted
-            shares[:, n] = inside.sum(axis=1) / counted.sum(axis=1)
+            within = np.zeros(len(flat), bool)
+            within[some[holds]] = True
+            shares[:, n] = (within.reshape(counted.shape) & counted).sum(axis=1) / counted.sum(axis=1)
         return shares
 
     def _samples(self) -> tuple[Any, Any]:
@@ -216,11 +217,11 @@ class Ground:
         walled = [patch for patch in self._patches if patch.walled]
         for block, own in zip(self.space.blocks, patches, strict=True):
             flat = samples[block.span].reshape(-1, 2)
-            inside = np.zeros(len(flat), bool)
+            behind_wall = np.zeros(len(flat), bool)
             for ring in [own.ring] if own is not None and own.walled else [patch.ring for patch in walled]:
                 some = shapes.near(flat, ring, 0.0)
-                inside[some] |= shapes.depths_m(flat[some], ring) > 0
-            good = inside if own is not None and own.walled else ~inside
+                behind_wall[some] |= shapes.inside(flat[some], ring)
+            good = behind_wall if own is not None and own.walled else ~behind_wall
             counted[block.span] = good.reshape(-1, counted.shape[1])
         counted[~counted.any(axis=1)] = True
         return samples, counted
@@ -290,11 +291,11 @@ def _patch(ring: list[Point], step_m: float, cells: float, spots: Any, taken: Se
     x, y = (x0 + x1) / 2, (y0 + y1) / 2
     space = open_ground(x - half_x, y - half_y, x + half_x, y + half_y, step_m, HEADINGS)
     xy_m = shapes.turned(space.xy_m, angle)
-    within = shapes.depths_m(xy_m, ring) > 0
+    within = shapes.inside(xy_m, ring)
     if not within.any():  # thinner than a cell
         within = shapes.depths_m(xy_m, ring) > -step_m / 2
     for other in taken:
-        within &= ~(shapes.depths_m(xy_m, other) > 0)
+        within &= ~shapes.inside(xy_m, other)
     heard = np.zeros(len(xy_m), bool)
     for spot in spots:
         heard |= np.hypot(*(xy_m - spot).T) <= HEARD_M

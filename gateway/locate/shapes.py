@@ -18,17 +18,20 @@ OUT, AWAY = -1, -2
 """What a piece of a line is in, if in no polygon: nothing; nothing, and out of everybody's reach."""
 
 
+def inside(xy_m: Any, ring: Line) -> Any:
+    """Return which points are in a polygon; of two that share an edge, a point on it is in one."""
+    x, y = xy_m[:, 0], xy_m[:, 1]
+    odd = np.zeros(len(xy_m), bool)
+    for (x1, y1), (x2, y2) in itertools.pairwise([ring[-1], *ring]):
+        if y2 != y1:
+            odd ^= ((y1 > y) != (y2 > y)) & (x < (x2 - x1) * (y - y1) / (y2 - y1) + x1)
+    return odd
+
+
 def depths_m(xy_m: Any, ring: Line) -> Any:
     """Return `gateway.zone.depth_m` of each point: metres to the nearest edge, negative outside."""
-    x, y = xy_m[:, 0], xy_m[:, 1]
-    inside = np.zeros(len(xy_m), bool)
-    x1, y1 = ring[-1]
-    for x2, y2 in ring:
-        if y2 != y1:
-            inside ^= ((y1 > y) != (y2 > y)) & (x < (x2 - x1) * (y - y1) / (y2 - y1) + x1)
-        x1, y1 = x2, y2
     away = off_line_m(xy_m, [ring[-1], *ring])
-    return np.where(inside, away, -away)
+    return np.where(inside(xy_m, ring), away, -away)
 
 
 def off_line_m(xy_m: Any, line: Line) -> Any:
