@@ -183,14 +183,12 @@ def _single(sides: int, exponent: float, sigma_db: float) -> dict[str, float]:
         off["plain_mean"].append(mean_m(log) - x_m)
         off["plain_silence"].append(mean_m(log + log_silence(street, level)) - x_m)
         once = _ours.once_on_path(street.readers_m, TAG_HEIGHT_M, LENGTH_M, held_out, survey)
-        if once is not None:
-            off["ours"].append(np.array([once(row) for row in level]) - x_m)
+        off["ours"].append(np.array([once(row) for row in level]) - x_m)
     bound = math.sqrt(float(np.concatenate(bounds).mean()))
     figures = {"bound_m": round(bound, 2)}
     for name, parts in off.items():
-        if parts:
-            rmse = _rms(np.concatenate(parts))
-            figures |= {f"{name}_rmse_m": round(rmse, 2), f"{name}_efficiency": round(bound / rmse, 3)}
+        rmse = _rms(np.concatenate(parts))
+        figures |= {f"{name}_rmse_m": round(rmse, 2), f"{name}_efficiency": round(bound / rmse, 3)}
     return figures
 
 
@@ -212,16 +210,15 @@ def _walked(sides: int, exponent: float, sigma_db: float, slow_m: float) -> dict
         bounds.append(bound_m2(street, law, x_m[scored], np.isfinite(level[scored])))
         off["plain_filter"].append((filtered_m(log_likelihood(street, law, level)) - x_m)[scored])
         ours = _ours.walk_on_path(street.readers_m, TAG_HEIGHT_M, LENGTH_M, held_out, survey, level)
-        for name, fixes in (ours or {}).items():
+        for name, fixes in ours.items():
             truth = np.interp(fixes[:, 0], np.arange(1.0, len(x_m) + 1.0), x_m)
             inside = (truth >= MARGIN_M) & (truth <= LENGTH_M - MARGIN_M)
             off[f"ours_{name}"].append((fixes[:, 1] - truth)[inside])
     bound = math.sqrt(float(np.concatenate(bounds).mean()))
     figures = {"bound_of_one_second_m": round(bound, 2)}
     for name, parts in off.items():
-        if parts:
-            rmse = _rms(np.concatenate(parts))
-            figures |= {f"{name}_rmse_m": round(rmse, 2), f"{name}_efficiency": round(bound / rmse, 3)}
+        rmse = _rms(np.concatenate(parts))
+        figures |= {f"{name}_rmse_m": round(rmse, 2), f"{name}_efficiency": round(bound / rmse, 3)}
     return figures
 
 
