@@ -102,6 +102,7 @@ def write_gateway(
     lines = [
         f"site = {_text(site.name)}",
         f"gateway = {_text(GATEWAY)}",
+        f"attribution = {_text(site.attribution)}",
         "[radio]",
         f"port = {_text(radio_port)}",
         f"channel = {CHANNEL}",
@@ -130,14 +131,17 @@ def write_gateway(
             f"height_m = {pole.height_m}",
             f"pole = {_text(pole.name)}",
         ]
-    lines += ["[[places]]", f"id = {_text(site.school_id)}", 'kind = "school"', f"polygon = {_ring(site, site.school)}"]
+    school = _lonlats(site, site.school)
+    lines += ["[[places]]", f"id = {_text(site.school_id)}", 'kind = "school"', f"polygon = {school}"]
     for danger in site.dangers:
         lines += [
             "[[dangers]]",
             f"id = {_text(danger.id)}",
-            f"polygon = {_ring(site, danger.ring)}",
+            f"polygon = {_lonlats(site, danger.ring)}",
             f"warn_m = {danger.warn_m}",
         ]
+    for path in site.footpaths([pole.at for pole in poles]):
+        lines += ["[[footpaths]]", f"line = {_lonlats(site, path)}"]
     for pole in poles:
         lines += ["[[bells]]", f"id = {_text(bell_id(pole.number))}", f"reader = {pole.number}"]
     (base / "gateway.toml").write_text("\n".join(lines) + "\n")
@@ -196,6 +200,6 @@ def _text(value: object) -> str:
     return json.dumps(str(value), ensure_ascii=False)
 
 
-def _ring(site: Site, ring: Sequence[Point]) -> str:
-    corners = [site.plane.to_lonlat(*point) for point in ring]
-    return "[" + ", ".join(f"[{lon:.7f}, {lat:.7f}]" for lon, lat in corners) + "]"
+def _lonlats(site: Site, points: Sequence[Point]) -> str:
+    degrees = [site.plane.to_lonlat(*point) for point in points]
+    return "[" + ", ".join(f"[{lon:.7f}, {lat:.7f}]" for lon, lat in degrees) + "]"

@@ -13,18 +13,24 @@ Degrees in the file; here metres, x east and y north of the school's first gate.
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from gateway.zone import Plane
-from sim.paths import Paths, Point, inside
+from sim.paths import Paths, Point, distance_to_edge_m, inside, nearest_on_segment
 
 SITES = Path(__file__).resolve().parent / "sites"
 GONGDEOK = SITES / "gongdeok.geojson"
 STREET_COST = {"tertiary": 1.2, "secondary": 1.6, "primary": 3.0, "steps": 1.3, "service": 1.1}
 """How much longer a way seems to a child than it is; 1.0 for what is not named. Our own guess, order only."""
 SITE_MAX_B = 4 * 1024 * 1024
+NEAR_M = 100.0
+"""Footpaths this near to a reader are told to a gateway: a little further than it hears."""
+GATE_DEPTH_M = 4.0
 
 
 class SiteError(ValueError):
@@ -69,8 +75,27 @@ class Site:
 
     def paths(self) -> Paths:
         """Return the footpath graph: every street but the roads that children do not walk on (primary and larger)."""
-        walked = [(line, STREET_COST.get(kind, 1.0)) for kind, line in self.streets if kind != "primary"]
-        return Paths(walked)
+        return Paths([(line, STREET_COST.get(kind, 1.0)) for kind, line in self._walked()])
+
+    def footpaths(self, spots: Sequence[Point], within_m: float = NEAR_M) -> list[list[Point]]:
+        """Return what a gateway is told of ways: the walked streets near any of the spots, and a way through each gate.
+
+        A way through a gate goes from the street to GATE_DEPTH_M inside the school, as the children do.
+        """
+        near = [list(line) for _, line in self._walked() if _gap_m(line, spots) <= within_m]
+        paths = self.paths()
+        for gate in self.gates:
+            turns = [n * math.tau / 72 for n in range(72)]
+            spot = max(
+                ((gate[0] + GATE_DEPTH_M * math.cos(a), gate[1] + GATE_DEPTH_M * math.sin(a)) for a in turns),
+                key=lambda p: (inside(p, self.school), round(distance_to_edge_m(p, self.school), 3), p),
+            )
+            way = [paths.points[paths.attach(gate)], gate, spot]
+            near += [way] if _gap_m(way, spots) <= within_m else []
+        return near
+
+    def _walked(self) -> list[tuple[str, tuple[Point, ...]]]:
+        return [(kind, line) for kind, line in self.streets if kind != "primary"]
 
     def at_school(self, point: Point) -> bool:
         return inside(point, self.school)
@@ -159,3 +184,9 @@ def _site(data: dict[str, Any], kinds: dict[str, list[tuple[dict[str, Any], Any]
         poles=tuple(sorted(poles, key=lambda pole: pole.number)),
         homes=tuple((str(p["id"]), xy(c)) for p, c in kinds["home"]),
     )
+
+
+def _gap_m(line: Sequence[Point], spots: Sequence[Point]) -> float:
+    """How near a line comes to the nearest of some spots; infinite without any."""
+    legs = list(pairwise(line))
+    return min((math.dist(p, nearest_on_segment(p, a, b)) for p in spots for a, b in legs), default=math.inf)

@@ -1,6 +1,7 @@
 """The demo's own arithmetic: what became of a press, what counts as a true arrival, and when a promise is broken."""
 
 import json
+import math
 import os
 import sqlite3
 from collections import Counter
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from gateway import config
+from gateway.locate.ground import Ground
 from readers import wire
 from sim import folder, records, report, scenario, show, site
 from sim.__main__ import app
@@ -221,6 +224,14 @@ def test_the_configurations_are_ones_the_programs_accept(tmp_path: Path) -> None
     for program, path in ((gateway_app, gateway), (city_app, city)):
         result = CliRunner().invoke(program, ["check", str(path)])
         assert result.exit_code == 0, result.output
+    loaded = config.load(gateway)
+    assert loaded.config.attribution == ZONE.attribution
+    assert [place.id for place in loaded.zone.places] == [ZONE.school_id]
+    ground = Ground(loaded.zone)
+    assert len(ground.space.doors) == 1, "the gate"
+    gate = ground.plane.to_xy_m(*ZONE.plane.to_lonlat(*ZONE.gates[0]))
+    assert all(math.dist(ground.space.xy_m[cell], gate) < 4 for cell in ground.space.doors[0])
+    assert len(ground.sectors) == 1
     secret = [
         p for p in tmp_path.rglob("*") if p.is_file() and ("key" in p.name or "password" in p.name or p.name == "token")
     ]

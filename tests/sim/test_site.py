@@ -63,6 +63,21 @@ def test_the_repositorys_site_has_what_a_story_needs() -> None:
     assert set(homes) <= paths.distances_m(paths.attach(zone.gates[0])).keys()
 
 
+def test_a_gateway_is_told_of_the_streets_near_its_readers_and_of_the_gate() -> None:
+    zone = site.load()
+    ways = zone.footpaths([pole.at for pole in zone.poles[:8]])
+    assert 5 < len(ways) < len(zone.footpaths([pole.at for pole in zone.poles]))
+    street, gate, yard = ways[-1]
+    assert gate == zone.gates[0]
+    assert zone.at_school(yard)
+    assert math.dist(gate, yard) == pytest.approx(site.GATE_DEPTH_M)
+    walked = {point for kind, line in zone.streets if kind != "primary" for point in line}
+    assert all(set(way) <= walked for way in ways[:-1])
+    paths = zone.paths()
+    assert math.dist(paths.points[paths.attach(street)], street) < 1e-6
+    assert zone.footpaths([]) == []
+
+
 def test_the_repositorys_site_holds_no_names_but_the_danger_roads() -> None:
     text = site.GONGDEOK.read_text("utf-8")
     assert len(text) < 100_000
