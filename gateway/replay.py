@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gateway.locate import Reading, radio
-from gateway.locate.hearing import Hearing, Model
+from gateway.locate.hearing import TEMPER, TEMPER_UNSURVEYED, Hearing, Model
 from gateway.locate.space import Space, footpaths, open_ground
 from gateway.locate.tracker import Tracker
 from gateway.locate.ways import chains
@@ -35,7 +35,8 @@ class Engine:
     def __init__(self, site: Site, survey: Survey) -> None:
         self.site = site
         self.space = space_of(site)
-        self.hearings = [Hearing(self.space, model) for model in models_of(site, survey)]
+        temper = TEMPER if len(survey) else TEMPER_UNSURVEYED
+        self.hearings = [Hearing(self.space, model, temper=temper) for model in models_of(site, survey)]
 
     def replay(self, track: Track, *, lag_s: float = LAG_S) -> Iterator[TimedFix]:
         """Yield a fix at the end of every second in which the tag was heard, and with lag_s > 0 its smoothed one.
@@ -94,7 +95,7 @@ def models_of(site: Site, survey: Survey) -> list[Model]:
     if len(survey):
         rows = radio.rows_of(survey.xy_m, survey.heading_deg, survey.reader, survey.rssi_dbm, survey.count)
         law = radio.fit_law(site.readers_m, site.tag_height_m, rows, worn=worn)
-        return [radio.Lawful(law, radio.SURVEYED_SD), radio.Map(law, rows)]
+        return [radio.Lawful(law, radio.SURVEYED_SD, radio.TAG_SD_DB), radio.Map(law, rows)]
     channel = site.channel or CHANNEL
     bodies = (radio.BODY_DB, -radio.BODY_DB) if worn else (0.0,)
     p0_dbm = np.full(len(site.reader_ids), channel.p0_dbm)
@@ -102,6 +103,7 @@ def models_of(site: Site, survey: Survey) -> list[Model]:
         radio.Lawful(
             radio.Law(site.readers_m, site.tag_height_m, p0_dbm, channel.exponent, body_db, channel.sigma_db),
             radio.UNSURVEYED_SD,
+            radio.UNKNOWN_SD_DB if site.channel is None else radio.KIND_SD_DB,
         )
         for body_db in bodies
     ]

@@ -14,9 +14,9 @@ import numpy as np
 from gateway.locate.hearing import FREEDOM, Hearing
 from gateway.locate.space import Space
 
-POWER_SD_DB, POWER_DRIFT_DB = 2.0, 0.05
-"""Tags of one kind differ, and with the battery they change."""
-LEFT_ALIKE = 8.0
+POWER_DRIFT_DB = 0.05
+"""By which a tag's power may change a second: the battery, the way it hangs."""
+LEFT_ALIKE = 3.0
 """Seconds for which the leftovers of a place are alike: so much less they say of the tag."""
 FAULT_KEPT, FAULT_BEGUN = 0.97, 4.0
 """What a reader has left over beside all others is averaged over some 30 s, and begins as if it had been nothing for
@@ -48,8 +48,9 @@ class Beliefs:
         self.trust = np.full((rows, len(hearings)), 1 / len(hearings))
         self.own = np.zeros((rows, 2))
         """What is learned of each tag: its power beside the model's, dB, and the exponent beside the model's."""
-        sd = max(hearing.exponent_sd for hearing in hearings)
-        self._own_prior = np.diag([POWER_SD_DB**2, sd**2])
+        power_sd_db = max(hearing.power_sd_db for hearing in hearings)
+        exponent_sd = max(hearing.exponent_sd for hearing in hearings)
+        self._own_prior = np.diag([power_sd_db**2, exponent_sd**2])
         self._own_spread = np.tile(self._own_prior, (rows, 1, 1))
         self._faults = np.zeros((2, rows, len(hearings[0].mean)))
         """Sums of each reader's weighted leftovers and of their weights."""
@@ -106,6 +107,7 @@ class Beliefs:
             if (lost := ~(total > 1e-30)).any():  # nothing believed explains it: begin anew from what is heard
                 anew = np.tile(self.space.prior, (int(lost.sum()), 1))
                 self.space.weigh(anew, likely[lost])
+                anew[~(anew.sum(axis=1) > 1e-30)] = self.space.prior  # it points where nobody can be
                 belief[lost] = anew
                 total[lost] = anew.sum(axis=1)
             belief /= total[:, None]

@@ -16,6 +16,8 @@ off, a normal law doubles the mean error and this one adds 5 % to it."""
 TEMPER = 0.4
 """Power of the likelihood. Residuals about a map are alike 0.3-0.5 from one second to the next on recorded walks
 (0.7 about a law): n seconds are worth n (1 - r) / (1 + r) independent ones."""
+TEMPER_UNSURVEYED = 0.25
+"""The same where nobody measured the place: its errors are larger and last longer."""
 SLOW_DB, FAST_DB = 2.3, 2.5
 """What no map knows of a place, and the spread of packets, of which `packets` are averaged."""
 PACKETS_USUAL = 2.0
@@ -40,11 +42,16 @@ class Model(Protocol):
         """How unsure the exponent is."""
         ...
 
+    @property
+    def power_sd_db(self) -> float:
+        """How unsure a tag's power is."""
+        ...
+
 
 class Hearing:
     """One model on one space, laid out for the product over readers. Immutable."""
 
-    def __init__(self, space: Space, model: Model, *, power_dbm: float = 0.0) -> None:
+    def __init__(self, space: Space, model: Model, *, power_dbm: float = 0.0, temper: float = TEMPER) -> None:
         """power_dbm: what to add to the model's levels to have dBm; for the floor of hearing alone."""
         means, spreads, slopes = [], [], []
         for block in space.blocks:
@@ -58,20 +65,20 @@ class Hearing:
         """No facing matters: one heading is worked out, and laid out for all."""
         mean = np.concatenate(means).T
         sd = np.sqrt(np.concatenate(spreads).T ** 2 + SLOW_DB**2 + FAST_DB**2 / PACKETS_USUAL)
-        self.space = space
+        self.space, self.temper = space, temper
         self.mean = np.ascontiguousarray(mean, np.float32)
         """[readers, looks]."""
         self.usual_db2 = np.median(sd, axis=1) ** 2
         slope = np.concatenate(slopes).T
         self.slope = np.ascontiguousarray(slope, np.float32)
         """[readers, looks]: dB for one more of the exponent."""
-        self.exponent_sd = model.exponent_sd
+        self.exponent_sd, self.power_sd_db = model.exponent_sd, model.power_sd_db
         self._rows = np.stack([1 / sd, mean / sd, slope / sd], axis=1).astype(np.float32)  # [readers, 3, looks]
         self._log_sd = np.log(sd).astype(np.float32)
         read = 1 / (1 + np.exp(-(mean + power_dbm - FLOOR_DBM) / FLOOR_WIDTH_DB))
         self._log_silent = np.log1p(-ATTENTION * read).astype(np.float32)
 
-    def log_likelihood(self, level: Any, packets: Any, silent: Any, exponent: Any, apart_s: Any, *, temper: float = TEMPER) -> Any:
+    def log_likelihood(self, level: Any, packets: Any, silent: Any, exponent: Any, apart_s: Any, *, temper: float | None = None) -> Any:
         """Return [tags, looks], each row's largest 0, and what was taken off [tags].
 
         level [tags, readers], packets [tags, readers] (0: nothing heard, any level), silent [tags, readers]: 1 where a
@@ -80,7 +87,7 @@ class Hearing:
         """
         heard = packets > 0
         spread = FAST_DB**2 / np.maximum(packets, 1) - FAST_DB**2 / PACKETS_USUAL
-        worth = np.where(heard, (1 - (1 - TEMPER) ** np.clip(apart_s, 1.0, APART_MAX_S)) / TEMPER, 0.0)
+        worth = np.where(heard, (1 - (1 - self.temper) ** np.clip(apart_s, 1.0, APART_MAX_S)) / self.temper, 0.0)
         scale = np.sqrt(worth / (FREEDOM * np.maximum(1 + spread / self.usual_db2, 0.3)))
         looks = slice(-2 * self.space.cells if self._flat else 0, None)  # the last heading, and standing
         product = np.ones((len(level), len(self._log_silent[0, looks])), np.float32)
@@ -103,7 +110,7 @@ class Hearing:
         result -= worth.astype(np.float32) @ self._log_sd[:, looks]
         if silent.any():
             result += silent.astype(np.float32) @ self._log_silent[:, looks]
-        result *= temper
+        result *= self.temper if temper is None else temper
         top = result.max(axis=1)
         result -= top[:, None]
         if self._flat:

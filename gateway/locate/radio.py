@@ -14,8 +14,10 @@ import numpy as np
 
 EXPONENT, EXPONENT_SD = 2.2, 0.5
 """2.1 in sight (3GPP UMi), 1.4-2.2 measured indoors, 2.5 a street with a crowd."""
-SURVEYED_SD, UNSURVEYED_SD = 0.1, 0.35
+SURVEYED_SD, UNSURVEYED_SD = 0.1, 0.5
 """What is left unsure of the exponent with a survey, and without one."""
+TAG_SD_DB, KIND_SD_DB, UNKNOWN_SD_DB = 2.0, 4.0, 8.0
+"""How far a tag's power may be off: of the kind that was surveyed, of a known kind, of any kind."""
 OFFSET_SD_DB = 3.0
 """Readers differ by 2.2 dB (54 pairs of links, Lille), more with the place they hang in."""
 BODY_DB, BODY_SD_DB, RIG_SD_DB = 3.0, 3.0, 1.5
@@ -38,6 +40,8 @@ LENGTHS_M, TURNED = (1.0, 2.0, 4.0, 8.0), (0.0, 0.3, 0.6)
 SPREAD_DB, NUGGET_DB = 3.0, 2.0
 """Of the map about the law, and of a row about the map. Fixed: leave-one-out prefers longer lengths and surer maps than
 serve a walk, for a row's neighbours were measured by the same hand a moment later."""
+GOOD_ENOUGH = 0.015
+"""Log-density a row by which a length may be worse than the best and still be taken."""
 KAPPA = 2.0
 """Narrowness of facings: half the likeness is gone at 50 degrees."""
 FREEDOM = 4.0
@@ -85,6 +89,7 @@ class Lawful:
 
     law: Law
     exponent_sd: float
+    power_sd_db: float
 
     def expect(self, xy_m: Any, facing: Any | None = None) -> tuple[Any, Any]:
         """Return (level, its sd), both [places, readers]."""
@@ -165,11 +170,15 @@ class Map:
             parts.append((xy_m[mine], facing[mine], beside[mine]))
         trials = [(length, part) for length in LENGTHS_M for part in turned]
         self.law = law
-        self.exponent_sd = SURVEYED_SD
-        self.density = max(
-            (sum(_left_out(_thinned(part, ROWS_TRIED), *trial) for part in parts), trial) for trial in trials
+        self.exponent_sd, self.power_sd_db = SURVEYED_SD, TAG_SD_DB
+        tried = [_thinned(part, ROWS_TRIED) for part in parts]
+        rows_tried = sum(len(part[2]) for part in tried)
+        score = {trial: sum(_left_out(part, *trial) for part in tried) for trial in trials}
+        # The shortest length that is as good as the best, or nearly: too short a map only knows less.
+        good = max(score.values()) - GOOD_ENOUGH * rows_tried
+        self.length_m, self.turned = min(
+            (trial for trial in trials if score[trial] >= good), key=lambda trial: (trial[0], -score[trial])
         )
-        self.length_m, self.turned = self.density[1]
         self._solved = [self._solve(_thinned(part, ROWS_MAX)) for part in parts]
 
     def expect(self, xy_m: Any, facing: Any | None = None) -> tuple[Any, Any]:

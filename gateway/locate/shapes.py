@@ -99,7 +99,8 @@ def cut(lines: Sequence[Line], rings: Sequence[Line], centres: Any, reach_m: flo
     if not any(spots):
         return [[] for _ in lines]
     middles = np.concatenate([_middles(each) for each in spots if each])
-    labels = np.where(_within(middles, centres, reach_m), OUT, AWAY)
+    bare = np.where(_within(middles, centres, reach_m), OUT, AWAY)
+    labels = bare.copy()
     depth = np.zeros(len(middles))
     for n, ring in reversed(list(enumerate(rings))):
         some = np.flatnonzero(near(middles, ring, 0.0))
@@ -108,7 +109,8 @@ def cut(lines: Sequence[Line], rings: Sequence[Line], centres: Any, reach_m: flo
     found, at = [], 0
     for each in spots:
         stop = at + max(len(each) - 1, 0)
-        found.append(_runs(each, labels[at:stop].tolist(), depth[at:stop].tolist(), rings))
+        _leave_shallow(each, labels[at:stop], depth[at:stop], bare[at:stop], rings)
+        found.append(_runs(each, labels[at:stop].tolist()))
         at = stop
     return found
 
@@ -152,21 +154,27 @@ def _within(xy_m: Any, centres: Any, reach_m: float) -> Any:
     return found
 
 
-def _runs(
-    spots: Sequence[tuple[Point, bool]], labels: Sequence[int], depths: Sequence[float], rings: Sequence[Line]
-) -> list[Run]:
+def _leave_shallow(
+    spots: Sequence[tuple[Point, bool]], labels: Any, depth: Any, bare: Any, rings: Sequence[Line]
+) -> None:
+    """Take pieces that only touch a polygon for what they are without it, in place."""
+    at = 0
+    for label, group in itertools.groupby(labels.tolist()):
+        stop = at + len(list(group))
+        if label >= 0:
+            ends = depths_m(np.array([point for point, _ in spots[at : stop + 1]]), rings[label])
+            if max(depth[at:stop].max(), ends.max()) < SHALLOW_M:
+                labels[at:stop] = bare[at:stop]
+        at = stop
+
+
+def _runs(spots: Sequence[tuple[Point, bool]], labels: Sequence[int]) -> list[Run]:
     runs: list[Run] = []
     at = 0
     for label, group in itertools.groupby(labels):
         stop = at + len(list(group))
-        points = [spots[at][0], *(point for point, corner in spots[at + 1 : stop] if corner), spots[stop][0]]
-        if label >= 0:
-            deepest = max(*depths[at:stop], float(depths_m(np.array(points), rings[label]).max()))
-            label = label if deepest >= SHALLOW_M else OUT
-        if runs and runs[-1][0] == label:
-            runs[-1][1].extend(points[1:])
-        else:
-            runs.append((label, points))
+        corners = (point for point, corner in spots[at + 1 : stop] if corner)
+        runs.append((label, [spots[at][0], *corners, spots[stop][0]]))
         at = stop
     return runs
 
