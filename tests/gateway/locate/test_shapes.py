@@ -77,6 +77,8 @@ def test_what_only_touches_a_polygon_stays_whole_and_gets_no_corners_from_a_circ
     shallow = [(-10.0, SHALLOW_M / 2), (55.0, SHALLOW_M / 2)]
     (runs,) = cut([shallow], [L_SHAPE], POLES, 80.0)
     assert [label for label, _ in runs] == [OUT]
+    far = [(200.0, 0.2), (210.0, 0.2)]
+    assert cut([far], [[(195.0, 0.0), (300.0, 0.0), (300.0, 90.0), (195.0, 90.0)]], POLES, 80.0) == [[(AWAY, far)]]
     beside = [(-60.0, -20.0), (120.0, -20.0)]
     assert cut([beside], [L_SHAPE], POLES, 80.0) == [[(OUT, beside)]]
 
