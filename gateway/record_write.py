@@ -32,7 +32,9 @@ class RecordingError(Exception):
 
 def save_site(folder: Path, site: Site) -> None:
     """Write site.json. Raises RecordingError."""
-    tag = {"worn": site.worn, "height_m": site.tag_height_m}
+    tag: dict[str, Any] = {"worn": site.worn, "height_m": site.tag_height_m}
+    if site.tag_power_dbm is not None:
+        tag["power_dbm"] = site.tag_power_dbm
     readers = [
         {"id": name, "x_m": round(float(x), 3), "y_m": round(float(y), 3), "z_m": round(float(z), 3)}
         for name, (x, y, z) in zip(site.reader_ids, site.readers_m, strict=True)

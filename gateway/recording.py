@@ -77,6 +77,7 @@ def load_site(folder: Path) -> Site:
         readers_m=readers,
         worn=_one_of(tag.get("worn"), ("body", "rig", "static"), "how the tag was worn", notes),
         tag_height_m=height_m,
+        tag_power_dbm=_power(tag.get("power_dbm")),
         radio=_one_of(raw.get("radio"), ("ble", "802.15.4"), "the radio", notes),
         channel=_channel(raw.get("channel"), notes),
         seen_tracks=tuple(str(name) for name in seen) if isinstance(seen, list) else (),
@@ -84,6 +85,11 @@ def load_site(folder: Path) -> Site:
         origin_lonlat=_origin(raw.get("origin"), notes),
         notes=tuple(notes),
     )
+
+
+def _power(raw: Any) -> float | None:
+    power_dbm = number(raw)
+    return power_dbm if power_dbm is not None and RSSI_MIN_DBM <= power_dbm <= RSSI_MAX_DBM else None
 
 
 def _footpaths(raw: Any, notes: list[str]) -> tuple[Floats, ...]:

@@ -11,19 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from gateway.locate import Reading, radio
-from gateway.locate.hearing import TEMPER, TEMPER_UNSURVEYED, Hearing, Model
+from gateway.locate import Reading
+from gateway.locate.hearing import TEMPER, TEMPER_UNSURVEYED, Hearing
+from gateway.locate.models import models_of
 from gateway.locate.space import Space, footpaths, open_ground
 from gateway.locate.tracker import Tracker
 from gateway.locate.ways import chains
-from gateway.site import Channel, Site, Survey, TimedFix, Track
+from gateway.site import Site, Survey, TimedFix, Track
 
 LAG_S, LAG_MAX_S = 3.0, 10.0
 CELLS, STEP_MIN_M = 1600, 0.25
 """Of open ground: about so many, and none smaller."""
 PATH_CELLS, PATH_STEP_MIN_M = 800, 0.5
-CHANNEL = Channel(-45.0, 2.5, 6.0)
-"""Where there is no survey and nothing is known of the devices."""
 GAP_S = 60.0
 """After such a silence a track begins anew."""
 TAG = 0
@@ -87,26 +86,6 @@ def space_of(site: Site) -> Space:
     x0, y0, x1, y1 = site.bounds_m
     step_m = max(STEP_MIN_M, math.sqrt(max((x1 - x0) * (y1 - y0), 1e-6) / CELLS), (x1 - x0 + y1 - y0) / CELLS)
     return open_ground(x0, y0, x1, y1, step_m)
-
-
-def models_of(site: Site, survey: Survey) -> list[Model]:
-    """Return the models that a site's engine weighs against each other."""
-    worn = site.worn == "body"
-    if len(survey):
-        rows = radio.rows_of(survey.xy_m, survey.heading_deg, survey.reader, survey.rssi_dbm, survey.count)
-        law = radio.fit_law(site.readers_m, site.tag_height_m, rows, worn=worn)
-        return [radio.Lawful(law, radio.SURVEYED_SD, radio.TAG_SD_DB), radio.Map(law, rows)]
-    channel = site.channel or CHANNEL
-    bodies = (radio.BODY_DB, -radio.BODY_DB) if worn else (0.0,)
-    p0_dbm = np.full(len(site.reader_ids), channel.p0_dbm)
-    return [
-        radio.Lawful(
-            radio.Law(site.readers_m, site.tag_height_m, p0_dbm, channel.exponent, body_db, channel.sigma_db),
-            radio.UNSURVEYED_SD,
-            radio.UNKNOWN_SD_DB if site.channel is None else radio.KIND_SD_DB,
-        )
-        for body_db in bodies
-    ]
 
 
 def _seconds(track: Track) -> Iterator[tuple[float, Any]]:

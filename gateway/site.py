@@ -38,6 +38,8 @@ class Site:
     """(readers, 3): x, y and height."""
     worn: Worn = "body"
     tag_height_m: float = 1.0
+    tag_power_dbm: float | None = None
+    """The tag's own calibrated level at 1 m, where its advertisements say it."""
     radio: Radio = "ble"
     channel: Channel | None = None
     """Where there is no walk test, what is known of the devices."""

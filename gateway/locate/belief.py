@@ -39,6 +39,21 @@ class _Tick:
     seconds: int
 
 
+@dataclass(slots=True)
+class Row:
+    """What is believed of one tag."""
+
+    now: list[Any]
+    """float32 [states] of each model."""
+    trust: Any
+    own: Any
+    spread: Any
+    faults: Any
+    """[2, readers]"""
+    apart_s: Any
+    """[readers]"""
+
+
 class Beliefs:
     """A batch of `rows` tags."""
 
@@ -69,15 +84,24 @@ class Beliefs:
             for believed, likely in zip(tick.believed, tick.likely, strict=True):
                 believed[row], likely[row] = self.space.prior, 1.0
 
-    def copy_of(self, row: int) -> "Beliefs":
-        """Return a batch of one, which believes what `row` does and looks back on nothing."""
-        one = Beliefs(self.space, self.hearings, 1, look_back=0)
-        one.now = [belief[row : row + 1].copy() for belief in self.now]
-        one.trust, one.own = self.trust[row : row + 1].copy(), self.own[row : row + 1].copy()
-        one._own_spread = self._own_spread[row : row + 1].copy()
-        one._apart_s = self._apart_s[row : row + 1].copy()
-        one._faults = self._faults[:, row : row + 1].copy()
-        return one
+    def row(self, row: int) -> Row:
+        """Return what is believed of one tag, without what came before."""
+        return Row(
+            [belief[row].copy() for belief in self.now],
+            self.trust[row].copy(),
+            self.own[row].copy(),
+            self._own_spread[row].copy(),
+            self._faults[:, row].copy(),
+            self._apart_s[row].copy(),
+        )
+
+    def set_row(self, row: int, known: Row) -> None:
+        """Begin a row with what was believed of its tag elsewhere."""
+        self.forget(row)
+        for belief, taken in zip(self.now, known.now, strict=True):
+            belief[row] = taken
+        self.trust[row], self.own[row], self._own_spread[row] = known.trust, known.own, known.spread
+        self._faults[:, row], self._apart_s[row] = known.faults, known.apart_s
 
     def seconds_back(self, lag: int) -> int:
         """Return how many seconds ago the step `lag` steps ago was."""

@@ -42,11 +42,11 @@ HEADINGS = 4
 
 @dataclass(frozen=True, slots=True)
 class _Patch:
-    """Open ground within a ring. walled: only doors lead out."""
+    """Open ground within a ring. place: whose walls they are; None: no walls."""
 
     ring: list[Point]
     space: Space
-    walled: bool
+    place: str | None
 
 
 class Ground:
@@ -69,8 +69,8 @@ class Ground:
         self.places = tuple(place.id for place in zone.places)
         self.dangers = tuple(danger.id for danger in zone.dangers)
         self.routes = {route.id: i for i, route in enumerate(zone.routes)}
-        self.counts: Counter[str] = Counter()
-        """What was left out."""
+        self.notes: list[str] = []
+        """What somebody who draws the zone wants to know."""
         rings = [self._shape(polygon) for polygon in places]
         warned = [(self._shape(danger.polygon), danger.warn_m) for danger in zone.dangers]
         lines = [self._shape(path.line) for path in zone.footpaths]
@@ -79,7 +79,7 @@ class Ground:
         self._ways: list[Chain] = []
         self._crossings: list[tuple[Point, int, int]] = []
         if lines:
-            self._lay_yards(rings)
+            self._lay_yards(list(zip(self.places, rings, strict=True)))
             self._lay_paths(lines)
         self._paths = self._path_space()
         if lines:
@@ -100,14 +100,13 @@ class Ground:
 
     # ---- what is walked on -------------------------------------------------------------------------------------------
 
-    def _lay_yards(self, rings: Sequence[list[Point]]) -> None:
+    def _lay_yards(self, places: Sequence[tuple[str, list[Point]]]) -> None:
         """A patch for each place near a reader; where two overlap, the larger has it."""
-        by_size = sorted(range(len(rings)), key=lambda n: (-abs(_area_m2(rings[n])), n))
-        for ring in (rings[n] for n in by_size):
-            if float(shapes.depths_m(self._spots, ring).max()) < -REACH_M:
-                self.counts["places_out_of_reach"] += 1
-                continue
-            self._lay(ring, YARD_STEP_M, YARD_CELLS, walled=True)
+        for name, ring in sorted(places, key=lambda place: -abs(_area_m2(place[1]))):
+            if float(shapes.depths_m(self._spots, ring).max()) >= -REACH_M:
+                self._lay(ring, YARD_STEP_M, YARD_CELLS, place=name)
+            else:
+                self.notes.append(f"place {name}: over {REACH_M:.0f} m from every reader, so nobody is seen there")
 
     def _lay_paths(self, lines: Sequence[list[Point]]) -> None:
         """The parts of footpaths in reach and outside the patches, and where they lead into a patch."""
@@ -121,15 +120,16 @@ class Ground:
                 pieces += len(points) - 1
                 if pieces <= SEGMENTS_MAX:
                     kept.append(points)
-                else:
-                    self.counts["footpath_parts_left_out"] += 1
+        if pieces > SEGMENTS_MAX:
+            self.notes.append(f"footpaths: {pieces} pieces near readers, only the first {SEGMENTS_MAX} are used")
         self._ways = chains(kept) if kept else []
+        if not self._ways and not self._crossings:
+            self.notes.append(f"footpaths: none comes within {REACH_M:.0f} m of a reader")
 
     def _path_space(self) -> Space | None:
         length_m = sum(chain.length_m for chain in self._ways)
-        return (
-            footpaths(self._ways, min(max(PATH_STEP_M, length_m / PATH_CELLS), PATH_STEP_MAX_M)) if self._ways else None
-        )
+        step_m = min(max(PATH_STEP_M, length_m / PATH_CELLS), PATH_STEP_MAX_M)
+        return footpaths(self._ways, step_m) if self._ways else None
 
     def _lay_dangers(self, warned: Sequence[tuple[list[Point], float]]) -> None:
         """A patch for a danger area that no footpath comes near: a tag in it could not be believed there otherwise."""
@@ -137,7 +137,7 @@ class Ground:
             cells = self._cells()
             in_reach = float(shapes.depths_m(self._spots, ring).max()) >= -REACH_M
             if in_reach and not (len(cells) and float(shapes.depths_m(cells, ring).max()) >= -warn_m):
-                self._lay(ring, YARD_STEP_M, YARD_CELLS, walled=False)
+                self._lay(ring, YARD_STEP_M, YARD_CELLS)
 
     def _lay_bare(self, margin_m: float) -> None:
         """Open ground round the readers that have nothing else near them; round the plane's origin in an empty zone."""
@@ -151,14 +151,12 @@ class Ground:
         area_m2 = sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in boxes)
         for x0, y0, x1, y1 in boxes:
             cells = OPEN_CELLS * (x1 - x0) * (y1 - y0) / area_m2
-            self._lay([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], OPEN_STEP_M, cells, walled=False)
+            self._lay([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], OPEN_STEP_M, cells)
 
-    def _lay(self, ring: list[Point], step_m: float, cells: float, *, walled: bool) -> None:
+    def _lay(self, ring: list[Point], step_m: float, cells: float, place: str | None = None) -> None:
         space = _patch(ring, step_m, cells, self._spots, [patch.ring for patch in self._patches])
         if space is not None:
-            self._patches.append(_Patch(ring, space, walled))
-        else:
-            self.counts["patches_without_room"] += 1
+            self._patches.append(_Patch(ring, space, place))
 
     def _cells(self) -> Any:
         parts = [patch.space.xy_m[patch.space.within] for patch in self._patches]
@@ -173,12 +171,17 @@ class Ground:
             return joined(spaces, doors.found)
         dead_ends = _dead_ends(self._ways)
         for n, patch in enumerate(self._patches):
-            near_m = GATE_M if patch.walled else DOOR_M
-            spots = np.array(dead_ends).reshape(-1, 2) if patch.walled else self._paths.xy_m
+            spots, near_m, deep_m, gap_m = self._paths.xy_m, DOOR_M, math.inf, SEAM_GAP_M
+            if patch.place is not None:
+                spots, near_m, deep_m, gap_m = dead_ends, GATE_M, shapes.SHALLOW_M, DOOR_GAP_M
             depth = shapes.depths_m(spots, patch.ring)
-            for at in spots[(depth > -near_m) & (depth < shapes.SHALLOW_M) if patch.walled else depth > -near_m]:
-                doors.cut((float(at[0]), float(at[1])), n, DOOR_GAP_M if patch.walled else SEAM_GAP_M)
-            doors.cut_one(n)
+            for x, y in spots[(depth > -near_m) & (depth < deep_m)].tolist():
+                doors.cut((x, y), n, gap_m)
+            if doors.cut_one(n) and patch.place is not None:
+                gate = (
+                    "no footpath leads into it, so its door is where one comes nearest; draw the way through its gate"
+                )
+                self.notes.append(f"place {patch.place}: {gate}")
         return joined([self._paths, *spaces], doors.found)
 
     # ---- areas -------------------------------------------------------------------------------------------------------
@@ -214,14 +217,14 @@ class Ground:
         samples = self.space.xy_m[:, None] + np.concatenate(parts)
         counted = np.ones(samples.shape[:2], bool)
         patches = [None] * (len(self.space.blocks) - len(self._patches)) + self._patches
-        walled = [patch for patch in self._patches if patch.walled]
+        walled = [patch for patch in self._patches if patch.place is not None]
         for block, own in zip(self.space.blocks, patches, strict=True):
             flat = samples[block.span].reshape(-1, 2)
             behind_wall = np.zeros(len(flat), bool)
-            for ring in [own.ring] if own is not None and own.walled else [patch.ring for patch in walled]:
+            for ring in [own.ring] if own is not None and own.place is not None else [patch.ring for patch in walled]:
                 some = shapes.near(flat, ring, 0.0)
                 behind_wall[some] |= shapes.inside(flat[some], ring)
-            good = behind_wall if own is not None and own.walled else ~behind_wall
+            good = behind_wall if own is not None and own.place is not None else ~behind_wall
             counted[block.span] = good.reshape(-1, counted.shape[1])
         counted[~counted.any(axis=1)] = True
         return samples, counted
@@ -250,19 +253,20 @@ class _Doors:
             for each in {patch, beyond} - {-1}:
                 self._at.setdefault(each, []).append(at)
 
-    def cut_one(self, patch: int) -> None:
-        """A door for a patch that has none, where footpath and patch are nearest to each other."""
+    def cut_one(self, patch: int) -> bool:
+        """A door for a patch that has none, where footpath and patch are nearest to each other; whether it had none."""
         if patch in self._at:
-            return
+            return False
         paths, ground = self._spaces[0], self._spaces[self._first + patch]
         ours, theirs = np.flatnonzero(self._free[0]), np.flatnonzero(self._free[self._first + patch])
         if not len(ours) or not len(theirs):
-            return
+            return True
         apart = [np.hypot(*(paths.xy_m[ours] - at).T) for at in ground.xy_m[theirs]]
         best = min(range(len(theirs)), key=lambda n: float(apart[n].min()))
         at = ground.xy_m[theirs[best]]
         self._use(0, int(ours[apart[best].argmin()]), self._first + patch, int(theirs[best]))
         self._at[patch] = [(float(at[0]), float(at[1]))]
+        return True
 
     def _nearest(self, n: int, at: Point) -> int | None:
         space = self._spaces[n]
@@ -306,10 +310,10 @@ def _patch(ring: list[Point], step_m: float, cells: float, spots: Any, taken: Se
     return Space(xy_m, space.size_m, blocks, space.behind, space.ahead, space.weights, within=within)
 
 
-def _dead_ends(ways: Sequence[Chain]) -> list[Point]:
+def _dead_ends(ways: Sequence[Chain]) -> Any:
     ends = Counter(node for way in ways for node in (way.start, way.end))
     found = [(way.points[i], node) for way in ways for i, node in ((0, way.start), (-1, way.end))]
-    return [point for point, node in found if ends[node] == 1]
+    return np.array([point for point, node in found if ends[node] == 1]).reshape(-1, 2)
 
 
 def _area_m2(ring: Sequence[Point]) -> float:

@@ -7,14 +7,14 @@ kept by tag and reader until their batch's turn. A tag nobody has heard for QUIE
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from gateway.events import Heard
 from gateway.locate import Fix, Reading
-from gateway.locate.belief import Beliefs
+from gateway.locate.belief import Beliefs, Row
 from gateway.locate.hearing import Hearing
 from gateway.locate.space import Space
 
@@ -57,6 +57,16 @@ class _Followed:
     row: int
     ears: dict[int, _Ear] = field(default_factory=dict)
     heard_at_s: float = -math.inf
+
+
+@dataclass(slots=True)
+class Luggage:
+    """What a tag takes along from one tracker to another."""
+
+    row: Row
+    readers: tuple[int, ...]
+    """The order of the readers in `row`."""
+    ears: dict[int, _Ear]
 
 
 class _Batch:
@@ -142,9 +152,14 @@ class Tracker:
 
     # ---- out ---------------------------------------------------------------------------------------------------------
 
-    def deadline_s(self, now_s: float) -> float:
-        """Return when `step` next has work."""
-        return now_s if self._queue else self._due_s if self._tags else math.inf
+    @property
+    def busy(self) -> bool:
+        """Whether batches of the present second still wait for `step`."""
+        return bool(self._queue)
+
+    def deadline_s(self) -> float:
+        """Return when the next second begins; inf without tags."""
+        return self._due_s if self._tags else math.inf
 
     def step(self, now_s: float, is_silent: Callable[[int], bool]) -> Iterator[tuple[int, Fix, Fix | None]]:
         """Work off one batch; yield (tag, fix, smoothed fix or None) of every tag heard within WINDOW_S.
@@ -175,19 +190,6 @@ class Tracker:
         at_s = followed.batch.stepped_at_s - lag_s
         return next(self._fixes(past[row : row + 1], [tag], [followed.ears], at_s, lag_s), None)
 
-    def press(self, tag: int, heard: Sequence[Reading], now_s: float) -> Fix | None:
-        """Return where a tag is by all that is believed and these readings, at once; nothing is remembered of it."""
-        followed = self._tags.get(tag)
-        if followed is None or followed.batch.stepped_at_s is None:
-            return self.once(heard, now_s)
-        ears = self._ears(heard, now_s)
-        if not ears:
-            return self._latest.get(tag)
-        one = followed.batch.beliefs.copy_of(followed.row)
-        level, packets, silent = self._arrays([ears], now_s, None)
-        one.step(level, packets, silent, min(SECONDS_MAX, round(now_s - followed.batch.stepped_at_s)))
-        return next(self._fixes(one.by_cell(), [tag], [ears], now_s, 0.0), None)
-
     def once(self, heard: Sequence[Reading], now_s: float) -> Fix | None:
         """Return a fix from these readings alone: for a tag that is not enrolled, so without history."""
         ears = self._ears(heard, now_s)
@@ -210,6 +212,32 @@ class Tracker:
     def followed(self) -> int:
         """Return how many tags have a belief."""
         return len(self._tags)
+
+    def follows(self, tag: int) -> bool:
+        """Return whether a tag has a belief here."""
+        return tag in self._tags
+
+    def heard_at_s(self, tag: int) -> float:
+        """Return when a tag was last heard here; -inf for never."""
+        followed = self._tags.get(tag)
+        return -math.inf if followed is None else followed.heard_at_s
+
+    def leave(self, tag: int) -> Luggage:
+        """Follow a tag no more, and return what is believed of it."""
+        followed = self._tags.pop(tag)
+        followed.batch.tags[followed.row] = None
+        return Luggage(followed.batch.beliefs.row(followed.row), tuple(self._columns), followed.ears)
+
+    def enter(self, tag: int, luggage: Luggage) -> None:
+        """Follow a tag with what was believed of it; luggage.row.now is in this tracker's states."""
+        followed = self._tags[tag] = self._seat(tag)
+        row = luggage.row
+        order = [luggage.readers.index(n) if n in luggage.readers else -1 for n in self._columns]
+        faults = np.concatenate([row.faults, np.zeros((2, 1))], axis=1)[:, order]
+        apart_s = np.append(row.apart_s, np.inf)[order]
+        followed.batch.beliefs.set_row(followed.row, replace(row, faults=faults, apart_s=apart_s))
+        followed.ears = {n: ear for n, ear in luggage.ears.items() if n in self._columns}
+        followed.heard_at_s = max((ear.heard_at_s for ear in followed.ears.values()), default=-math.inf)
 
     # ---- inside ------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,69 @@
+"""Which models of hearing a site or a zone gets: nothing but what is known of it decides, and the engine weighs them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from gateway.locate import radio
+from gateway.locate.hearing import Model
+from gateway.locate.radio import Law, Lawful, Map
+from gateway.site import Channel, Site, Survey
+
+CHANNEL = Channel(-45.0, 2.5, 6.0)
+"""Where there is no survey and nothing is known of the devices."""
+STREET_P0_DB, STREET_EXPONENT, STREET_SIGMA_DB = -6.0, 2.5, 6.0
+"""A zone nobody walked: a tag on a bag is heard so much below its calibrated power at 1 m; 2.0-2.5 in sight, more
+behind corners. Unverified for our streets."""
+STREET_EXPONENT_SD, STREET_TAG_SD_DB = 0.3, 3.0
+BAG_DB = -5.0
+"""A bag hangs on the back, so it is heard best from behind: 2 dB are lost there and 12 dB in front. 6-7 dB between the
+two were measured for a tag on the chest; unverified for bags."""
+TAG_HEIGHT_M = 1.0
+
+
+def models_of(site: Site, survey: Survey, *, power_dbm: float = 0.0) -> list[Model]:
+    """Return the models of a recorded site, their levels less power_dbm."""
+    worn = site.worn == "body"
+    if len(survey):
+        rows = radio.rows_of(survey.xy_m, survey.heading_deg, survey.reader, survey.rssi_dbm - power_dbm, survey.count)
+        law = radio.fit_law(site.readers_m, site.tag_height_m, rows, worn=worn)
+        return [Lawful(law, radio.SURVEYED_SD, radio.TAG_SD_DB), Map(law, rows)]
+    channel = site.channel or CHANNEL
+    bodies = (radio.BODY_DB, -radio.BODY_DB) if worn else (0.0,)
+    p0_dbm = np.full(len(site.reader_ids), channel.p0_dbm - power_dbm)
+    tag_sd_db = radio.UNKNOWN_SD_DB if site.channel is None else radio.KIND_SD_DB
+    return [
+        Lawful(
+            Law(site.readers_m, site.tag_height_m, p0_dbm, channel.exponent, body_db, channel.sigma_db),
+            radio.UNSURVEYED_SD,
+            tag_sd_db,
+        )
+        for body_db in bodies
+    ]
+
+
+def models_of_street(readers_m: Sequence[tuple[float, float, float]]) -> list[Model]:
+    """Return the model of a zone without a walk test: levels less the tag's own power, a tag on a bag."""
+    at = np.array(readers_m, float).reshape(-1, 3)
+    law = Law(at, TAG_HEIGHT_M, np.full(len(at), STREET_P0_DB), STREET_EXPONENT, BAG_DB, STREET_SIGMA_DB)
+    return [Lawful(law, STREET_EXPONENT_SD, STREET_TAG_SD_DB)]
+
+
+def of_readers(site: Site, survey: Survey, names: Sequence[str]) -> tuple[Site, Survey]:
+    """Return a site and its survey for some of its readers, in the order of names; unknown names have no survey rows.
+
+    Raises ValueError when a name is no reader of the site.
+    """
+    index = {name: i for i, name in enumerate(site.reader_ids)}
+    if missing := [name for name in names if name not in index]:
+        raise ValueError(f"readers {', '.join(missing)} are not in the site {site.name}; walk the zone anew")
+    order = np.array([index[name] for name in names])
+    new = np.full(len(site.reader_ids), -1)
+    new[order] = np.arange(len(order))
+    reader = new[survey.reader]
+    kept = reader >= 0
+    fewer = Survey(
+        survey.xy_m[kept], survey.heading_deg[kept], reader[kept], survey.rssi_dbm[kept], survey.count[kept]
+    )
+    return replace(site, reader_ids=tuple(names), readers_m=site.readers_m[order]), fewer
