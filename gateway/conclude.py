@@ -72,14 +72,14 @@ class Concluder:
             )
 
     def position(self, tag: int, fix: Fix, *, resting: bool, moving: bool, now_s: float) -> Iterator[Commit]:
-        """Yield a tag's position if it is time."""
+        """Yield a tag's position, dated as the fix is, if it is time."""
         said = self._said.setdefault(tag, _Said())
         if now_s - said.position_at_s >= (POSITION_RESTING_S if resting else POSITION_S):
             said.position_at_s = now_s
             self._counts["positions"] += 1
             yield Commit(
                 Position(
-                    observed_at=self._wall.utc(now_s),
+                    observed_at=self._wall.utc(fix.fixed_at_s),
                     clock=self._wall.quality,
                     tag=self._resolver.tags[tag].name,
                     where=locate.where(self._field, fix),

@@ -14,25 +14,25 @@ import msgspec
 from gateway import frames
 from gateway.alarms import Alarms
 from gateway.conclude import Concluder
-from gateway.crosscheck import Crosscheck
+from gateway.crosscheck import Calibration, Crosscheck
 from gateway.effects import AlarmMemory, Effect
 from gateway.events import Clock, PresenceState
 from gateway.frames import Frame, Links, Malformed, Report
 from gateway.health import Health
-from gateway.locate import Field, Locator, Reading, torn
-from gateway.locate.grid import GridLocator
+from gateway.locate import Field, Fix, Reading, torn
+from gateway.locate.ground import Ground
+from gateway.locate.zone import ZoneLocator
 from gateway.neighbours import Neighbours
 from gateway.resolve import UNRESOLVED, Resolver
 from gateway.settings import Settings
 from gateway.settle import Settler
 from gateway.sightings import Sighting, Table, WallClock
+from gateway.site import Site, Survey
 from gateway.sos import Emergencies
 from gateway.zone import Zone
 from readers import wire
 from readers.advertisement import TagKeys, epoch_at
 
-FIX_S = 1.0
-"""A tag is located at most once in so long; what other readers hear in between waits for it."""
 SILENCE_S = 1.0
 FILL_S = 0.05
 _NEVER = float("inf")
@@ -48,7 +48,7 @@ class State:
     table: Table
     resolver: Resolver
     field: Field
-    locator: Locator
+    locator: ZoneLocator
     alarms: Alarms
     emergencies: Emergencies
     settler: Settler
@@ -57,16 +57,13 @@ class State:
     settings: Settings
     neighbours: Neighbours
     crosscheck: Crosscheck
-    waiting: dict[int, list[Reading]]
-    """Readings of tags that were located a moment ago; at most one a reader each."""
-    fix_at_s: dict[int, float]
-    fix_due_s: float
-    """No tag that waits is due earlier."""
     now_s: float
     silence_at_s: float
     fill_at_s: float
     changes: int = 0
     """Arrivals and departures so far: when it rose, a snapshot is worth taking soon."""
+    calibrated: Calibration | None = None
+    """What the readers' check of each other last told the locator."""
     tap: Callable[[str, Reading], None] | None = None
     """Told each reading of a tag (by its pseudonym) that is followed, while somebody records. Must not raise."""
 
@@ -82,10 +79,12 @@ class State:
         now_s: float,
         memories: Sequence[AlarmMemory] = (),
         paused: Collection[str] = (),
+        survey: tuple[Site, Survey] | None = None,
     ) -> "State":
         """Start a core. epoch: of the emergency lane's store; memories: all it kept; then `set_clock` and `restore`.
 
-        paused: tags that are not to be followed; their SOS is heard as ever.
+        paused: tags that are not to be followed; their SOS is heard as ever. survey: the zone's walk test, as
+        `gateway.config` loads it.
 
         The epoch must change when that store was lost: it names alarms, with a number that `memories` carry on.
         """
@@ -94,7 +93,9 @@ class State:
         links = Links.of(reader_keys)
         resolver = Resolver(tag_keys, counts)
         field = Field(zone)
-        locator = GridLocator(field, counts)
+        ground = Ground(zone)
+        own = {resolver.rows[tag]: ground.routes[r.id] for r in zone.routes for tag in r.tags if tag in resolver.rows}
+        locator = ZoneLocator(ground, counts, routes=own, survey=survey)
         alarms = Alarms(gateway, epoch, wall, counts)
         alarms.restore(memories, now_s)
         settler = Settler(zone, field.plane, resolver.rows)
@@ -109,7 +110,7 @@ class State:
             counts, wall, links, Table(links, counts), resolver, field, locator, alarms, emergencies, settler,
             concluder, Health(reader_keys, wall, counts, now_s),
             Settings(zone.settings, len(reader_keys), links, counts), Neighbours(links, counts),
-            Crosscheck(field.readers, counts, now_s), {}, {}, _NEVER, now_s, now_s + SILENCE_S, now_s,
+            Crosscheck(field.readers, counts, now_s), now_s, now_s + SILENCE_S, now_s,
         )  # fmt: skip
 
 
@@ -139,7 +140,7 @@ def on_frame(state: State, frame: Frame, now_s: float) -> Iterator[Effect]:
         for sighting in heard:
             _resolve(state, report, sighting)
             if sighting.tag != UNRESOLVED and sighting.timely:
-                yield from _follow(state, sighting, now_s)
+                _follow(state, sighting, now_s)
     yield from state.table.answer(report, now_s)
     yield from state.settings.answer(report)
 
@@ -156,10 +157,12 @@ def on_tick(state: State, now_s: float) -> Iterator[Effect]:
     yield from state.health.tick(now_s)
     for word in state.crosscheck.tick(now_s):
         yield from state.health.crosscheck(word, now_s)
-    if state.fix_due_s <= now_s:
-        for tag in [tag for tag in state.waiting if state.fix_at_s[tag] + FIX_S <= now_s]:
-            yield from _locate(state, tag, now_s)
-        state.fix_due_s = min((state.fix_at_s[tag] + FIX_S for tag in state.waiting), default=_NEVER)
+    if state.crosscheck.calibration is not state.calibrated:
+        state.calibrated = state.crosscheck.calibration
+        state.locator.set_offsets({} if state.calibrated is None else state.calibrated.offsets_db)
+    if state.locator.deadline_s() <= now_s:
+        for tag, fix, late in state.locator.step(now_s, state.health.is_silent):
+            yield from _settle(state, tag, fix, late, now_s)
     if now_s >= state.silence_at_s:
         state.silence_at_s = now_s + SILENCE_S
         for change in state.settler.silence(now_s, state.health.is_silent):
@@ -177,7 +180,7 @@ def next_deadline_s(state: State) -> float:
         state.crosscheck.deadline_s(),
         state.emergencies.deadline_s(),
         state.table.deadline_s(),
-        state.fix_due_s,
+        state.locator.deadline_s(),
         state.fill_at_s if state.resolver.unfinished else _NEVER,
     )
 
@@ -309,27 +312,16 @@ def _resolve(state: State, report: Report, sighting: Sighting) -> None:
             state.resolver.heard_counter(sighting.tag, binding.epoch, sighting.counter, sighting.heard_at_s)
 
 
-def _follow(state: State, sighting: Sighting, now_s: float) -> Iterator[Effect]:
+def _follow(state: State, sighting: Sighting, now_s: float) -> None:
     tag = state.resolver.tags[sighting.tag]
     reading = Reading(sighting.reader, sighting.rssi_dbm, sighting.packets, sighting.heard_at_s, tag.power_dbm)
     if state.tap is not None and not state.settler.is_paused(sighting.tag):
         state.tap(tag.name, reading)
-    waiting = state.waiting.setdefault(sighting.tag, [])
-    waiting[:] = [each for each in waiting if each.reader != reading.reader]
-    waiting.append(reading)
-    due_s = state.fix_at_s.setdefault(sighting.tag, -_NEVER) + FIX_S
-    if due_s <= now_s:
-        yield from _locate(state, sighting.tag, now_s)
-    else:
-        state.fix_due_s = min(state.fix_due_s, due_s)
+    state.locator.hear(sighting.tag, reading, now_s)
 
 
-def _locate(state: State, tag: int, now_s: float) -> Iterator[Effect]:
-    """Locate, settle, conclude: for one tag."""
-    state.fix_at_s[tag] = now_s
-    fix = state.locator.step(tag, state.waiting.pop(tag), now_s)
-    if fix is None:
-        return
+def _settle(state: State, tag: int, fix: Fix, late: Fix | None, now_s: float) -> Iterator[Effect]:
+    """Settle and conclude what a tag's fix means; its path is told by the smoothed ones."""
     if state.settler.is_paused(tag):
         return  # it was located for the sake of an SOS alone
     known = state.resolver.tags[tag]
@@ -339,5 +331,6 @@ def _locate(state: State, tag: int, now_s: float) -> Iterator[Effect]:
     for change in state.settler.step(tag, fix, known.still_since_s, now_s):
         yield from state.concluder.step(change, now_s)
     state.changes = state.counts["arrivals"] + state.counts["departures"]
-    resting = state.settler.tags[tag].state in ("at", "idle")
-    yield from state.concluder.position(tag, fix, resting=resting, moving=known.moving, now_s=now_s)
+    if late is not None:
+        resting = state.settler.tags[tag].state in ("at", "idle")
+        yield from state.concluder.position(tag, late, resting=resting, moving=known.moving, now_s=now_s)

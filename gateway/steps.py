@@ -256,6 +256,7 @@ class Steps:
             gateway=settings.config.gateway,
             now_s=now_s,
             paused=settings.config.paused,
+            survey=None if settings.site is None or settings.survey is None else (settings.site, settings.survey),
         )
         pipeline.set_clock(state, utc_s, now_s, self.quality)
         snapshot = self._outbox.snapshot()

@@ -1,18 +1,19 @@
-"""Where a tag is, and how sure that is. `Locator` is the interface; `grid` is its first engine, a later one may filter.
+"""Where a tag is, and how sure that is: what the engine takes (`Reading`) and what it tells (`Fix`).
 
-A fix carries its whole belief (`mass` on the field's lattice), so that "inside the school" and "near the river" are
-probabilities of the same belief and never a distance compared with a radius.
+A fix comes from a belief over all places, so "inside the school" and "near the river" are probabilities of the same
+belief and never a distance compared with a radius. The engine, from the zone down: `zone`, `tracker`, `belief`,
+`hearing`, and what they stand on: `ground`, `space`, `ways`, `models`, `radio`. docs/LOCATING.md has it in symbols.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as _field
-from typing import Any, Protocol
+from typing import Protocol
 
 from gateway.events import Heard, Point, Where
-from gateway.locate.field import Field, Region
+from gateway.locate.field import Field
 
-__all__ = ["Field", "Fix", "Locator", "Reading", "Region", "beside", "probability", "torn", "where"]
+__all__ = ["Field", "Fix", "Locator", "Reading", "beside", "torn", "where"]
 
 
 LOUD_DBM, TORN_M = -80, 250.0
@@ -33,7 +34,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Fix:
-    """Where a tag was, metres on the field's plane; the radii hold the truth 50 and 95 times in 100."""
+    """Where a tag was, metres on the field's plane; the radii hold the truth 50, 90 and 95 times in 100."""
 
     x_m: float
     y_m: float
@@ -41,10 +42,6 @@ class Fix:
     accuracy_95_m: float
     evidence: tuple[Heard, ...]
     fixed_at_s: float
-    mass: Any = None
-    """Belief on the lattice, numpy [column, row], sum 1; None for a fix that is only a word (`beside`)."""
-    corner: tuple[int, int] = (0, 0)
-    """Lattice cell of mass[0, 0]."""
     radius_90_m: float = 0.0
     lag_s: float = 0.0
     """0: what was heard up to `fixed_at_s`; else a smoothed fix, made so much later."""
@@ -57,11 +54,7 @@ class Fix:
 
 
 class Locator(Protocol):
-    """An engine. It keeps what it must of each tag, bounded, and takes readings in any order."""
-
-    def step(self, tag: int, heard: Sequence[Reading], now_s: float) -> Fix | None:
-        """Take new readings of a tag (may be none) and return where it is now; None when nothing usable is fresh."""
-        ...
+    """What an alarm asks of the engine; `gateway.locate.zone.ZoneLocator` is it."""
 
     def latest(self, tag: int) -> Fix | None:
         """Return the last fix of a tag."""
@@ -95,11 +88,6 @@ def where(field: Field, fix: Fix) -> Where:
         accuracy_95_m=round(fix.accuracy_95_m, 1),
         evidence=fix.evidence,
     )
-
-
-def probability(fix: Fix, region: Region) -> float:
-    """Return the probability (0..1) that the truth lies in a region. 0 for a fix without a belief."""
-    return 0.0 if fix.mass is None else region.share(fix.mass, fix.corner)
 
 
 def torn(field: Field, fix: Fix) -> tuple[int, int] | None:

@@ -38,6 +38,7 @@ GATE_M, DOOR_M = 4.0, 6.0
 DOOR_GAP_M, SEAM_GAP_M = 3.0, 10.0
 """Between doors in a wall; and where nothing but the map ends."""
 HEADINGS = 4
+NAMED_MAX = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +103,14 @@ class Ground:
 
     def _lay_yards(self, places: Sequence[tuple[str, list[Point]]]) -> None:
         """A patch for each place near a reader; where two overlap, the larger has it."""
+        far = []
         for name, ring in sorted(places, key=lambda place: -abs(_area_m2(place[1]))):
             if float(shapes.depths_m(self._spots, ring).max()) >= -REACH_M:
                 self._lay(ring, YARD_STEP_M, YARD_CELLS, place=name)
             else:
-                self.notes.append(f"place {name}: over {REACH_M:.0f} m from every reader, so nobody is seen there")
+                far.append(name)
+        if far:
+            self.notes.append(f"over {REACH_M:.0f} m from every reader, so nobody is seen there: place {_named(far)}")
 
     def _lay_paths(self, lines: Sequence[list[Point]]) -> None:
         """The parts of footpaths in reach and outside the patches, and where they lead into a patch."""
@@ -169,7 +173,7 @@ class Ground:
             doors.cut(at, max(one, other), DOOR_GAP_M, beyond=min(one, other))
         if self._paths is None:
             return joined(spaces, doors.found)
-        dead_ends = _dead_ends(self._ways)
+        dead_ends, shut = _dead_ends(self._ways), []
         for n, patch in enumerate(self._patches):
             spots, near_m, deep_m, gap_m = self._paths.xy_m, DOOR_M, math.inf, SEAM_GAP_M
             if patch.place is not None:
@@ -314,6 +318,10 @@ def _dead_ends(ways: Sequence[Chain]) -> Any:
     ends = Counter(node for way in ways for node in (way.start, way.end))
     found = [(way.points[i], node) for way in ways for i, node in ((0, way.start), (-1, way.end))]
     return np.array([point for point, node in found if ends[node] == 1]).reshape(-1, 2)
+
+
+def _named(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:NAMED_MAX])}{' ..' if len(names) > NAMED_MAX else ''}"
 
 
 def _area_m2(ring: Sequence[Point]) -> float:

@@ -78,7 +78,9 @@ class Hearing:
         read = 1 / (1 + np.exp(-(mean + power_dbm - FLOOR_DBM) / FLOOR_WIDTH_DB))
         self._log_silent = np.log1p(-ATTENTION * read).astype(np.float32)
 
-    def log_likelihood(self, level: Any, packets: Any, silent: Any, exponent: Any, apart_s: Any, *, temper: float | None = None) -> Any:
+    def log_likelihood(
+        self, level: Any, packets: Any, silent: Any, exponent: Any, apart_s: Any, *, temper: float | None = None
+    ) -> Any:
         """Return [tags, looks], each row's largest 0, and what was taken off [tags].
 
         level [tags, readers], packets [tags, readers] (0: nothing heard, any level), silent [tags, readers]: 1 where a

@@ -1,4 +1,4 @@
-"""Which models of hearing a site or a zone gets: nothing but what is known of it decides, and the engine weighs them."""
+"""Which models of hearing a site or a zone gets. What is known of it decides, and the engine weighs them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -63,7 +63,5 @@ def of_readers(site: Site, survey: Survey, names: Sequence[str]) -> tuple[Site, 
     new[order] = np.arange(len(order))
     reader = new[survey.reader]
     kept = reader >= 0
-    fewer = Survey(
-        survey.xy_m[kept], survey.heading_deg[kept], reader[kept], survey.rssi_dbm[kept], survey.count[kept]
-    )
+    fewer = Survey(survey.xy_m[kept], survey.heading_deg[kept], reader[kept], survey.rssi_dbm[kept], survey.count[kept])
     return replace(site, reader_ids=tuple(names), readers_m=site.readers_m[order]), fewer
