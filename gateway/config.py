@@ -124,17 +124,22 @@ class _Check:
             self.notes.append("no tags are enrolled: every tag is unknown, and only its SOS is told")
         if self.problems:
             raise ConfigError(self.path, self.problems)
+        whole = zone.Zone(
+            readers=config.readers,
+            places=config.places,
+            dangers=config.dangers,
+            bells=config.bells,
+            settings=config.settings,
+            routes=config.routes,
+            footpaths=config.footpaths,
+        )
+        if config.footpaths:
+            from gateway.locate.ground import Ground  # numpy, as above
+
+            self.notes += Ground(whole).notes
         return Loaded(
             config=config,
-            zone=zone.Zone(
-                readers=config.readers,
-                places=config.places,
-                dangers=config.dangers,
-                bells=config.bells,
-                settings=config.settings,
-                routes=config.routes,
-                footpaths=config.footpaths,
-            ),
+            zone=whole,
             base=self.base,
             folder=self.base / config.store.folder,
             database=self.base / config.radio.database,

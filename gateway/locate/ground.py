@@ -173,7 +173,8 @@ class Ground:
             doors.cut(at, max(one, other), DOOR_GAP_M, beyond=min(one, other))
         if self._paths is None:
             return joined(spaces, doors.found)
-        dead_ends, shut = _dead_ends(self._ways), []
+        dead_ends = _dead_ends(self._ways)
+        shut: list[str] = []
         for n, patch in enumerate(self._patches):
             spots, near_m, deep_m, gap_m = self._paths.xy_m, DOOR_M, math.inf, SEAM_GAP_M
             if patch.place is not None:
@@ -182,10 +183,10 @@ class Ground:
             for x, y in spots[(depth > -near_m) & (depth < deep_m)].tolist():
                 doors.cut((x, y), n, gap_m)
             if doors.cut_one(n) and patch.place is not None:
-                gate = (
-                    "no footpath leads into it, so its door is where one comes nearest; draw the way through its gate"
-                )
-                self.notes.append(f"place {patch.place}: {gate}")
+                shut.append(patch.place)
+        if shut:
+            way = "its door is where one comes nearest; draw the way through its gate"
+            self.notes.append(f"no footpath leads into place {_named(shut)}, so {way}")
         return joined([self._paths, *spaces], doors.found)
 
     # ---- areas -------------------------------------------------------------------------------------------------------

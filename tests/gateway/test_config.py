@@ -338,6 +338,10 @@ def test_footpaths_and_whose_map_they_are_reach_the_zone(folder: Path) -> None:
     assert loaded.zone.footpaths == (zone.Footpath(((126.95, 37.543), (126.951, 37.543))),)
     assert loaded.config.attribution == "(c) OpenStreetMap contributors"
     assert "1 footpaths" in summary(loaded)
+    assert loaded.notes == (
+        "over 80 m from every reader, so nobody is seen there: place school",
+        "footpaths: none comes within 80 m of a reader",
+    )
     assert "0 footpaths: everybody may walk everywhere" in summary(load(written(folder, GOOD)))
 
 

@@ -182,6 +182,9 @@ def test_a_path_that_only_touches_the_wall_is_no_gate_and_not_broken() -> None:
 def test_a_yard_without_a_gate_has_a_door_where_the_street_is_nearest() -> None:
     ground = Ground(school(((-60.0, 0.0), (-40.0, 0.0)), ((20.0, 3.0), (60.0, 0.0))))
     assert [tuple(np.round(ground.space.xy_m[i])) for i, _ in ground.space.doors] == [(21.0, 3.0)]
+    assert len(ground.notes) == 1
+    assert ground.notes[0].startswith("no footpath leads into place school, so its door is where one comes nearest")
+    assert Ground(school()).notes == []
 
 
 def test_no_cell_has_two_doors_though_many_ways_lead_in() -> None:
