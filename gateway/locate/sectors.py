@@ -16,7 +16,7 @@ SECTOR_STATES = 7000
 """A ground of more states is split: a second's step of one tag costs in proportion."""
 HEARD_M = 90.0
 """A sector's cells are this near to a home reader."""
-READERS_M = 120.0
+READERS_M = 100.0
 """So near to a home reader another reader has a say."""
 
 
