@@ -12,7 +12,7 @@ from gateway.locate.belief import TICKS_MAX, TRUST_MIN, Beliefs
 from gateway.locate.hearing import Hearing
 from gateway.locate.radio import Law
 from gateway.locate.space import Space
-from tests.gateway.locate.spacebed import Known, hear, law, mean_m, poles, street_and_yard, yard
+from tests.gateway.locate.spacebed import Known, hear, law, mean_m, poles, street_and_yard, way, yard
 
 SIDE_M = 24.0
 READERS = poles((0.0, 0.0), (SIDE_M, 0.0), (SIDE_M, SIDE_M), (0.0, SIDE_M), (12.0, 12.0))
@@ -35,23 +35,23 @@ def walk(rng: np.random.Generator, seconds: int, speed: float = 0.9) -> Walk:
     for _ in range(seconds):
         while np.hypot(*(goal - place)) < 2 * speed:
             goal = rng.uniform(3, SIDE_M - 3, 2)
-        way = (goal - place) / np.hypot(*(goal - place))
-        place = place + speed * way
-        found.append(((float(place[0]), float(place[1])), math.atan2(way[1], way[0])))
+        ahead = (goal - place) / np.hypot(*(goal - place))
+        place = place + speed * ahead
+        found.append(((float(place[0]), float(place[1])), math.atan2(ahead[1], ahead[0])))
     return found
 
 
 def follow(
     believed: Beliefs,
     rng: np.random.Generator,
-    way: Walk,
+    route: Walk,
     truth: Law = TRUTH,
     *,
     add_db: Any = 0.0,
     facing: bool = False,
 ) -> Iterator[Any]:
     """Step through a walk; yield the error now, metres, after every second."""
-    for place, angle in way:
+    for place, angle in route:
         level = hear(rng, truth, place, angle if facing else math.nan) + add_db
         believed.step(level, PACKETS, LOUD, 1)
         yield math.dist(mean_m(believed.space, believed.now[0])[0], place)
@@ -84,9 +84,9 @@ def test_a_walker_is_followed_better_than_by_each_second_alone() -> None:
     filtered, alone = [], []
     for seed in range(8):
         rng = np.random.default_rng(seed)
-        space, way = ground(), walk(rng, 60)
-        filtered += list(follow(beliefs(space), rng, way))[5:]
-        for place, _ in way[5:]:
+        space, route = ground(), walk(rng, 60)
+        filtered += list(follow(beliefs(space), rng, route))[5:]
+        for place, _ in route[5:]:
             alone += list(follow(beliefs(space), rng, [(place, 0.0)]))
     print(f"filter {np.mean(filtered):.2f} m, each second alone {np.mean(alone):.2f} m")
     assert np.mean(filtered) < 0.85 * np.mean(alone)
@@ -98,15 +98,15 @@ def test_looking_back_is_better_than_the_moment() -> None:
     instant, late = [], []
     for seed in range(8):
         rng = np.random.default_rng(seed)
-        space, way = ground(), walk(rng, 60)
+        space, route = ground(), walk(rng, 60)
         believed = beliefs(space, look_back=4)
-        for n, error in enumerate(follow(believed, rng, way)):
+        for n, error in enumerate(follow(believed, rng, route)):
             past = believed.smoothed(4)
             assert (past is None) == (n < 4)
             if past is not None and n >= 8:
                 assert is_belief(past)
-                late.append(math.dist((past @ space.xy_m)[0], way[n - 4][0]))
-            if 4 <= n < len(way) - 4:
+                late.append(math.dist((past @ space.xy_m)[0], route[n - 4][0]))
+            if 4 <= n < len(route) - 4:
                 instant.append(error)
     print(f"instant {np.mean(instant):.2f} m, 4 s late {np.mean(late):.2f} m")
     assert np.mean(late) < 0.93 * np.mean(instant)
@@ -135,18 +135,54 @@ def test_looking_back_over_a_gap_counts_its_seconds() -> None:
     assert is_belief(past)
 
 
+def test_looking_back_is_what_forward_and_backward_by_whole_matrices_give() -> None:
+    """On a short path nobody is lost, so a second is one matrix; what came later is then a product of such matrices."""
+    print("seed 13")
+    rng = np.random.default_rng(13)
+    space = way(24.0, 2.0)
+    readers = poles((2.0, 4.0), (20.0, -4.0))
+    truth = law(readers)
+    hearing = Hearing(space, Known(truth))
+    believed = Beliefs(space, [hearing], 1, look_back=4)
+    second = space.walk(np.eye(space.states, dtype=np.float32)).astype(float)
+    packets, loud = np.full((1, 2), 3.0), np.zeros((1, 2))
+    forward, likely, apart_s = [], [], np.full((1, 2), np.inf)
+    steps = [1, 1, 3, 1, 2, 1]
+    for n, seconds in enumerate(steps):
+        level = hear(rng, truth, (3.0 + 2.5 * n, 0.0))
+        own = level - believed.own[:, :1] - believed.faults_db()
+        log, _ = hearing.log_likelihood(own, packets, loud, believed.own[:, 1].copy(), apart_s + seconds)
+        apart_s = np.zeros((1, 2))
+        states = np.ones((1, space.states), np.float32)
+        space.weigh(states, np.exp(log))
+        likely.append(states[0].astype(float))
+        before = space.prior.astype(float) if not forward else forward[-1]
+        after = before @ np.linalg.matrix_power(second, seconds) * likely[-1]
+        forward.append(after / after.sum())
+        believed.step(level, packets, loud, seconds)
+        assert believed.now[0][0] == pytest.approx(forward[-1], rel=0.01, abs=1e-6)
+    for lag in range(5):
+        later = np.ones(space.states)
+        for k in range(len(steps) - 1, len(steps) - 1 - lag, -1):
+            later = np.linalg.matrix_power(second, steps[k]) @ (later * likely[k])
+        want = forward[len(steps) - 1 - lag] * later
+        got = believed.smoothed(lag)
+        assert got is not None
+        assert got[0] == pytest.approx(space.by_cell((want / want.sum())[None])[0], rel=0.01, abs=1e-5), f"lag {lag}"
+
+
 @pytest.mark.parametrize("own_db", [-5.0, 5.0])
 def test_a_tag_that_sends_otherwise_than_its_kind_is_learned_and_found(own_db: float) -> None:
     print("seeds 0..5")
     powers, knowing, deaf = [], [], []
     for seed in range(6):
         rng = np.random.default_rng(seed)
-        way = walk(rng, 180)
+        route = walk(rng, 180)
         believed = beliefs(ground())
-        knowing += list(follow(believed, rng, way, add_db=own_db))[60:]
+        knowing += list(follow(believed, rng, route, add_db=own_db))[60:]
         powers.append(float(believed.own[0, 0]))
         rigid = beliefs(ground())
-        for n, (place, _) in enumerate(way):
+        for n, (place, _) in enumerate(route):
             rigid.own[:], rigid._own_spread[:] = 0.0, rigid._own_prior * 1e-9
             rigid.step(hear(rng, TRUTH, place) + own_db, PACKETS, LOUD, 1)
             if n >= 60:
@@ -206,9 +242,9 @@ def test_one_deaf_reader_is_found_out_and_does_less_harm(monkeypatch: pytest.Mon
 
     def errors_m(add_db: Any) -> tuple[float, Any]:
         errors, faults = [], []
-        for seed, way in enumerate(ways):
+        for seed, each in enumerate(ways):
             believed = beliefs(ground())
-            errors += list(follow(believed, np.random.default_rng(100 + seed), way, add_db=add_db))[60:]
+            errors += list(follow(believed, np.random.default_rng(100 + seed), each, add_db=add_db))[60:]
             faults.append(believed.faults_db()[0])
         return float(np.mean(errors)), np.mean(faults, axis=0)
 
@@ -289,22 +325,40 @@ def test_a_forgotten_row_looks_back_on_nothing() -> None:
     )
 
 
-def test_a_copy_of_a_row_goes_its_own_way() -> None:
+def test_a_row_taken_elsewhere_goes_on_as_it_would_have_here() -> None:
     print("seed 8")
-    believed = beliefs(ground(), law(READERS, body_db=3.0), law(READERS, body_db=-3.0), rows=5)
+    laws = (law(READERS, body_db=3.0), law(READERS, body_db=-3.0))
+    here, there = beliefs(ground(), *laws, rows=5), beliefs(ground(), *laws, rows=2)
     for level, packets, silent in five(np.random.default_rng(8), 12):
+        here.step(level + np.array([[-12.0, 0.0, 0.0, 0.0, 0.0]]), packets, silent, 1)
+        there.step(level[:2], packets[:2], silent[:2], 1)
+    taken = here.row(3)
+    there.set_row(1, taken)
+    other = there.by_cell()[0].copy()
+    assert there.by_cell()[1] == pytest.approx(here.by_cell()[3])
+    for level, packets, silent in five(np.random.default_rng(9), 8):
+        here.step(level, packets, silent, 1)
+        there.step(level[[0, 3]], packets[[0, 3]], silent[[0, 3]], 1)
+        assert there.by_cell()[1] == pytest.approx(here.by_cell()[3], rel=1e-3, abs=1e-7)
+        assert there.trust[1] == pytest.approx(here.trust[3], abs=1e-4)
+        assert there.own[1] == pytest.approx(here.own[3], abs=1e-4)
+        assert there.faults_db()[1] == pytest.approx(here.faults_db()[3], abs=1e-4)
+    assert not np.allclose(there.by_cell()[0], other)
+
+
+def test_a_row_taken_is_a_copy() -> None:
+    print("seed 9")
+    believed = beliefs(ground(), rows=5)
+    for level, packets, silent in five(np.random.default_rng(9), 5):
         believed.step(level, packets, silent, 1)
-    state = (believed.by_cell().copy(), believed.trust.copy(), believed.own.copy(), believed.faults_db().copy())
-    one = believed.copy_of(3)
-    assert one.by_cell()[0] == pytest.approx(believed.by_cell()[3])
-    level = hear(np.random.default_rng(9), TRUTH, (3.0, 3.0)) - 7.0
-    one.step(level, PACKETS, LOUD, 0)
-    one.step(level, PACKETS, LOUD, 2)
-    for before, after in zip(
-        state, (believed.by_cell(), believed.trust, believed.own, believed.faults_db()), strict=True
-    ):
-        assert (before == after).all()
-    assert is_belief(one.by_cell())
+    taken = believed.row(0)
+    before = (taken.now[0].copy(), taken.trust.copy(), taken.own.copy(), taken.faults.copy(), taken.apart_s.copy())
+    for level, packets, silent in five(np.random.default_rng(10), 5):
+        believed.step(level, packets, silent, 1)
+    believed.forget(0)
+    after = (taken.now[0], taken.trust, taken.own, taken.faults, taken.apart_s)
+    for one, other in zip(before, after, strict=True):
+        assert (one == other).all()
 
 
 ABSURD: Sequence[tuple[str, Any, Any, Any, int]] = [
