@@ -34,7 +34,8 @@ class Engine:
     def __init__(self, site: Site, survey: Survey) -> None:
         self.site = site
         self.space = space_of(site)
-        temper = TEMPER if len(survey) else TEMPER_UNSURVEYED
+        self._surveyed = len(survey) > 0
+        temper = TEMPER if self._surveyed else TEMPER_UNSURVEYED
         self.hearings = [Hearing(self.space, model, temper=temper) for model in models_of(site, survey)]
 
     def replay(self, track: Track, *, lag_s: float = LAG_S) -> Iterator[TimedFix]:
@@ -67,7 +68,8 @@ class Engine:
     def _tracker(self, lag: int) -> Tracker:
         readers = range(len(self.site.reader_ids))
         return Tracker(
-            self.space, self.hearings, readers, Counter(), look_back=lag, late_every=1 if lag else 0, batch=1
+            self.space, self.hearings, readers, Counter(), look_back=lag, late_every=1 if lag else 0, batch=1,
+            surveyed=self._surveyed,
         )
 
 

@@ -119,13 +119,14 @@ class ZoneLocator:
             models = models_of(site, rows, power_dbm=power_dbm) if len(rows) else []
         else:
             models = []
-        temper = TEMPER if models else TEMPER_UNSURVEYED
+        surveyed = bool(models)
+        temper = TEMPER if surveyed else TEMPER_UNSURVEYED
         if not models:
             models = models_of_street([self._ground.readers[number] for number in sector.readers])
         hearings = [Hearing(sector.space, model, power_dbm=power_dbm, temper=temper) for model in models]
         return Tracker(
             sector.space, hearings, sector.readers, self._counts, shares=self._ground.shares[sector.cells],
-            places=self._ground.places, dangers=self._ground.dangers, routes=routes,
+            places=self._ground.places, dangers=self._ground.dangers, routes=routes, surveyed=surveyed,
         )  # fmt: skip
 
     def _look_round(self, tag: int, fix: Fix) -> None:
