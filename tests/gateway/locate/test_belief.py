@@ -260,6 +260,20 @@ def test_one_deaf_reader_is_found_out_and_does_less_harm(monkeypatch: pytest.Mon
     assert np.abs(nothing).max() < 1.0
 
 
+def test_a_reader_that_was_mended_is_believed_again() -> None:
+    print("seeds 0..3")
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        believed = beliefs(ground())
+        deaf = np.array([[0.0, -12.0, 0.0, 0.0, 0.0]])
+        for _ in follow(believed, rng, walk(rng, 120), add_db=deaf):
+            pass
+        assert believed.faults_db()[0, 1] < -3.0
+        for _ in follow(believed, rng, walk(rng, 90)):
+            pass
+        assert believed.faults_db()[0, 1] > -1.0
+
+
 def five(rng: np.random.Generator, seconds: int) -> Iterator[tuple[Any, Any, Any]]:
     """What five tags' readers hear: some packets, some silence, one tag not heard at all."""
     ways = [walk(rng, seconds) for _ in range(5)]
@@ -353,9 +367,9 @@ def test_a_row_taken_is_a_copy() -> None:
         believed.step(level, packets, silent, 1)
     taken = believed.row(0)
     before = (taken.now[0].copy(), taken.trust.copy(), taken.own.copy(), taken.faults.copy(), taken.apart_s.copy())
+    believed.forget(0)
     for level, packets, silent in five(np.random.default_rng(10), 5):
         believed.step(level, packets, silent, 1)
-    believed.forget(0)
     after = (taken.now[0], taken.trust, taken.own, taken.faults, taken.apart_s)
     for one, other in zip(before, after, strict=True):
         assert (one == other).all()
