@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from gateway.locate.flows import beside, flows
 from gateway.locate.ways import Chain
 
 HEADINGS = 8
@@ -110,6 +111,14 @@ class Space:
         self.xy_m, self.size_m, self.blocks = xy_m, size_m, tuple(blocks)
         self.states, self.looks, self.cells = self.blocks[-1].stop, self.blocks[-1].last_look, len(xy_m)
         self.behind, self.ahead, self.weights, self.forks = behind, ahead, weights, tuple(forks)
+        planes = [(low, b.cells) for b in self.blocks for low in range(b.start, b.stand, b.cells)]
+        self._runs, self._crossings = flows(planes, ahead, weights, self.forks)
+        self._beside = [
+            (b.start, b.stop, gap, np.float32(WANDER / 2) * near)
+            for b in self.blocks
+            if b.wide is not None
+            for gap, near in beside(b.start, b.planes, b.wide)
+        ]
         self.doors = tuple(doors)
         self._doors = [(self._of_cell(a), self._of_cell(b)) for a, b in doors]
         self.within = np.ones(self.cells, bool) if within is None else within
@@ -180,43 +189,26 @@ class Space:
 
         The pace counts in cells of where one sets out, so nobody is lost where smaller or larger ones follow.
         """
-        padded = np.zeros((len(belief), self.states + 1), np.float32)
-        if back:
-            out, now = belief * self.weights[0], belief
-            for weight in self.weights[1:]:
-                now = self._shifted(now, padded, back=True)
-                out += now * weight
-            return out
-        out = belief * self.weights[-1]
-        for weight in self.weights[-2::-1]:
-            out = self._shifted(out, padded, back=False)
-            out += belief * weight
-        return out
-
-    def _shifted(self, belief: Any, padded: Any, *, back: bool) -> Any:
-        """One cell ahead, or back. padded [tags, states + 1]: scratch, its last column 0."""
-        padded[:, :-1] = belief
-        now = np.take(padded, self.ahead if back else self.behind, axis=1)
-        for start, end, share in self.forks:
+        out = belief * self.weights[0]
+        scratch = np.empty_like(belief)
+        for start, end, weight in self._runs:
+            of, to = (end, start) if back else (start, end)
+            out[:, to] += np.multiply(belief[:, of], weight, out=scratch[:, : len(weight)])
+        for starts, ends, weight in self._crossings:
             if back:
-                now[:, start] += padded[:, end] * share
+                out[:, starts] += belief[:, ends] @ weight.T
             else:
-                now[:, end] += padded[:, start] * share
-        return now
+                out[:, ends] += belief[:, starts] @ weight
+        return out
 
     def _wander(self, belief: Any) -> None:
         """Even neighbours of open ground out; its own transpose."""
-        for b in self.blocks:
-            if b.wide is None:
-                continue
-            grid = belief[:, b.start : b.stop].reshape(len(belief), b.planes, *b.wide)
-            for low, high in (
-                (grid[:, :, :-1], grid[:, :, 1:]),
-                (grid[:, :, :, :-1], grid[:, :, :, 1:]),
-            ):
-                flow = (high - low) * np.float32(WANDER / 2)
-                low += flow
-                high -= flow
+        for start, stop, gap, share in self._beside:
+            low, high = belief[:, start : stop - gap], belief[:, start + gap : stop]
+            flow = high - low
+            flow *= share
+            low += flow
+            high -= flow
 
     def _refill(self, moved: Any, before: Any) -> None:
         """Give open ground back what walked over its edge: only doors lead out, or a yard would run empty unheard."""
