@@ -122,6 +122,7 @@ class Tracker:
         self._offsets_db = np.zeros(len(self._columns))
         self._due_s = -math.inf
         self._moments = np.column_stack([space.xy_m, (space.xy_m**2).sum(axis=1)]).astype(np.float32)
+        self._half_m2 = (space.half_m**2).astype(np.float32)
         self._bin_m = float(space.size_m.min()) / 4
 
     # ---- in ----------------------------------------------------------------------------------------------------------
@@ -348,53 +349,55 @@ class Tracker:
         if not len(mass):
             return
         middle = mass @ self._moments[:, :2]
-        off = self._space.xy_m[None] - middle[:, None]
-        far_m = np.sqrt((off**2).sum(axis=2) + (self._space.half_m**2)[None])
-        held = _held(far_m, mass, self._bin_m, (0.5, 0.9, 0.95))
+        far_m = np.subtract.outer(middle[:, 0], self._moments[:, 0]) ** 2
+        far_m += np.subtract.outer(middle[:, 1], self._moments[:, 1]) ** 2
+        far_m += self._half_m2
+        np.sqrt(far_m, out=far_m)
         scale_50, scale_90 = np.array(LATE if lag_s else INSTANT) * (1.0 if self._surveyed else UNSURVEYED)
+        radii_m = _held(far_m, mass, self._bin_m, (0.5, 0.9, 0.95)) * (scale_50, scale_90, scale_90)
         areas = np.zeros((len(mass), 0)) if self._shares is None else np.minimum(mass @ self._shares, 1.0)
         n, m = len(self._places), len(self._places) + len(self._dangers)
-        for i, tag in enumerate(tags):
-            heard = sorted(
-                (
-                    ear.newest
-                    for ear in rows[i].values()
-                    if ear.newest is not None and ear.heard_at_s >= at_s - WINDOW_S
-                ),
-                key=lambda reading: -200.0 if reading.rssi_dbm is None else reading.rssi_dbm,
-                reverse=True,
-            )
+        oldest_s, heard_s = at_s - WINDOW_S, at_s + lag_s
+        for tag, ears, (x_m, y_m), (r50_m, r90_m, r95_m), within in zip(
+            tags, rows, middle.tolist(), radii_m.tolist(), areas.tolist(), strict=True
+        ):
+            heard = [ear.newest for ear in ears.values() if ear.newest is not None and ear.heard_at_s >= oldest_s]
+            heard.sort(key=_loudness, reverse=True)
             route = None if tag is None else self._routes.get(tag)
             yield Fix(
-                float(middle[i, 0]),
-                float(middle[i, 1]),
-                float(held[i, 0] * scale_50),
-                float(held[i, 2] * scale_90),
+                x_m,
+                y_m,
+                r50_m,
+                r95_m,
                 tuple(
-                    Heard(r.reader, r.rssi_dbm, r.packets, round(max(at_s + lag_s - r.heard_at_s, 0.0), 2))
-                    for r in heard[:EVIDENCE_MAX]
+                    [
+                        Heard(r.reader, r.rssi_dbm, r.packets, round(max(heard_s - r.heard_at_s, 0.0), 2))
+                        for r in heard[:EVIDENCE_MAX]
+                    ]
                 ),
                 at_s,
-                radius_90_m=float(held[i, 1] * scale_90),
+                radius_90_m=r90_m,
                 lag_s=lag_s,
-                places=dict(zip(self._places, areas[i, :n].tolist(), strict=True)),
-                dangers=dict(zip(self._dangers, areas[i, n:m].tolist(), strict=True)),
-                on_route=None if route is None else float(areas[i, m + route]),
+                places=dict(zip(self._places, within, strict=False)),
+                dangers=dict(zip(self._dangers, within[n:], strict=False)),
+                on_route=None if route is None else within[m + route],
             )
+
+
+def _loudness(reading: Reading) -> float:
+    return -200.0 if reading.rssi_dbm is None else reading.rssi_dbm
 
 
 def _held(far_m: Any, mass: Any, bin_m: float, parts: Sequence[float]) -> Any:
     """Return the radii [rows, parts] that hold these shares of the mass, to a fraction of a bin."""
-    rows = len(mass)
-    width = np.maximum(bin_m, far_m.max(axis=1) / (_BINS - 1))
-    bins = (far_m / width[:, None]).astype(np.int64)
-    bins += (np.arange(rows) * _BINS)[:, None]
-    held = np.bincount(bins.ravel(), weights=mass.ravel(), minlength=rows * _BINS).reshape(rows, _BINS).cumsum(axis=1)
-    out = np.empty((rows, len(parts)))
-    for j, part in enumerate(parts):
-        want = part * held[:, -1]
-        at = np.minimum((held < want[:, None]).sum(axis=1), _BINS - 1)
-        before = np.where(at > 0, held[np.arange(rows), at - 1], 0.0)
-        here = held[np.arange(rows), at] - before
-        out[:, j] = (at + np.where(here > 0, (want - before) / np.maximum(here, 1e-12), 1.0)) * width
-    return out
+    first = np.arange(len(mass))[:, None] * _BINS
+    width = np.maximum(bin_m, far_m.max(axis=1, keepdims=True) / (_BINS - 1))
+    bins = (far_m / width).astype(np.intp)
+    bins += first
+    held = np.bincount(bins.ravel(), weights=mass.ravel(), minlength=len(mass) * _BINS).cumsum()
+    before_row = np.append(0.0, held[_BINS - 1 :: _BINS])
+    want = before_row[:-1, None] + np.diff(before_row)[:, None] * parts
+    at = np.minimum(np.searchsorted(held, want), first + _BINS - 1)
+    before = np.where(at > 0, held[at - 1], 0.0)
+    here = held[at] - before
+    return (at - first + np.where(here > 0, (want - before) / np.maximum(here, 1e-12), 1.0)) * width
