@@ -16,14 +16,14 @@ off, a normal law doubles the mean error and this one adds 5 % to it."""
 TEMPER = 0.4
 """Power of the likelihood. Residuals about a map are alike 0.3-0.5 from one second to the next on recorded walks
 (0.7 about a law): n seconds are worth n (1 - r) / (1 + r) independent ones."""
-TEMPER_UNSURVEYED = 0.33
+TEMPER_UNSURVEYED = 0.5
 """The same where nobody measured the place: its errors are larger and last longer."""
 SLOW_DB, FAST_DB = 2.3, 2.5
 """What no map knows of a place, and the spread of packets, of which `packets` are averaged."""
 PACKETS_USUAL = 2.0
 APART_MAX_S = 6.0
 """A reading so long after the last of the same reader says no more for a longer wait."""
-FLOOR_DBM, FLOOR_WIDTH_DB, ATTENTION = -92.0, 2.5, 0.6
+FLOOR_DBM, FLOOR_WIDTH_DB, ATTENTION = -92.0, 2.5, 0.3
 """Half of all packets are read at the floor (-91 to -93 measured); so much of them the reader listens to, at the least:
 the rest is left to its duty, collisions and whatever a silence may have come from."""
 

@@ -12,10 +12,10 @@ from gateway.site import Channel, Site, Survey
 
 CHANNEL = Channel(-45.0, 2.5, 6.0)
 """Where there is no survey and nothing is known of the devices."""
-STREET_P0_DB, STREET_EXPONENT, STREET_SIGMA_DB = -6.0, 2.5, 6.0
+STREET_P0_DB, STREET_EXPONENT, STREET_SIGMA_DB = -6.0, 2.5, 5.0
 """A zone nobody walked: a tag on a bag is heard so much below its calibrated power at 1 m; 2.0-2.5 in sight, more
 behind corners. Unverified for our streets."""
-STREET_EXPONENT_SD, STREET_TAG_SD_DB = 0.3, 3.0
+STREET_EXPONENT_SD, STREET_TAG_SD_DB = 0.15, 2.0
 BAG_DB = -5.0
 """A bag hangs on the back, so it is heard best from behind: 2 dB are lost there and 12 dB in front. 6-7 dB between the
 two were measured for a tag on the chest; unverified for bags."""
