@@ -38,8 +38,8 @@ DOOR = 0.35
 """Share of a door's belief that changes between path and open ground a second, either way."""
 GROUND_SHARE = 0.25
 """Of the belief before anything is heard, where there are footpaths: who is heard for the first time came on one, and a
-vague belief must not say "school" because a yard is large. Half of it told one false arrival in 60 simulated mornings of
-a child, a quarter none."""
+vague belief must not say "school" because a yard is large. With a half one of 60 simulated children who did not enter
+was told to have arrived, with a quarter none."""
 PATH_WIDTH_M = 3.0
 """By which a footpath's cell weighs against open ground before anything is heard."""
 
