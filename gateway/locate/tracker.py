@@ -286,16 +286,14 @@ class Tracker:
         self, rows: Sequence[Mapping[int, _Ear]], now_s: float, is_silent: Callable[[int], bool] | None
     ) -> tuple[Any, Any, Any]:
         """Level, packets, silent [rows, readers]; is_silent None: silence says nothing."""
-        level = np.zeros((len(rows), len(self._columns)))
-        packets = np.zeros_like(level)
-        recent = np.zeros(level.shape, bool)
-        for i, ears in enumerate(rows):
-            for number, ear in ears.items():
-                column = self._columns[number]
-                recent[i, column] = ear.heard_at_s >= now_s - SILENCE_S
-                if ear.packets:
-                    level[i, column] = ear.total / ear.packets
-                    packets[i, column] = ear.packets
+        shape = len(rows), len(self._columns)
+        all_ears = [ear for ears in rows for ear in ears.values()]
+        at = [i * shape[1] + self._columns[number] for i, ears in enumerate(rows) for number in ears]
+        counts = np.array([ear.packets for ear in all_ears], float)
+        level, packets, recent = np.zeros(shape), np.zeros(shape), np.zeros(shape, bool)
+        packets.ravel()[at] = counts
+        level.ravel()[at] = np.array([ear.total for ear in all_ears], float) / np.maximum(counts, 1.0)
+        recent.ravel()[at] = np.array([ear.heard_at_s for ear in all_ears], float) >= now_s - SILENCE_S
         silent = np.zeros_like(level)
         if is_silent is not None:
             listens = np.array([not is_silent(number) for number in self._columns], bool)
@@ -371,7 +369,7 @@ class Tracker:
                 r95_m,
                 tuple(
                     [
-                        Heard(r.reader, r.rssi_dbm, r.packets, round(max(heard_s - r.heard_at_s, 0.0), 2))
+                        Heard(r.reader, r.rssi_dbm, r.packets, int(100 * max(heard_s - r.heard_at_s, 0.0) + 0.5) / 100)
                         for r in heard[:EVIDENCE_MAX]
                     ]
                 ),
@@ -390,14 +388,15 @@ def _loudness(reading: Reading) -> float:
 
 def _held(far_m: Any, mass: Any, bin_m: float, parts: Sequence[float]) -> Any:
     """Return the radii [rows, parts] that hold these shares of the mass, to a fraction of a bin."""
-    first = np.arange(len(mass))[:, None] * _BINS
     width = np.maximum(bin_m, far_m.max(axis=1, keepdims=True) / (_BINS - 1))
     bins = (far_m / width).astype(np.intp)
+    count = int(bins.max()) + 1
+    first = np.arange(len(mass))[:, None] * count
     bins += first
-    held = np.bincount(bins.ravel(), weights=mass.ravel(), minlength=len(mass) * _BINS).cumsum()
-    before_row = np.append(0.0, held[_BINS - 1 :: _BINS])
+    held = np.bincount(bins.ravel(), weights=mass.ravel(), minlength=len(mass) * count).cumsum()
+    before_row = np.append(0.0, held[count - 1 :: count])
     want = before_row[:-1, None] + np.diff(before_row)[:, None] * parts
-    at = np.minimum(np.searchsorted(held, want), first + _BINS - 1)
+    at = np.minimum(np.searchsorted(held, want), first + count - 1)
     before = np.where(at > 0, held[at - 1], 0.0)
     here = held[at] - before
     return (at - first + np.where(here > 0, (want - before) / np.maximum(here, 1e-12), 1.0)) * width
