@@ -102,7 +102,7 @@ class Places:
                     own.about[place] = About(Evidence(now_s), now_s)
                     own.place = None
                     yield Left(tag, place, fix)
-            elif self._inside(about, p, here, place, at_m, now_s):
+            elif self._inside(about, p, here, place, fix, at_m, now_s):
                 about.evidence.proof = 0.0
                 left, own.place, here = own.place, place, p
                 if left is not None:
@@ -114,13 +114,16 @@ class Places:
             elif about.evidence.proof <= 0.0 and p < UNLIKELY and -depth_m(*at_m, self.rings[place]) > FAR_AWAY_M:
                 del own.about[place]
 
-    def _inside(self, about: About, p: float, here: float, place: str, at_m: tuple[float, float], now_s: float) -> bool:
+    def _inside(
+        self, about: About, p: float, here: float, place: str, fix: Fix, at_m: tuple[float, float], now_s: float
+    ) -> bool:
         """Weigh that the tag has come to a place. here: probability of the place it is at so far."""
         gain = log_odds(p) - IN_ODDS
         if here > 0.0 and p > 0.0:  # places may lie in each other: the inner one is never likelier than the outer
             gain = min(gain, math.log(p / here) - INSTEAD)
         if gain > 0.0:
             deep_m = DEEP_M if now_s - about.since_s < NEW_S else DEEP_LATER_M
+            deep_m *= max(1.0, fix.accuracy_95_m / BLUR_M)
             gain = min(gain, IN_MOST) * _share(depth_m(*at_m, self.rings[place]), deep_m)
         return about.evidence.weigh(gain, IN_MOST, now_s) >= IN_PROOF
 
