@@ -3,35 +3,70 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.locate import Field, Reading
+from gateway.locate import Reading
+from gateway.locate.ground import Ground
 from gateway.locate.tracker import Tracker
+from gateway.locate.zone import ZoneLocator
 from gateway.replay import Engine
 from gateway.site import Site, Survey, Track
-from gateway.zone import Zone
+from gateway.zone import LonLat, Zone
 
 Floats = NDArray[np.float64]
 
 LAG_S = 2.0
+SECOND_S = 0.9
+"""A second's batches are worked off one after the other, long before the next second's are due."""
 
-Step = Callable[[Mapping[int, Sequence[Reading]], float], object]
-"""The update of all tags at once: readings by tag, now in seconds."""
+Walked = tuple[Site, Survey]
 
 
-def locator(zone: Zone) -> Step | None:
-    """Return the engine's update of all tags of a zone; None while there is none."""
-    try:
-        grid = import_module("gateway.locate.grid")
-    except ModuleNotFoundError as error:
-        if error.name != "gateway.locate.grid":
-            raise
-        return None
-    engine = grid.GridLocator(Field(zone), Counter())
-    return lambda heard, now_s: [engine.step(tag, readings, now_s) for tag, readings in heard.items()]
+class Locator:
+    """The live engine of a zone for tags 0..tags - 1, all on the zone's first route."""
+
+    def __init__(self, zone: Zone, tags: int, survey: Walked | None) -> None:
+        routes = dict.fromkeys(range(tags), 0) if zone.routes else {}
+        self._engine = ZoneLocator(Ground(zone), Counter(), routes=routes, survey=survey)
+
+    def hear(self, heard: Mapping[int, Sequence[Reading]], now_s: float) -> None:
+        """Take readings by tag."""
+        for tag, readings in heard.items():
+            for reading in readings:
+                self._engine.hear(tag, reading, now_s)
+
+    def step(self, now_s: float) -> int:
+        """Work a second off, all batches of it; return how many instant fixes that gave."""
+        fixes = 0
+        while (due_s := self._engine.deadline_s()) < now_s + SECOND_S:
+            for _ in self._engine.step(max(due_s, now_s), _lives):
+                fixes += 1
+        return fixes
+
+
+def locator(zone: Zone, tags: int, *, walked: Walked | None = None) -> Locator:
+    """Return the engine of a zone as a gateway runs it, with or without a walk test."""
+    return Locator(zone, tags, walked)
+
+
+def walked(zone: Zone, places: Sequence[LonLat], heading_deg: Floats, level_dbm: Floats) -> Walked:
+    """Return readings (places, readers) of a worn tag as the walk test of a zone."""
+    ground = Ground(zone)
+    site = Site(
+        name="zone",
+        bounds_m=(-1e3, -1e3, 1e3, 1e3),
+        reader_ids=tuple(str(number) for number in ground.readers),
+        readers_m=np.array(list(ground.readers.values())),
+    )
+    row, reader = np.indices(level_dbm.shape).reshape(2, -1)
+    xy = np.array([ground.plane.to_xy_m(lon, lat) for lon, lat in places])
+    return site, Survey(xy[row], heading_deg[row], reader, level_dbm.ravel(), np.ones(len(row)))
+
+
+def _lives(reader: int) -> bool:
+    return False
 
 
 def path_site(readers_m: Floats, tag_height_m: float, length_m: float) -> Site:
