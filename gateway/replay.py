@@ -6,12 +6,12 @@ of the devices, for a body before the tag and one behind it, where nobody measur
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from gateway.locate import Reading
+from gateway.locate import Fix, Reading
 from gateway.locate.hearing import TEMPER, TEMPER_UNSURVEYED, Hearing
 from gateway.locate.models import models_of
 from gateway.locate.space import Space, footpaths, open_ground
@@ -43,13 +43,28 @@ class Engine:
 
         A smoothed fix has heard what came up to lag_s (whole seconds, at most LAG_MAX_S) later, or up to the end.
         """
+        for fix in self.fixes(track, lag_s=lag_s):
+            yield TimedFix(fix.fixed_at_s, fix.x_m, fix.y_m, fix.radius_50_m, fix.radius_90_m, fix.lag_s)
+
+    def fixes(
+        self, track: Track, *, lag_s: float = LAG_S, shares: Any | None = None, places: Sequence[str] = ()
+    ) -> Iterator[Fix]:
+        """Yield what `replay` does, as the gateway has it. shares [cells of `space`, places]: see `Tracker`."""
         lag = max(0, min(round(lag_s), round(LAG_MAX_S)))
-        tracker, began_s, told = self._tracker(lag), -math.inf, set[float]()
+
+        def new() -> Tracker:
+            readers = range(len(self.site.reader_ids))
+            return Tracker(
+                self.space, self.hearings, readers, Counter(), shares=shares, places=places, look_back=lag,
+                late_every=1 if lag else 0, batch=1, surveyed=self._surveyed,
+            )  # fmt: skip
+
+        tracker, began_s, told = new(), -math.inf, set[float]()
         at_s = -math.inf
         for second, rows in _seconds(track):
             if second - at_s > GAP_S:
                 yield from _rest(tracker, lag, told)
-                tracker, began_s = self._tracker(lag), second
+                tracker, began_s = new(), second
             for i in rows:
                 packets = 1 if track.packets is None else int(track.packets[i])
                 level = float(track.rssi_dbm[i])
@@ -59,18 +74,11 @@ class Engine:
             for passed_s in np.arange(max(at_s + 1, began_s), second + 0.5):
                 for _, fix, late in tracker.step(float(passed_s), _lives):
                     if passed_s == second:
-                        yield TimedFix(second, fix.x_m, fix.y_m, fix.radius_50_m, fix.radius_90_m)
+                        yield fix
                     if late is not None and late.fixed_at_s in told:
-                        yield _timed(late)
+                        yield late
             at_s = second
         yield from _rest(tracker, lag, told)
-
-    def _tracker(self, lag: int) -> Tracker:
-        readers = range(len(self.site.reader_ids))
-        return Tracker(
-            self.space, self.hearings, readers, Counter(), look_back=lag, late_every=1 if lag else 0, batch=1,
-            surveyed=self._surveyed,
-        )
 
 
 def replay(site: Site, survey: Survey, track: Track, *, lag_s: float = LAG_S) -> Iterator[TimedFix]:
@@ -100,16 +108,12 @@ def _seconds(track: Track) -> Iterator[tuple[float, Any]]:
             yield float(ends[first]), range(first, stop)
 
 
-def _rest(tracker: Tracker, lag: int, told: set[float]) -> Iterator[TimedFix]:
+def _rest(tracker: Tracker, lag: int, told: set[float]) -> Iterator[Fix]:
     """The smoothed fixes of the last seconds, which heard less of what came after."""
     for back in range(lag - 1, 0, -1):
         fix = tracker.back(TAG, back)
         if fix is not None and fix.fixed_at_s in told:
-            yield _timed(fix)
-
-
-def _timed(fix: Any) -> TimedFix:
-    return TimedFix(fix.fixed_at_s, fix.x_m, fix.y_m, fix.radius_50_m, fix.radius_90_m, fix.lag_s)
+            yield fix
 
 
 def _lives(reader: int) -> bool:
