@@ -21,10 +21,10 @@ from gateway.zone import LonLat, Plane, Zone
 
 REACH_M = 80.0
 """Footpaths and places further than this from every reader are left out: nobody is located there."""
-PATH_STEP_M, PATH_CELLS = 2.0, 1200
+PATH_STEP_M, PATH_CELLS = 3.0, 800
 """Cells of footpaths, coarser where there would be more of them; but see PATH_STEP_MAX_M."""
 PATH_STEP_MAX_M = 4.0
-YARD_STEP_M, YARD_CELLS = 3.0, 500
+YARD_STEP_M, YARD_CELLS = 4.5, 300
 OPEN_STEP_M, OPEN_CELLS = 3.0, 700
 """The same for a place's ground, and for open ground without a map, up to GROUND_STEP_MAX_M."""
 GROUND_STEP_MAX_M, CELLS_MAX = 10.0, 20_000
