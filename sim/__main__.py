@@ -40,6 +40,7 @@ Faults = Annotated[
 ]
 Broker = Annotated[str, typer.Option("--broker", help="mosquitto, nats, or auto: mosquitto where it is installed.")]
 Auto = Annotated[bool, typer.Option("--auto-acknowledge", help="Press Acknowledge without a person.")]
+NoWalkTest = Annotated[bool, typer.Option("--no-walk-test", help="A zone nobody walked: fixes are less sure.")]
 SiteFile = Annotated[Path, typer.Option("--site", help="The site file.")]
 Runs = Annotated[Path, typer.Option(help="Folder for the runs' folders; the last three stay.")]
 
@@ -55,6 +56,7 @@ def demo_command(
     fault: Faults = None,
     broker_: Broker = "auto",
     auto_acknowledge: Auto = False,
+    no_walk_test: NoWalkTest = False,
     site_file: SiteFile = site.GONGDEOK,
     runs: Runs = folder.RUNS,
 ) -> None:
@@ -71,7 +73,8 @@ def demo_command(
         options = demo.Options(
             seconds=seconds, children=children, readers=readers, seed=seed, once=once,
             faults=tuple(scenario.parse_fault(text) for text in fault or ()),
-            broker=_choice(broker_), auto_acknowledge=auto_acknowledge, site_file=site_file, runs=runs,
+            broker=_choice(broker_), auto_acknowledge=auto_acknowledge, walk_test=not no_walk_test,
+            site_file=site_file, runs=runs,
         )  # fmt: skip
         result = asyncio.run(demo.Demo(options, show).run())
     except (scenario.ScenarioError, site.SiteError, StartError, RecordsError, httpx.HTTPError) as error:

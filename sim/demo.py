@@ -20,7 +20,7 @@ from typing import Any
 
 import httpx
 
-from sim import broker, chance, folder, records, report, scenario, site, stand
+from sim import broker, chance, folder, records, report, scenario, site, stand, walk_test, walks
 from sim.operator import Operator, Seen
 from sim.presses import Pressed, Presses
 from sim.processes import Program, StartError, console, free_ports, listens, until
@@ -53,6 +53,7 @@ class Options:
     faults: tuple[Fault, ...] = ()
     broker: broker.Choice = "auto"
     auto_acknowledge: bool = False
+    walk_test: bool = True
     site_file: Path = site.GONGDEOK
     runs: Path = folder.RUNS
 
@@ -142,6 +143,7 @@ class Demo:
         gateway_toml = folder.write_gateway(
             base, self.site, self.poles, {tag.name: tag.keys for tag in self.stand.zone.tags.values()}, secrets_,
             seed=options.seed, radio_port=base / "coordinator", broker_port=broker_port, metrics_port=metrics_port,
+            walked=self._walked(),
         )  # fmt: skip
         city_toml = folder.write_city(
             base, self.site, options.site_file, self.poles, secrets_, broker_port=broker_port, web_port=web_port
@@ -161,6 +163,14 @@ class Demo:
             await self.programs[name].start()
         self._spawn(self.stand.clock.run(float("inf")))
         await self._settle_in(began)
+
+    def _walked(self) -> walks.Site | None:
+        if not self.options.walk_test:
+            self.show.say("nobody walked the zone: its gateway knows no more of the air than any gateway")
+            return None
+        walked = walk_test.walk(self.site, self.poles, self.stand.zone.air, self.options.seed)
+        self.show.say(f"walk test: a technician with a tag walked every way, {len(walked.survey)} packets heard")
+        return walked
 
     def _wire_up(self) -> None:
         stand_, presses = self.stand, self.presses

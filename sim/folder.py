@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from readers.advertisement import TagKeys
-from sim import chance
+from sim import chance, walk_test, walks
 from sim.broker import CITY, password, secret
 from sim.paths import Point
 from sim.processes import StartError, console
@@ -86,8 +86,12 @@ def write_gateway(
     radio_port: Path,
     broker_port: int,
     metrics_port: int,
+    walked: walks.Site | None = None,
 ) -> Path:
-    """Write the gateway's configuration and its files of secrets; return the TOML's path."""
+    """Write the gateway's configuration, its files of secrets and its walk test; return the TOML's path.
+
+    walked: of `walk_test.walk`; None: nobody walked the zone.
+    """
     base = folder / "gateway"
     base.mkdir(mode=0o700)
     secret(base / "reader_keys.json", json.dumps({str(n): key.hex() for n, key in secrets_.reader_keys.items()}))
@@ -120,6 +124,8 @@ def write_gateway(
         "[clock]",
         "trusted = true",
     ]
+    if walked is not None:
+        lines += ["[locate]", f"survey = {_text(walk_test.write(base, walked).name)}"]
     for pole in poles:
         lon, lat = site.plane.to_lonlat(*pole.at)
         lines += [

@@ -125,10 +125,10 @@ class Air:
         result: Floats = c.pole_power_dbm + sent - loss - wall + shadow + self._offset_db
         return np.where(self._numbers == sender, -np.inf, result)
 
-    def listen(self, tag: int, event: int, mean_dbm: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    def listen(self, tag: int, event: int | NDArray[np.int64], mean_dbm: Floats) -> tuple[Floats, NDArray[np.bool_]]:
         """Return (dBm at each reader, whether its radio could read this transmission if it was listening).
 
-        tag: number of the sender, negative for a reader.
+        tag: number of the sender, negative for a reader. Many events at once: a column of them, a row of means each.
         """
         c = self.channel
         k = 10.0 ** (c.rice_k_db / 10.0)

@@ -14,11 +14,12 @@ from typer.testing import CliRunner
 from gateway import config
 from gateway.locate.ground import Ground
 from readers import wire
-from sim import folder, records, report, scenario, show, site
+from sim import folder, records, report, scenario, show, site, walk_test
 from sim.__main__ import app
 from sim.operator import Seen
 from sim.presses import Presses
 from sim.processes import StartError
+from sim.radio import Air, Ear
 from sim.scenario import Press
 from sim.stand import BUZZER_PIN, LAMP_PIN
 from sim.world import World
@@ -213,10 +214,12 @@ def test_the_configurations_are_ones_the_programs_accept(tmp_path: Path) -> None
     poles = ZONE.poles[:3]
     secrets = folder.make_secrets(tmp_path, [pole.number for pole in poles])
     world = World(ZONE, 1, 2)
+    walked = walk_test.walk(ZONE, poles, Air(1, [Ear(p.number, p.at, p.height_m) for p in poles]), 1)
     tags = {child.tag: folder.TagKeys(os.urandom(16), os.urandom(16)) for child in world.children}
     gateway = folder.write_gateway(
-        tmp_path, ZONE, poles, tags, secrets, seed=1, radio_port=tmp_path / "pty", broker_port=1883, metrics_port=9100
-    )
+        tmp_path, ZONE, poles, tags, secrets, seed=1, radio_port=tmp_path / "pty", broker_port=1883, metrics_port=9100,
+        walked=walked,
+    )  # fmt: skip
     city = folder.write_city(tmp_path, ZONE, site.GONGDEOK, poles, secrets, broker_port=1883, web_port=8080)
     from city.__main__ import app as city_app
     from gateway.__main__ import app as gateway_app
@@ -224,6 +227,7 @@ def test_the_configurations_are_ones_the_programs_accept(tmp_path: Path) -> None
     for program, path in ((gateway_app, gateway), (city_app, city)):
         result = CliRunner().invoke(program, ["check", str(path)])
         assert result.exit_code == 0, result.output
+        assert program is city_app or f"walk test: {len(walked.survey)} rows" in result.output
     loaded = config.load(gateway)
     assert loaded.config.attribution == ZONE.attribution
     assert [place.id for place in loaded.zone.places] == [ZONE.school_id]
