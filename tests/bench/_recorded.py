@@ -9,17 +9,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-
 from gateway import recording
+from gateway.replay import Engine
 from sim import walk_faults
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 SITES = SHARED / "data" / "rssi"
 TOOLS = SHARED / "bench"
 LAG_S = 2.0
-STUB_S = 1.5
-"""A track cut to this costs what an engine needs before its first fix, so the difference is what the fixes cost."""
 
 
 def missing() -> str | None:
@@ -46,42 +43,25 @@ def site_folders() -> list[Path]:
 
 @dataclass(frozen=True)
 class Ours:
-    """Fixes of our engine over one site, by track, and what one instant fix cost, its lagged one included."""
+    """Fixes of our engine over one site, by track; what one instant fix cost, its lagged one with it, and the start."""
 
     fixes: dict[str, list[Any]]
     ms_per_fix: float
     start_ms: float
 
 
-def ours(folder: Path, *, timed: bool = True) -> Ours | None:
-    """Run our engine over every track of a site as a technician would; None while there is no engine to replay."""
-    try:
-        replay = import_module("gateway.replay").replay
-    except ModuleNotFoundError as error:
-        if error.name != "gateway.replay":
-            raise
-        return None
+def ours(folder: Path) -> Ours:
+    """Run our engine over every track of a site as a technician would."""
     site = recording.load_site(folder)
     survey = recording.load_survey(folder, site)
-    fixes: dict[str, list[Any]] = {}
-    spent_s = begun_s = 0.0
-    count = 0
-    for track in recording.load_tracks(folder, site):
-        started_s = time.perf_counter()
-        fixes[track.name] = list(replay(site, survey, track, lag_s=LAG_S))
-        spent_s += time.perf_counter() - started_s
-        count += sum(fix.lag_s <= 0 for fix in fixes[track.name])
-        if timed:
-            started_s = time.perf_counter()
-            list(replay(site, survey, _stub(track), lag_s=LAG_S))
-            begun_s += time.perf_counter() - started_s
-    tracks = max(len(fixes), 1)
-    return Ours(fixes, 1e3 * max(spent_s - begun_s, 0.0) / max(count, 1), 1e3 * begun_s / tracks)
-
-
-def _stub(track: Any) -> Any:
-    keep = np.flatnonzero(track.t_s <= track.t_s[:1].sum() + STUB_S)
-    return type(track)(track.name, track.t_s[keep], track.reader[keep], track.rssi_dbm[keep])
+    tracks = recording.load_tracks(folder, site)
+    started_s = time.perf_counter()
+    engine = Engine(site, survey)
+    begun_s = time.perf_counter()
+    fixes: dict[str, list[Any]] = {track.name: list(engine.replay(track, lag_s=LAG_S)) for track in tracks}
+    spent_s = time.perf_counter() - begun_s
+    count = sum(fix.lag_s <= 0 for each in fixes.values() for fix in each)
+    return Ours(fixes, 1e3 * spent_s / max(count, 1), 1e3 * (begun_s - started_s))
 
 
 def faulty(folder: Path, fault: str, seed: int) -> "tempfile.TemporaryDirectory[str]":

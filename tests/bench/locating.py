@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tests.bench import _recorded
+from tests.bench import _recorded, _zones
 
 Figures = dict[str, float | int | str]
 
@@ -45,19 +45,16 @@ def run() -> Figures:
         name = folder.name
         print(f"  {name} ...", flush=True)
         found = results[name] = {}
-        if (mine := _recorded.ours(folder)) is not None:
-            found[OURS] = {**_recorded.scored(shared, folder, mine.fixes), "ms_per_fix": round(mine.ms_per_fix, 3)}
-            figures[f"{name}_ours_start_ms"] = round(mine.start_ms, 1)
+        mine = _recorded.ours(folder)
+        found[OURS] = {**_recorded.scored(shared, folder, mine.fixes), "ms_per_fix": round(mine.ms_per_fix, 3)}
+        figures[f"{name}_ours_start_ms"] = round(mine.start_ms, 1)
         site = shared.site_io.load_site(folder)
         survey, tracks = shared.site_io.load_survey(folder, site), shared.site_io.load_tracks(folder, site)
         found |= shared.score.run_peers(site, survey, tracks, None)
         figures |= _site_figures(name, found)
         text += [f"### {name}", "", shared.score.table(found)]
-    if OURS not in next(iter(results.values()), {}):
-        figures["ours"] = "no gateway.replay yet: peers alone"
-    else:
-        figures |= _pooled(results)
-        lines, more = _faults(shared, results)
+    figures |= _pooled(results)
+    for lines, more in (_zone_words(shared, results), _faults(shared, results)):
         text += lines
         figures |= more
     figures["_markdown"] = "\n".join(text)
@@ -74,8 +71,6 @@ def _site_figures(name: str, found: dict[str, dict[str, Any]]) -> Figures:
         figures[f"{name}_{kind}_best_other"] = best
         figures[f"{name}_{kind}_best_other_mean_m"] = others[best]["mean_m"]
         figures[f"{name}_{kind}_reference_mean_m"] = others[REFERENCE]["mean_m"]
-        if OURS not in found:
-            continue
         mine = found[OURS]["pooled"][kind]
         for key in ("median_m", "mean_m", "p90_m", "cover50", "cover90", "lag_s", "fixes_per_s"):
             figures[f"{name}_{kind}_ours_{key}"] = mine[key]
@@ -87,9 +82,8 @@ def _site_figures(name: str, found: dict[str, dict[str, Any]]) -> Figures:
             figures[f"{name}_{kind}_best_other_zone_accuracy"] = max(zones)
             figures[f"{name}_{kind}_ours_merged_zone_accuracy"] = m["accuracy"]
             figures[f"{name}_{kind}_best_other_merged_zone_accuracy"] = max(merged)
-    if OURS in found:
-        figures[f"{name}_ours_ms_per_fix"] = found[OURS]["ms_per_fix"]
-        figures[f"{name}_reference_ms_per_fix"] = found[REFERENCE]["ms_per_fix"]
+    figures[f"{name}_ours_ms_per_fix"] = found[OURS]["ms_per_fix"]
+    figures[f"{name}_reference_ms_per_fix"] = found[REFERENCE]["ms_per_fix"]
     return figures
 
 
@@ -116,6 +110,46 @@ def _pooled(results: dict[str, dict[str, dict[str, Any]]]) -> Figures:
     return figures
 
 
+def _zone_words(shared: Any, results: dict[str, dict[str, dict[str, Any]]]) -> tuple[list[str], Figures]:
+    """Zones by the gateway's own words, beside the zone of the newest fix of ours and of every other method."""
+    print("  zones ...", flush=True)
+    counts = {f.name: _zones.counted(shared, f) for f in _recorded.site_folders() if f.name in RANKED}
+    figures: Figures = {}
+    lines = [
+        f"### Zones, pooled over {' + '.join(RANKED)}; ours by belief and by circle {_zones.LAG_S:g} s late", "",
+        "| zones | kind | method | changes a minute | times the truth's | accuracy |", "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for layout in _zones.LAYOUTS:
+        for kind in KINDS:
+            rows: dict[str, tuple[float, float]] = {}
+            true = 0.0
+            for way in _zones.WAYS:
+                label = f"pooled_{kind}_{layout}_zones_by_{way}"
+                for name in (*RANKED, None):
+                    some = counts.values() if name is None else [counts[name]]
+                    found = _zones.summary(shared, some, (way, kind, layout))
+                    if found is None:
+                        continue
+                    true = max(found["true_changes_per_min"], 1e-9)
+                    times, accuracy = round(found["changes_per_min"] / true, 2), found["accuracy"]
+                    at = label if name is None else label.replace("pooled", name)
+                    figures |= {f"{at}_changes_times_truth": times, f"{at}_accuracy": accuracy}
+                    if name is None:
+                        rows[f"{OURS} by {way}"] = found["changes_per_min"], accuracy
+            for method in results[RANKED[0]]:
+                parts = [results[name][method]["pooled"][kind] for name in RANKED if method in results[name]]
+                if len(parts) == len(RANKED) and all(part and part[f"zones_{layout}"] for part in parts):
+                    each = [part[f"zones_{layout}"] | {"fixes": part["fixes"]} for part in parts]
+                    rows[method] = _pool(each, "changes_per_min"), _pool(each, "accuracy")
+            others = [accuracy for method, (_, accuracy) in rows.items() if not method.startswith(OURS)]
+            figures[f"pooled_{kind}_{layout}_zones_best_other_accuracy"] = round(max(others), 3)
+            lines += [
+                f"| {layout} | {kind} | {method} | {changes:.1f} | {changes / true:.1f} | {accuracy:.3f} |"
+                for method, (changes, accuracy) in rows.items()
+            ]
+    return [*lines, ""], figures
+
+
 def _faults(shared: Any, results: dict[str, dict[str, dict[str, Any]]]) -> tuple[list[str], Figures]:
     """Put each fault into the ranked sites, SEEDS times; growth is of the pooled mean over the sound recordings."""
     figures: Figures = {}
@@ -131,8 +165,7 @@ def _faults(shared: Any, results: dict[str, dict[str, dict[str, Any]]]) -> tuple
             for seed in SEEDS:
                 with _recorded.faulty(folder, fault, seed) as home:
                     broken = Path(home) / folder.name
-                    mine = _recorded.ours(broken, timed=False)
-                    assert mine is not None
+                    mine = _recorded.ours(broken)
                     found[OURS].append(_recorded.scored(shared, folder, mine.fixes)["pooled"])
                     if label in ALSO_REFERENCE:
                         found[REFERENCE].append(_recorded.by_reference(shared, broken)["pooled"])
@@ -157,9 +190,11 @@ def of_sites(folder: Path) -> Figures:
     shared = _recorded.tools()
     pools: dict[str, list[dict[str, Any]]] = {OURS: [], REFERENCE: []}
     for home in sorted(path.parent for path in folder.glob("*/site.json")):
-        found = {REFERENCE: _recorded.by_reference(shared, home)}
-        if (mine := _recorded.ours(home)) is not None:
-            found = {OURS: {**_recorded.scored(shared, home, mine.fixes), "ms_per_fix": mine.ms_per_fix}} | found
+        mine = _recorded.ours(home)
+        found = {
+            OURS: {**_recorded.scored(shared, home, mine.fixes), "ms_per_fix": mine.ms_per_fix},
+            REFERENCE: _recorded.by_reference(shared, home),
+        }
         for method, result in found.items():
             pools[method].append(result["pooled"])
         print(f"### {home.name}\n\n{shared.score.table(found)}", flush=True)
