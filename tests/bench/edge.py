@@ -1,18 +1,22 @@
-"""Thirty school days near the edge, with everything real behind the air: the engine, the zone of the demo, its places.
+"""Near the edge with everything real behind the air: the engine, the demo's zone and its walk test, its places.
 
-Thirty children stand 3 to 8 m inside the school's outline for six hours each, turning and stepping about; the simulated
-air reaches the readers, readings come as the firmware sends them, and what `Settler` concludes is counted. Nobody
-leaves, so every "left" is false. Then the same children outside, 3 to 8 m before the edge: every arrival is false.
-`presence.py` has the same with made-up errors, longer and worse ones.
+Thirty children stand 3 to 8 m inside the school's outline for an hour each, turning and stepping about; the simulated air
+reaches the readers, readings come as the firmware sends them, and what `Settler` concludes is counted. Nobody leaves, so
+every "left" is false. Then thirty outside, 3 to 8 m before the edge: every arrival is false. `presence.py` has thirty
+whole days, with errors that are made up, longer and worse.
 """
 
 import math
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
+from gateway import record_survey
+from gateway import site as gateway_site
 from gateway.changes import Arrived, Left
 from gateway.locate import Reading
 from gateway.locate.ground import Ground
@@ -20,13 +24,14 @@ from gateway.locate.zone import ZoneLocator
 from gateway.settle import Settler
 from gateway.zone import DangerArea, Footpath, Place, Reader, Zone, depth_m
 from sim import site as sites
+from sim import walk_test
 from sim.chance import one
 from sim.radio import Air, Ear, rssi_of
 from sim.site import Site
 from sim.tag import POWER_DBM, POWER_SIGMA_DB
 
-CHILDREN, READERS, HOURS, SEED = 30, 8, 6.0, 1
-NEAR_M, FAR_M, REACH_M = 3.0, 8.0, 60.0
+CHILDREN, READERS, HOURS, SEED = 30, 8, 1.0, 1
+NEAR_M, FAR_M, REACH_M = 3.0, 8.0, 45.0
 """How far from the edge they stand, and how far from a reader at the most."""
 STEP_S, MOVES_S = 2.0, 180.0
 """A reader tells of a tag so often; a child goes to another spot within a metre and turns about so often."""
@@ -62,7 +67,7 @@ class _Days:
         self.dx, self.dy = self.ground.plane.to_xy_m(site.plane.lon, site.plane.lat)
         self.air = Air(SEED, [Ear(p.number, p.at, p.height_m) for p in poles], walled=site.school)
         self.numbers = [pole.number for pole in poles]
-        self.locator = ZoneLocator(self.ground, Counter())
+        self.locator = ZoneLocator(self.ground, Counter(), survey=_walk_test(site, zone, self.air))
         self.settler = Settler(zone, self.ground.plane, {f"tag-{n}": n for n in range(CHILDREN)})
         self.spots = list(_spots(site, inside))
         self.offsets_db = [POWER_SIGMA_DB * (2 * one(SEED, "edge power", n) - 1) for n in range(CHILDREN)]
@@ -111,6 +116,13 @@ def _spots(site: Site, inside: bool) -> Iterator[tuple[float, float]]:
         if NEAR_M <= depth <= FAR_M and min(math.dist((x, y), pole) for pole in poles) < REACH_M:
             found += 1
             yield x, y
+
+
+def _walk_test(site: Site, zone: Zone, air: Air) -> tuple[gateway_site.Site, gateway_site.Survey]:
+    with tempfile.TemporaryDirectory() as folder:
+        walked = walk_test.walk(site, site.poles[:READERS], air, SEED)
+        found, survey, _ = record_survey.of_zone(walk_test.write(Path(folder), walked), zone)
+    return found, survey
 
 
 def _zone(site: Site) -> Zone:
