@@ -8,6 +8,7 @@ be proven. A cry that cannot be proven otherwise (unknown tag, wrong MIC) is rai
 `UNVERIFIED_MAX` such alarms a reader a minute are merged into the last one.
 """
 
+import math
 from collections import Counter, deque
 from collections.abc import Iterator
 
@@ -26,6 +27,8 @@ REVISE_S = 2.0
 """First revision so long after the first word; then twice as long each time, if there is news."""
 REVISIONS_MAX = 5
 MOVED_M = 10.0
+"""A fix is news if it lies so far from the place told before, and further than it is itself unsure (50 %): the first
+fixes of a tag are vague, and the reader that heard it is the better word."""
 FIX_FRESH_S = 10.0
 REPEAT_MIN_S, REPEAT_MAX_S, REPEAT_FOR_S = 0.5, 10.0, 600.0
 """A stage is repeated to a lamp with growing pauses until the lamp shows it; then, or after ten minutes, only on
@@ -282,7 +285,7 @@ class Emergencies:
             fix = self._fresh_fix(alarm, now_s) or self._locator.once(list(alarm.readings.values()), now_s)
             if fix is not None:
                 was = alarm.at_m
-                far = was is None or (fix.x_m - was[0]) ** 2 + (fix.y_m - was[1]) ** 2 > MOVED_M**2
+                far = was is None or math.dist(was, (fix.x_m, fix.y_m)) > max(MOVED_M, fix.radius_50_m)
                 alarm.news = alarm.news or far
                 if alarm.news:
                     alarm.at_m = (fix.x_m, fix.y_m)

@@ -9,7 +9,7 @@ from gateway.effects import AlarmMemory, Commit, Downlink, Effect, Remember
 from gateway.events import Bell, Danger, Event, Sos, Told
 from gateway.frames import Frame
 from gateway.pipeline import State
-from gateway.zone import BellInput, DangerArea, Place, Plane, Reader, Zone
+from gateway.zone import BellInput, DangerArea, Footpath, Place, Plane, Reader, Zone
 from readers import wire
 from readers.advertisement import TagKeys, build, epoch_at
 
@@ -29,7 +29,10 @@ def box(x1: float, y1: float, x2: float, y2: float) -> tuple[tuple[float, float]
 
 
 def zone(readers: int = READERS) -> Zone:
-    """A street along y = 0 with a pole every 30 m, a school north of its first 90 m, a river at its far end."""
+    """A street along y = 0 with a pole every 30 m, a school across its first 90 m, a river at its far end.
+
+    Its footpath is 3 m south of the poles and leads into the school at x = 60.
+    """
     return Zone(
         readers=tuple(
             Reader(number=n, eui64=f"{n:016x}", lon=at((n - 1) * SPACING_M, 0)[0], lat=at(0, 0)[1])
@@ -38,6 +41,7 @@ def zone(readers: int = READERS) -> Zone:
         places=(Place(id="school", kind="school", polygon=box(-40, -30, 60, 80)),),
         dangers=(DangerArea(id="river", polygon=box(240, -60, 330, 60), warn_m=10.0),),
         bells=(BellInput(id="gate-bell", reader=2, input=0),),
+        footpaths=(Footpath(line=(at(-60, -3), at(340, -3))),),
     )
 
 

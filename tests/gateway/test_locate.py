@@ -267,11 +267,11 @@ def test_a_tag_that_goes_quiet_is_forgotten_and_its_last_word_stays() -> None:
 
 def test_a_tag_that_comes_back_elsewhere_is_there() -> None:
     gateway = Gateway(zone())
-    for number in (2, 9):
-        for _ in range(5):
-            fixes = gateway.second({7: loud((number, -55), (number + 1, -72), at_s=gateway.now_s)})
-        x_m, y_m, _ = gateway.ground.readers[number]
-        assert off_m((x_m, y_m), fixes[7][0]) < 25
+    for number in (3, 8):
+        for _ in range(8):
+            levels = ((number - 1, -85), (number, -66), (number + 1, -85))
+            fixes = gateway.second({7: loud(*levels, at_s=gateway.now_s)})
+        assert off_m(gateway.ground.readers[number][:2], fixes[7][0]) < 15
         gateway.wait(QUIET_S + 10)
 
 

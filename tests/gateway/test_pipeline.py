@@ -23,6 +23,7 @@ from gateway.events import (
     is_emergency,
 )
 from gateway.frames import Frame
+from gateway.locate.tracker import LATE_EVERY, LOOK_BACK
 from gateway.resolve import SAME_S
 from gateway.uplink import Urgent, decode_urgent, encode_row, encode_urgent
 from readers import wire
@@ -36,6 +37,7 @@ from tests.gateway.corebed import (
     acks,
     advertisement,
     alarms,
+    at,
     events,
 )
 
@@ -56,7 +58,7 @@ class Child:
             self.counter += 2
             for n, pole in self.poles.items():
                 distance = math.dist(((n - 1) * SPACING_M, 0, 3.5), (x_m, y_m, 1))
-                rssi = round(-57 - 25 * math.log10(distance) + self.rng.gauss(0, 2))
+                rssi = round(-50 - 25 * math.log10(distance) + self.rng.gauss(0, 2))
                 if rssi < -92:
                     continue
                 if n in self.bound:
@@ -182,7 +184,8 @@ def test_a_copied_tag_at_both_ends_of_the_street_is_told_of() -> None:
     raw = advertisement()
     found: list[Event] = []
     for n in (1, 10):
-        found += events(shell.frame(Pole(n).bind((1, raw), rssi_dbm=-58), later_s=1), GatewayHealth)
+        done = shell.frame(Pole(n).bind((1, raw), rssi_dbm=-58), later_s=1) + shell.wait(1.1)
+        found += events(done, GatewayHealth)
     assert [e.what for e in found if isinstance(e, GatewayHealth)] == ["tag_in_two_places"]
 
 
@@ -205,22 +208,44 @@ def test_a_replayed_advertisement_is_not_followed_and_its_slot_not_bound() -> No
 def test_a_slot_bound_before_the_clock_was_right_finds_its_tag_after() -> None:
     shell, pole = Shell(utc_s=UTC_S - 40 * 900), Pole(4)
     shell.frame(pole.bind((1, advertisement())))
+    shell.wait(1.1)
     assert shell.counts["tags_followed"] == 0
     pipeline.set_clock(shell.state, UTC_S, shell.now_s, "good")
     shell.frame(pole.see((1, 3)), later_s=1)
+    shell.wait(1.1)
     assert shell.counts["tags_followed"] == 1
 
 
-def test_what_is_heard_between_two_fixes_waits_for_the_next() -> None:
+def test_what_readers_hear_within_a_second_makes_one_fix() -> None:
     shell = Shell()
-    shell.frame(Pole(3).bind((1, advertisement())))
-    shell.frame(Pole(4).bind((1, advertisement())))
+    shell.wait(1)
+    for n in (3, 4):
+        shell.frame(Pole(n).bind((1, advertisement())))
+    assert "fixes" not in shell.counts, "a frame is read without waiting for any locating"
+    shell.wait(0.01)
     assert shell.counts["fixes"] == 1
-    shell.wait(1.1)
-    assert shell.counts["fixes"] == 2
     fix = shell.state.locator.latest(shell.state.resolver.rows["tag-003"])
     assert fix is not None
     assert {h.reader for h in fix.evidence} == {3, 4}
+    shell.frame(Pole(5).bind((1, advertisement(counter=2))), later_s=0.5)
+    shell.wait(0.4)
+    assert shell.counts["fixes"] == 1
+    shell.wait(0.2)
+    assert shell.counts["fixes"] == 2
+
+
+def test_positions_are_told_of_smoothed_fixes_and_dated_when_they_were_true() -> None:
+    shell = Shell()
+    child = Child(shell)
+    done = [(shell.now_s, effect) for _ in range(20) for effect in child.stand(135, -3, 2)]
+    lived_s = shell.now_s - 1000.0
+    told = [(now_s, position) for now_s, effect in done for position in events([effect], Position)]
+    assert len(told) == pytest.approx(lived_s / LATE_EVERY, abs=2)
+    for now_s, position in told:
+        late_s = UTC_S + now_s - 1000.0 - position.observed_at.timestamp()
+        assert LOOK_BACK - 1.5 < late_s < LOOK_BACK + 4.0
+        assert position.where.geometry.coordinates == pytest.approx(at(135, -3), abs=3e-4)
+    assert shell.counts["fixes"] == pytest.approx(lived_s, abs=3), "a fix a second, told or not"
 
 
 @pytest.mark.parametrize("step_s", [3600.0, -3600.0, 10 * 365 * 86400.0, -10 * 365 * 86400.0])

@@ -74,9 +74,9 @@ def test_an_sos_of_the_second_row_comes_before_any_locating_of_the_first() -> No
     first = next(step)
     assert isinstance(first, Commit)
     assert isinstance(first.event, Sos)
-    assert shell.counts.get("fixes", 0) == 0
+    assert shell.state.locator.followed() == 0
     done = shell.carry(step)
-    assert shell.counts["fixes"] == 2
+    assert shell.state.locator.followed() == 2
     assert events(done, Sos) == []
 
 
@@ -86,10 +86,19 @@ def test_an_sos_survives_a_locator_that_breaks() -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("locator")
 
+    shell.state.locator.hear = broken  # type: ignore[method-assign]
     shell.state.locator.step = broken  # type: ignore[assignment,method-assign]
     step = pipeline.on_frame(shell.state, pole.sos(cry()), shell.now_s)
     assert isinstance(next(step), Commit)
     assert isinstance(next(step), Downlink)
+    with pytest.raises(RuntimeError):
+        list(step)
+    step = pipeline.on_stage(shell.state, "gw1-e1-1", wire.ACKNOWLEDGED, shell.now_s)
+    assert isinstance(next(step), Downlink)
+    list(step)
+    shell.state.locator.deadline_s = lambda: shell.now_s  # type: ignore[method-assign]
+    step = pipeline.on_tick(shell.state, shell.now_s + 1)
+    assert isinstance(next(step), Downlink), "the lamp is told again before anything is located"
     with pytest.raises(RuntimeError):
         list(step)
 
@@ -352,6 +361,7 @@ def test_revisions_need_news_and_end() -> None:
         quiet.frame(one.sos(cry(counter=60 + n), shown=1, rssi_dbm=-60), later_s=1)
         where += events(quiet.wait(0), Sos)
     assert len(where) <= 1, "nothing new to say"
+    assert all(e.where is not None and e.where.radius_50_m < 20 for e in where), "never vaguer than the first word"
 
 
 # ---- stages and lamps ------------------------------------------------------------------------------------------------
