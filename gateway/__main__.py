@@ -84,7 +84,7 @@ def outbox(
 def locate(
     site_dir: SiteDir,
     out: Annotated[Path, typer.Option(metavar="FIXES_DIR", help="Folder for NAME.fixes.csv, one for each track.")],
-    lag: Annotated[float, typer.Option(min=0, max=60, metavar="S", help="Fixes so late as well; 0: none.")] = 3,
+    lag: Annotated[float, typer.Option(min=0, max=10, metavar="S", help="Fixes so late as well; 0: none.")] = 3,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw tracks: FILE.svg or FILE-NAME.svg.")] = None,
 ) -> None:
     """Run the engine over a recorded site and say how far off it was. docs/GATEWAY.md describes the folder.

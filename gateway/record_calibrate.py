@@ -1,13 +1,13 @@
 """`ansim-gateway calibrate`: a recorded walk and its truth -> rows of the site's walk test, if they help."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
 from gateway import calibrate, picture, recording
-from gateway.calibrate import Clock, Engine, Rows, WalkRefused
+from gateway.calibrate import Clock, Rows, WalkRefused
 from gateway.expected import Expected, Law
 from gateway.record_locate import Score, errors_m, score
 from gateway.record_truth import Walk, load_walk, moment_of
@@ -91,9 +91,13 @@ def _told(site: Site, walk: Walk, found: Rows, say: Say) -> None:
 
 def _judged(site: Site, known: Survey, found: Rows, track: Track, walk: Walk, keep: bool, say: Say) -> list[str]:
     """Say the errors before and after; raise WalkRefused if the walk makes them larger."""
-    from gateway.replay import replay
+    from gateway import replay
 
-    engine: Engine = lambda survey, part: replay(site, survey, part, lag_s=0.0)  # noqa: E731
+    as_known = replay.Engine(site, known)  # a map takes seconds to fit, so not anew for each part
+
+    def engine(survey: Survey, part: Track) -> Iterable[TimedFix]:
+        return (as_known if survey is known else replay.Engine(site, survey)).replay(part, lag_s=0.0)
+
     truth = Track(track.name, track.t_s, track.reader, track.rssi_dbm, walk.t_s, walk.xy_m)
     before, after = (_score(truth, fixes, walk) for fixes in calibrate.before_and_after(known, found, track, engine))
     say(f"{'instant fixes':14} {'fixes':>6} {'median':>8} {'mean':>8} {'90 %':>8} {'in r50':>7} {'in r90':>7}")

@@ -16,7 +16,7 @@ Say = Callable[[str], None]
 
 def locate(folder: Path, out: Path, lag_s: float, plot: Path | None, say: Say) -> int:
     """Run the engine over every track of a site; write its fixes, print a table, draw if wanted."""
-    from gateway.replay import replay
+    from gateway.replay import Engine
 
     failed = False
     runs: list[Located] = []
@@ -32,17 +32,16 @@ def locate(folder: Path, out: Path, lag_s: float, plot: Path | None, say: Say) -
         say(f"note: {note}")
     for reason, count in survey.skipped.items():
         say(f"note: {count} rows of the walk test left out: {reason}")
+    engine = Engine(site, survey)
     for name in names:
         try:
-            run = located(
-                recording.load_track(folder, site, name), lambda track: replay(site, survey, track, lag_s=lag_s)
-            )
+            run = located(recording.load_track(folder, site, name), lambda track: engine.replay(track, lag_s=lag_s))
             recording.write_fixes(out / f"{name}.fixes.csv", run.fixes)
             if plot is not None:
                 end = "" if len(names) == 1 else f"-{name}"
                 path = plot.with_name(f"{plot.name.removesuffix('.svg')}{end}.svg")
                 lag = max(run.kinds())
-                fixes = [fix for fix in run.fixes if fix.lag_s == lag]
+                fixes = run.of(lag)
                 found = score(len(fixes), errors_m(run.track, fixes))
                 kind = f"{len(fixes)} fixes, {f'{lag:g} s late' if lag else 'instant'}"
                 off = f": {found.median_m:.1f} m off (middle value)" if found.median_m == found.median_m else ""

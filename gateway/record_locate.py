@@ -35,8 +35,13 @@ class Located:
     """Of an instant fix; the late one beside it is part of that."""
 
     def kinds(self) -> list[float]:
-        """Return the lags among the fixes, the instant one (0) first."""
-        return sorted({fix.lag_s for fix in self.fixes}) or [0.0]
+        """Return the kinds of fixes: 0 for instant ones, then the lag of late ones if there are any."""
+        late = max((fix.lag_s for fix in self.fixes), default=0.0)
+        return [0.0, late] if late else [0.0]
+
+    def of(self, kind: float) -> list[TimedFix]:
+        """Return the fixes of a kind. At a track's end late ones come sooner, there being no more to wait for."""
+        return [fix for fix in self.fixes if (fix.lag_s > 0) == (kind > 0)]
 
 
 def located(track: Track, engine: Engine) -> Located:
@@ -84,7 +89,7 @@ def table(runs: Iterable[Located], site: Site) -> Iterator[str]:
     for run in runs:
         track = run.track
         for lag_s in run.kinds():
-            fixes = [fix for fix in run.fixes if fix.lag_s == lag_s]
+            fixes = run.of(lag_s)
             errors = errors_m(track, fixes)
             if track.name not in site.seen_tracks:
                 pooled.setdefault(lag_s, []).append(errors)

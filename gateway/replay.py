@@ -100,8 +100,10 @@ def space_of(site: Site) -> Space:
 
 def _seconds(track: Track) -> Iterator[tuple[float, Any]]:
     """Yield (end of the second, rows of the track within it); the last, broken second is left out as it is nowhere."""
+    if not len(track.t_s):
+        return
     ends = np.maximum(np.ceil(track.t_s - 1e-9), 1.0)
-    last_s = track.t_s[-1] if len(track.t_s) else 0.0
+    last_s = track.t_s[-1]
     starts = np.flatnonzero(np.diff(ends, prepend=-1.0))
     for first, stop in zip(starts, [*starts[1:], len(ends)], strict=True):
         if ends[first] <= last_s + 1e-9:

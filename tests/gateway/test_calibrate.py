@@ -1,6 +1,5 @@
 """A walk becomes rows of a walk test, or is refused in words that say what would help."""
 
-import importlib.util
 import json
 import math
 from pathlib import Path
@@ -174,9 +173,6 @@ def test_a_walk_there_and_back_is_located_by_its_other_parts() -> None:
     assert np.nanmean(errors[1]) < 0.5 * np.nanmean(errors[0])
 
 
-ENGINE = pytest.mark.skipif(importlib.util.find_spec("gateway.replay") is None, reason="needs gateway.replay")
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     recording.save_site(tmp_path, SITE)
@@ -193,7 +189,6 @@ def run(folder: Path, *arguments: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-@ENGINE
 def test_calibrate_writes_rows_truth_and_pictures_and_says_before_and_after(folder: Path) -> None:
     code, said = run(folder)
     assert code == 0, said
@@ -212,7 +207,6 @@ def test_calibrate_writes_rows_truth_and_pictures_and_says_before_and_after(fold
     assert len(recording.load_survey(folder, site)) == len(survey), "the same walk is not taken twice"
 
 
-@ENGINE
 def test_calibrate_refuses_a_clock_that_differs_until_it_is_told_how_much(folder: Path) -> None:
     text = (folder / "taps.csv").read_text().splitlines()
     late = [f"{float(line.split(',')[0]) + 9},{line.split(',', 1)[1]}" for line in text[1:]]

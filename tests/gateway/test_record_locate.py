@@ -1,6 +1,5 @@
 """How far off the fixes of a recorded track were: figures against hand-made truth."""
 
-import importlib.util
 import math
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from typer.testing import CliRunner
 from gateway import recording
 from gateway.__main__ import app
 from gateway.record_locate import errors_m, located, score, table
+from gateway.replay import LAG_MAX_S, LAG_S
 from gateway.site import Floats, Site, TimedFix, Track
 
 SITE = Site("yard", (0.0, 0.0, 30.0, 30.0), ("a", "b", "c"), np.array([[0.0, 0, 3], [30, 0, 3], [15, 30, 3]]))
@@ -64,10 +64,6 @@ def test_the_table_has_both_kinds_the_rows_left_out_and_no_seen_track_in_its_sum
     assert "-" in list(table([nothing], site))[1]
 
 
-ENGINE = pytest.mark.skipif(importlib.util.find_spec("gateway.replay") is None, reason="needs gateway.replay")
-
-
-@ENGINE
 def test_locate_writes_fixes_a_table_and_a_picture(tmp_path: Path) -> None:
     recording.save_site(tmp_path, SITE)
     recording.save_track(tmp_path, SITE, track())
@@ -76,12 +72,16 @@ def test_locate_writes_fixes_a_table_and_a_picture(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "yard: 3 readers, no walk test" in done.output
     rows = np.genfromtxt(tmp_path / "fixes" / "w.fixes.csv", delimiter=",", names=True)
-    assert set(rows["lag_s"]) == {0.0, 3.0}
+    assert set(rows["lag_s"]) == {0.0, 1.0, 2.0, LAG_S}, "the last seconds' late fixes come as soon as nothing more can"
+    assert f"lag {LAG_S:g} s" in done.output
+    assert "lag 1 s" not in done.output
     assert np.isfinite(rows["x_m"]).all()
     assert "</svg>" in (tmp_path / "w.svg").read_text()
+    late = CliRunner().invoke(app, [*arguments, "--lag", f"{LAG_MAX_S + 1:g}"])
+    assert late.exit_code == 2
+    assert f"less than or equal to {LAG_MAX_S:g}" in " ".join(late.output.split())
 
 
-@ENGINE
 def test_a_track_that_cannot_be_read_does_not_cost_the_others(tmp_path: Path) -> None:
     recording.save_site(tmp_path, SITE)
     recording.save_track(tmp_path, SITE, track())
@@ -94,7 +94,6 @@ def test_a_track_that_cannot_be_read_does_not_cost_the_others(tmp_path: Path) ->
     assert (tmp_path / "fixes" / "empty.fixes.csv").read_text() == "t_s,x_m,y_m,r50_m,r90_m,lag_s\n"
 
 
-@ENGINE
 def test_a_folder_that_is_no_site_is_told_in_one_line(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["locate", str(tmp_path), "--out", str(tmp_path / "fixes")])
     assert done.exit_code == 1
