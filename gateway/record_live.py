@@ -16,8 +16,10 @@ from typing import IO, Any
 import numpy as np
 
 from gateway import recording
+from gateway.locate import shapes
+from gateway.locate.ground import REACH_M
 from gateway.record_server import SOCKET
-from gateway.record_write import PACKETS, SIGHTINGS, RecordingError, checked_name, write_text
+from gateway.record_write import PACKETS, SIGHTINGS, RecordingError, checked_name, set_tag_power, write_text
 from gateway.recording import Site
 from gateway.zone import Plane, Zone
 
@@ -25,6 +27,8 @@ TAGS_MAX = 500
 """Tracks of one recording; readings of more tags are left out and counted."""
 MARGIN_M = 40.0
 """The bounds of the site go so far beyond readers, places and dangers."""
+OTHER_POWER_DB = 3.0
+"""A tag whose own level at 1 m differs by more from the site's is worth a word: a walk test is of one kind of tag."""
 SILENT_MAX_S = 10.0
 """A gateway that says nothing for so long, not even its clock, hangs."""
 FLUSH_S = 1.0
@@ -34,7 +38,10 @@ Say = Callable[[str], None]
 
 
 def site_of(zone: Zone, name: str) -> Site:
-    """Return a zone as a recorded site: metres east and north of the readers' middle, readers named by their number."""
+    """Return a zone as a recorded site: metres east and north of the readers' middle, readers named by their number.
+
+    Footpaths as far as readers hear.
+    """
     lon = sum(reader.lon for reader in zone.readers) / len(zone.readers)
     lat = sum(reader.lat for reader in zone.readers) / len(zone.readers)
     lon, lat = round(lon, 7), round(lat, 7)
@@ -42,6 +49,8 @@ def site_of(zone: Zone, name: str) -> Site:
     at = [plane.to_xy_m(reader.lon, reader.lat) for reader in zone.readers]
     areas = [*(place.polygon for place in zone.places), *(danger.polygon for danger in zone.dangers)]
     points = np.array(at + [plane.to_xy_m(*corner) for polygon in areas for corner in polygon])
+    lines = [[plane.to_xy_m(*corner) for corner in path.line] for path in zone.footpaths]
+    runs = [run for found in shapes.cut(lines, [], np.array(at), REACH_M) for run in found]
     (x0, y0), (x1, y1) = points.min(axis=0) - MARGIN_M, points.max(axis=0) + MARGIN_M
     return Site(
         name=name,
@@ -49,6 +58,7 @@ def site_of(zone: Zone, name: str) -> Site:
         reader_ids=tuple(str(reader.number) for reader in zone.readers),
         readers_m=np.array([(x, y, r.height_m) for (x, y), r in zip(at, zone.readers, strict=True)]).round(3),
         origin_lonlat=(lon, lat),
+        footpaths=tuple(np.array(corners).round(3) for label, corners in runs if label == shapes.OUT),
     )
 
 
@@ -66,7 +76,7 @@ def record(
 
     folder: the gateway's store. Raises RecordingError.
     """
-    _begin_site(out, site)
+    power_dbm = _begin_site(out, site).tag_power_dbm
     path = folder / SOCKET
     with _connect(path, tags) as line:
         lines = _lines(line, path)
@@ -76,7 +86,7 @@ def record(
         start_s = float(hello["now_s"])
         end_s = float("inf") if minutes is None else start_s + 60 * minutes
         say(f"recording gateway {hello.get('gateway')} into {out}; Ctrl-C ends it")
-        writer = _Writer(out, site, start_s, say)
+        writer = _Writer(out, site, start_s, power_dbm, say)
         ended: dict[str, Any] | None = None
         asked = False
         try:
@@ -105,14 +115,16 @@ def record(
     return writer.rows
 
 
-def _begin_site(out: Path, site: Site) -> None:
+def _begin_site(out: Path, site: Site) -> Site:
+    """Return the site as it lies in the folder; it is written there if nothing was."""
     if not (out / "site.json").exists():
         recording.save_site(out, site)
-        return
+        return site
     known = recording.load_site(out)
     same = known.reader_ids == site.reader_ids and known.origin_lonlat == site.origin_lonlat
     if not same or not np.allclose(known.readers_m, site.readers_m, atol=0.01):
         raise RecordingError(out / "site.json", 0, "another zone, or its readers were moved", "name a new folder")
+    return known
 
 
 def _connect(path: Path, tags: Sequence[str]) -> socket.socket:
@@ -153,8 +165,10 @@ def _lines(line: socket.socket, path: Path) -> Iterator[dict[str, Any]]:
 class _Writer:
     """The tracks of one recording, opened as tags are heard."""
 
-    def __init__(self, out: Path, site: Site, start_s: float, say: Say) -> None:
+    def __init__(self, out: Path, site: Site, start_s: float, power_dbm: float | None, say: Say) -> None:
+        """power_dbm: what site.json says of the tags; None: the first tag heard says it."""
         self._out, self._start_s, self._say = out / "tracks", start_s, say
+        self._site, self._power_dbm = out, power_dbm
         self._readers = {int(name) for name in site.reader_ids}
         self.tracks: dict[str, Path] = {}
         self._files: dict[str, IO[str]] = {}
@@ -174,7 +188,7 @@ class _Writer:
         elif said["tag"] not in self._files and len(self._files) >= TAGS_MAX:
             self.skipped[f"more than {TAGS_MAX} tags"] += 1
         else:
-            file = self._files.get(said["tag"]) or self._open(said["tag"])
+            file = self._files.get(said["tag"]) or self._open(said["tag"], said.get("power_dbm"))
             file.write(f"{t_s:.3f},{said['reader']},{said['rssi_dbm']},{said['packets']}\n")
             self.rows += 1
 
@@ -192,7 +206,7 @@ class _Writer:
             rows.sort(key=lambda row: float(row.partition(",")[0]))
             write_text(self.tracks[tag], "\n".join([header, *rows, ""]))
 
-    def _open(self, tag: str) -> IO[str]:
+    def _open(self, tag: str, power_dbm: int | None) -> IO[str]:
         name, number = checked_name(self._out, tag), 1
         while (path := self._out / f"{name}{f'-{number}' if number > 1 else ''}.sightings.csv").exists():
             number += 1
@@ -206,4 +220,18 @@ class _Writer:
         write_text(path.with_name(path.name.replace(".sightings.csv", INFO)), json.dumps(info) + "\n")
         self.tracks[tag], self._files[tag] = path, file
         self._say(f"{tag}: {path.name}")
+        self._power(tag, power_dbm)
         return file
+
+    def _power(self, tag: str, power_dbm: int | None) -> None:
+        """Keep the first tag's own level at 1 m with the site: the gateway compares other tags with it."""
+        if power_dbm is None:
+            return
+        if self._power_dbm is None:
+            set_tag_power(self._site, power_dbm)
+            self._power_dbm = power_dbm
+        elif abs(power_dbm - self._power_dbm) > OTHER_POWER_DB:
+            self._say(
+                f"note: {tag} says {power_dbm} dBm at 1 m, site.json {self._power_dbm:g} dBm: put a walk test of other "
+                "tags into another folder"
+            )

@@ -3,8 +3,9 @@ r"""What the core hears, for who records it: a socket in the gateway's folder, o
     core --reading--> Recorder --queue of each client, bounded--> record.sock --> `ansim-gateway record`
 
 JSON lines. The client says first what it wants: {"tags": ["t1"]}, an empty list is every tag. Then it gets
-{"gateway": .., "now_s": ..}, one line a reading {"t_s": .., "tag": .., "reader": .., "rssi_dbm": .., "packets": ..}, a
-{"now_s": ..} every second, and, once it closed its side or the gateway stops, {"end": true, "sent": .., "dropped": ..}.
+{"gateway": .., "now_s": ..}, one line a reading {"t_s": .., "tag": .., "reader": .., "rssi_dbm": .., "packets": ..,
+"power_dbm": ..} (the tag's own level at 1 m), a {"now_s": ..} every second, and, once it closed its side or the gateway
+stops, {"end": true, "sent": .., "dropped": ..}.
 Pseudonyms only. A client that does not keep up loses readings, which are counted; the core never waits for it.
 """
 
@@ -83,7 +84,8 @@ class Recorder:
             if client.tags and tag not in client.tags:
                 continue
             line = {"t_s": round(reading.heard_at_s, 3), "tag": tag, "reader": reading.reader,
-                    "rssi_dbm": reading.rssi_dbm, "packets": reading.packets}  # fmt: skip
+                    "rssi_dbm": reading.rssi_dbm, "packets": reading.packets,
+                    "power_dbm": reading.power_dbm}  # fmt: skip
             self.counters["record_readings" if client.put(line) else "record_dropped"] += 1
 
     async def run(self, progress: Callable[[], None]) -> None:

@@ -24,7 +24,7 @@ EDGE_M = 25.0
 def of_zone(folder: Path, zone: Zone) -> tuple[Site, Survey, list[str]]:
     """Return the walk test of a zone, in metres on its `Field`'s plane, and what is worth a look.
 
-    Raises RecordingError. Rows of readers that are no longer in the zone are left out.
+    Raises RecordingError. Rows of readers that are no longer in the zone are left out; newer readers have none.
     """
     site = load_site(folder)
     survey = load_survey(folder, site)
@@ -62,7 +62,13 @@ def of_zone(folder: Path, zone: Zone) -> tuple[Site, Survey, list[str]]:
     corners = _moved(np.array([[x0, y0], [x1, y1]]), there, here)
     bounds_m = (float(corners[0, 0]), float(corners[0, 1]), float(corners[1, 0]), float(corners[1, 1]))
     origin = (here.lon, here.lat)
-    site = replace(site, readers_m=readers_m, bounds_m=bounds_m, origin_lonlat=origin)
+    footpaths = tuple(_moved(line, there, here) for line in site.footpaths)
+    came = [r for r in zone.readers if str(r.number) not in site.reader_ids]
+    hang_m = [(*now_m[str(r.number)], r.height_m) for r in came]
+    site = replace(
+        site, reader_ids=(*site.reader_ids, *(str(r.number) for r in came)), bounds_m=bounds_m, origin_lonlat=origin,
+        readers_m=np.concatenate([readers_m, np.array(hang_m).reshape(-1, 3)]), footpaths=footpaths,
+    )  # fmt: skip
     xy_m = _moved(survey.xy_m[kept], there, here)
     if len(xy_m) and np.abs(xy_m).max() > AWAY_MAX_M + max(abs(value) for value in bounds_m):
         raise RecordingError(folder / "calibration", 0, "it was walked far from this zone", "look at the truth it had")

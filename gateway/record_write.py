@@ -96,15 +96,33 @@ def save_truth(folder: Path, name: str, t_s: Floats, xy_m: Floats) -> None:
 
 def add_seen_track(folder: Path, name: str) -> None:
     """Note in site.json that a track is part of the walk test; the rest of the file stays. Raises RecordingError."""
+    raw = _site_again(folder)
+    seen = raw.get("seen_tracks")
+    seen = seen if isinstance(seen, list) else []
+    if name not in seen:
+        _save_again(folder, raw | {"seen_tracks": [*seen, name]})
+
+
+def set_tag_power(folder: Path, power_dbm: float) -> None:
+    """Note in site.json a tag's own level at 1 m; the rest of the file stays. Raises RecordingError."""
+    raw = _site_again(folder)
+    tag = raw.get("tag")
+    _save_again(folder, raw | {"tag": {**(tag if isinstance(tag, dict) else {}), "power_dbm": power_dbm}})
+
+
+def _site_again(folder: Path) -> dict[str, Any]:
     path = folder / "site.json"
     try:
         raw = json.loads(path.read_text(encoding="utf-8-sig"))
-        seen = raw.get("seen_tracks")
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise RecordingError(path, 0, f"cannot be read again ({error})", "look at the file") from None
-    seen = seen if isinstance(seen, list) else []
-    if name not in seen:
-        write_text(path, json.dumps(raw | {"seen_tracks": [*seen, name]}, indent=1, ensure_ascii=False) + "\n")
+    if not isinstance(raw, dict):
+        raise RecordingError(path, 0, "not a JSON object any more", "look at the file")
+    return raw
+
+
+def _save_again(folder: Path, raw: dict[str, Any]) -> None:
+    write_text(folder / "site.json", json.dumps(raw, indent=1, ensure_ascii=False) + "\n")
 
 
 def write_fixes(path: Path, fixes: Iterable[TimedFix]) -> int:

@@ -40,7 +40,8 @@ ROWS_MAX = 5_000_000
 READERS_MAX = 1000
 SPAN_MAX_M = 20_000.0
 """No two readers of one zone are further apart; more means degrees, millimetres or a typing error."""
-FOOTPATHS_MAX = 1000
+FOOTPATHS_MAX, FOOTPATH_PIECES_MAX = 2000, 4000
+"""Lines of footpaths, and straight pieces of all of them."""
 SPAN_MAX_S = 7 * 86400.0
 """A sighting further than this from the middle one of its track has a broken clock."""
 RSSI_MIN_DBM, RSSI_MAX_DBM = -127.0, 20.0
@@ -93,15 +94,23 @@ def _power(raw: Any) -> float | None:
 
 
 def _footpaths(raw: Any, notes: list[str]) -> tuple[Floats, ...]:
-    """Lines of [x, y]; what is no line is left out and noted."""
-    lines = []
-    for line in (raw if isinstance(raw, list) else [])[:FOOTPATHS_MAX]:
+    """Lines of [x, y]; what is no line, or too many, is left out and noted."""
+    lines: list[Floats] = []
+    pieces = wrong = more = 0
+    for line in raw if isinstance(raw, list) else []:
         points = [_point(each) for each in line] if isinstance(line, list) else []
         known = [point for point in points if point is not None]
-        if len(known) >= 2 and len(known) == len(points):
-            lines.append(np.array(known, dtype=float))
+        if len(known) < 2 or len(known) < len(points):
+            wrong += 1
+        elif len(lines) == FOOTPATHS_MAX or pieces + len(known) - 1 > FOOTPATH_PIECES_MAX:
+            more += 1
         else:
-            notes.append("a footpath that is no line of [x, y] was left out")
+            lines.append(np.array(known, dtype=float))
+            pieces += len(known) - 1
+    if wrong:
+        notes.append(f"{wrong} footpaths that are no line of [x, y] were left out")
+    if more:
+        notes.append(f"{more} footpaths over {FOOTPATHS_MAX} lines or {FOOTPATH_PIECES_MAX} pieces were left out")
     return tuple(lines)
 
 

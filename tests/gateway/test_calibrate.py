@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -205,6 +206,17 @@ def test_calibrate_writes_rows_truth_and_pictures_and_says_before_and_after(fold
     again, _ = run(folder)
     assert again == 0
     assert len(recording.load_survey(folder, site)) == len(survey), "the same walk is not taken twice"
+
+
+def test_calibrate_keeps_what_the_recording_says_of_the_tag_and_the_footpaths(folder: Path) -> None:
+    line = np.array([[-10.0, 0.0], [100.0, 0.0]])
+    recording.save_site(folder, replace(SITE, tag_power_dbm=-57.0, footpaths=(line,)))
+    code, said = run(folder)
+    assert code == 0, said
+    site = recording.load_site(folder)
+    assert site.tag_power_dbm == -57.0
+    assert np.array_equal(site.footpaths, (line,))
+    assert site.seen_tracks == ("w",)
 
 
 def test_calibrate_refuses_a_clock_that_differs_until_it_is_told_how_much(folder: Path) -> None:

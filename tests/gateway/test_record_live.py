@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+import math
 import socket
 import stat
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -17,10 +20,12 @@ from gateway.__main__ import app
 from gateway.config import Loaded
 from gateway.daemon import Daemon
 from gateway.locate import Reading
+from gateway.locate.ground import REACH_M
 from gateway.record_server import CLIENTS_MAX, QUEUE_MAX, SOCKET, Recorder
 from gateway.recording import RecordingError
+from gateway.zone import Footpath
 from readers import wire
-from tests.gateway.corebed import PLANE, SPACING_M, Pole, Shell, advertisement, zone
+from tests.gateway.corebed import PLANE, SPACING_M, Pole, Shell, advertisement, at, zone
 from tests.gateway.shellbed import Stick, load, plugged, run, running, until, write
 
 
@@ -80,6 +85,7 @@ def test_what_a_gateway_hears_becomes_a_recorded_site(tmp_path: Path) -> None:
         site = recording.load_site(out)
         assert not site.notes
         assert site.reader_ids == ("1", "2", "3")
+        assert site.tag_power_dbm == -50, "as the tag's advertisement says it"
         assert site.origin_lonlat is not None
         np.testing.assert_allclose(site.readers_m[:, 0], SPACING_M * np.array([-1, 0, 1]), atol=0.05)
         assert PLANE.to_xy_m(*site.origin_lonlat) == pytest.approx((SPACING_M, 0.0), abs=0.02)
@@ -93,6 +99,42 @@ def test_what_a_gateway_hears_becomes_a_recorded_site(tmp_path: Path) -> None:
         assert not one.skipped
 
     run(story)
+
+
+def test_the_zones_footpaths_are_in_the_site_as_far_as_readers_hear() -> None:
+    far = Footpath((at(-500, 40), at(500, 40)))
+    street = msgspec.structs.replace(zone(3), footpaths=(*zone(3).footpaths, far, Footpath((at(0, 900), at(9, 900)))))
+    site = record_live.site_of(street, "here")
+    own, cut = site.footpaths
+    ends_x_m = -60.0 - SPACING_M, 2 * SPACING_M + math.sqrt(REACH_M**2 - 3**2) - SPACING_M
+    np.testing.assert_allclose(own, [[ends_x_m[0], -3.0], [ends_x_m[1], -3.0]], atol=0.05)
+    assert np.abs(cut[:, 0]).max() == pytest.approx(SPACING_M + math.sqrt(REACH_M**2 - 40**2), abs=0.05)
+    assert record_live.site_of(msgspec.structs.replace(street, footpaths=()), "here").footpaths == ()
+
+
+def test_the_first_tags_power_stays_and_another_kind_of_tag_is_told(tmp_path: Path) -> None:
+    site = record_live.site_of(zone(3), "here")
+    recording.save_site(tmp_path, site)
+    said: list[str] = []
+
+    def write_rows(*powers: tuple[str, int | None]) -> None:
+        known = recording.load_site(tmp_path)
+        writer = record_live._Writer(tmp_path, known, 0.0, known.tag_power_dbm, said.append)
+        for tag, power_dbm in powers:
+            row = {"t_s": 1.0, "tag": tag, "reader": 1, "rssi_dbm": -70, "packets": 1}
+            writer.reading(row if power_dbm is None else row | {"power_dbm": power_dbm})
+        writer.close()
+
+    write_rows(("of-an-older-gateway", None))
+    assert recording.load_site(tmp_path).tag_power_dbm is None
+    recording.save_site(tmp_path, replace(recording.load_site(tmp_path), seen_tracks=("w",)))
+    write_rows(("one", -55), ("like-it", -57))
+    assert recording.load_site(tmp_path).tag_power_dbm == -55
+    assert recording.load_site(tmp_path).seen_tracks == ("w",)
+    assert not [word for word in said if word.startswith("note")]
+    write_rows(("other", -40))
+    assert recording.load_site(tmp_path).tag_power_dbm == -55
+    assert "note: other says -40 dBm at 1 m, site.json -55 dBm" in said[-1]
 
 
 def test_only_the_tags_asked_for_and_a_second_recording_beside_the_first(tmp_path: Path) -> None:

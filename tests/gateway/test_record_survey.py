@@ -10,7 +10,9 @@ from typer.testing import CliRunner
 from gateway import config, recording
 from gateway.__main__ import app
 from gateway.config import ConfigError, Loaded
+from gateway.locate import Reading
 from gateway.locate.field import Field
+from gateway.pipeline import State
 from gateway.record_live import site_of
 from gateway.site import Site, Survey
 from gateway.zone import Plane
@@ -23,7 +25,9 @@ EXTRA = '[locate]\nsurvey = "walk"'
 def survey_of(site: Site, *rows: tuple[float, float, str]) -> Survey:
     xy_m = np.array([row[:2] for row in rows], dtype=float).reshape(-1, 2)
     reader = np.array([site.reader_ids.index(row[2]) for row in rows], dtype=np.int64)
-    return Survey(xy_m, np.full(len(rows), 90.0), reader, np.full(len(rows), -70.0), np.ones(len(rows)))
+    far_m = np.hypot(np.hypot(*(site.readers_m[reader, :2] - xy_m).T), 2.5)
+    levels = np.maximum(-58 - 25 * np.log10(far_m), -100.0)
+    return Survey(xy_m, np.full(len(rows), np.nan), reader, levels, np.ones(len(rows)))
 
 
 def box(folder: Path, site: Site, *rows: tuple[float, float, str]) -> Path:
@@ -62,6 +66,32 @@ def test_a_walk_test_lies_on_the_zones_plane(tmp_path: Path) -> None:
     for n, name in enumerate(found.reader_ids[:3]):
         np.testing.assert_allclose(found.readers_m[n], field.readers[int(name)], atol=0.02)
     assert any("readers 4 are not in this file" in note for note in loaded.notes)
+
+
+def test_a_reader_hung_since_the_walk_is_in_the_zone_without_rows_and_the_gateway_starts(tmp_path: Path) -> None:
+    site = replace(site_of(zone(READERS - 1), "here"), tag_power_dbm=-55.0)
+    rows = [(x, -3.0, str(n)) for x in np.arange(-60.0, 60.0, 2.0) for n in range(1, READERS)]
+    loaded, found, survey = taken(box(tmp_path, site, *rows))
+    assert found.reader_ids == ("1", "2", "3")
+    np.testing.assert_allclose(found.readers_m[2], Field(loaded.zone).readers[3], atol=0.02)
+    assert 2 not in survey.reader
+    assert found.tag_power_dbm == -55.0
+    assert any("it holds nothing of readers 3" in note for note in loaded.notes)
+    state = State.new(loaded.zone, loaded.reader_keys, loaded.tag_keys, gateway="g", epoch="e", now_s=0.0,
+                      survey=(found, survey))  # fmt: skip
+    for second in range(3):
+        state.locator.hear(0, Reading(3, -60, 3, float(second), -50), float(second))
+        fixes = [fix for _, fix, _ in state.locator.step(float(second), lambda _: False)]
+    x_m, _, _ = Field(loaded.zone).readers[3]
+    assert abs(fixes[0].x_m - x_m) < 25, "it is located by the reader that nobody walked past"
+
+
+def test_footpaths_of_the_walk_lie_on_the_zones_plane_too(tmp_path: Path) -> None:
+    site = site_of(zone(READERS + 1), "here")
+    loaded, found, _ = taken(box(tmp_path, site, (5.0, 2.0, "1")))
+    [line] = found.footpaths
+    assert len(loaded.zone.readers) == READERS
+    np.testing.assert_allclose(line, site.footpaths[0] + [SPACING_M / 2, 0.0], atol=0.02)
 
 
 def test_without_one_there_is_none(tmp_path: Path) -> None:

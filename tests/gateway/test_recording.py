@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gateway import recording
 from gateway.recording import Channel, RecordingError, Site, Survey, TimedFix, Track
+from gateway.replay import Engine
 
 RECORDED = Path(__file__).resolve().parents[3] / "shared" / "data" / "rssi"
 """Recorded sites, where a checkout has them beside it."""
@@ -25,6 +26,8 @@ SITE = Site(
     radio="802.15.4",
     channel=Channel(-52.0, 2.3, 6.0),
     seen_tracks=("morning",),
+    tag_power_dbm=-57.5,
+    footpaths=(np.array([[0.0, -3.0], [30.125, -3.0], [30.125, 9.5]]), np.array([[0.0, -3.0], [-5.0, -2.0]])),
 )
 
 
@@ -45,6 +48,30 @@ def test_a_site_comes_back_as_it_was_written(folder: Path) -> None:
     assert np.array_equal(back.readers_m, SITE.readers_m)
     for name in ("name", "bounds_m", "reader_ids", "worn", "tag_height_m", "radio", "channel", "seen_tracks", "notes"):
         assert getattr(back, name) == getattr(SITE, name), name
+    assert back.tag_power_dbm == SITE.tag_power_dbm
+    for got, wrote in zip(back.footpaths, SITE.footpaths, strict=True):
+        assert np.array_equal(got, wrote)
+
+
+@pytest.mark.parametrize(
+    ("footpaths", "kept", "note"),
+    [
+        ([[[0, 0], [9, 0]], "x", [[1, 2]], [[0, 0], [1, None]], 7], 1, "4 footpaths that are no line"),
+        ([[[0, n], [9, n]] for n in range(2003)], 2000, "3 footpaths over 2000 lines"),
+        ([[[n, k] for n in range(1500)] for k in range(4)], 2, "2 footpaths over 2000 lines or 4000 pieces"),
+        ([[[0, 0], [1e9, 0]]], 0, "1 footpaths that are no line"),
+        ({"a": 1}, 0, ""),
+    ],
+)
+def test_footpaths_that_cannot_be_used_are_left_out_and_told(
+    folder: Path, footpaths: object, kept: int, note: str
+) -> None:
+    raw = json.loads((folder / "site.json").read_text()) | {"footpaths": footpaths}
+    put(folder, "site.json", json.dumps(raw))
+    site = recording.load_site(folder)
+    assert len(site.footpaths) == kept
+    assert not note or any(note in told for told in site.notes)
+    Engine(site, Survey.empty())
 
 
 def test_a_survey_comes_back_file_by_file(folder: Path) -> None:
