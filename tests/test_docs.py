@@ -101,6 +101,18 @@ def test_every_setting_is_documented(package: str) -> None:
     assert not missing, f"settings without a word in docs/{package.upper()}.md: {', '.join(missing)}"
 
 
+def test_every_counter_of_the_core_is_documented_and_none_that_is_gone() -> None:
+    source = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "gateway").rglob("*.py")))
+    page = (ROOT / "docs" / "GATEWAY.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"`core_([a-zN_0-9]+)`", page))
+    counted = set(re.findall(r'counts\["([a-z_0-9]+)"\]', source))
+    assert counted
+    assert not counted - documented, "counters without a word in docs/GATEWAY.md"
+    strings = set(re.findall(r'"([a-z_0-9]+(?:\{[^}"]*\}[a-z_0-9]*)*)"', source))
+    made = re.compile("|".join(re.sub(r"\\\{.*?\\\}", r"\\w+", re.escape(each)) for each in strings))
+    assert not [name for name in sorted(documented) if not made.fullmatch(name)], "no code counts these"
+
+
 def test_every_field_of_the_wire_is_documented() -> None:
     page = (ROOT / "docs" / "FIRMWARE.md").read_text(encoding="utf-8")
     missing = [name for name in (*wire.HEARTBEAT_FIELDS, *wire.SETTINGS_FIELDS) if f"`{name}`" not in page]
