@@ -55,8 +55,12 @@ class Hearing:
         """power_dbm: what to add to the model's levels to have dBm; for the floor of hearing alone."""
         means, spreads, slopes = [], [], []
         for block in space.blocks:
+            faced = []
             for facing in (*block.facings, np.full(block.cells, np.nan)):
                 level, sd_db = model.expect(space.xy_m[block.span], facing)
+                if len(faced) == block.headings:  # who stands faces anywhere: the body is one spread more
+                    sd_db = np.sqrt(sd_db**2 + np.var(faced, axis=0))
+                faced.append(level)
                 means.append(level)
                 spreads.append(sd_db)
                 slopes.append(model.steepness(space.xy_m[block.span]))
