@@ -22,7 +22,7 @@ READER_STEPS = (2.0, 3.0, 4.0, 6.0, 8.0)
 READER_WORDS = ("1", "2", "3", "4-5", "6-7", "8 on")
 GOOD_TO_POOR = ("#0b2a5b", "#1d5d8c", "#3e8f9d", "#7dbb9b", "#c3dd9f", "#f6f3c0")
 """Dark to light in even steps: told apart with every kind of colour blindness, and in a photocopy."""
-CIRCLES_MAX = 25
+CIRCLES_MAX = 18
 STEPS_MAX = 400
 """Of a track: 90 % circles, and corners drawn."""
 
@@ -73,7 +73,7 @@ def track_picture(site: Site, track: Track, fixes: Sequence[TimedFix], words: st
     walked = track.truth_xy_m if track.truth_xy_m is not None else track.path_xy_m
     kept = [fix for fix in fixes if abs(fix.x_m) < 1e6 and abs(fix.y_m) < 1e6]
     for fix in kept[:: max(1, -(-len(kept) // CIRCLES_MAX))]:
-        style = f'fill="{_FIXES}" fill-opacity="0.10" stroke="{_FIXES}" stroke-opacity="0.5" stroke-width="1.5"'
+        style = f'fill="{_FIXES}" fill-opacity="0.07" stroke="{_FIXES}" stroke-opacity="0.5" stroke-width="1.5"'
         canvas.circle(fix.x_m, fix.y_m, min(fix.r90_m, 1e5) * canvas.scale, style)
     if walked is not None:
         canvas.line([(x, y) for x, y in _thinned(walked)], "#ffffff", 9)
@@ -89,7 +89,7 @@ def track_picture(site: Site, track: Track, fixes: Sequence[TimedFix], words: st
     line = f'<path d="M-22 0h44" stroke="{INK}" stroke-width="5"/>'
     more = [(dot, "fix"), (ring, "90 % circle")]
     canvas.symbols(more + ([(line, "way walked")] if walked is not None else []))
-    return canvas.svg(f"{len(kept)} fixes of the track {track.name}. {words}")
+    return canvas.svg(f"The track {track.name}. {words}")
 
 
 def walk_picture(scene: Scene, survey: Survey, words: Sequence[str]) -> str:
@@ -110,7 +110,7 @@ def walk_picture(scene: Scene, survey: Survey, words: Sequence[str]) -> str:
 
 
 def scene_of(site: Site, title: str) -> Scene:
-    """Return what a recorded site has to show: its readers."""
+    """Return what a recorded site has to show: its readers and footpaths."""
     readers = [(name, float(x), float(y)) for name, (x, y, _) in zip(site.reader_ids, site.readers_m, strict=True)]
     x0, y0, x1, y1 = site.bounds_m
     low, high = site.readers_m[:, :2].min(axis=0), site.readers_m[:, :2].max(axis=0)
@@ -121,7 +121,8 @@ def scene_of(site: Site, title: str) -> Scene:
         max(x1, high[0]) + edge_m,
         max(y1, high[1]) + edge_m,
     )
-    return Scene(title, bounds_m, readers)
+    paths = [[(float(x), float(y)) for x, y in line] for line in site.footpaths]
+    return Scene(title, bounds_m, readers, paths=paths, north_up=site.origin_lonlat is not None)
 
 
 _FIXES = DANGER

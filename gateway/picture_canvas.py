@@ -142,7 +142,9 @@ class Canvas:
                 if not (self.left <= x <= self.left + self.wide and self.top <= y <= self.top + self.high):
                     continue
                 near_edge = x > self.left + self.wide - 20 - 13 * len(name)
-                self.text(x + (-13 if near_edge else 13), y - 9, name, "halo small", "end" if near_edge else "start")
+                below = y < self.top + 34  # a letter is 24 high on a narrow screen
+                side, anchor = (-13, "end") if near_edge else (13, "start")
+                self.text(x + side, y + (24 if below else -9), name, "halo small", anchor)
 
     def end_map(self) -> None:
         """Close the map with its scale and, where it has one, its north; from here on what is drawn stands below."""
