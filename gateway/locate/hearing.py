@@ -55,7 +55,7 @@ class Hearing:
         """power_dbm: what to add to the model's levels to have dBm; for the floor of hearing alone."""
         means, spreads, slopes = [], [], []
         for block in space.blocks:
-            faced = []
+            faced: list[Any] = []
             for facing in (*block.facings, np.full(block.cells, np.nan)):
                 level, sd_db = model.expect(space.xy_m[block.span], facing)
                 if len(faced) == block.headings:  # who stands faces anywhere: the body is one spread more

@@ -41,6 +41,10 @@ def reference(
     """The log-likelihood of one tag over looks, written down plainly from the formula, one reader after the other."""
     xy_m, facing = looks_of(space)
     expected, sd_db = model.expect(xy_m, facing)
+    for block in space.blocks:  # who stands faces anywhere: what the headings differ by is one spread more
+        faced = expected[block.first_look : block.last_look].reshape(block.headings + 1, block.cells, -1)
+        stand = slice(block.last_look - block.cells, block.last_look)
+        sd_db[stand] = np.sqrt(sd_db[stand] ** 2 + faced[:-1].var(axis=0))
     slope = model.steepness(xy_m)
     total = np.zeros(len(xy_m))
     for k in range(len(level)):

@@ -119,7 +119,7 @@ def test_everybody_anywhere_stays_anywhere(make: Callable[[], Space]) -> None:
     early = space.by_cell(space.prior[None])[0]
     ratio = late / early
     assert ratio.min() > 0.4
-    assert ratio.max() < 2.5
+    assert ratio.max() < 3.5, "most beside a door: a path is believed denser than a yard, and some of it goes in"
 
 
 @pytest.mark.parametrize("pace", [SLOW, WALK])
