@@ -17,7 +17,8 @@ PerPoint = Callable[[Floats], Floats]
 RASTER = 160
 """Cells along the longer side of the map."""
 ERROR_STEPS_M, ROOM_STEPS_M = (3.0, 5.0, 8.0, 12.0, 20.0), (0.5, 1.0, 1.5, 2.0, 3.0)
-"""Of a zone, and of a room, where nine places in ten are better than 3 m."""
+"""Of a zone, and of a room, where every second place is better than ROOM_M."""
+ROOM_M = 2.0
 READER_STEPS = (2.0, 3.0, 4.0, 6.0, 8.0)
 READER_WORDS = ("1", "2", "3", "4-5", "6-7", "8 on")
 GOOD_TO_POOR = ("#0b2a5b", "#1d5d8c", "#3e8f9d", "#7dbb9b", "#c3dd9f", "#f6f3c0")
@@ -33,7 +34,7 @@ def error_picture(scene: Scene, expected_error_m: PerPoint, readers_in_reach: Pe
     heard = reach >= 1
     share = 100 * float(heard.mean())
     half_m, most_m = np.percentile(error_m[heard], [50, 90]) if heard.any() else (np.nan, np.nan)
-    steps_m = ROOM_STEPS_M if most_m < ERROR_STEPS_M[0] else ERROR_STEPS_M
+    steps_m = ROOM_STEPS_M if half_m < ROOM_M else ERROR_STEPS_M
     shown = np.where(heard, np.digitize(error_m, steps_m), -1)
     lines = [f"{share:.0f} % of the map is in reach of a reader."]
     if heard.any():

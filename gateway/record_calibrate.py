@@ -157,9 +157,13 @@ def _write(
     write_text(expected, picture.error_picture(scene, e.error_m, e.readers_in_reach, source))
     for path in (*written, walked, expected):
         say(f"written: {path}")
-    say(
-        f'next: name the folder in the gateway\'s file ([locate] survey = "{folder}"), check it, start the gateway anew'
-    )
+    if site.origin_lonlat is None:
+        say(f"next: ansim-gateway locate {folder} --out FIXES_DIR; it has no origin, so no gateway can use it")
+    else:
+        say(
+            f'next: name the folder in the gateway\'s file ([locate] survey = "{folder}"), check it, start the gateway '
+            "anew"
+        )
 
 
 def law_of(site: Site, survey: Survey) -> tuple[Law, str]:

@@ -193,7 +193,13 @@ def run(folder: Path, *arguments: str) -> tuple[int, str]:
 def test_calibrate_writes_rows_truth_and_pictures_and_says_before_and_after(folder: Path) -> None:
     code, said = run(folder)
     assert code == 0, said
-    for word in ("150 s with truth (tapped), 4 of 4 readers", "before", "after", "written:", "next: name the folder"):
+    for word in (
+        "150 s with truth (tapped), 4 of 4 readers",
+        "before",
+        "after",
+        "written:",
+        "next: ansim-gateway locate",
+    ):
         assert word in said, word
     site = recording.load_site(folder)
     assert site.seen_tracks == ("w",)
@@ -210,9 +216,10 @@ def test_calibrate_writes_rows_truth_and_pictures_and_says_before_and_after(fold
 
 def test_calibrate_keeps_what_the_recording_says_of_the_tag_and_the_footpaths(folder: Path) -> None:
     line = np.array([[-10.0, 0.0], [100.0, 0.0]])
-    recording.save_site(folder, replace(SITE, tag_power_dbm=-57.0, footpaths=(line,)))
+    recording.save_site(folder, replace(SITE, tag_power_dbm=-57.0, footpaths=(line,), origin_lonlat=(126.95, 37.54)))
     code, said = run(folder)
     assert code == 0, said
+    assert "next: name the folder in the gateway's file" in said
     site = recording.load_site(folder)
     assert site.tag_power_dbm == -57.0
     assert np.array_equal(site.footpaths, (line,))
