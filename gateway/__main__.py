@@ -1,6 +1,7 @@
 """`ansim-gateway`: run a gateway box, check its configuration, look into its outboxes."""
 
 import json
+import os
 import sqlite3
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,9 @@ import typer
 
 from gateway import config, uplink
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+"""Set before numpy is loaded (commands load it): its threads wait for each other longer than they work. The map of a
+zone of 8 readers took 4.7 s instead of 0.7 s on two busy cores."""
 GOOD, WRONG, BUSY = 0, 1, 2
 """Exit codes. `run` also has 3 (no ZigBee stick) and 4 (a fault); both are for the service manager to try again."""
 
