@@ -1,9 +1,9 @@
 """Near the edge with everything real behind the air: the engine, the demo's zone and its walk test, its places.
 
-Thirty children stand 3 to 8 m inside the school's outline for an hour each, turning and stepping about; the simulated air
-reaches the readers, readings come as the firmware sends them, and what `Settler` concludes is counted. Nobody leaves, so
-every "left" is false. Then thirty outside, 3 to 8 m before the edge: every arrival is false. `presence.py` has thirty
-whole days, with errors that are made up, longer and worse.
+Thirty children stand 3 to 8 m inside the school's outline for an hour each, turning and stepping about; the simulated
+air reaches the readers, readings come as the firmware sends them, and what `Settler` concludes is counted. Nobody
+leaves, so every "left" is false. Then thirty outside, 3 to 8 m before the edge: every arrival is false. `presence.py`
+has thirty whole days, with errors that are made up, longer and worse.
 """
 
 import math
