@@ -15,6 +15,7 @@ from gateway.locate import Field, Fix, Reading, beside, sectors, torn, tracker, 
 from gateway.locate.ground import Ground
 from gateway.locate.tracker import BATCH, EVIDENCE_MAX, LATE_EVERY, LOOK_BACK, QUIET_S, WINDOW_S
 from gateway.locate.zone import ZoneLocator
+from gateway.site import Site, Survey
 from gateway.zone import Footpath, Place, Reader, Route, Zone
 from tests.gateway.corebed import at, box, zone
 
@@ -242,6 +243,41 @@ def test_what_a_reader_hears_too_loud_is_taken_off() -> None:
     assert x_m({4: 8.0, 5: 8.0}) < middle - 3
     assert x_m({2: 8.0, 3: 8.0}) > middle + 3
     assert x_m({77: 5.0, 4: math.nan, 3: math.inf}) == middle, "what is no figure of a reader of ours is nothing"
+
+
+def test_a_walk_test_of_one_tag_serves_tags_of_another_power() -> None:
+    """The survey's levels are less the power of the tag that walked; readers' offsets are in them already."""
+    ground = Ground(block())
+    rng = np.random.default_rng(11)
+    spots = np.array([xy for (xy, _) in walk((0.0, 0.0), (120.0, 0.0), (120.0, 60.0), (0.0, 60.0), (0.0, 0.0))])
+    spots = spots + ground.plane.to_xy_m(*at(0.0, 0.0))
+    readers_m = np.array(list(ground.readers.values()))
+    row, reader = np.indices((len(spots), len(readers_m))).reshape(2, -1)
+    far_m = np.hypot(np.hypot(*(spots[row] - readers_m[reader, :2]).T), readers_m[reader, 2] - 1.0)
+    levels = POWER_DBM - 12 - 25 * np.log10(far_m) + rng.normal(0, 2, len(far_m))
+    bounds_m = (-150.0, -150.0, 150.0, 150.0)
+    names = tuple(str(number) for number in ground.readers)
+    survey = Survey(spots[row], np.full(len(row), np.nan), reader, levels, np.ones(len(row)))
+
+    def located(power_dbm: int, *, quieter_db: int = 0, said_dbm: float | None = POWER_DBM) -> Fix:
+        site = Site("block", bounds_m, names, readers_m, worn="rig", tag_power_dbm=said_dbm)
+        locator = ZoneLocator(ground, Counter(), survey=(site, survey))
+        locator.set_offsets({1: 20.0})
+        for second in range(5):
+            for number, (x, y, z) in ground.readers.items():
+                level = POWER_DBM - 12 - 25 * math.log10(math.hypot(math.dist((x, y), here), z - 1.0))
+                if level > FLOOR_DBM:
+                    heard = Reading(number, round(level) - quieter_db, 3, float(second), power_dbm)
+                    locator.hear(7, heard, float(second))
+            [(_, fix, _)] = locator.step(float(second), lambda _: False)
+        return fix
+
+    here = ground.plane.to_xy_m(*at(72.0, 0.0))
+
+    same, quiet = located(POWER_DBM), located(POWER_DBM - 10, quieter_db=10)
+    assert (quiet.x_m, quiet.y_m, quiet.radius_90_m) == pytest.approx((same.x_m, same.y_m, same.radius_90_m))
+    assert off_m(here, same) < 6
+    assert off_m(here, located(POWER_DBM, said_dbm=POWER_DBM - 12.0)) > 6, "what the site says of the tag counts"
 
 
 # ---- tags come and go ------------------------------------------------------------------------------------------------
