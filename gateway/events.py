@@ -26,7 +26,7 @@ class Point(msgspec.Struct, frozen=True, tag_field="type", tag="Point"):
     coordinates: tuple[float, float]
 
 
-class Heard(msgspec.Struct, frozen=True):
+class Heard(msgspec.Struct, frozen=True, gc=False):
     """What one reader contributed to a fix."""
 
     reader: int

@@ -41,6 +41,8 @@ PROOF_DBM = -88.0
 fixes wander with each fade. On a simulated edge such wandering told the one false "left" in 30 hours of children."""
 BLUR_M = 24.0
 """Of fixes whose accuracy_95_m is above this, more distance is asked for, in proportion."""
+BLURRED_MOST = 2.0
+"""For an arrival at the most so many times the depth: a yard has only so much."""
 
 
 @dataclass(slots=True)
@@ -127,7 +129,7 @@ class Places:
         if gain > 0.0:
             gain *= proves(fix)
             deep_m = DEEP_M if now_s - about.since_s < NEW_S else DEEP_LATER_M
-            deep_m *= max(1.0, fix.accuracy_95_m / BLUR_M)
+            deep_m *= min(max(1.0, fix.accuracy_95_m / BLUR_M), BLURRED_MOST)
             gain = min(gain, IN_MOST) * _share(depth_m(*at_m, self.rings[place]), deep_m)
         return about.evidence.weigh(gain, IN_MOST, now_s) >= IN_PROOF
 

@@ -21,8 +21,9 @@ LEFT_ALIKE = 3.0
 FAULT_KEPT, FAULT_BEGUN = 0.97, 4.0
 """What a reader has left over beside all others is averaged over some 30 s, and begins as if it had been nothing for
 FAULT_BEGUN s."""
-FAULT_FROM_DB, FAULT_WHOLE_DB = 3.5, 6.5
-"""A mean leftover up to the first is the place's and stays; from the second on it is the reader's, and is taken off."""
+TOO_LOUD_DB, TOO_WEAK_DB = (2.5, 5.0), (1.8, 3.5)
+"""A mean leftover up to the first is the place's and stays; from the second on it is the reader's, and is taken off. A
+belief bends away from a weak reader, so less of what that lacks is left over than of what a loud one has too much."""
 TRUST_KEPT = 0.98
 """Trust is remembered for some 50 s; a model that was wrong elsewhere may be right here."""
 TRUST_MIN = 0.02
@@ -139,12 +140,14 @@ class Beliefs:
             self.now[n] = belief
             tick.believed.append(belief)
             tick.likely.append(likely)
-            share, off, terms = self._leftover(hearing, belief, own, packets)
-            trust = self.trust[:, n, None]
-            left += trust * np.einsum("tki,tk->ti", terms, share * off)
-            weight += trust[..., None] * np.einsum("tki,tk,tkj->tij", terms, share, terms)
-            leftover += trust * share * (off + faults)
-            shares += trust * share
+            share, off, slope = self._leftover(hearing, belief, own, packets)
+            share *= self.trust[:, n, None]
+            pulls, turns = share * off, share * slope
+            left += np.stack([pulls.sum(axis=1), (pulls * slope).sum(axis=1)], axis=1)
+            cross = turns.sum(axis=1)
+            weight += np.stack([share.sum(axis=1), cross, cross, (turns * slope).sum(axis=1)], axis=1).reshape(-1, 2, 2)
+            leftover += pulls + share * faults
+            shares += share
         self._ticks.append(tick)
         self._trust(evidence)
         self._learn(left / LEFT_ALIKE, weight / LEFT_ALIKE)
@@ -174,10 +177,11 @@ class Beliefs:
     def _mixed(self, beliefs: Sequence[Any]) -> Any:
         if len(beliefs) == 1:
             return self.space.by_cell(beliefs[0])
-        mixed = self.trust[:, 0, None].astype(np.float32) * beliefs[0]
+        trust = self.trust.astype(np.float32)
+        mixed = trust[:, 0, None] * self.space.by_cell(beliefs[0])
         for n in range(1, len(beliefs)):
-            mixed += self.trust[:, n, None].astype(np.float32) * beliefs[n]
-        return self.space.by_cell(mixed)
+            mixed += trust[:, n, None] * self.space.by_cell(beliefs[n])
+        return mixed
 
     def _trust(self, evidence: Any) -> None:
         if evidence.shape[1] == 1:
@@ -191,21 +195,27 @@ class Beliefs:
         """Return by how much each reader hears each tag beside all others, where that is too much for a place."""
         total, weight = self._faults
         mean = total / (weight + FAULT_BEGUN / self.hearings[0].usual_db2)
-        size = np.abs(mean)
-        whole = np.clip((size - FAULT_FROM_DB) / (FAULT_WHOLE_DB - FAULT_FROM_DB), 0.0, 1.0)
-        return mean * whole
+        (loud, all_loud), (weak, all_weak) = TOO_LOUD_DB, TOO_WEAK_DB
+        loud_share, weak_share = (mean - loud) / (all_loud - loud), (-mean - weak) / (all_weak - weak)
+        return mean * np.clip(np.maximum(loud_share, weak_share), 0.0, 1.0)
 
     def _leftover(self, hearing: Hearing, belief: Any, level: Any, packets: Any) -> tuple[Any, Any, Any]:
-        """What is left over between heard and expected: weights and differences [rows, readers], terms [.., 2]."""
+        """What is left over between heard and expected: weights, differences, slopes; each [rows, readers]."""
         looks = self.space.by_look(belief)
         slope = looks @ hearing.slope.T
         heard = packets > 0
         off = np.where(heard, level - looks @ hearing.mean.T - self.own[:, 1:] * slope, 0.0)
         share = heard / hearing.usual_db2 / (1 + off**2 / hearing.usual_db2 / FREEDOM)
-        return share, off, np.stack([np.ones_like(slope), slope], axis=2)
+        return share, off, slope
 
     def _learn(self, left: Any, weight: Any) -> None:
         """A Kalman step of each tag's own power and exponent."""
         self._own_spread[:, 0, 0] += POWER_DRIFT_DB**2
-        self._own_spread = np.linalg.inv(np.linalg.inv(self._own_spread) + weight)
+        self._own_spread = _inverse(_inverse(self._own_spread) + weight)
         self.own += np.einsum("tij,tj->ti", self._own_spread, left)
+
+
+def _inverse(of: Any) -> Any:
+    """Inverses of [rows, 2, 2]."""
+    a, b, c, d = of[:, 0, 0], of[:, 0, 1], of[:, 1, 0], of[:, 1, 1]
+    return np.stack([d, -b, -c, a], axis=1).reshape(-1, 2, 2) / (a * d - b * c)[:, None, None]

@@ -227,7 +227,9 @@ class Tracker:
         level, packets, silent = self._arrays([ears], now_s, lambda _: False)
         whole = None
         for hearing in self._hearings:
-            likely, top = hearing.log_likelihood(level, packets, silent, np.zeros(1), np.ones_like(level), temper=1.0)
+            likely, top = hearing.log_likelihood(
+                level, packets, silent, np.zeros(1), np.ones_like(level), temper=1.0, complete=True
+            )
             belief = self._space.prior[None].copy()
             self._space.weigh(belief, np.exp(likely))
             belief *= np.exp(np.float32(np.clip(top, -80, 0)))
@@ -289,13 +291,17 @@ class Tracker:
 
     def _into(self, ear: _Ear, reading: Reading) -> None:
         if reading.rssi_dbm is not None:
-            level = min(max(reading.rssi_dbm - reading.power_dbm, LEVEL_MIN_DB - reading.power_dbm),
-                        LEVEL_MAX_DB - reading.power_dbm)  # fmt: skip
-            ear.levels.append(level)
-            if len(ear.levels) >= 3:
-                middle = sorted(ear.levels)[len(ear.levels) // 2]
-                level = min(max(level, middle - LEAP_DB), middle + LEAP_DB)
-            packets = max(reading.packets, 1)
+            level: float = reading.rssi_dbm
+            if not LEVEL_MIN_DB <= level <= LEVEL_MAX_DB:
+                level = LEVEL_MIN_DB if level < LEVEL_MIN_DB else LEVEL_MAX_DB
+            level -= reading.power_dbm
+            levels = ear.levels
+            levels.append(level)
+            if (kept := len(levels)) >= 3:
+                middle = sorted(levels)[kept // 2]
+                if not -LEAP_DB <= level - middle <= LEAP_DB:
+                    level = middle - LEAP_DB if level < middle else middle + LEAP_DB
+            packets = reading.packets if reading.packets > 1 else 1
             ear.total += packets * level
             ear.packets += packets
         if ear.newest is None or reading.heard_at_s >= ear.heard_at_s:
