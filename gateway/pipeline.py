@@ -160,9 +160,6 @@ def on_tick(state: State, now_s: float) -> Iterator[Effect]:
     if state.crosscheck.calibration is not state.calibrated:
         state.calibrated = state.crosscheck.calibration
         state.locator.set_offsets({} if state.calibrated is None else state.calibrated.offsets_db)
-    if state.locator.deadline_s() <= now_s:
-        for tag, fix, late in state.locator.step(now_s, state.health.is_silent):
-            yield from _settle(state, tag, fix, late, now_s)
     if now_s >= state.silence_at_s:
         state.silence_at_s = now_s + SILENCE_S
         for change in state.settler.silence(now_s, state.health.is_silent):
@@ -170,6 +167,10 @@ def on_tick(state: State, now_s: float) -> Iterator[Effect]:
     if state.resolver.unfinished and now_s >= state.fill_at_s:
         state.fill_at_s = now_s + FILL_S
         state.resolver.fill()
+    # Last: whatever goes wrong in it keeps nothing else from its turn.
+    if state.locator.deadline_s() <= now_s:
+        for tag, fix, late in state.locator.step(now_s, state.health.is_silent):
+            yield from _settle(state, tag, fix, late, now_s)
 
 
 def next_deadline_s(state: State) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 
 from gateway.locate import Fix, Reading
 from gateway.locate.ground import Ground
-from gateway.locate.hearing import TEMPER, TEMPER_UNSURVEYED, Hearing, Model
+from gateway.locate.hearing import TEMPER, TEMPER_UNSURVEYED, Hearing
 from gateway.locate.models import models_of, models_of_street, of_readers
 from gateway.locate.sectors import Sector
 from gateway.locate.tracker import Tracker
@@ -111,23 +111,33 @@ class ZoneLocator:
     # ---- inside ------------------------------------------------------------------------------------------------------
 
     def _tracker(self, sector: Sector, routes: Mapping[int, int], survey: tuple[Site, Survey] | None) -> Tracker:
-        models: list[Model]
-        power_dbm = POWER_DBM
-        if survey is not None and len(survey[1]):
-            site, rows = of_readers(*survey, [str(number) for number in sector.readers])
-            power_dbm = POWER_DBM if site.tag_power_dbm is None else site.tag_power_dbm
-            models = models_of(site, rows, power_dbm=power_dbm) if len(rows) else []
-        else:
-            models = []
-        surveyed = bool(models)
-        temper = TEMPER if surveyed else TEMPER_UNSURVEYED
-        if not models:
+        hearings = self._surveyed_hearings(sector, survey)
+        surveyed = bool(hearings)
+        if not hearings:
             models = models_of_street([self._ground.readers[number] for number in sector.readers])
-        hearings = [Hearing(sector.space, model, power_dbm=power_dbm, temper=temper) for model in models]
+            hearings = [Hearing(sector.space, each, power_dbm=POWER_DBM, temper=TEMPER_UNSURVEYED) for each in models]
         return Tracker(
             sector.space, hearings, sector.readers, self._counts, shares=self._ground.shares[sector.cells],
             places=self._ground.places, dangers=self._ground.dangers, routes=routes, surveyed=surveyed,
         )  # fmt: skip
+
+    def _surveyed_hearings(self, sector: Sector, survey: tuple[Site, Survey] | None) -> list[Hearing]:
+        """What the walk test says of a sector; none where it says nothing. What cannot be fitted stops nobody."""
+        if survey is None or not len(survey[1]):
+            return []
+        try:
+            site, rows = of_readers(*survey, [str(number) for number in sector.readers])
+            if not len(rows):
+                return []
+            power_dbm = POWER_DBM if site.tag_power_dbm is None else site.tag_power_dbm
+            models = models_of(site, rows, power_dbm=power_dbm)
+            hearings = [Hearing(sector.space, model, power_dbm=power_dbm, temper=TEMPER) for model in models]
+            if all(np.isfinite(hearing.mean).all() and np.isfinite(hearing.usual_db2).all() for hearing in hearings):
+                return hearings
+        except (ValueError, ArithmeticError, np.linalg.LinAlgError):
+            pass
+        self._counts["walk_tests_unusable"] += 1
+        return []
 
     def _look_round(self, tag: int, fix: Fix) -> None:
         """Move a tag that came nearest to a reader of another sector, some fixes in a row."""

@@ -245,6 +245,25 @@ def test_what_a_reader_hears_too_loud_is_taken_off() -> None:
     assert x_m({77: 5.0, 4: math.nan, 3: math.inf}) == middle, "what is no figure of a reader of ours is nothing"
 
 
+@pytest.mark.parametrize("level_dbm", [math.nan, math.inf, 1e200])
+def test_a_walk_test_that_cannot_be_fitted_keeps_no_gateway_from_locating(level_dbm: float) -> None:
+    ground, counts = Ground(zone()), Counter[str]()
+    readers = np.array(list(ground.readers.values()))
+    site = Site("zone", (-200.0, -50.0, 200.0, 50.0), tuple(str(number) for number in ground.readers), readers)
+    rows = 40
+    survey = Survey(
+        readers[np.arange(rows) % len(readers), :2] + 1.0, np.full(rows, np.nan), np.arange(rows) % len(readers),
+        np.full(rows, level_dbm), np.ones(rows),
+    )  # fmt: skip
+    with np.errstate(all="ignore"):
+        locator = ZoneLocator(ground, counts, survey=(site, survey))
+    assert counts["walk_tests_unusable"] == len(ground.sectors)
+    locator.hear(1, Reading(3, -60, 2, 10.0, -50), 10.5)
+    [(tag, fix, _)] = list(locator.step(11.0, lambda _: False))
+    assert tag == 1
+    assert math.dist((fix.x_m, fix.y_m), ground.readers[3][:2]) < 60
+
+
 def test_a_walk_test_of_one_tag_serves_tags_of_another_power() -> None:
     """The survey's levels are less the power of the tag that walked; readers' offsets are in them already."""
     ground = Ground(block())
