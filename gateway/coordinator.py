@@ -125,13 +125,18 @@ class Application(bellows.zigbee.application.ControllerApplication):  # type: ig
         self._created_device_endpoints.clear()
         await self.register_endpoints()
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take no more calls: bellows would hand them to the thread it is ending, where they are never answered."""
+        if self._ezsp is not None:
+            self._ezsp.stop_ezsp()
+        super().connection_lost(exc)
+
     async def disconnect(self) -> None:
         """Close the serial line, within a time: when a stick is pulled out bellows may wait for ever for a thread that
         has ended, and zigpy closes its database only behind this."""
-        gateway = getattr(self._ezsp, "_gw", None)
-        ended = getattr(gateway, "_obj_loop", None)
-        if ended is not None and not ended.is_running():
-            self._ezsp._gw = None  # nobody is there to close it, and nothing left to close
+        line = getattr(self._ezsp, "_gw", None)
+        if line is not None and getattr(line, "_obj", None) is not None and line._obj._transport is None:
+            self._ezsp._gw = None  # the line is closed, and its thread ends or has ended: nobody is there to ask
         async with asyncio.timeout(DISCONNECT_MAX_S):
             await super().disconnect()
 
