@@ -27,12 +27,12 @@ STILL_S = 600.0
 """A tag that says "not moving" for so long is told of: away from every place as idle (lost, or on a shelf), at a place
 as still (a bag on its hook)."""
 STRAYS_M = 40.0
-"""Who was carried so far is not still: a tag's own word on that is heard only when a reader binds it anew."""
+"""Who was carried so far is not still, whatever its motion sensor says."""
 SMOOTH_S = 6.0
 VAGUE_M = 90.0
 """accuracy_95_m above which "moving" would be a guess."""
 HOLD_S = 10.0
-"""moving, uncertain and idle take over from each other only after so long."""
+"""moving, uncertain and idle take over from each other only after so long; idle ends at once when the tag moves."""
 _AT_ONCE: tuple[PresenceState, ...] = ("unseen", "not_covered", "paused")
 _NOWHERE: Mapping[str, float] = {}
 
@@ -175,7 +175,8 @@ def _told(tag: int, settled: Settled, wanted: PresenceState, still: bool, now_s:
     if wanted != settled.next_state:
         settled.next_state, settled.next_since_s = wanted, now_s
     at_once = "at" in (wanted, settled.state) or settled.state in _AT_ONCE
-    if wanted != settled.state and not at_once and now_s - settled.next_since_s < HOLD_S:
+    moved = settled.state == "idle" and settled.rest_m is None
+    if wanted != settled.state and not (at_once or moved) and now_s - settled.next_since_s < HOLD_S:
         return
     still = still and wanted in ("at", "idle")
     if (wanted, still) != (settled.state, settled.still):

@@ -172,7 +172,9 @@ def test_a_tag_that_does_not_move_away_from_any_place_is_idle() -> None:
     found = walk.stay(OUT, 60)
     assert [c.state for c in found if isinstance(c, Became)] == ["idle"]
     walk.still_since_s = None
-    assert [c.state for c in walk.stay(OUT, 30) if isinstance(c, Became)] == ["moving"]
+    assert [c.state for c in walk.stay(OUT, 2) if isinstance(c, Became)] == ["moving"], "with the next fix"
+    walk.still_since_s = walk.now_s
+    assert walk.stay(OUT, STILL_S - 20) == [], "and is not said again before ten more minutes"
     inside = Walk()
     inside.stay(IN, 40)
     inside.still_since_s = inside.now_s
@@ -180,7 +182,7 @@ def test_a_tag_that_does_not_move_away_from_any_place_is_idle() -> None:
     assert isinstance(hung_up, Became)
     assert (hung_up.state, hung_up.place, hung_up.still) == ("at", "school", True), "at school, and the bag hangs there"
     inside.still_since_s = None
-    assert [(c.state, c.still) for c in inside.stay(IN, 30) if isinstance(c, Became)] == [("at", False)]
+    assert [(c.state, c.still) for c in inside.stay(IN, 2) if isinstance(c, Became)] == [("at", False)]
 
 
 def test_a_tag_that_is_carried_away_is_not_still_whatever_it_said_last() -> None:
