@@ -1,7 +1,7 @@
 """Readers that speak and readers that do not: heartbeats, silence, and frames nobody can account for."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from gateway.crosscheck import Word
@@ -17,6 +17,7 @@ OK_S = 300.0
 NOISE_S = 3600.0
 """One kind of trouble with one reader's frames is told once in so long."""
 NOISE_MAX = 256
+NAMED_MAX = 20
 SWEEP_S = 1.0
 OLD_BOOTS = 5
 """So many frames of an earlier boot and none of this one: no straggler any more."""
@@ -99,6 +100,12 @@ class Health:
     def crosscheck(self, word: Word, now_s: float) -> Iterator[Commit]:
         """Tell what the other readers say of one; `gateway.crosscheck` says each thing once, and when it is over."""
         yield self._word(word.what, word.ok, word.detail, {"reader": word.reader}, now_s)
+
+    def unfit(self, readers: Sequence[int], now_s: float) -> Iterator[Commit]:
+        """Tell that the walk test is of no use round some readers."""
+        some = f"{', '.join(map(str, readers[:NAMED_MAX]))}{' ..' if len(readers) > NAMED_MAX else ''}"
+        detail = f"the walk test cannot be fitted round readers {some}; without it errors are larger: walk there again"
+        yield from self._tell("walk_test_unusable", some, detail, now_s)
 
     def tick(self, now_s: float) -> Iterator[Commit]:
         """Yield the readers that fell silent."""

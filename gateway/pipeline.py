@@ -21,6 +21,7 @@ from gateway.frames import Frame, Links, Malformed, Report
 from gateway.health import Health
 from gateway.locate import Field, Fix, Reading, torn
 from gateway.locate.ground import Ground
+from gateway.locate.hearing import Hearing
 from gateway.locate.zone import ZoneLocator
 from gateway.neighbours import Neighbours
 from gateway.resolve import UNRESOLVED, Resolver
@@ -79,12 +80,10 @@ class State:
         now_s: float,
         memories: Sequence[AlarmMemory] = (),
         paused: Collection[str] = (),
-        survey: tuple[Site, Survey] | None = None,
     ) -> "State":
         """Start a core. epoch: of the emergency lane's store; memories: all it kept; then `set_clock` and `restore`.
 
-        paused: tags that are not to be followed; their SOS is heard as ever. survey: the zone's walk test, as
-        `gateway.config` loads it.
+        paused: tags that are not to be followed; their SOS is heard as ever. A walk test comes by `fit` and `learn`.
 
         The epoch must change when that store was lost: it names alarms, with a number that `memories` carry on.
         """
@@ -95,7 +94,7 @@ class State:
         field = Field(zone)
         ground = Ground(zone)
         own = {resolver.rows[tag]: ground.routes[r.id] for r in zone.routes for tag in r.tags if tag in resolver.rows}
-        locator = ZoneLocator(ground, counts, routes=own, survey=survey)
+        locator = ZoneLocator(ground, counts, routes=own)
         alarms = Alarms(gateway, epoch, wall, counts)
         alarms.restore(memories, now_s)
         settler = Settler(zone, field.plane, resolver.rows)
@@ -204,6 +203,22 @@ def pause(state: State, tag: str) -> None:
 def resume(state: State, tag: str, now_s: float) -> None:
     """End a pause; the tag begins anew, without an arrival or a departure. Raises KeyError if not enrolled."""
     state.settler.resume(state.resolver.rows[tag], now_s)
+
+
+def fit(state: State, survey: tuple[Site, Survey]) -> Iterator[tuple[int, list[Hearing] | None]]:
+    """Fit the zone's walk test, as `gateway.config` loads it, and yield what `learn` takes, a part of the zone each.
+
+    A part takes up to seconds. Any thread may do it beside a core that runs.
+    """
+    for sector in range(state.locator.sectors):
+        yield sector, state.locator.fitted(sector, survey)
+
+
+def learn(state: State, sector: int, hearings: list[Hearing] | None, now_s: float) -> Iterator[Effect]:
+    """Yield what it means to take a part of what `fit` found."""
+    state.locator.learn(sector, hearings)
+    if hearings is None:
+        yield from state.health.unfit(state.locator.home(sector), now_s)
 
 
 def deaf(state: State, now_s: float) -> bool:

@@ -76,6 +76,7 @@ class Steps:
         self._saved_at_s, self._saved_changes = float("-inf"), 0
         self._queued: asyncio.Future[bool] | None = None
         self._faults: deque[float] = deque(maxlen=FAULTS_A_MINUTE)
+        self._fitted: deque[tuple[int, Any]] = deque()
         utc_s, now_s = utc_and_now_s()
         self.quality: Clock = clock.read(utc_s, now_s)
         self.state = self._restored(utc_s, now_s, notice)
@@ -106,6 +107,7 @@ class Steps:
     async def run(self, progress: Callable[[], None]) -> None:
         """Take one step after the other until `stop`."""
         chores_at_s = tick_at_s = 0.0
+        self._spawn(self._fit())
         while not self._ending:
             progress()
             now_s = time.monotonic()
@@ -117,6 +119,8 @@ class Steps:
             elif self._stages:
                 alarm = next(iter(self._stages))
                 await self._carry(pipeline.on_stage(self.state, alarm, self._stages.pop(alarm), now_s))
+            elif self._fitted:
+                await self._carry(pipeline.learn(self.state, *self._fitted.popleft(), now_s))
             elif now_s >= max(tick_at_s, pipeline.next_deadline_s(self.state)):
                 done = await self._carry(pipeline.on_tick(self.state, now_s))
                 tick_at_s = time.monotonic() + (TICK_MIN_S if done else TICK_AGAIN_S)
@@ -153,6 +157,21 @@ class Steps:
         if due and (self._saving is None or self._saving.done()):
             self._saved_at_s, self._saved_changes = now_s, self.state.changes
             self._saving = self._spawn(self._save(pipeline.snapshot(self.state), self._queued))
+
+    async def _fit(self) -> None:
+        """Fit the walk test while the core listens: an alarm of the first second must not wait for a map."""
+        if self._settings.site is None or self._settings.survey is None:
+            return
+        began_s = time.monotonic()
+        parts = pipeline.fit(self.state, (self._settings.site, self._settings.survey))
+        try:
+            while (part := await asyncio.to_thread(next, parts, None)) is not None:
+                self._fitted.append(part)
+                self._wake.set()
+        except Exception as error:
+            self._keep_fault(None, error)
+            return
+        log.info("walk_test_fitted", took_s=round(time.monotonic() - began_s, 2))
 
     async def _save(self, snapshot: bytes, queued: "asyncio.Future[bool] | None") -> None:
         """Keep a snapshot behind the last event queued before it: a crash may repeat an arrival, and loses none."""
@@ -256,7 +275,6 @@ class Steps:
             gateway=settings.config.gateway,
             now_s=now_s,
             paused=settings.config.paused,
-            survey=None if settings.site is None or settings.survey is None else (settings.site, settings.survey),
         )
         pipeline.set_clock(state, utc_s, now_s, self.quality)
         snapshot = self._outbox.snapshot()

@@ -97,12 +97,21 @@ class Beliefs:
         )
 
     def set_row(self, row: int, known: Row) -> None:
-        """Begin a row with what was believed of its tag elsewhere."""
+        """Begin a row with what was believed of its tag elsewhere.
+
+        Where other models were believed there, only where the tag is comes along: a walk test may end between the two.
+        """
         self.forget(row)
+        self._apart_s[row] = known.apart_s
+        if len(known.now) != len(self.now):
+            mixed = np.tensordot(known.trust.astype(np.float32), np.stack(known.now), 1)
+            for belief in self.now:
+                belief[row] = mixed
+            return
         for belief, taken in zip(self.now, known.now, strict=True):
             belief[row] = taken
         self.trust[row], self.own[row], self._own_spread[row] = known.trust, known.own, known.spread
-        self._faults[:, row], self._apart_s[row] = known.faults, known.apart_s
+        self._faults[:, row] = known.faults
 
     def seconds_back(self, lag: int) -> int:
         """Return how many seconds ago the step `lag` steps ago was."""

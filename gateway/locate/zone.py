@@ -14,8 +14,14 @@ from gateway.locate.sectors import Sector
 from gateway.locate.tracker import Tracker
 from gateway.site import Site, Survey
 
+Walked = tuple[Site, Survey]
+"""A zone's walk test in its ground's plane; its reader ids are the readers' numbers as text."""
+
 POWER_DBM = -59.0
 """Of a tag at 1 m, where a walk test does not say it; and for the floor of hearing."""
+WALKED_ROWS, WALKED_SHARE = 10, 0.5
+"""A part of the zone was walked if so large a share of its home readers has so many rows: a few packets heard from the
+next street say nothing of this one, and would make its radii those of a street that was measured."""
 MOVE_STEPS = 3
 """So many fixes in a row nearest to a reader of another sector, and a tag goes there."""
 LOST_S = 3.0
@@ -35,14 +41,14 @@ class ZoneLocator:
         counts: Counter[str],
         *,
         routes: Mapping[int, int] | None = None,
-        survey: tuple[Site, Survey] | None = None,
+        survey: Walked | None = None,
     ) -> None:
-        """routes: tag -> which of the ground's routes is its own. survey: the zone's walk test in the ground's plane,
-        its reader ids the readers' numbers as text.
+        """routes: tag -> which of the ground's routes is its own. survey: a walk test to be fitted at once; a gateway
+        listens first, and gives each sector `fitted` to `learn` later.
         """
-        self._ground, self._counts = ground, counts
-        self._surveyed = survey is not None and len(survey[1]) > 0
-        self._trackers = [self._tracker(sector, dict(routes or {}), survey) for sector in ground.sectors]
+        self._ground, self._counts, self._routes = ground, counts, dict(routes or {})
+        self._surveyed = [False] * len(ground.sectors)
+        self._trackers = [self._tracker(sector, _of_street(ground, sector)) for sector in ground.sectors]
         self._sector: dict[int, int] = {}
         self._away: dict[int, tuple[int, int]] = {}
         """Tag -> (sector it seems to be in, fixes in a row that say so)."""
@@ -50,6 +56,44 @@ class ZoneLocator:
         self._worked_at_s = -math.inf
         self._spots = np.array([at[:2] for at in ground.readers.values()]).reshape(-1, 2)
         self._homes = [ground.home[number] for number in ground.readers]
+        if survey is not None:
+            for sector in range(self.sectors):
+                self.learn(sector, self.fitted(sector, survey))
+
+    @property
+    def sectors(self) -> int:
+        """Into how many parts the ground is cut."""
+        return len(self._trackers)
+
+    def home(self, sector: int) -> tuple[int, ...]:
+        """Return the readers whose tags are at home in a part."""
+        return self._ground.sectors[sector].home
+
+    def fitted(self, sector: int, survey: Walked) -> list[Hearing] | None:
+        """Return what a walk test says of hearing in a sector: nothing where nobody walked, None where it is no use.
+
+        Takes up to seconds; it reads only what never changes, so another thread may do it.
+        """
+        part = self._ground.sectors[sector]
+        try:
+            site, rows = of_readers(*survey, [str(number) for number in part.readers])
+            if not self._walked(part, rows):
+                return []
+            power_dbm = POWER_DBM if site.tag_power_dbm is None else site.tag_power_dbm
+            models = models_of(site, rows, power_dbm=power_dbm)
+            hearings = [Hearing(part.space, model, power_dbm=power_dbm, temper=TEMPER) for model in models]
+        except (ValueError, ArithmeticError, np.linalg.LinAlgError):
+            return None
+        usable = all(np.isfinite(each.mean).all() and np.isfinite(each.usual_db2).all() for each in hearings)
+        return hearings if usable else None
+
+    def learn(self, sector: int, hearings: Sequence[Hearing] | None) -> None:
+        """Take what `fitted` returned; tags of the sector are believed anew. Not while `step` is in its middle."""
+        if hearings is None:
+            self._counts["walk_tests_unusable"] += 1
+        if hearings:
+            self._surveyed[sector] = True
+            self._trackers[sector] = self._tracker(self._ground.sectors[sector], hearings, surveyed=True)
 
     def hear(self, tag: int, reading: Reading, now_s: float) -> None:
         """Take a reading of a tag; it counts at the tag's next step."""
@@ -99,9 +143,9 @@ class ZoneLocator:
         return self._trackers[self._ground.home[loudest.reader]].once(known, now_s)
 
     def set_offsets(self, offsets_db: Mapping[int, float]) -> None:
-        """Take by how much readers hear too loud, dB. A walk test has it in its levels already."""
-        if not self._surveyed:
-            for tracker in self._trackers:
+        """Take by how much readers hear too loud, dB. Where somebody walked, the walk test's levels hold it already."""
+        for tracker, surveyed in zip(self._trackers, self._surveyed, strict=True):
+            if not surveyed:
                 tracker.set_offsets(offsets_db)
 
     def followed(self) -> int:
@@ -110,34 +154,17 @@ class ZoneLocator:
 
     # ---- inside ------------------------------------------------------------------------------------------------------
 
-    def _tracker(self, sector: Sector, routes: Mapping[int, int], survey: tuple[Site, Survey] | None) -> Tracker:
-        hearings = self._surveyed_hearings(sector, survey)
-        surveyed = bool(hearings)
-        if not hearings:
-            models = models_of_street([self._ground.readers[number] for number in sector.readers])
-            hearings = [Hearing(sector.space, each, power_dbm=POWER_DBM, temper=TEMPER_UNSURVEYED) for each in models]
+    @staticmethod
+    def _walked(part: Sector, rows: Survey) -> bool:
+        counts = np.bincount(rows.reader, minlength=len(part.readers))
+        at_home = np.isin(part.readers, part.home)
+        return bool((counts[at_home] >= WALKED_ROWS).mean() >= WALKED_SHARE)
+
+    def _tracker(self, sector: Sector, hearings: Sequence[Hearing], *, surveyed: bool = False) -> Tracker:
         return Tracker(
             sector.space, hearings, sector.readers, self._counts, shares=self._ground.shares[sector.cells],
-            places=self._ground.places, dangers=self._ground.dangers, routes=routes, surveyed=surveyed,
+            places=self._ground.places, dangers=self._ground.dangers, routes=self._routes, surveyed=surveyed,
         )  # fmt: skip
-
-    def _surveyed_hearings(self, sector: Sector, survey: tuple[Site, Survey] | None) -> list[Hearing]:
-        """What the walk test says of a sector; none where it says nothing. What cannot be fitted stops nobody."""
-        if survey is None or not len(survey[1]):
-            return []
-        try:
-            site, rows = of_readers(*survey, [str(number) for number in sector.readers])
-            if not len(rows):
-                return []
-            power_dbm = POWER_DBM if site.tag_power_dbm is None else site.tag_power_dbm
-            models = models_of(site, rows, power_dbm=power_dbm)
-            hearings = [Hearing(sector.space, model, power_dbm=power_dbm, temper=TEMPER) for model in models]
-            if all(np.isfinite(hearing.mean).all() and np.isfinite(hearing.usual_db2).all() for hearing in hearings):
-                return hearings
-        except (ValueError, ArithmeticError, np.linalg.LinAlgError):
-            pass
-        self._counts["walk_tests_unusable"] += 1
-        return []
 
     def _look_round(self, tag: int, fix: Fix) -> None:
         """Move a tag that came nearest to a reader of another sector, some fixes in a row."""
@@ -166,3 +193,8 @@ class ZoneLocator:
         self._trackers[other].enter(tag, luggage)
         self._sector[tag] = other
         self._counts["tags_moved_on"] += 1
+
+
+def _of_street(ground: Ground, sector: Sector) -> list[Hearing]:
+    models = models_of_street([ground.readers[number] for number in sector.readers])
+    return [Hearing(sector.space, each, power_dbm=POWER_DBM, temper=TEMPER_UNSURVEYED) for each in models]

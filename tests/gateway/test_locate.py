@@ -250,7 +250,7 @@ def test_a_walk_test_that_cannot_be_fitted_keeps_no_gateway_from_locating(level_
     ground, counts = Ground(zone()), Counter[str]()
     readers = np.array(list(ground.readers.values()))
     site = Site("zone", (-200.0, -50.0, 200.0, 50.0), tuple(str(number) for number in ground.readers), readers)
-    rows = 40
+    rows = 200
     survey = Survey(
         readers[np.arange(rows) % len(readers), :2] + 1.0, np.full(rows, np.nan), np.arange(rows) % len(readers),
         np.full(rows, level_dbm), np.ones(rows),
@@ -403,6 +403,33 @@ def test_a_large_zone_is_several_sectors_and_a_tag_is_carried_from_one_to_the_ne
         here, there = fixes[n - 1], fixes[n]
         assert math.dist((here.x_m, here.y_m), (there.x_m, there.y_m)) < 15, "it does not jump from sector to sector"
         assert there.radius_90_m < 1.5 * here.radius_90_m + 5, "a belief is carried along, not begun anew"
+
+
+def test_a_tag_is_carried_out_of_where_somebody_walked_and_back(wide: Ground) -> None:
+    """A walk test of half the zone: what the two halves believe in differs, where the tag is does not."""
+    gateway = Gateway(wide)
+    air = Air(gateway.ground, 3)
+    surveyor, rows = Air(gateway.ground, 4), []
+    for y_m in (0.0, 40.0):
+        for spot, facing in (*walk((0.0, y_m), (280.0, y_m)), *walk((280.0, y_m), (0.0, y_m))):
+            xy_m = gateway.here(*spot)
+            rows += [(*xy_m, math.degrees(facing), r.reader - 1, r.rssi_dbm) for r in surveyor.hear(xy_m, facing, 0.0)]
+    x, y, heading_deg, reader, level = np.array(rows).T
+    names, readers_m = tuple(str(number) for number in wide.readers), np.array(list(wide.readers.values()))
+    site = Site("town", (-500, -500, 500, 500), names, readers_m, worn="body", tag_power_dbm=POWER_DBM)
+    survey = Survey(np.column_stack([x, y]), heading_deg, reader.astype(int), level, np.ones(len(rows)))
+    known = 0
+    for sector in range(gateway.locator.sectors):
+        hearings = gateway.locator.fitted(sector, (site, survey))
+        known += bool(hearings)
+        gateway.locator.learn(sector, hearings)
+    assert 0 < known < gateway.locator.sectors, known
+    way = [(5.0, 0.0), (5.0, 360.0), (60.0, 360.0), (60.0, 0.0)]
+    fixes = follow(gateway, [air], [walk(*way, pace_mps=1.4)])[0]
+    assert gateway.counts["tags_moved_on"] >= 2
+    assert gateway.locator.followed() == 1
+    assert len(fixes) > 500, "never without a fix"
+    assert np.median([off_m(xy, fix) for xy, fix, _ in fixes]) < 20
 
 
 def test_a_tag_taken_away_by_a_car_is_lost_and_found_in_another_sector(wide: Ground) -> None:

@@ -1,23 +1,30 @@
 """A zone's walk test in its configuration: found, put onto the zone's plane, and every fault told as any other."""
 
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from gateway import config, recording
+from gateway import config, pipeline, recording
 from gateway.__main__ import app
 from gateway.config import ConfigError, Loaded
+from gateway.effects import Commit
+from gateway.events import GatewayHealth, Sos
 from gateway.locate import Reading
 from gateway.locate.field import Field
+from gateway.locate.zone import ZoneLocator
 from gateway.pipeline import State
 from gateway.record_live import site_of
 from gateway.site import Site, Survey
 from gateway.zone import Plane
-from tests.gateway.corebed import SPACING_M, zone
-from tests.gateway.shellbed import READERS, write
+from readers import wire
+from tests.gateway.corebed import SPACING_M, Pole, advertisement, zone
+from tests.gateway.shellbed import LIMIT_S, READERS, plugged, rows, run, running, until, write
 
 EXTRA = '[locate]\nsurvey = "walk"'
 
@@ -77,13 +84,60 @@ def test_a_reader_hung_since_the_walk_is_in_the_zone_without_rows_and_the_gatewa
     assert 2 not in survey.reader
     assert found.tag_power_dbm == -55.0
     assert any("it holds nothing of readers 3" in note for note in loaded.notes)
-    state = State.new(loaded.zone, loaded.reader_keys, loaded.tag_keys, gateway="g", epoch="e", now_s=0.0,
-                      survey=(found, survey))  # fmt: skip
+    state = State.new(loaded.zone, loaded.reader_keys, loaded.tag_keys, gateway="g", epoch="e", now_s=0.0)
+    for part in pipeline.fit(state, (found, survey)):
+        assert list(pipeline.learn(state, *part, 0.0)) == [], "nothing to tell"
     for second in range(3):
         state.locator.hear(0, Reading(3, -60, 3, float(second), -50), float(second))
         fixes = [fix for _, fix, _ in state.locator.step(float(second), lambda _: False)]
     x_m, _, _ = Field(loaded.zone).readers[3]
     assert abs(fixes[0].x_m - x_m) < 25, "it is located by the reader that nobody walked past"
+
+
+def test_a_walk_test_of_no_use_is_told_and_the_zone_is_located_without_it(tmp_path: Path) -> None:
+    walked = [(x, 2.0, str(1 + x % READERS)) for x in range(60)]
+    loaded, found, survey = taken(box(tmp_path, site_of(zone(READERS), "here"), *walked))
+    state = State.new(loaded.zone, loaded.reader_keys, loaded.tag_keys, gateway="g", epoch="e", now_s=0.0)
+    endless = replace(survey, rssi_dbm=np.full(len(survey), np.nan))
+    with np.errstate(all="ignore"):
+        [part] = pipeline.fit(state, (found, endless))
+    [effect] = list(pipeline.learn(state, *part, 0.0))
+    assert isinstance(effect, Commit)
+    assert isinstance(effect.event, GatewayHealth)
+    assert (effect.event.what, effect.event.ok) == ("walk_test_unusable", False)
+    assert "round readers 1, 2, 3" in effect.event.detail
+    assert pipeline.counters(state)["walk_tests_unusable"] == 1
+    state.locator.hear(0, Reading(3, -60, 3, 0.0, -50), 0.0)
+    assert len(list(state.locator.step(0.0, lambda _: False))) == 1
+
+
+def test_a_gateway_listens_before_its_walk_test_is_fitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A map of a large zone takes seconds: a cry just after a power cut does not wait for it."""
+    go_on = threading.Event()
+    fitted = ZoneLocator.fitted
+
+    def slow(self: ZoneLocator, *arguments: Any) -> Any:
+        assert go_on.wait(LIMIT_S)
+        return fitted(self, *arguments)
+
+    monkeypatch.setattr(ZoneLocator, "fitted", slow)
+    path = box(tmp_path, site_of(zone(READERS), "here"), *((x, 2.0, str(1 + x % READERS)) for x in range(60)))
+
+    async def story() -> None:
+        settings = config.load(path)
+        async with plugged(tmp_path) as stick, running(settings) as gateway:
+            pole, street = Pole(2), gateway.steps.state.locator._trackers[0]
+            try:
+                assert stick.hear(pole.sos(advertisement(flags=wire.FLAG_SOS, press=1, counter=1, utc_s=time.time())))
+                await until(lambda: (1, wire.RECEIVED) in stick.stages(pole), "the lamp's stage")
+                assert [type(event) for event in rows(settings.folder, "sos")][:1] == [Sos]
+                assert gateway.steps.state.locator._trackers[0] is street, "still the street's law"
+            finally:
+                go_on.set()
+            await until(lambda: gateway.steps.state.locator._trackers[0] is not street, "the map")
+            assert gateway.steps.counters["frame_faults"] == 0
+
+    run(story)
 
 
 def test_footpaths_of_the_walk_lie_on_the_zones_plane_too(tmp_path: Path) -> None:
