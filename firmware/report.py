@@ -112,7 +112,8 @@ def _rows(now: int, state: int) -> bool:
             end = wire.pack_binding(link.buf, end, slot, rssi, age, packets, table[row : row + 19])
             struct.pack_into(">HH", table, row + 25, link.sequence & 0xFFFF, table[row + 25] << 8 | table[row + 26])
         else:
-            end = wire.pack_row(link.buf, end, slot, rssi, age, packets, table[row + 12])
+            moving = table[row + 9] & wire.FLAG_MOVING
+            end = wire.pack_row(link.buf, end, slot, rssi, age, packets, table[row + 12], moving)
         rows += 1
     if not rows:
         _now[_LEFT + state] = 0

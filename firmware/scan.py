@@ -125,7 +125,8 @@ def _take(data: bytes, loss: int, now: int) -> None:
     while slot:
         row = (slot - 1) * _SIZE
         if table[row + 1 : row + 9] == data[1:9]:
-            if table[row + 9] != data[9] or table[row + 10] != data[10]:
+            # Every row says whether its tag moves; any other flag needs the whole advertisement.
+            if (table[row + 9] ^ data[9]) & ~wire.FLAG_MOVING or table[row + 10] != data[10]:
                 unbind(row)
             break
         slot = _next[slot - 1]

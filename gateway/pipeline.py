@@ -325,7 +325,9 @@ def _resolve(state: State, report: Report, sighting: Sighting) -> None:
                 binding.tag, binding.epoch = identity.tag, identity.epoch or -1
         sighting.tag = binding.tag
         if sighting.tag != UNRESOLVED:
-            state.resolver.heard_counter(sighting.tag, binding.epoch, sighting.counter, sighting.heard_at_s)
+            state.resolver.heard_counter(
+                sighting.tag, binding.epoch, sighting.counter, sighting.heard_at_s, sighting.moving
+            )
 
 
 def _follow(state: State, sighting: Sighting, now_s: float) -> None:

@@ -25,6 +25,9 @@ REORDER_S = 5.0
 """A packet this much later than the newest may still be an older one: mesh retries, and readers' age steps."""
 SAME_S = 60.0
 """The same counter is taken again for so long: a resting tag may repeat one advertisement."""
+WORD_S = 10.0
+"""A beacon behind the newest is an older word for so long: a frame that came late. After that it is the newest counter
+that was misjudged (5 bits and a guess), or a tag that began anew, and what is heard now is the word."""
 UNKNOWN_IDS_MAX = 4096
 _ROW_BITS = 20
 TAGS_MAX = 1 << _ROW_BITS
@@ -55,6 +58,10 @@ class Tag:
     battery_mv: int = 0
     moving: bool = True
     still_since_s: float | None = None
+    said_epoch: int = -1
+    """Epoch and counter of the beacon whose word on its motion was taken last, and when that was heard."""
+    said: int = 0
+    said_at_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,16 +149,17 @@ class Resolver:
             reach = REACH if advertisement.flags & FLAG_CLOCK_UNSURE else DRIFT_MAX
             tag.drift = max(-reach, min(reach, epoch - self._now))
         tag.power_dbm, tag.battery_mv = advertisement.power_dbm, advertisement.battery_mv
-        tag.moving = bool(advertisement.flags & FLAG_MOVING)
-        if tag.moving:
-            tag.still_since_s = None
-        elif tag.still_since_s is None:
-            tag.still_since_s = heard_at_s
+        _take_word(tag, epoch, advertisement.counter, bool(advertisement.flags & FLAG_MOVING), heard_at_s)
         return Identity("good", row, epoch)
 
-    def heard_counter(self, row: int, epoch: int, counter: int, heard_at_s: float) -> None:
-        """Take note of a counter that a bound row gave (it only ever rises here)."""
+    def heard_counter(self, row: int, epoch: int, counter: int, heard_at_s: float, moving: bool | None) -> None:
+        """Take note of a counter that a bound row gave (it only ever rises here), and of what it says of motion.
+
+        moving None: it says nothing.
+        """
         tag = self.tags[row]
+        if moving is not None:
+            _take_word(tag, epoch, counter, moving, heard_at_s)
         if epoch == tag.epoch and 0 < (counter - tag.high) & 0xFFFF < 0x8000 and heard_at_s >= tag.high_at_s:
             tag.high, tag.high_at_s = counter, heard_at_s
 
@@ -211,3 +219,18 @@ class Resolver:
         tag.low = tag.high = counter
         tag.high_at_s, tag.restart_epoch = heard_at_s, epoch
         return True
+
+
+def _take_word(tag: Tag, epoch: int, counter: int, moving: bool, heard_at_s: float) -> None:
+    """Take what a beacon says of the tag's motion, unless a newer one has spoken: readers tell of it in any order."""
+    if epoch < tag.epoch:
+        return
+    behind = (tag.said - counter) & 0xFFFF
+    if epoch == tag.said_epoch and behind < 0x8000 and heard_at_s <= tag.said_at_s + WORD_S:
+        return
+    tag.said_epoch, tag.said, tag.said_at_s = epoch, counter, heard_at_s
+    tag.moving = moving
+    if moving:
+        tag.still_since_s = None
+    elif tag.still_since_s is None:
+        tag.still_since_s = heard_at_s

@@ -67,6 +67,8 @@ class Binding:
     """Generation of the resolver's table when it was last looked up."""
     counter: int = 0
     heard_at_s: float = 0.0
+    told: int = 0
+    """Newest sequence of which a row was read."""
     rate: float = 1.0
 
 
@@ -88,6 +90,8 @@ class Sighting:
     tag: int = UNRESOLVED
     timely: bool = True
     """False: heard at `heard_at_s` or earlier, nobody knows when, so good for no fix."""
+    moving: bool | None = None
+    """What a timely row says of its tag; None: its advertisement says it, or the row is not timely."""
     cries: bool = False
     """It says SOS, by its own flag or by its reader's word."""
     pressed_at_s: float | None = None
@@ -179,7 +183,7 @@ class Table:
 
     def _bound(self, slots: Slots, report: Report, now_s: float) -> list[Sighting]:
         sightings = []
-        for slot, rssi_dbm, age_ms, packets, bits in report.content:
+        for slot, rssi_dbm, age_ms, packets, bits, moving in report.content:
             binding = slots.by_number.get(slot)
             if binding is None:
                 self._counts["rows_unknown_slot"] += 1
@@ -192,6 +196,9 @@ class Table:
                 self._counts["rows_refused_slot"] += 1
                 continue
             heard_at_s = now_s - age_ms / 1000
+            if report.sequence < binding.told:  # overtaken on the mesh: heard before what came first
+                heard_at_s = min(heard_at_s, binding.heard_at_s)
+            binding.told = max(binding.told, report.sequence)
             elapsed_s = heard_at_s - binding.heard_at_s
             if bits == binding.counter & 31 and abs(elapsed_s) < REPEATED_S:
                 self._counts["rows_repeated"] += 1
@@ -199,10 +206,11 @@ class Table:
             counter = _whole(binding, bits, elapsed_s)
             if elapsed_s > 0:
                 binding.counter, binding.heard_at_s = counter, heard_at_s
+            timely = age_ms < AGE_UNKNOWN_MS
             sightings.append(
                 Sighting(
                     report.reader, rssi_dbm, heard_at_s, packets, counter, binding.advertisement, False, binding,
-                    binding.tag, age_ms < AGE_UNKNOWN_MS,
+                    binding.tag, timely, moving if timely else None,
                 )
             )  # fmt: skip
         return sightings

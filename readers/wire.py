@@ -17,8 +17,8 @@
 #     MAC   6 bytes  HMAC-SHA256(reader's key, all bytes before)[:6]
 #
 #   1 SIGHTINGS      rows of 4 bytes, 13 at the most: tags whose slot is bound
-#     slot u8 | rssi i8 dBm (127: none) | age u8 (50 ms steps; 255: older) | packets-1 (3 bits; 7: 8 or more), beacon
-#     counter mod 32 (5 bits) of the newest packet
+#     slot u8 | moving (1 bit), dB under 0 dBm (7 bits; 127: none) | age u8 (50 ms steps; 255: older) |
+#     packets-1 (3 bits; 7: 8 or more), beacon counter mod 32 (5 bits). moving and counter are the newest packet's.
 #   2 BINDINGS       rows of 23 bytes, 2 at the most: tags whose slot the gateway has not acknowledged yet
 #     slot u8 | rssi i8 | age u8 | packets u8 (255: or more) | advertisement 19 bytes, newest, as it was heard
 #   3 SOS            alarm u8 | shown u8 | age u16 (10 ms steps) | rssi i8 | packets u8 | advertisement 19 bytes
@@ -75,7 +75,8 @@ CLOSED = 5
 
 ADVERTISEMENT_SIZE = 19
 ADVERTISEMENT_VERSION = 0x10  # high nibble 1: version; low nibble 0: type, a tag
-FLAG_SOS = 0x01  # the only one a reader acts on; the others are below
+FLAG_SOS = 0x01  # a reader acts on these two; the others are below
+FLAG_MOVING = 0x04
 
 RSSI_NONE = 127
 AGE_STEP_MS = 50
@@ -103,15 +104,19 @@ def begin(buf: bytearray, kind: int, reader: int, boot: int, sequence: int) -> i
 
 
 def pack_row(
-    buf: bytearray, offset: int, slot: int, rssi_dbm: int | None, age_ms: int, packets: int, counter: int
+    buf: bytearray, offset: int, slot: int, rssi_dbm: int | None, age_ms: int, packets: int, counter: int, moving: int
 ) -> int:
-    """Write one SIGHTINGS row and return the offset behind it. rssi_dbm None means not known."""
+    """Write one SIGHTINGS row and return the offset behind it. rssi_dbm None: not known, else taken as -126..0.
+
+    moving is true or not: a bool, or FLAG_MOVING masked out of the flags.
+    """
+    level = RSSI_NONE if rssi_dbm is None else min(max(-rssi_dbm, 0), RSSI_NONE - 1)
     struct.pack_into(
-        "BbBB",
+        "4B",
         buf,
         offset,
         slot,
-        RSSI_NONE if rssi_dbm is None else rssi_dbm,
+        level | 0x80 if moving else level,
         min(age_ms // AGE_STEP_MS, 255),
         (min(packets, 8) - 1) << 5 | counter & 31,
     )
@@ -256,7 +261,6 @@ def decode_settings(body: bytes) -> tuple[int, ...]:
 BEACON_VERSION = ADVERTISEMENT_VERSION | 1  # type 1: a reader's own beacon
 
 FLAG_BATTERY_LOW = 0x02
-FLAG_MOVING = 0x04
 FLAG_DRILL = 0x08
 FLAG_CLOCK_UNSURE = 0x10
 
@@ -308,12 +312,12 @@ def encode(kind: int, reader: int, boot: int, sequence: int, body: bytes, mac: "
     return seal(buf, offset + len(body), mac)
 
 
-def encode_sightings(rows: "Sequence[tuple[int, int | None, int, int, int]]") -> bytes:
-    """Return a SIGHTINGS body. rows: (slot, rssi_dbm, age_ms, packets, counter), ROWS_MAX at the most."""
+def encode_sightings(rows: "Sequence[tuple[int, int | None, int, int, int, bool]]") -> bytes:
+    """Return a SIGHTINGS body. rows: (slot, rssi_dbm, age_ms, packets, counter, moving), ROWS_MAX at the most."""
     buf = bytearray(ROW_SIZE * len(rows))
     offset = 0
-    for slot, rssi_dbm, age_ms, packets, counter in rows:
-        offset = pack_row(buf, offset, slot, rssi_dbm, age_ms, packets, counter)
+    for slot, rssi_dbm, age_ms, packets, counter, moving in rows:
+        offset = pack_row(buf, offset, slot, rssi_dbm, age_ms, packets, counter, moving)
     return bytes(buf)
 
 
@@ -382,12 +386,14 @@ def _rssi(value: int) -> int | None:
     return None if value == RSSI_NONE else value
 
 
-def decode_sightings(body: bytes) -> list[tuple[int, int | None, int, int, int]]:
-    """Return a list of (slot, rssi_dbm | None, age_ms, packets 1..8, counter 0..31)."""
+def decode_sightings(body: bytes) -> list[tuple[int, int | None, int, int, int, bool]]:
+    """Return a list of (slot, rssi_dbm -126..0 | None, age_ms, packets 1..8, counter 0..31, moving)."""
     rows = []
     for offset in _rows(body, ROW_SIZE, ROWS_MAX):
-        slot, rssi, age, last = struct.unpack_from("BbBB", body, offset)
-        rows.append((slot, _rssi(rssi), age * AGE_STEP_MS, (last >> 5) + 1, last & 31))
+        slot, first, age, last = struct.unpack_from("4B", body, offset)
+        level = first & 0x7F
+        rssi_dbm = None if level == RSSI_NONE else -level
+        rows.append((slot, rssi_dbm, age * AGE_STEP_MS, (last >> 5) + 1, last & 31, first > 0x7F))
     return rows
 
 

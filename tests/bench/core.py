@@ -61,7 +61,7 @@ def run() -> dict[str, float | int | str]:
         for n in keys:
             for first in range(0, TAGS_A_READER, wire.ROWS_MAX):
                 rows = [
-                    (i, -70 - (i * 7 + n + step) % 20, 100, 2, 3 + 2 * step)
+                    (i, -70 - (i * 7 + n + step) % 20, 100, 2, 3 + 2 * step, True)
                     for i in range(first, min(first + wire.ROWS_MAX, TAGS_A_READER))
                 ]
                 steady.append((1.0 + step * WINDOW_S + n * 0.01, frame(wire.SIGHTINGS, n, wire.encode_sightings(rows))))

@@ -76,6 +76,7 @@ class Street:
     now_ms: float = 0
     sent: list[Sent] = field(default_factory=list)
     sightings: list[tuple[float, int]] = field(default_factory=list)  # (ms, tag number) the gateway believed
+    motions: list[tuple[float, int, bool]] = field(default_factory=list)  # (ms, tag number, whether it moves) of each
     wrong: list[str] = field(default_factory=list)
     unknown_rows: int = 0
     rebinds: int = 0
@@ -187,13 +188,13 @@ class Street:
         if sent.kind == wire.BINDINGS:
             for slot, rssi, _, _, body in wire.decode_bindings(sent.body):
                 self.slots[slot] = (body[1:9], sent.sequence)
-                self._believe(self.ids[body[1:9]], rssi)
+                self._believe(self.ids[body[1:9]], rssi, bool(body[9] & wire.FLAG_MOVING))
         elif sent.kind == wire.SIGHTINGS:
-            for slot, rssi, _, _, _ in wire.decode_sightings(sent.body):
+            for slot, rssi, _, _, _, moving in wire.decode_sightings(sent.body):
                 if slot not in self.slots:
                     self.unknown_rows += 1
                 elif sent.sequence > self.slots[slot][1]:
-                    self._believe(self.ids[self.slots[slot][0]], rssi)
+                    self._believe(self.ids[self.slots[slot][0]], rssi, moving)
         elif sent.kind in (wire.SOS, wire.BELL) and self.auto_stage is not None:
             stage = max(self.auto_stage, self.stages.get(sent.body[0], 0))
             self._answer(wire.STAGE, wire.encode_stage([(sent.body[0], stage)]), sent)
@@ -211,8 +212,9 @@ class Street:
         if not self.drop_downlink():
             self.at(self.now_ms + self.latency_ms, lambda: self.reader.deliver(self.now_ms, frame))
 
-    def _believe(self, tag: Tag, rssi: int | None) -> None:
+    def _believe(self, tag: Tag, rssi: int | None, moving: bool) -> None:
         self.sightings.append((self.now_ms, tag.number))
+        self.motions.append((self.now_ms, tag.number, moving))
         if rssi != tag.rssi_dbm:
             self.wrong.append(f"{self.now_ms}: tag {tag.number} at {tag.rssi_dbm} dBm reported with {rssi}")
 

@@ -88,15 +88,61 @@ def test_a_changed_flag_or_press_shows_the_whole_advertisement_once(street: Make
     s.start()
     s.run(20)
     before = len(s.frames(wire.BINDINGS))
-    tag.flags = wire.FLAG_MOVING
+    tag.flags = wire.FLAG_BATTERY_LOW
     s.run(20)
     after = s.frames(wire.BINDINGS)[before:]
     assert len(after) == 1
-    assert wire.decode_bindings(after[0].body)[0][4][9] == wire.FLAG_MOVING
+    assert wire.decode_bindings(after[0].body)[0][4][9] == wire.FLAG_BATTERY_LOW
     tag.press += 1
     s.run(20)
     assert len(s.frames(wire.BINDINGS)) == before + 2
     assert s.wrong == []
+
+
+def test_every_row_says_whether_the_newest_packet_was_of_a_moving_tag_and_nothing_is_bound_anew(street: Make) -> None:
+    s = street()
+    [tag] = s.add_tags(1, period_ms=300)
+    s.start()
+    s.run(20)
+    bindings = len(s.frames(wire.BINDINGS))
+    for moving in (True, False, True, False):
+        tag.flags ^= wire.FLAG_MOVING
+        changed_ms = s.now_ms
+        s.run(10)
+        said = [(at_ms, word) for at_ms, _, word in s.motions if at_ms > changed_ms]
+        first_ms = next(at_ms for at_ms, word in said if word == moving)
+        assert first_ms - changed_ms < 5000, "the first window that heard a packet since, at a quarter of the time"
+        assert {word for at_ms, word in said if at_ms >= first_ms} == {moving}
+        assert len(said) >= 3
+    assert len(s.frames(wire.BINDINGS)) == bindings
+    assert s.wrong == []
+
+
+def test_a_tag_that_moves_beside_another_flag_shows_its_advertisement(street: Make) -> None:
+    s = street()
+    [tag] = s.add_tags(1, period_ms=300)
+    s.start()
+    s.run(20)
+    before = len(s.frames(wire.BINDINGS))
+    tag.flags = wire.FLAG_MOVING | wire.FLAG_BATTERY_LOW
+    s.run(20)
+    [after] = s.frames(wire.BINDINGS)[before:]
+    assert wire.decode_bindings(after.body)[0][4][9] == tag.flags
+    assert {word for at_ms, _, word in s.motions if at_ms > after.at_ms} == {True}
+
+
+def test_forty_tags_that_start_at_once_are_all_told_of_in_seconds(street: Make) -> None:
+    s = street(seed=4)
+    tags = s.add_tags(40)
+    s.start()
+    s.run(60)
+    bindings = len(s.frames(wire.BINDINGS))
+    for tag in tags:
+        tag.flags = wire.FLAG_MOVING
+    started_ms = s.now_ms
+    s.run(15)
+    assert {number for at_ms, number, moving in s.motions if at_ms > started_ms and moving} == set(range(40))
+    assert len(s.frames(wire.BINDINGS)) == bindings
 
 
 def test_a_rolled_id_is_a_new_row_and_the_old_one_is_freed(street: Make) -> None:

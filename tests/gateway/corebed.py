@@ -89,10 +89,13 @@ class Pole:
         body = wire.encode_bindings([(slot, rssi_dbm, age_ms, 2, raw) for slot, raw in rows])
         return self.frame(wire.BINDINGS, body)
 
-    def see(self, *rows: tuple[int, int], rssi_dbm: int = -65, age_ms: int = 0) -> Frame:
+    def see(
+        self, *rows: tuple[int, int], rssi_dbm: int = -65, age_ms: int = 0, moving: bool = False,
+        sequence: int | None = None,
+    ) -> Frame:  # fmt: skip
         """rows: (slot, beacon counter)."""
-        body = wire.encode_sightings([(slot, rssi_dbm, age_ms, 2, counter) for slot, counter in rows])
-        return self.frame(wire.SIGHTINGS, body)
+        body = wire.encode_sightings([(slot, rssi_dbm, age_ms, 2, counter, moving) for slot, counter in rows])
+        return self.frame(wire.SIGHTINGS, body, sequence=sequence)
 
     def beat(self, **fields: int) -> Frame:
         values = [fields.get(name, 0) for name in wire.HEARTBEAT_FIELDS]

@@ -67,7 +67,7 @@ def test_forged_beacons_are_refused_whatever_is_changed_in_them() -> None:
 
 def test_a_frame_of_a_reader_cannot_be_turned_into_its_beacon() -> None:
     """Both are made with one key: a beacon's MAC is over bytes that no frame begins with."""
-    body = wire.encode_sightings([(1, -60, 0, 1, 1)])
+    body = wire.encode_sightings([(1, -60, 0, 1, 1, True)])
     frame = wire.encode(wire.SIGHTINGS, 3, 1, 2, body, MACS[3])
     assert frame[0] == wire.BEACON_VERSION
     beacon = build_beacon(MACS[3], 3, 1, 2)

@@ -3,10 +3,21 @@
 from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gateway.resolve import DRIFT_MAX, REACH, REORDER_S, SAME_S, UNKNOWN_IDS_MAX, UNRESOLVED, Resolver
+from gateway.resolve import (
+    DRIFT_MAX,
+    REACH,
+    REORDER_S,
+    SAME_S,
+    UNKNOWN_IDS_MAX,
+    UNRESOLVED,
+    WORD_S,
+    Resolver,
+)
 from readers.advertisement import TagKeys, build, epoch_at, parse
-from readers.wire import FLAG_CLOCK_UNSURE, FLAG_SOS
+from readers.wire import FLAG_CLOCK_UNSURE, FLAG_MOVING, FLAG_SOS
 from tests.gateway.corebed import TAGS, UTC_S, tag_keys
 
 NOW = epoch_at(UTC_S)
@@ -18,6 +29,12 @@ def resolver(*, unsure: bool = False, epoch: int = NOW) -> Resolver:
     made.set_epoch(epoch, unsure=unsure)
     while made.unfinished:
         made.fill()
+    return made
+
+
+def resolver_of_one() -> Resolver:
+    made = Resolver({TAG: TAGS[TAG]}, Counter())
+    made.set_epoch(NOW, unsure=False)
     return made
 
 
@@ -126,11 +143,101 @@ def test_bound_rows_move_the_counter_only_up_and_only_in_their_epoch() -> None:
     made = resolver()
     hear(made, counter=100, at_s=0.0)
     row = made.rows[TAG]
-    made.heard_counter(row, NOW, 150, 20.0)
-    made.heard_counter(row, NOW, 140, 21.0)
-    made.heard_counter(row, NOW + 1, 999, 22.0)
+    made.heard_counter(row, NOW, 150, 20.0, None)
+    made.heard_counter(row, NOW, 140, 21.0, None)
+    made.heard_counter(row, NOW + 1, 999, 22.0, None)
     assert made.tags[row].high == 150
     assert hear(made, counter=120, at_s=40.0) == "replayed"
+
+
+def test_bound_rows_say_when_a_tag_starts_and_stops() -> None:
+    made = resolver()
+    hear(made, counter=100, at_s=0.0)
+    tag = made.tags[made.rows[TAG]]
+    assert (tag.moving, tag.still_since_s) == (False, 0.0)
+    made.heard_counter(made.rows[TAG], NOW, 102, 2.0, False)
+    assert (tag.moving, tag.still_since_s) == (False, 0.0), "still since the first word of it"
+    made.heard_counter(made.rows[TAG], NOW, 104, 4.0, True)
+    assert (tag.moving, tag.still_since_s) == (True, None)
+    made.heard_counter(made.rows[TAG], NOW, 106, 6.0, None)
+    assert tag.moving, "a row that nobody knows the time of says nothing"
+    made.heard_counter(made.rows[TAG], NOW, 108, 8.0, False)
+    assert (tag.moving, tag.still_since_s) == (False, 8.0)
+
+
+@pytest.mark.parametrize("first", [100, 0xFFFE])
+def test_an_older_beacon_does_not_undo_a_newer_word_by_whichever_way_it_comes(first: int) -> None:
+    made = resolver()
+    row = made.rows[TAG]
+    tag = made.tags[row]
+    hear(made, counter=first, at_s=0.0)
+    made.heard_counter(row, NOW, (first + 4) & 0xFFFF, 4.0, True)
+    made.heard_counter(row, NOW, (first + 3) & 0xFFFF, 5.0, False)
+    assert tag.moving, "an older row"
+    assert hear(made, counter=(first + 2) & 0xFFFF, at_s=6.0) == "good"
+    assert tag.moving, "an older advertisement, from a reader that binds"
+    made.heard_counter(row, NOW, (first + 4) & 0xFFFF, 6.0, True)
+    made.heard_counter(row, NOW, (first + 3) & 0xFFFF, 4.0 + WORD_S, False)
+    assert tag.moving
+    assert hear(made, counter=(first + 5) & 0xFFFF, at_s=5.0) == "good"
+    assert not tag.moving, "newer by its counter, though heard before the late ones"
+
+
+def test_a_counter_that_was_guessed_too_high_silences_a_tag_for_seconds_only() -> None:
+    made = resolver()
+    row = made.rows[TAG]
+    hear(made, counter=100, at_s=0.0)
+    made.heard_counter(row, NOW, 160, 30.0, False)  # in truth 128: one lap of the 5 bits too many
+    moved_at_s = next(
+        30.0 + later_s
+        for later_s in range(1, 33)
+        if made.heard_counter(row, NOW, 128 + later_s, 30.0 + later_s, True) is None and made.tags[row].moving
+    )
+    assert WORD_S < moved_at_s - 30.0 <= WORD_S + 1.0
+
+
+def test_the_word_of_an_epoch_that_is_over_does_not_count() -> None:
+    made = resolver()
+    row = made.rows[TAG]
+    hear(made, epoch=NOW - 1, counter=500, at_s=0.0)
+    assert hear(made, epoch=NOW, counter=7, at_s=10.0, flags=FLAG_MOVING) == "good"
+    assert made.tags[row].moving, "the first word of an epoch, whatever its counter"
+    assert hear(made, epoch=NOW - 1, counter=499, at_s=11.0) == "good"
+    made.heard_counter(row, NOW - 1, 510, 12.0, False)
+    assert made.tags[row].moving
+    assert made.tags[row].still_since_s is None
+
+
+def test_a_forged_or_replayed_advertisement_says_nothing_of_motion() -> None:
+    made = resolver()
+    tag = made.tags[made.rows[TAG]]
+    hear(made, counter=100, at_s=0.0)
+    hear(made, counter=160, at_s=60.0)
+    forged = bytearray(build(TAGS[TAG], NOW, counter=161))
+    forged[9] |= FLAG_MOVING
+    assert made.identify(parse(bytes(forged)), 61.0).outcome == "forged"
+    assert hear(made, counter=120, at_s=80.0, flags=FLAG_MOVING) == "replayed"
+    assert (tag.moving, tag.still_since_s) == (False, 0.0)
+
+
+@given(
+    st.lists(st.booleans(), min_size=1, max_size=40).flatmap(
+        lambda words: st.tuples(st.just(words), st.permutations(range(len(words))))
+    ),
+    st.lists(st.floats(0.0, WORD_S), min_size=40, max_size=40),
+    st.integers(0, 0xFFFF),
+)
+def test_the_newest_beacons_word_holds_in_whatever_order_readers_tell_of_it(
+    told: tuple[list[bool], list[int]], heard_at_s: list[float], first: int
+) -> None:
+    made = resolver_of_one()
+    words, order = told
+    tag = made.tags[0]
+    tag.epoch = NOW
+    for which, at_s in zip(order, heard_at_s, strict=False):
+        made.heard_counter(0, NOW, (first + which) & 0xFFFF, at_s, words[which])
+    assert tag.moving == words[-1]
+    assert (tag.still_since_s is None) == words[-1]
 
 
 def test_a_new_epoch_adds_one_column_a_little_at_a_time() -> None:

@@ -41,8 +41,23 @@ def test_a_bound_slot_is_its_tag_and_ages_become_times() -> None:
     assert (row.whole, row.counter, row.rssi_dbm, row.packets, row.timely) == (False, 103, -70, 2, True)
     assert row.heard_at_s == pytest.approx(52.0)
     assert id_of(row) == raw[1:9]
-    [late], _ = bed.hear(pole.see((5, 104), age_ms=60_000), 100.0)
+    [late], _ = bed.hear(pole.see((5, 104), age_ms=60_000, moving=True), 100.0)
     assert not late.timely
+    assert (bound.moving, row.moving, late.moving) == (None, False, None)
+    [moves], _ = bed.hear(pole.see((5, 106), moving=True), 102.0)
+    assert moves.moving
+
+
+def test_a_frame_that_another_overtook_tells_of_an_older_beacon() -> None:
+    bed, pole = Bed(), Pole(2)
+    bed.hear(pole.bind((5, advertisement("tag-001", counter=100))), 50.0)
+    first, second = pole.see((5, 102), moving=True), pole.see((5, 104))
+    [newer], _ = bed.hear(second, 54.0)
+    [older], _ = bed.hear(first, 56.0)
+    assert (newer.counter, older.counter) == (104, 102), "not the next lap of the five bits"
+    assert older.heard_at_s <= newer.heard_at_s
+    [next_one], _ = bed.hear(pole.see((5, 106)), 57.0)
+    assert next_one.counter == 106
 
 
 def test_an_unknown_slot_asks_for_all_bindings_and_not_too_often() -> None:

@@ -32,7 +32,9 @@ MICROPYTHON = [sys.executable, "-m", "micropython_unix"]
 
 u8, u16, u24 = st.integers(0, 255), st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFF)
 rssi = st.none() | st.integers(-128, 126)
+row_rssi = st.none() | st.integers(-126, 0)
 age = st.integers(0, 255).map(lambda steps: steps * wire.AGE_STEP_MS)
+sighting = st.tuples(u8, row_rssi, age, st.integers(1, 8), st.integers(0, 31), st.booleans())
 alarm_age = u16.map(lambda steps: steps * wire.ALARM_AGE_STEP_MS)
 advertisement = st.binary(min_size=19, max_size=19)
 
@@ -117,11 +119,48 @@ def test_a_header_comes_back(reader: int, boot: int, sequence: int, kind: int) -
     assert len(frame) == wire.HEADER_SIZE + wire.MAC_SIZE
 
 
-@given(st.lists(st.tuples(u8, rssi, age, st.integers(1, 8), st.integers(0, 31)), min_size=1, max_size=wire.ROWS_MAX))
-def test_sightings_come_back_at_four_bytes_a_row(rows: list[tuple[int, int | None, int, int, int]]) -> None:
+@given(st.lists(sighting, min_size=1, max_size=wire.ROWS_MAX))
+def test_sightings_come_back_at_four_bytes_a_row(rows: list[tuple[int, int | None, int, int, int, bool]]) -> None:
     body = wire.encode_sightings(rows)
     assert len(body) == 4 * len(rows) <= wire.BODY_MAX
     assert wire.decode_sightings(body) == rows
+
+
+def test_every_level_and_either_motion_come_back_on_both_interpreters() -> None:
+    """All 256 first bytes, each of them one row that the reader's own half packs."""
+    script = (
+        "import sys; sys.path.insert(0, 'readers'); import wire\n"
+        "for motion in (0, wire.FLAG_MOVING):\n"
+        "    for rssi in [None] + list(range(-128, 21)):\n"
+        "        row = bytearray(4); wire.pack_row(row, 0, 9, rssi, 100, 3, 17, motion)\n"
+        "        print(rssi, bool(motion), row[1], wire.decode_sightings(bytes(row))[0])\n"
+    )
+    told = [
+        subprocess.run([*run, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60).stdout
+        for run in ([sys.executable], MICROPYTHON)
+    ]
+    assert told[0] == told[1]
+    expected = []
+    for moving in (False, True):
+        for rssi_dbm in (None, *range(-128, 21)):
+            back = None if rssi_dbm is None else min(max(rssi_dbm, -126), 0)
+            level = (127 if back is None else -back) + 128 * moving
+            expected.append(f"{rssi_dbm} {moving} {level} {(9, back, 100, 3, 17, moving)}")
+    assert told[0].splitlines() == expected
+    assert len({line.split()[2] for line in expected}) == 256
+
+
+@given(st.binary(min_size=4, max_size=4))
+def test_every_row_of_four_bytes_has_one_meaning(raw: bytes) -> None:
+    assert wire.encode_sightings(wire.decode_sightings(raw)) == raw
+
+
+@given(u8, st.integers(-300, 300), st.integers(0, 10**6), st.integers(1, 300), u16, st.booleans())
+def test_a_level_beyond_the_scale_is_its_end_and_never_turns_into_motion(
+    slot: int, rssi_dbm: int, age_ms: int, packets: int, counter: int, moving: bool
+) -> None:
+    [row] = wire.decode_sightings(wire.encode_sightings([(slot, rssi_dbm, age_ms, packets, counter, moving)]))
+    assert (row[1], row[5]) == (min(max(rssi_dbm, -126), 0), moving)
 
 
 @given(st.lists(st.tuples(u8, rssi, age, u8, advertisement), min_size=1, max_size=wire.BINDINGS_MAX))
