@@ -67,6 +67,8 @@ class Luggage:
     readers: tuple[int, ...]
     """The order of the readers in `row`."""
     ears: dict[int, _Ear]
+    stay: tuple[Any, float, float]
+    """Of `_Batch.stays`: the running mean of its fixes, of how many seconds, and by how much its radii are wider."""
 
 
 class _Batch:
@@ -257,7 +259,9 @@ class Tracker:
         """Follow a tag no more, and return what is believed of it."""
         followed = self._tags.pop(tag)
         followed.batch.tags[followed.row] = None
-        return Luggage(followed.batch.beliefs.row(followed.row), tuple(self._columns), followed.ears)
+        batch, row = followed.batch, followed.row
+        stay = batch.about_m[row].copy(), float(batch.seconds[row]), float(batch.wider[row])
+        return Luggage(batch.beliefs.row(row), tuple(self._columns), followed.ears, stay)
 
     def enter(self, tag: int, luggage: Luggage) -> None:
         """Follow a tag with what was believed of it; luggage.row.now is in this tracker's states."""
@@ -267,6 +271,8 @@ class Tracker:
         faults = np.concatenate([row.faults, np.zeros((2, 1))], axis=1)[:, order]
         apart_s = np.append(row.apart_s, np.inf)[order]
         followed.batch.beliefs.set_row(followed.row, replace(row, faults=faults, apart_s=apart_s))
+        batch, at = followed.batch, followed.row
+        batch.about_m[at], batch.seconds[at], batch.wider[at] = luggage.stay
         followed.ears = {n: ear for n, ear in luggage.ears.items() if n in self._columns}
         followed.heard_at_s = max((ear.heard_at_s for ear in followed.ears.values()), default=-math.inf)
 

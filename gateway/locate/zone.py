@@ -11,7 +11,7 @@ from gateway.locate.ground import Ground
 from gateway.locate.hearing import TEMPER, TEMPER_UNSURVEYED, Hearing
 from gateway.locate.models import models_of, models_of_street, of_readers
 from gateway.locate.sectors import Sector
-from gateway.locate.tracker import Tracker
+from gateway.locate.tracker import STEP_S, Tracker
 from gateway.site import Site, Survey
 
 Walked = tuple[Site, Survey]
@@ -119,6 +119,9 @@ class ZoneLocator:
         self._worked_at_s = now_s
         ready = next((t for t in self._trackers if t.busy), None) or min(self._trackers, key=Tracker.deadline_s)
         for tag, fix, late in ready.step(now_s, is_silent):
+            last = self._latest.get(tag)
+            if last is not None and fix.fixed_at_s < last.fixed_at_s + STEP_S / 2:
+                continue  # it came into this sector within this second, and has its fix
             self._latest[tag] = fix
             yield tag, fix, late
             if len(self._trackers) > 1:

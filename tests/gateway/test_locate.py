@@ -108,11 +108,13 @@ class Gateway:
         return self.wait(1.0)
 
     def wait(self, seconds: float) -> dict[int, tuple[Fix, Fix | None]]:
-        fixes = {}
+        fixes: dict[int, tuple[Fix, Fix | None]] = {}
         until_s = self.now_s + seconds
         while (due_s := self.locator.deadline_s()) < until_s:
             self.now_s = max(self.now_s, due_s)
-            fixes |= {tag: (fix, late) for tag, fix, late in self.locator.step(self.now_s, lambda _: False)}
+            for tag, fix, late in self.locator.step(self.now_s, lambda _: False):
+                assert tag not in fixes or fix.fixed_at_s > fixes[tag][0].fixed_at_s + 0.5, "one fix a second"
+                fixes[tag] = fix, late
             self.steps += 1
             assert self.locator.deadline_s() > self.now_s, "a deadline that does not pass is a busy loop"
         self.now_s = until_s
@@ -403,6 +405,18 @@ def test_a_large_zone_is_several_sectors_and_a_tag_is_carried_from_one_to_the_ne
         here, there = fixes[n - 1], fixes[n]
         assert math.dist((here.x_m, here.y_m), (there.x_m, there.y_m)) < 15, "it does not jump from sector to sector"
         assert there.radius_90_m < 1.5 * here.radius_90_m + 5, "a belief is carried along, not begun anew"
+
+
+def test_who_stays_is_known_to_stay_in_the_next_sector_too() -> None:
+    gateway = Gateway(block())
+    for _ in range(90):
+        fixes = gateway.second({7: loud((1, -70), (3, -78), at_s=gateway.now_s)})
+    [tracker_] = gateway.locator._trackers
+    assert tracker_._batches[0].wider[0] > 1.3, "it stays"
+    before = fixes[7][0].radius_90_m
+    tracker_.enter(7, tracker_.leave(7))
+    after = gateway.second({7: loud((1, -70), (3, -78), at_s=gateway.now_s)})[7][0].radius_90_m
+    assert after == pytest.approx(before, rel=0.1)
 
 
 def test_a_tag_is_carried_out_of_where_somebody_walked_and_back(wide: Ground) -> None:
