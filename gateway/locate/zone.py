@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 
 import numpy as np
 
@@ -48,7 +49,9 @@ class ZoneLocator:
         """
         self._ground, self._counts, self._routes = ground, counts, dict(routes or {})
         self._surveyed = [False] * len(ground.sectors)
-        self._trackers = [self._tracker(sector, _of_street(ground, sector)) for sector in ground.sectors]
+        self._hearings: list[Sequence[Hearing]] = [_of_street(ground, sector) for sector in ground.sectors]
+        self._options: dict[str, int] = {}
+        self._trackers = [self._tracker(sector) for sector in range(len(ground.sectors))]
         self._sector: dict[int, int] = {}
         self._away: dict[int, tuple[int, int]] = {}
         """Tag -> (sector it seems to be in, fixes in a row that say so)."""
@@ -92,8 +95,19 @@ class ZoneLocator:
         if hearings is None:
             self._counts["walk_tests_unusable"] += 1
         if hearings:
-            self._surveyed[sector] = True
-            self._trackers[sector] = self._tracker(self._ground.sectors[sector], hearings, surveyed=True)
+            self._surveyed[sector], self._hearings[sector] = True, hearings
+            self._trackers[sector] = self._tracker(sector)
+
+    def anew(self, **options: int) -> "ZoneLocator":
+        """Return a locator that hears as this one does and follows nobody yet, for a replay. options: `Tracker`'s
+        look_back, late_every and batch, which say what is told of a belief and not what is believed.
+        """
+        other = copy(self)
+        other._options = options
+        other._trackers = [other._tracker(sector) for sector in range(self.sectors)]
+        other._sector, other._away, other._latest = {}, {}, {}
+        other._worked_at_s = -math.inf
+        return other
 
     def hear(self, tag: int, reading: Reading, now_s: float) -> None:
         """Take a reading of a tag; it counts at the tag's next step."""
@@ -137,6 +151,11 @@ class ZoneLocator:
         """Return the last fix of a tag."""
         return self._latest.get(tag)
 
+    def back(self, tag: int, steps: int) -> Fix | None:
+        """Return the smoothed fix of a tag `steps` steps ago; None where nothing is remembered of it."""
+        at = self._sector.get(tag)
+        return None if at is None else self._trackers[at].back(tag, steps)
+
     def once(self, heard: Sequence[Reading], now_s: float) -> Fix | None:
         """Return a fix from these readings alone, in the loudest one's sector."""
         known = [reading for reading in heard if reading.reader in self._ground.home]
@@ -163,10 +182,12 @@ class ZoneLocator:
         at_home = np.isin(part.readers, part.home)
         return bool((counts[at_home] >= WALKED_ROWS).mean() >= WALKED_SHARE)
 
-    def _tracker(self, sector: Sector, hearings: Sequence[Hearing], *, surveyed: bool = False) -> Tracker:
+    def _tracker(self, sector: int) -> Tracker:
+        part = self._ground.sectors[sector]
         return Tracker(
-            sector.space, hearings, sector.readers, self._counts, shares=self._ground.shares[sector.cells],
-            places=self._ground.places, dangers=self._ground.dangers, routes=self._routes, surveyed=surveyed,
+            part.space, self._hearings[sector], part.readers, self._counts, shares=self._ground.shares[part.cells],
+            places=self._ground.places, dangers=self._ground.dangers, routes=self._routes,
+            surveyed=self._surveyed[sector], **self._options,
         )  # fmt: skip
 
     def _look_round(self, tag: int, fix: Fix) -> None:
