@@ -22,7 +22,7 @@ _BURST = const(960000)  # 16 frames
 _SPARE = const(240000)  # 4 frames: neighbours are told of only when tags have left so much over
 _DISCARDS = const(1)  # in link.counters
 _LINK_BUSY = const(3)
-_FIRMWARE = const(0x0001)  # major << 8 | minor
+_FIRMWARE = const(0x0002)  # major << 8 | minor
 
 _WINDOW_MS = const(1)  # in settings.values
 _INTERVAL_MS = const(2)

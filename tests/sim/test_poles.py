@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from gateway.effects import Downlink
 from gateway.frames import Frame
 from gateway.zone import Plane, Zone
 from gateway.zone import Reader as ZoneReader
+from readers.advertisement import TagKeys
 from sim import site
 from sim.clock import Clock
 from sim.coordinator import Unicast
@@ -41,7 +42,7 @@ def mac_of(number: int) -> Callable[[bytes], bytes]:
 class Gateway:
     """The core behind a stick that takes everything: frames in, downlinks back into the mesh."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, tags: Mapping[str, TagKeys] | None = None) -> None:
         self.clock = clock
         self.on_unicast: Callable[[Unicast], None]
         self.on_broadcast: Callable[[Any], None]
@@ -50,7 +51,7 @@ class Gateway:
             for n, at in AT.items()
         )
         self.state = pipeline.State.new(
-            Zone(readers), {n: key(n) for n in AT}, {}, gateway="gw1", epoch="e1", now_s=0.0
+            Zone(readers), {n: key(n) for n in AT}, tags or {}, gateway="gw1", epoch="e1", now_s=0.0
         )  # fmt: skip
         self.nwk: dict[int, int] = {}
 
