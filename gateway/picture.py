@@ -111,7 +111,7 @@ def walk_picture(scene: Scene, survey: Survey, words: Sequence[str]) -> str:
 
 
 def scene_of(site: Site, title: str) -> Scene:
-    """Return what a recorded site has to show: its readers and footpaths."""
+    """Return what a recorded site has to show: its readers, footpaths, places and danger areas."""
     readers = [(name, float(x), float(y)) for name, (x, y, _) in zip(site.reader_ids, site.readers_m, strict=True)]
     x0, y0, x1, y1 = site.bounds_m
     low, high = site.readers_m[:, :2].min(axis=0), site.readers_m[:, :2].max(axis=0)
@@ -123,7 +123,11 @@ def scene_of(site: Site, title: str) -> Scene:
         max(y1, high[1]) + edge_m,
     )
     paths = [[(float(x), float(y)) for x, y in line] for line in site.footpaths]
-    return Scene(title, bounds_m, readers, paths=paths, north_up=site.origin_lonlat is not None)
+    places, dangers = (
+        [(area.id, [(float(x), float(y)) for x, y in area.ring_m]) for area in areas or ()]
+        for areas in (site.places, site.dangers)
+    )
+    return Scene(title, bounds_m, readers, places, dangers, paths, site.origin_lonlat is not None)
 
 
 _FIXES = DANGER

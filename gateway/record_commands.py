@@ -33,6 +33,8 @@ def locate(folder: Path, out: Path, lag_s: float, plot: Path | None, say: Say) -
     for reason, count in survey.skipped.items():
         say(f"note: {count} rows of the walk test left out: {reason}")
     engine = Engine(site, survey)
+    for note in engine.notes:
+        say(f"note: {note}")
     for name in names:
         try:
             run = located(recording.load_track(folder, site, name), lambda track: engine.replay(track, lag_s=lag_s))

@@ -19,9 +19,18 @@ from gateway import recording
 from gateway.locate import shapes
 from gateway.locate.ground import REACH_M
 from gateway.record_server import SOCKET
-from gateway.record_write import PACKETS, SIGHTINGS, RecordingError, checked_name, set_tag_power, write_text
-from gateway.recording import Site
-from gateway.zone import Plane, Zone
+from gateway.record_write import (
+    INFO,
+    PACKETS,
+    SIGHTINGS,
+    RecordingError,
+    checked_name,
+    set_areas,
+    set_tag_power,
+    write_text,
+)
+from gateway.recording import Area, Site
+from gateway.zone import LonLat, Plane, Zone
 
 TAGS_MAX = 500
 """Tracks of one recording; readings of more tags are left out and counted."""
@@ -32,15 +41,13 @@ OTHER_POWER_DB = 3.0
 SILENT_MAX_S = 10.0
 """A gateway that says nothing for so long, not even its clock, hangs."""
 FLUSH_S = 1.0
-INFO = ".info.json"
-"""tracks/NAME.info.json says when (UTC) the t_s of a track was 0, so that GPS can be laid beside it."""
 Say = Callable[[str], None]
 
 
 def site_of(zone: Zone, name: str) -> Site:
     """Return a zone as a recorded site: metres east and north of the readers' middle, readers named by their number.
 
-    Footpaths as far as readers hear.
+    Footpaths as far as readers hear; all places and danger areas.
     """
     lon = sum(reader.lon for reader in zone.readers) / len(zone.readers)
     lat = sum(reader.lat for reader in zone.readers) / len(zone.readers)
@@ -49,6 +56,10 @@ def site_of(zone: Zone, name: str) -> Site:
     at = [plane.to_xy_m(reader.lon, reader.lat) for reader in zone.readers]
     areas = [*(place.polygon for place in zone.places), *(danger.polygon for danger in zone.dangers)]
     points = np.array(at + [plane.to_xy_m(*corner) for polygon in areas for corner in polygon])
+
+    def ring_m(polygon: Sequence[LonLat]) -> Any:
+        return np.array([plane.to_xy_m(*corner) for corner in polygon]).round(3)
+
     lines = [[plane.to_xy_m(*corner) for corner in path.line] for path in zone.footpaths]
     runs = [run for found in shapes.cut(lines, [], np.array(at), REACH_M) for run in found]
     (x0, y0), (x1, y1) = points.min(axis=0) - MARGIN_M, points.max(axis=0) + MARGIN_M
@@ -59,6 +70,8 @@ def site_of(zone: Zone, name: str) -> Site:
         readers_m=np.array([(x, y, r.height_m) for (x, y), r in zip(at, zone.readers, strict=True)]).round(3),
         origin_lonlat=(lon, lat),
         footpaths=tuple(np.array(corners).round(3) for label, corners in runs if label == shapes.OUT),
+        places=tuple(Area(place.id, ring_m(place.polygon)) for place in zone.places),
+        dangers=tuple(Area(danger.id, ring_m(danger.polygon), danger.warn_m) for danger in zone.dangers),
     )
 
 
@@ -76,7 +89,7 @@ def record(
 
     folder: the gateway's store. Raises RecordingError.
     """
-    power_dbm = _begin_site(out, site).tag_power_dbm
+    power_dbm = _begin_site(out, site, say).tag_power_dbm
     path = folder / SOCKET
     with _connect(path, tags) as line:
         lines = _lines(line, path)
@@ -115,8 +128,8 @@ def record(
     return writer.rows
 
 
-def _begin_site(out: Path, site: Site) -> Site:
-    """Return the site as it lies in the folder; it is written there if nothing was."""
+def _begin_site(out: Path, site: Site, say: Say) -> Site:
+    """Return the site as it lies in the folder; what is not there yet is written."""
     if not (out / "site.json").exists():
         recording.save_site(out, site)
         return site
@@ -124,7 +137,28 @@ def _begin_site(out: Path, site: Site) -> Site:
     same = known.reader_ids == site.reader_ids and known.origin_lonlat == site.origin_lonlat
     if not same or not np.allclose(known.readers_m, site.readers_m, atol=0.01):
         raise RecordingError(out / "site.json", 0, "another zone, or its readers were moved", "name a new folder")
+    if known.places is None and known.dangers is None:
+        set_areas(out, site)
+    elif not _alike(known, site):
+        say(
+            f"note: places, danger areas or footpaths of the zone are not those of {out / 'site.json'}, which stay: a "
+            "replay runs on them. Name a new folder to record the zone as it is now"
+        )
     return known
+
+
+def _alike(one: Site, other: Site) -> bool:
+    """Whether two sites have the same areas and footpaths."""
+
+    def shapes_of(site: Site) -> list[tuple[str, float, Any]]:
+        areas = (*(site.places or ()), *(site.dangers or ()))
+        return [(area.id, area.warn_m, area.ring_m) for area in areas] + [("", 0.0, line) for line in site.footpaths]
+
+    here, there = shapes_of(one), shapes_of(other)
+    return len(here) == len(there) and all(
+        a[:2] == b[:2] and a[2].shape == b[2].shape and np.allclose(a[2], b[2], atol=0.01)
+        for a, b in zip(here, there, strict=True)
+    )
 
 
 def _connect(path: Path, tags: Sequence[str]) -> socket.socket:
@@ -216,7 +250,11 @@ class _Writer:
             file.write(",".join((*SIGHTINGS, PACKETS)) + "\n")
         except OSError as error:
             raise RecordingError(path, 0, f"cannot be written ({error.strerror})", "look at the folder") from None
-        info = {"started_at": datetime.fromtimestamp(self._start_utc_s, UTC).isoformat(timespec="milliseconds")}
+        info: dict[str, Any] = {
+            "started_at": datetime.fromtimestamp(self._start_utc_s, UTC).isoformat(timespec="milliseconds")
+        }
+        if power_dbm is not None:
+            info["power_dbm"] = power_dbm
         write_text(path.with_name(path.name.replace(".sightings.csv", INFO)), json.dumps(info) + "\n")
         self.tracks[tag], self._files[tag] = path, file
         self._say(f"{tag}: {path.name}")

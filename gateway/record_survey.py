@@ -9,7 +9,7 @@ import numpy as np
 from gateway.locate.field import Field
 from gateway.picture import Scene
 from gateway.recording import RecordingError, load_site, load_survey
-from gateway.site import Floats, Site, Survey
+from gateway.site import Site, Survey, moved
 from gateway.zone import LonLat, Plane, Zone
 
 __all__ = ["RecordingError", "of_zone", "scene_of_zone"]
@@ -39,15 +39,15 @@ def of_zone(folder: Path, zone: Zone) -> tuple[Site, Survey, list[str]]:
         )
     here, there = Field(zone).plane, Plane(*site.origin_lonlat)
     readers_m = site.readers_m.copy()
-    readers_m[:, :2] = _moved(site.readers_m[:, :2], there, here)
+    readers_m[:, :2] = moved(site.readers_m[:, :2], there, here)
     now_m = {str(r.number): here.to_xy_m(r.lon, r.lat) for r in zone.readers}
-    moved = [
+    elsewhere = [
         f"reader {name} hangs {far_m:.0f} m away"
         for name, at in zip(site.reader_ids, readers_m, strict=True)
         if name in now_m and (far_m := float(np.hypot(*(at[:2] - now_m[name])))) > MOVED_MAX_M
     ]
-    if moved:
-        what = f"not where it was at the walk test: {', '.join(moved[:5])}{' ..' if len(moved) > 5 else ''}"
+    if elsewhere:
+        what = f"not where it was at the walk test: {', '.join(elsewhere[:5])}{' ..' if len(elsewhere) > 5 else ''}"
         raise RecordingError(path, 0, what, "walk again, or give the reader's right lon and lat")
     kept = np.array([name in now_m for name in site.reader_ids])[survey.reader]
     notes = [f"walk test: {note}" for note in site.notes]
@@ -59,17 +59,22 @@ def of_zone(folder: Path, zone: Zone) -> tuple[Site, Survey, list[str]]:
     if unheard:
         notes.append(f"walk test: it holds nothing of readers {', '.join(unheard[:20])}: walk past them too")
     x0, y0, x1, y1 = site.bounds_m
-    corners = _moved(np.array([[x0, y0], [x1, y1]]), there, here)
+    corners = moved(np.array([[x0, y0], [x1, y1]]), there, here)
     bounds_m = (float(corners[0, 0]), float(corners[0, 1]), float(corners[1, 0]), float(corners[1, 1]))
     origin = (here.lon, here.lat)
-    footpaths = tuple(_moved(line, there, here) for line in site.footpaths)
+    footpaths = tuple(moved(line, there, here) for line in site.footpaths)
+    places, dangers = (
+        None if areas is None else tuple(replace(area, ring_m=moved(area.ring_m, there, here)) for area in areas)
+        for areas in (site.places, site.dangers)
+    )
     came = [r for r in zone.readers if str(r.number) not in site.reader_ids]
     hang_m = [(*now_m[str(r.number)], r.height_m) for r in came]
     site = replace(
         site, reader_ids=(*site.reader_ids, *(str(r.number) for r in came)), bounds_m=bounds_m, origin_lonlat=origin,
         readers_m=np.concatenate([readers_m, np.array(hang_m).reshape(-1, 3)]), footpaths=footpaths,
+        places=places, dangers=dangers,
     )  # fmt: skip
-    xy_m = _moved(survey.xy_m[kept], there, here)
+    xy_m = moved(survey.xy_m[kept], there, here)
     if len(xy_m) and np.abs(xy_m).max() > AWAY_MAX_M + max(abs(value) for value in bounds_m):
         raise RecordingError(folder / "calibration", 0, "it was walked far from this zone", "look at the truth it had")
     heading_deg, reader, rssi_dbm, count = (
@@ -96,7 +101,3 @@ def scene_of_zone(zone: Zone, name: str, question: str, attribution: str | None 
     bounds_m = (float(x0), float(y0), float(x1), float(y1))
     paths = [shape(path.line) for path in zone.footpaths]
     return Scene(f"{name}: {question}", bounds_m, readers, places, dangers, paths, True, attribution)
-
-
-def _moved(xy_m: Floats, there: Plane, here: Plane) -> Floats:
-    return np.array([here.to_xy_m(*there.to_lonlat(float(x), float(y))) for x, y in xy_m]).reshape(-1, 2)

@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from gateway.site import Floats, Site, Survey, TimedFix, Track
+from gateway.site import Area, Floats, Site, Survey, TimedFix, Track
 
 SIGHTINGS = ("t_s", "reader", "rssi_dbm")
 PACKETS = "packets"
 """A fourth column of sightings that may be missing: how many packets the row stands for."""
+INFO = ".info.json"
+"""tracks/NAME.info.json: when (UTC) the t_s of a track was 0, so that GPS can be laid beside it, and the tag's own
+level at 1 m."""
 TRUTH = ("t_s", "x_m", "y_m")
 PATH = ("x_m", "y_m")
 SURVEY = ("x_m", "y_m", "heading_deg", "reader", "rssi_dbm", "count")
@@ -45,12 +48,31 @@ def save_site(folder: Path, site: Site) -> None:
         channel = site.channel
         raw["channel"] = {"p0_dbm": channel.p0_dbm, "exponent": channel.exponent, "sigma_db": channel.sigma_db}
     if site.footpaths:
-        raw["footpaths"] = [[[round(float(x), 3), round(float(y), 3)] for x, y in line] for line in site.footpaths]
+        raw["footpaths"] = [_corners(line) for line in site.footpaths]
+    raw |= _areas(site)
     if site.origin_lonlat is not None:
         raw["origin"] = {"lon": site.origin_lonlat[0], "lat": site.origin_lonlat[1]}
     if site.seen_tracks:
         raw["seen_tracks"] = list(site.seen_tracks)
     write_text(folder / "site.json", json.dumps(raw, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _areas(site: Site) -> dict[str, Any]:
+    """An empty list says that the zone has none; no key, that nobody says."""
+
+    def row(area: Area) -> dict[str, Any]:
+        return {"id": area.id, "polygon": _corners(area.ring_m)}
+
+    raw: dict[str, Any] = {}
+    if site.places is not None:
+        raw["places"] = [row(place) for place in site.places]
+    if site.dangers is not None:
+        raw["dangers"] = [row(danger) | {"warn_m": danger.warn_m} for danger in site.dangers]
+    return raw
+
+
+def _corners(line: Floats) -> list[list[float]]:
+    return [[round(float(x), 3), round(float(y), 3)] for x, y in line]
 
 
 def save_survey(folder: Path, site: Site, name: str, survey: Survey) -> Path:
@@ -108,6 +130,11 @@ def set_tag_power(folder: Path, power_dbm: float) -> None:
     raw = _site_again(folder)
     tag = raw.get("tag")
     _save_again(folder, raw | {"tag": {**(tag if isinstance(tag, dict) else {}), "power_dbm": power_dbm}})
+
+
+def set_areas(folder: Path, site: Site) -> None:
+    """Note in site.json the places and danger areas of a site; the rest of the file stays. Raises RecordingError."""
+    _save_again(folder, _site_again(folder) | _areas(site))
 
 
 def _site_again(folder: Path) -> dict[str, Any]:

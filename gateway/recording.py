@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gateway.record_write import (
+    INFO,
     PACKETS,
     PATH,
     SIGHTINGS,
@@ -27,11 +28,12 @@ from gateway.record_write import (
     save_track,
     write_fixes,
 )
-from gateway.site import Channel, Floats, Site, Survey, TimedFix, Track
+from gateway.site import Area, Channel, Floats, Site, Survey, TimedFix, Track
 
 __all__ = [
-    "Channel", "RecordingError", "Site", "Survey", "TimedFix", "Track", "load_site", "load_survey", "load_track",
-    "load_tracks", "load_truth", "save_site", "save_survey", "save_track", "track_names", "write_fixes",
+    "Area", "Channel", "RecordingError", "Site", "Survey", "TimedFix", "Track", "load_site", "load_survey",
+    "load_track", "load_tracks", "load_truth", "save_site", "save_survey", "save_track", "track_names",
+    "write_fixes",
 ]  # fmt: skip
 
 FILE_MAX_B = 1 << 30
@@ -42,6 +44,10 @@ SPAN_MAX_M = 20_000.0
 """No two readers of one zone are further apart; more means degrees, millimetres or a typing error."""
 FOOTPATHS_MAX, FOOTPATH_PIECES_MAX = 2000, 4000
 """Lines of footpaths, and straight pieces of all of them."""
+AREAS_MAX, CORNERS_MAX = 2000, 200
+"""Places or danger areas, and corners of one of them: a gateway takes no more corners."""
+WARN_M, WARN_MAX_M = 15.0, 200.0
+"""Of a danger area: as a gateway's configuration has it, and allows."""
 SPAN_MAX_S = 7 * 86400.0
 """A sighting further than this from the middle one of its track has a broken clock."""
 RSSI_MIN_DBM, RSSI_MAX_DBM = -127.0, 20.0
@@ -83,6 +89,8 @@ def load_site(folder: Path) -> Site:
         channel=_channel(raw.get("channel"), notes),
         seen_tracks=tuple(str(name) for name in seen) if isinstance(seen, list) else (),
         footpaths=_footpaths(raw.get("footpaths"), notes),
+        places=_areas(path, "places", raw.get("places")),
+        dangers=_areas(path, "dangers", raw.get("dangers")),
         origin_lonlat=_origin(raw.get("origin"), notes),
         notes=tuple(notes),
     )
@@ -112,6 +120,35 @@ def _footpaths(raw: Any, notes: list[str]) -> tuple[Floats, ...]:
     if more:
         notes.append(f"{more} footpaths over {FOOTPATHS_MAX} lines or {FOOTPATH_PIECES_MAX} pieces were left out")
     return tuple(lines)
+
+
+def _areas(path: Path, key: str, raw: Any) -> tuple[Area, ...] | None:
+    """What is no area is refused: the ground without it would be another one, and nobody would see it."""
+    if raw is None:
+        return None
+    if not isinstance(raw, list) or len(raw) > AREAS_MAX:
+        raise RecordingError(path, 0, f"{key}: not a list of at most {AREAS_MAX}", "give each its id and polygon")
+    areas: dict[str, Area] = {}
+    for n, row in enumerate(raw, 1):
+        row = row if isinstance(row, dict) else {}
+        name, corners, warn = row.get("id"), row.get("polygon"), row.get("warn_m", WARN_M)
+        if not isinstance(name, str) or not name.strip() or name in areas:
+            raise RecordingError(path, 0, f"{key}, entry {n}: no id of its own", 'like "id": "school", each once')
+        points = [_point(corner) for corner in corners] if isinstance(corners, list) else []
+        ring = [point for point in points if point is not None]
+        if len(ring) < len(points) or not 3 <= len(set(ring)) <= len(ring) <= CORNERS_MAX:
+            raise RecordingError(
+                path, 0, f"{key}, entry {n} ({name[:60]!r}): its polygon is not 3 to {CORNERS_MAX} corners [x, y]",
+                "in the site's metres, like [[0, 0], [40, 0], [40, 30]]",
+            )  # fmt: skip
+        warn_m = number(warn)
+        if key == "dangers" and (warn_m is None or not 0 <= warn_m <= WARN_MAX_M):
+            raise RecordingError(
+                path, 0, f"{key}, entry {n} ({name[:60]!r}): warn_m is not 0 to {WARN_MAX_M:.0f} metres",
+                f"leave it out for {WARN_M:.0f}",
+            )  # fmt: skip
+        areas[name] = Area(name, np.array(ring, dtype=float), warn_m or 0.0 if key == "dangers" else 0.0)
+    return tuple(areas.values())
 
 
 def _point(raw: Any) -> tuple[float, float] | None:
@@ -203,8 +240,18 @@ def load_track(folder: Path, site: Site, name: str) -> Track:
         truth_xy_m=truth[:, 1:].copy() if len(truth) else None,
         path_xy_m=path if len(path) > 1 else None,
         packets=table[:, 3].astype(np.int64),
+        power_dbm=_own_power(folder / "tracks" / f"{name}{INFO}"),
         skipped={reason: count for reason, count in skipped.items() if count},
     )
+
+
+def _own_power(path: Path) -> float | None:
+    """The tag's level at 1 m; what cannot be read says nothing, and the site's is taken as in older recordings."""
+    try:
+        raw = json.loads(text_of(path, "")) if path.exists() else None
+    except (RecordingError, ValueError, RecursionError):
+        return None
+    return _power(raw.get("power_dbm")) if isinstance(raw, dict) else None
 
 
 def load_truth(path: Path, skipped: Counter[str]) -> Floats:

@@ -11,6 +11,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.zone import Plane
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Worn = Literal["body", "rig", "static"]
@@ -24,6 +26,17 @@ class Channel:
     p0_dbm: float
     exponent: float
     sigma_db: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Area:
+    """A named place of a zone, or a danger area of it."""
+
+    id: str
+    ring_m: Floats
+    """(corners, 2)"""
+    warn_m: float = 0.0
+    """Of a danger area: the alarm comes so far from it already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +60,9 @@ class Site:
     """Tracks that are part of the walk test as well: their errors flatter."""
     footpaths: tuple[Floats, ...] = ()
     """Lines of footpaths, (corners, 2) each; none: open ground."""
+    places: tuple[Area, ...] | None = None
+    dangers: tuple[Area, ...] | None = None
+    """Of the zone a gateway watched; None: nobody says."""
     origin_lonlat: tuple[float, float] | None = None
     """Degrees of x = y = 0, where the site lies on the map with x east and y north."""
     notes: tuple[str, ...] = ()
@@ -92,6 +108,8 @@ class Track:
     """(corners, 2) of the line walked, where the times are not known."""
     packets: Ints | None = None
     """Readings behind each sighting, whose level is their mean or newest; None: one each."""
+    power_dbm: float | None = None
+    """This tag's own calibrated level at 1 m; None: the site's."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Rows of the files that could not be used, by reason."""
 
@@ -106,3 +124,8 @@ class TimedFix(NamedTuple):
     r90_m: float
     lag_s: float = 0.0
     """0: only what was heard up to t_s; else what was heard up to t_s + lag_s."""
+
+
+def moved(xy_m: Floats, there: Plane, here: Plane) -> Floats:
+    """Return points (points, 2) of one plane on another."""
+    return np.array([here.to_xy_m(*there.to_lonlat(float(x), float(y))) for x, y in xy_m]).reshape(-1, 2)

@@ -13,7 +13,7 @@ from gateway import calibrate, recording
 from gateway.__main__ import app
 from gateway.calibrate import WalkRefused
 from gateway.record_truth import Walk
-from gateway.site import Floats, Site, Survey, TimedFix, Track
+from gateway.site import Area, Floats, Site, Survey, TimedFix, Track
 
 SEED = 7
 READERS = np.array([[0.0, 4, 3.5], [30, -4, 3.5], [60, 4, 3.5], [90, -4, 3.5]])
@@ -216,13 +216,17 @@ def test_calibrate_writes_rows_truth_and_pictures_and_says_before_and_after(fold
 
 def test_calibrate_keeps_what_the_recording_says_of_the_tag_and_the_footpaths(folder: Path) -> None:
     line = np.array([[-10.0, 0.0], [100.0, 0.0]])
-    recording.save_site(folder, replace(SITE, tag_power_dbm=-57.0, footpaths=(line,), origin_lonlat=(126.95, 37.54)))
+    yard = Area("yard", np.array([[20.0, 4.0], [60.0, 4.0], [60.0, 20.0]]))
+    there = replace(SITE, tag_power_dbm=-57.0, footpaths=(line,), origin_lonlat=(126.95, 37.54), places=(yard,))
+    recording.save_site(folder, there)
     code, said = run(folder)
     assert code == 0, said
     assert "next: name the folder in the gateway's file" in said
     site = recording.load_site(folder)
     assert site.tag_power_dbm == -57.0
     assert np.array_equal(site.footpaths, (line,))
+    assert [place.id for place in site.places or ()] == ["yard"]
+    assert ">yard</text>" in (folder / "w.walk.svg").read_text()
     assert site.seen_tracks == ("w",)
 
 

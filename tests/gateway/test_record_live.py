@@ -23,9 +23,9 @@ from gateway.locate import Reading
 from gateway.locate.ground import REACH_M
 from gateway.record_server import CLIENTS_MAX, QUEUE_MAX, SOCKET, Recorder
 from gateway.recording import RecordingError
-from gateway.zone import Footpath
+from gateway.zone import Footpath, Place
 from readers import wire
-from tests.gateway.corebed import PLANE, SPACING_M, Pole, Shell, advertisement, at, zone
+from tests.gateway.corebed import PLANE, SPACING_M, Pole, Shell, advertisement, at, box, zone
 from tests.gateway.shellbed import Stick, load, plugged, run, running, until, write
 
 
@@ -112,6 +112,33 @@ def test_the_zones_footpaths_are_in_the_site_as_far_as_readers_hear() -> None:
     assert record_live.site_of(msgspec.structs.replace(street, footpaths=()), "here").footpaths == ()
 
 
+def test_the_zones_places_and_dangers_are_in_the_site(tmp_path: Path) -> None:
+    site = record_live.site_of(zone(3), "here")
+    recording.save_site(tmp_path, site)
+    [school], [river] = recording.load_site(tmp_path).places or (), recording.load_site(tmp_path).dangers or ()
+    assert (school.id, river.id, river.warn_m) == ("school", "river", 10.0)
+    middle_m = SPACING_M  # three poles from x = 0 on
+    corners = np.array([(-40.0, -30.0), (60.0, -30.0), (60.0, 80.0), (-40.0, 80.0)]) - (middle_m, 0.0)
+    np.testing.assert_allclose(school.ring_m, corners, atol=0.02)
+    plain = record_live.site_of(msgspec.structs.replace(zone(3), places=(), dangers=()), "here")
+    assert plain.places == plain.dangers == (), "none, and not: nobody says"
+
+
+def test_a_site_of_an_older_gateway_gets_the_areas_and_other_areas_are_told_of(tmp_path: Path) -> None:
+    site, said = record_live.site_of(zone(3), "here"), list[str]()
+    recording.save_site(tmp_path, replace(site, places=None, dangers=None, seen_tracks=("w",)))
+    known = record_live._begin_site(tmp_path, site, said.append)
+    back = recording.load_site(tmp_path)
+    assert [place.id for place in back.places or ()] == ["school"]
+    assert back.seen_tracks == known.seen_tracks == ("w",)
+    record_live._begin_site(tmp_path, site, said.append)
+    assert not said
+    moved = msgspec.structs.replace(zone(3), places=(Place("school", "school", box(-40, -30, 61, 80)),))
+    record_live._begin_site(tmp_path, record_live.site_of(moved, "here"), said.append)
+    assert "places, danger areas or footpaths of the zone are not those of" in said[0]
+    np.testing.assert_array_equal((recording.load_site(tmp_path).places or ())[0].ring_m, (site.places or ())[0].ring_m)
+
+
 def test_the_first_tags_power_stays_and_another_kind_of_tag_is_told(tmp_path: Path) -> None:
     site = record_live.site_of(zone(3), "here")
     recording.save_site(tmp_path, site)
@@ -135,6 +162,9 @@ def test_the_first_tags_power_stays_and_another_kind_of_tag_is_told(tmp_path: Pa
     write_rows(("other", -40))
     assert recording.load_site(tmp_path).tag_power_dbm == -55
     assert "note: other says -40 dBm at 1 m, site.json -55 dBm" in said[-1]
+    site = recording.load_site(tmp_path)
+    powers = {track.name: track.power_dbm for track in recording.load_tracks(tmp_path, site)}
+    assert powers == {"of-an-older-gateway": None, "one": -55, "like-it": -57, "other": -40}, "each its own"
 
 
 def test_only_the_tags_asked_for_and_a_second_recording_beside_the_first(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway import recording
-from gateway.recording import Channel, RecordingError, Site, Survey, TimedFix, Track
+from gateway.recording import Area, Channel, RecordingError, Site, Survey, TimedFix, Track
 from gateway.replay import Engine
+from gateway.zone import DangerArea
 
 RECORDED = Path(__file__).resolve().parents[3] / "shared" / "data" / "rssi"
 """Recorded sites, where a checkout has them beside it."""
@@ -28,6 +30,8 @@ SITE = Site(
     seen_tracks=("morning",),
     tag_power_dbm=-57.5,
     footpaths=(np.array([[0.0, -3.0], [30.125, -3.0], [30.125, 9.5]]), np.array([[0.0, -3.0], [-5.0, -2.0]])),
+    places=(Area("school", np.array([[0.0, 0.0], [20.5, 0.0], [20.5, 9.25]])),),
+    dangers=(Area("river", np.array([[30.0, 0.0], [40.0, 0.0], [40.0, 8.0], [30.0, 8.0]]), 12.5),),
 )
 
 
@@ -51,6 +55,69 @@ def test_a_site_comes_back_as_it_was_written(folder: Path) -> None:
     assert back.tag_power_dbm == SITE.tag_power_dbm
     for got, wrote in zip(back.footpaths, SITE.footpaths, strict=True):
         assert np.array_equal(got, wrote)
+
+
+def test_places_and_dangers_come_back_and_none_is_not_the_same_as_nobody_says(folder: Path) -> None:
+    back = recording.load_site(folder)
+    for got, wrote in ((back.places, SITE.places), (back.dangers, SITE.dangers)):
+        assert got is not None
+        assert wrote is not None
+        for one, other in zip(got, wrote, strict=True):
+            assert (one.id, one.warn_m) == (other.id, other.warn_m)
+            assert np.array_equal(one.ring_m, other.ring_m)
+    recording.save_site(folder, replace(SITE, places=(), dangers=None))
+    assert recording.load_site(folder).places == ()
+    assert recording.load_site(folder).dangers is None
+
+
+CORNERS = [[0, 0], [9, 0], [9, 9]]
+
+
+@pytest.mark.parametrize(
+    ("key", "areas", "word"),
+    [
+        ("places", {"id": "a"}, "places: not a list of at most 2000"),
+        ("places", [{"id": f"{n}", "polygon": CORNERS} for n in range(2001)], "places: not a list of at most 2000"),
+        ("places", ["school"], "places, entry 1: no id of its own"),
+        ("dangers", [{"id": 7, "polygon": CORNERS}], "dangers, entry 1: no id of its own"),
+        ("places", [{"id": "a", "polygon": CORNERS}] * 2, "places, entry 2: no id of its own"),
+        ("places", [{"id": "a"}], "places, entry 1 ('a'): its polygon is not 3 to 200 corners [x, y]"),
+        ("places", [{"id": "a", "polygon": [[0, 0], [9, 0], [0, 0]]}], "entry 1 ('a'): its polygon is not 3 to 200"),
+        ("places", [{"id": "a", "polygon": [*CORNERS, [1, 1e9]]}], "entry 1 ('a'): its polygon is not 3 to 200"),
+        ("places", [{"id": "a", "polygon": [*CORNERS, [1, None]]}], "entry 1 ('a'): its polygon is not 3 to 200"),
+        ("places", [{"id": "a", "polygon": CORNERS * 67}], "entry 1 ('a'): its polygon is not 3 to 200"),
+        ("dangers", [{"id": "a", "polygon": CORNERS, "warn_m": -1}], "entry 1 ('a'): warn_m is not 0 to 200 metres"),
+        ("dangers", [{"id": "a", "polygon": CORNERS, "warn_m": "x"}], "entry 1 ('a'): warn_m is not 0 to 200 metres"),
+    ],
+)
+def test_an_area_that_is_none_is_refused_with_its_entry_and_what_would_be_right(
+    folder: Path, key: str, areas: object, word: str
+) -> None:
+    raw = json.loads((folder / "site.json").read_text()) | {key: areas}
+    put(folder, "site.json", json.dumps(raw))
+    with pytest.raises(RecordingError, match=r"site\.json") as caught:
+        recording.load_site(folder)
+    assert word in str(caught.value)
+    assert "; " in str(caught.value)
+
+
+def test_a_danger_without_a_distance_has_that_of_a_gateways_configuration(folder: Path) -> None:
+    raw = json.loads((folder / "site.json").read_text()) | {"dangers": [{"id": "a", "polygon": CORNERS}]}
+    put(folder, "site.json", json.dumps(raw))
+    (danger,) = recording.load_site(folder).dangers or ()
+    assert danger.warn_m == DangerArea("a", ()).warn_m
+
+
+@pytest.mark.parametrize(
+    ("text", "power_dbm"),
+    [('{"power_dbm": -57}', -57.0), ("{}", None), ("[", None), ("[1]", None), ('{"power_dbm": "loud"}', None),
+     ('{"power_dbm": 1e9}', None), ("", None)],
+)  # fmt: skip
+def test_a_track_may_say_its_tags_own_power(folder: Path, text: str, power_dbm: float | None) -> None:
+    put(folder, "tracks/w.sightings.csv", "t_s,reader,rssi_dbm\n0,r1,-70\n")
+    assert recording.load_track(folder, SITE, "w").power_dbm is None
+    put(folder, "tracks/w.info.json", text)
+    assert recording.load_track(folder, SITE, "w").power_dbm == power_dbm
 
 
 @pytest.mark.parametrize(
@@ -270,7 +337,50 @@ def test_no_row_can_surprise_what_works_on_it(folder: Path, sightings: str, trut
     assert track.truth_t_s is None or (np.diff(track.truth_t_s) > 0).all()
 
 
-KEYS = st.sampled_from(["readers", "id", "x_m", "y_m", "z_m", "bounds", "tag", "channel", "seen_tracks", "worn"])
+METRES = st.sampled_from([0.0, 1.0, 1.0001, -40.0, 90.0, 250.0, 19_999.0]) | st.floats(-300, 300)
+RINGS = st.lists(st.tuples(METRES, METRES).map(list), min_size=3, max_size=7)
+AREAS = st.lists(st.fixed_dictionaries({"id": st.sampled_from("abcd"), "polygon": RINGS}), max_size=4)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+@given(places=AREAS, dangers=AREAS, footpaths=st.lists(RINGS, max_size=3), lat=st.sampled_from([0.0, 37.5, -84.9]))
+def test_whatever_ground_is_read_can_be_replayed_on(
+    folder: Path, places: object, dangers: object, footpaths: object, lat: float
+) -> None:
+    raw = json.loads((folder / "site.json").read_text()) | {"origin": {"lon": 179.999, "lat": lat}}
+    raw |= {"places": places, "dangers": dangers, "footpaths": footpaths}
+    raw.pop("channel", None)
+    put(folder, "site.json", json.dumps(raw))
+    put(folder, "tracks/w.sightings.csv", "t_s,reader,rssi_dbm\n0.5,r1,-70\n1.2,3,-80\n1.3,r1,-60\n4,r1,-60\n")
+    try:
+        site = recording.load_site(folder)
+    except RecordingError:
+        return
+    engine = Engine(site, Survey.empty())
+    assert engine.space.cells < 5000
+    fixes = list(engine.replay(recording.load_track(folder, SITE, "w"), lag_s=2.0))
+    assert len(fixes) > 2
+    assert np.isfinite(fixes).all()
+    assert np.abs([fix[1:3] for fix in fixes]).max() < 400, "near a reader, wherever the areas are"
+
+
+KEYS = st.sampled_from(
+    [
+        "readers",
+        "id",
+        "x_m",
+        "y_m",
+        "z_m",
+        "bounds",
+        "tag",
+        "channel",
+        "seen_tracks",
+        "worn",
+        "places",
+        "dangers",
+        "polygon",
+    ]
+)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner),
