@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gateway import picture, recording
+from gateway.changes import Arrived, Danger, Left
 from gateway.config import Loaded
 from gateway.record_locate import Located, errors_m, located, score, settings_of, table
 from gateway.record_write import write_text
@@ -20,6 +21,7 @@ def locate(folder: Path, out: Path, lag_s: float, plot: Path | None, say: Say) -
 
     failed = False
     runs: list[Located] = []
+    told: list[str] = []
     try:
         site = recording.load_site(folder)
         survey = recording.load_survey(folder, site)
@@ -37,7 +39,14 @@ def locate(folder: Path, out: Path, lag_s: float, plot: Path | None, say: Say) -
         say(f"note: {note}")
     for name in names:
         try:
-            run = located(recording.load_track(folder, site, name), lambda track: engine.replay(track, lag_s=lag_s))
+            run = located(
+                recording.load_track(folder, site, name),
+                lambda track: engine.replay(
+                    track,
+                    lag_s=lag_s,
+                    told=lambda t_s, change: told.append(f"{track.name}, {t_s:g} s: {words(change)}"),
+                ),
+            )
             recording.write_fixes(out / f"{name}.fixes.csv", run.fixes)
             if plot is not None:
                 end = "" if len(names) == 1 else f"-{name}"
@@ -52,9 +61,16 @@ def locate(folder: Path, out: Path, lag_s: float, plot: Path | None, say: Say) -
         except RecordingError as error:
             failed = True
             say(str(error))
-    for line in table(runs, site):
+    for line in (*table(runs, site), *told):
         say(line)
     return WRONG if failed else GOOD
+
+
+def words(change: Arrived | Left | Danger) -> str:
+    """Return what a gateway concluded in words."""
+    if isinstance(change, Danger):
+        return f"{'near' if change.near else 'clear of'} danger {change.area}"
+    return f"{'arrived at' if isinstance(change, Arrived) else 'left'} {change.place}"
 
 
 def record(loaded: Loaded, out: Path, minutes: float | None, tags: list[str], say: Say) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from gateway.changes import Arrived, Danger, Left
 from gateway.locate import Fix, Reading
 from gateway.locate.ground import Ground
 from gateway.locate.hearing import TEMPER, TEMPER_UNSURVEYED, Hearing
@@ -23,6 +24,7 @@ from gateway.locate.space import Space, footpaths, open_ground
 from gateway.locate.tracker import Tracker
 from gateway.locate.ways import chains
 from gateway.locate.zone import POWER_DBM, ZoneLocator
+from gateway.settle import Settler
 from gateway.site import Floats, Site, Survey, TimedFix, Track, moved
 from gateway.zone import DangerArea, Footpath, LonLat, Place, Plane, Reader, Zone
 
@@ -35,6 +37,8 @@ GAP_S = 60.0
 LAT_MAX_DEG = 85.0
 """No zone is nearer to a pole, where metres and degrees part."""
 TAG = 0
+Told = Callable[[float, Arrived | Left | Danger], None]
+"""At which second of the track, and what."""
 _NUMBER = re.compile(r"[1-9][0-9]{0,4}")
 
 
@@ -54,7 +58,7 @@ class Engine:
             temper = TEMPER if self._surveyed else TEMPER_UNSURVEYED
             self.hearings = [Hearing(self.space, model, temper=temper) for model in models_of(site, survey)]
             return
-        ground = Ground(zone)
+        self._zone, ground = zone, Ground(zone)
         self.notes += ground.notes
         self.space = ground.space
         self.hearings = []  # each sector of a zone has its own
@@ -64,16 +68,23 @@ class Engine:
         if self._surveyed:
             self._learn(self._locator, survey)
 
-    def replay(self, track: Track, *, lag_s: float = LAG_S) -> Iterator[TimedFix]:
+    def replay(self, track: Track, *, lag_s: float = LAG_S, told: Told | None = None) -> Iterator[TimedFix]:
         """Yield a fix at the end of every second in which the tag was heard, and with lag_s > 0 its smoothed one.
 
         A smoothed fix has heard what came up to lag_s (whole seconds, at most LAG_MAX_S) later, or up to the end.
+        told: is given what the gateway of a recorded zone would have concluded of places and danger areas meanwhile.
         """
-        for fix in self.fixes(track, lag_s=lag_s):
+        for fix in self.fixes(track, lag_s=lag_s, told=told):
             yield TimedFix(fix.fixed_at_s, fix.x_m, fix.y_m, fix.radius_50_m, fix.radius_90_m, fix.lag_s)
 
     def fixes(
-        self, track: Track, *, lag_s: float = LAG_S, shares: Any | None = None, places: Sequence[str] = ()
+        self,
+        track: Track,
+        *,
+        lag_s: float = LAG_S,
+        shares: Any | None = None,
+        places: Sequence[str] = (),
+        told: Told | None = None,
     ) -> Iterator[Fix]:
         """Yield what `replay` does, as the gateway has it; those of a zone tell of its places and danger areas.
 
@@ -83,9 +94,14 @@ class Engine:
         locator = self._locator
         if locator is not None:
             power_dbm = next((p for p in (track.power_dbm, self.site.tag_power_dbm) if p is not None), POWER_DBM)
+            settler = Settler(self._zone, self._there, {})
             for fix in self._run(
                 track, lag, lambda: locator.anew(look_back=lag, late_every=min(lag, 1), batch=1), power_dbm
             ):
+                if told is not None and not fix.lag_s:
+                    for change in settler.step(TAG, fix, None, fix.fixed_at_s):
+                        if isinstance(change, Arrived | Left | Danger):
+                            told(fix.fixed_at_s, change)
                 x_m, y_m = self._here.to_xy_m(*self._there.to_lonlat(fix.x_m, fix.y_m))
                 yield replace(fix, x_m=x_m, y_m=y_m)
             return

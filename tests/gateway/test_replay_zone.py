@@ -19,9 +19,11 @@ from typer.testing import CliRunner
 
 from gateway import record_live, record_survey, recording
 from gateway.__main__ import app
+from gateway.changes import Arrived, Change, Danger, Left
 from gateway.locate import Fix, Reading, sectors
 from gateway.locate.ground import Ground
 from gateway.locate.zone import ZoneLocator
+from gateway.record_commands import words
 from gateway.record_server import Recorder, _Client
 from gateway.replay import Engine
 from gateway.site import Site, Survey, Track
@@ -36,8 +38,8 @@ APART_M, RADII_APART_M = 0.02, 0.75
 
 
 def block(**more: Any) -> Zone:
-    """Poles along two streets; between them a school yard with a gate in the south and a pond in its corner."""
-    spots = [(30.0 * i, y) for y in (-2.0, 62.0) for i in range(5)]
+    """Poles along two streets; between them a yard with a gate in the south, two poles, and a pond in its corner."""
+    spots = [*((30.0 * i, -2.0) for i in range(5)), *((60.0 * i, 62.0) for i in range(3)), (42.0, 32.0), (76.0, 30.0)]
     ring = [(0.0, 0.0), (120.0, 0.0), (120.0, 60.0), (0.0, 60.0), (0.0, 0.0)]
     lines = (ring, [(60.0, 0.0), (60.0, 14.0)])
     parts: dict[str, Any] = {
@@ -109,15 +111,22 @@ def test_a_child_in_the_yard_is_replayed_where_the_gateway_saw_it(tmp_path: Path
     recorder._clients.add(client := _Client(frozenset()))
     shell.state.tap = recorder.reading
     locator, told = shell.state.locator, list[tuple[Fix, Fix | None]]()
-    step = locator.step
+    step, settle = locator.step, shell.state.settler.step
+    concluded: list[str] = []
 
     def overheard(*when: Any) -> Iterator[tuple[int, Fix, Fix | None]]:
         for row in step(*when):
             told.append(row[1:])
             yield row
 
-    locator.step = overheard  # type: ignore[method-assign]
-    way = walk((10.0, 0.0), (60.0, 0.0), (60.0, 14.0), (45.0, 38.0), stand_s=45)
+    def settled(tag: int, fix: Fix, *more: Any) -> Iterator[Change]:
+        for change in settle(tag, fix, *more):
+            if isinstance(change, Arrived | Left | Danger):
+                concluded.append(f"tag-003, {round(fix.fixed_at_s - start_s)} s: {words(change)}")
+            yield change
+
+    locator.step, shell.state.settler.step = overheard, settled  # type: ignore[method-assign]
+    way = walk((10.0, 0.0), (60.0, 0.0), (60.0, 14.0), (57.0, 31.0), stand_s=75)
     for n, xy_m in enumerate(way):  # the gateway's seconds begin with the first reading; the others come within them
         raw = advertisement(counter=n + 1, power_dbm=POWER_DBM, utc_s=UTC_S + n)
         for number, rssi_dbm in air.hear(xy_m):
@@ -132,6 +141,8 @@ def test_a_child_in_the_yard_is_replayed_where_the_gateway_saw_it(tmp_path: Path
     writer.close()
     done = CliRunner().invoke(app, ["locate", str(site), "--out", str(tmp_path / "fixes")])
     assert done.exit_code == 0, done.output
+    assert [line for line in done.output.splitlines() if " s: " in line] == concluded
+    assert any("arrived at yard" in line for line in concluded), concluded
 
     here, there = shell.state.field.plane, record_live.Plane(*(recording.load_site(site).origin_lonlat or ()))
     rows = table(tmp_path / "fixes" / "tag-003.fixes.csv")
