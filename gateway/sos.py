@@ -37,7 +37,7 @@ UNVERIFIED_MAX = 5
 UNVERIFIED_S = 60.0
 _BELL_RADIUS_M = 2.0
 AGE_MAX_S = 0xFFFF * wire.ALARM_AGE_STEP_MS / 1000
-"""An alarm's age on the wire says "or more" here."""
+"""An alarm's age on the wire says "or more, or not known" here."""
 _NEVER = float("inf")
 
 
@@ -85,23 +85,30 @@ class Emergencies:
             self._schedule(alarm, now_s)
 
     def bell(self, report: Report, now_s: float) -> Iterator[Effect]:
-        """Raise a bell, or know it again; answer its reader."""
-        number, shown, age_ms, bell_input, presses = report.content
+        """Raise a bell, or know it again; answer its reader. boot_before, number_before: a reader that lost its power
+        before it had our answer says again, of unknown age, what it may have said before."""
+        number, shown, age_ms, bell_input, presses, boot_before, number_before = report.content
         key = (report.reader, report.boot, number)
+        first_key = (report.reader, boot_before, number_before) if boot_before else key
         cry = b"b" + bytes((bell_input,))
         pressed_at_s = now_s - age_ms / 1000
         alarm = self._alarms.shown_by(key, cry)
-        if alarm is not None and age_ms < AGE_MAX_S * 1000:
+        if alarm is not None:
             # A reader's numbers come round after 255 alarms: a press after this one was closed, or long after, is new.
-            closed_before = alarm.done and pressed_at_s > alarm.cried_at_s + REVISE_S
-            if closed_before or pressed_at_s > alarm.cried_at_s + SAME_PRESS_S:
+            dated = age_ms < AGE_MAX_S * 1000
+            closed_before = dated and alarm.done and pressed_at_s > alarm.cried_at_s + REVISE_S
+            long_after = dated and pressed_at_s > alarm.cried_at_s + SAME_PRESS_S
+            # One that was closed here and not yet there is pressed again: nobody would look at a revision.
+            pressed_on = alarm.done and shown < wire.CLOSED and presses > alarm.press and report.freshness == "new"
+            if closed_before or long_after or pressed_on:
                 alarm = None
+        elif alarm is None and boot_before:
+            alarm = self._told_before(first_key, cry, now_s)
         if alarm is None:
             if report.freshness == "stale":
                 self._counts["bells_refused"] += 1
                 return
-            who = b"%d/%d/%d" % key
-            alarm = self._alarms.open("bell", who, pressed_at_s, now_s)
+            alarm = self._alarms.open("bell", _who(first_key), pressed_at_s, now_s)
             alarm.bell = self._bells.get((report.reader, bell_input), f"reader{report.reader}-input{bell_input}")
             alarm.readers.append(report.reader)
         if report.freshness != "stale":
@@ -227,6 +234,19 @@ class Emergencies:
             return None
         self._counts["cries_merged"] += 1
         return last
+
+    def _told_before(self, key: LampKey, cry: bytes, now_s: float) -> Alarm | None:
+        """The alarm that an earlier boot of a reader raised as its number key[2], if it can be no other press.
+
+        A reader forgets a press once it has our answer. If no lamp showed one it can only be that press: known for a
+        day, as its reader may lie without power. Else the reader forgot to forget, or its numbers came round: rather
+        told twice than lost.
+        """
+        alarm = self._alarms.of(_who(key))
+        if alarm is None or all(lamp.cry != cry for lamp in alarm.lamps.values()):
+            return None
+        lasts_s = SAME_PRESS_S if any(lamp.shown for lamp in alarm.lamps.values()) else OLD_S
+        return alarm if now_s <= alarm.cried_at_s + lasts_s else None
 
     # ---- words -------------------------------------------------------------------------------------------------------
 
@@ -433,3 +453,8 @@ class Emergencies:
 
     def _next_s(self, alarm: Alarm) -> float:
         return min([alarm.revise_at_s, *(lamp.send_at_s for lamp in alarm.lamps.values())])
+
+
+def _who(key: LampKey) -> bytes:
+    """The identity of a bell's press: reader, boot, and the number it had there first."""
+    return b"%d/%d/%d" % key

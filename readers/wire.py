@@ -22,9 +22,11 @@
 #   2 BINDINGS       rows of 23 bytes, 2 at the most: tags whose slot the gateway has not acknowledged yet
 #     slot u8 | rssi i8 | age u8 | packets u8 (255: or more) | advertisement 19 bytes, newest, as it was heard
 #   3 SOS            alarm u8 | shown u8 | age u16 (10 ms steps) | rssi i8 | packets u8 | advertisement 19 bytes
-#   4 BELL           alarm u8 | shown u8 | age u16 (10 ms steps) | input u8 | presses u8
+#   4 BELL           alarm u8 | shown u8 | age u16 (10 ms steps) | input u8 | presses u8 [| boot u16 | alarm u8]
 #     alarm names this alarm in this boot; shown is the stage its lamp shows now. Sent at once, again whenever the
 #     lamp changes, and again until a STAGE >= RECEIVED came, then slowly until the alarm is closed.
+#     age 65535: 655 s or more, or not known. A BELL of 9 bytes tells a press of an earlier boot again, after a power
+#     cut; its last two fields are how that boot named it, and its age is not known.
 #   5 HEARTBEAT      see HEARTBEAT_FIELDS
 #   6 NEIGHBOURS     rows of 13 bytes, 4 at the most: bursts of other readers' beacons; never repeated nor acknowledged
 #     reader u16 | boot u16 | counter u16 | power i8 | MAC 4 bytes | rssi i8 | packets u8 (255: or more)
@@ -177,11 +179,24 @@ def pack_sos(
     return offset + 6 + ADVERTISEMENT_SIZE
 
 
-def pack_bell(buf: bytearray, offset: int, alarm: int, shown: int, age_ms: int, bell_input: int, presses: int) -> int:
-    """Write the body of a BELL and return the offset behind it."""
+def pack_bell(
+    buf: bytearray,
+    offset: int,
+    alarm: int,
+    shown: int,
+    age_ms: int,
+    bell_input: int,
+    presses: int,
+    boot: int = 0,
+    number: int = 0,
+) -> int:
+    """Write the body of a BELL and return the offset behind it. boot, number: of its first life, 0 if this is it."""
     age = min(age_ms // ALARM_AGE_STEP_MS, 0xFFFF)
     struct.pack_into(">BBHBB", buf, offset, alarm, shown, age, bell_input, presses & 0xFF)
-    return offset + 6
+    if not boot:
+        return offset + 6
+    struct.pack_into(">HB", buf, offset + 6, boot, number)
+    return offset + 9
 
 
 def pack_heartbeat(buf: bytearray, offset: int, *values: int) -> int:
@@ -355,10 +370,11 @@ def encode_sos(alarm: int, shown: int, age_ms: int, rssi_dbm: int | None, packet
     return bytes(buf)
 
 
-def encode_bell(alarm: int, shown: int, age_ms: int, bell_input: int, presses: int) -> bytes:
-    buf = bytearray(6)
-    pack_bell(buf, 0, alarm, shown, age_ms, bell_input, presses)
-    return bytes(buf)
+def encode_bell(
+    alarm: int, shown: int, age_ms: int, bell_input: int, presses: int, boot: int = 0, number: int = 0
+) -> bytes:
+    buf = bytearray(9)
+    return bytes(buf[: pack_bell(buf, 0, alarm, shown, age_ms, bell_input, presses, boot, number)])
 
 
 def encode_heartbeat(values: "Sequence[int]") -> bytes:
@@ -422,11 +438,15 @@ def decode_sos(body: bytes) -> tuple[int, int, int, int | None, int, bytes]:
     return alarm, shown, age * ALARM_AGE_STEP_MS, _rssi(rssi), packets, bytes(body[6:])
 
 
-def decode_bell(body: bytes) -> tuple[int, int, int, int, int]:
-    """Return (alarm, shown, age_ms, input, presses)."""
-    _fixed(body, 6)
+def decode_bell(body: bytes) -> tuple[int, int, int, int, int, int, int]:
+    """Return (alarm, shown, age_ms, input, presses, boot, number); boot is 0 unless it is told again after a boot."""
+    boot = number = 0
+    if len(body) == 9:
+        boot, number = struct.unpack_from(">HB", body, 6)
+    else:
+        _fixed(body, 6)
     alarm, shown, age, bell_input, presses = struct.unpack_from(">BBHBB", body, 0)
-    return alarm, shown, age * ALARM_AGE_STEP_MS, bell_input, presses
+    return alarm, shown, age * ALARM_AGE_STEP_MS, bell_input, presses, boot, number
 
 
 def decode_heartbeat(body: bytes) -> tuple[int, ...]:

@@ -233,7 +233,7 @@ class Street:
         return [(sent.at_ms, *wire.decode_sos(sent.body)) for sent in self.frames(wire.SOS)]
 
     def bells(self) -> list[tuple[Any, ...]]:
-        return [(sent.at_ms, *wire.decode_bell(sent.body)) for sent in self.frames(wire.BELL)]
+        return [(sent.at_ms, *wire.decode_bell(sent.body)[:5]) for sent in self.frames(wire.BELL)]
 
     def heartbeats(self) -> list[dict[str, int]]:
         return [

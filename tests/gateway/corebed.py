@@ -82,8 +82,13 @@ class Pole:
     def sos(self, raw: bytes, *, number: int = 1, shown: int = 0, age_ms: int = 0, rssi_dbm: int | None = -70) -> Frame:
         return self.frame(wire.SOS, wire.encode_sos(number, shown, age_ms, rssi_dbm, 3, raw))
 
-    def bell(self, *, number: int = 1, shown: int = 0, age_ms: int = 0, bell_input: int = 0, presses: int = 1) -> Frame:
-        return self.frame(wire.BELL, wire.encode_bell(number, shown, age_ms, bell_input, presses))
+    def bell(
+        self, *, number: int = 1, shown: int = 0, age_ms: int = 0, bell_input: int = 0, presses: int = 1,
+        before: tuple[int, int] = (0, 0),
+    ) -> Frame:  # fmt: skip
+        """before: (boot, number) of a press that an earlier boot told, or could not tell any more."""
+        age_ms = 655_350 if before[0] else age_ms
+        return self.frame(wire.BELL, wire.encode_bell(number, shown, age_ms, bell_input, presses, *before))
 
     def bind(self, *rows: tuple[int, bytes], rssi_dbm: int = -65, age_ms: int = 0) -> Frame:
         body = wire.encode_bindings([(slot, rssi_dbm, age_ms, 2, raw) for slot, raw in rows])

@@ -508,12 +508,111 @@ def test_a_bell_polled_for_hours_is_one_bell() -> None:
     assert len(alarms(shell.events)) == 1
 
 
+def test_a_press_after_a_close_its_reader_has_not_heard_of_is_a_new_alarm() -> None:
+    shell, pole = Shell(), Pole(2)
+    [first] = events(shell.frame(pole.bell(presses=2)), Bell)
+    shell.stage(first.alarm, wire.CLOSED)
+    assert events(shell.frame(pole.bell(shown=3, presses=2, age_ms=60_000), later_s=60), Bell) == []
+    [second] = events(shell.frame(pole.bell(shown=3, presses=3, age_ms=61_000), later_s=1), Bell)
+    assert second.alarm != first.alarm
+    assert second.presses == 3
+    shell.frame(pole.bell(shown=3, presses=3, age_ms=70_000), later_s=9)
+    shell.stage(second.alarm, wire.CLOSED)
+    [third] = events(shell.frame(pole.bell(shown=3, presses=4, age_ms=655_350), later_s=3600), Bell)
+    shell.stage(third.alarm, wire.CLOSED)
+    shell.frame(pole.bell(shown=5, presses=5, age_ms=655_350), later_s=1)
+    assert len(alarms(shell.events)) == 3, "a lamp that shows closed begins a new number with the next press"
+
+
+# ---- bells whose reader lost its power -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gateway_restarts", [False, True])
+def test_a_press_told_again_after_a_readers_power_cut_is_the_alarm_it_was(gateway_restarts: bool) -> None:
+    shell, pole = Shell(), Pole(2, boot=7)
+    [bell] = events(shell.frame(pole.bell(number=5, presses=3)), Bell)
+    for boot, stage in ((8, wire.RECEIVED), (9, wire.ACKNOWLEDGED), (10, wire.CLOSED)):
+        if stage > wire.RECEIVED:
+            shell.stage(bell.alarm, stage)
+        if gateway_restarts:
+            shell.restart(keep_snapshot=boot != 9)
+        reborn = Pole(2, boot=boot)
+        done = shell.frame(reborn.bell(number=1, before=(7, 5)), later_s=600)
+        assert events(done, Bell) == []
+        assert stages(done, reborn) == [(1, stage)], "the lamp shows the truth again"
+    assert alarms(shell.events) == {bell.alarm}
+    shell.frame(reborn.bell(number=1, shown=5, before=(7, 5)), later_s=0.1)
+    assert told(shell.events)[-1].stage == "closed"
+    assert told(shell.events)[-1].alarm == bell.alarm
+
+
+def test_a_press_nobody_had_heard_is_told_once_by_all_later_boots() -> None:
+    shell = Shell()
+    shell.frame(Pole(2, boot=7).beat())
+    reborn = Pole(2, boot=8)
+    done = shell.frame(reborn.bell(before=(7, 5)), later_s=5)
+    [bell] = events(done, Bell)
+    assert (bell.bell, bell.presses) == ("gate-bell", 1)
+    assert bell.observed_at.timestamp() == pytest.approx(UTC_S + 5 - 655.35), "its age is not known"
+    assert isinstance(done[0], Commit)
+    assert stages(done, reborn) == [(1, wire.RECEIVED)]
+    again = Pole(2, boot=9)
+    shell.frame(again.bell(number=3, before=(7, 5)), later_s=30)
+    shell.frame(again.bell(number=4, age_ms=20), later_s=1)
+    assert len(alarms(shell.events)) == 2, "pressed anew"
+
+
+def test_another_press_is_told_however_short_ago_the_last_one_was_closed() -> None:
+    """Both of unknown age and of one bell: what tells them apart is what their reader called them, not a clock."""
+    shell, pole = Shell(), Pole(2, boot=7)
+    [first] = events(shell.frame(pole.bell(number=5)), Bell)
+    shell.stage(first.alarm, wire.CLOSED)
+    shell.frame(pole.bell(number=5, shown=5), later_s=1)
+    [second] = events(shell.frame(Pole(2, boot=8).bell(before=(7, 6)), later_s=10), Bell)
+    [third] = events(shell.frame(Pole(3, boot=8).bell(before=(7, 5)), later_s=1), Bell)
+    assert len({first.alarm, second.alarm, third.alarm}) == 3
+
+
+@pytest.mark.parametrize(
+    ("shown", "hours_off", "told_anew"),
+    [(0, 0.1, False), (0, 20.0, False), (0, 25.0, True), (1, 0.1, False), (1, 0.3, False), (1, 0.4, True)],
+)
+def test_how_long_a_press_told_again_is_known(shown: int, hours_off: float, told_anew: bool) -> None:
+    """While no lamp showed an answer its reader may tell it: a day. A reader that had one should have forgotten it."""
+    shell, pole = Shell(), Pole(2, boot=7)
+    [first] = events(shell.frame(pole.bell(number=5, shown=shown)), Bell)
+    shell.stage(first.alarm, wire.CLOSED)
+    found = events(shell.frame(Pole(2, boot=8).bell(before=(7, 5)), later_s=hours_off * 3600), Bell)
+    assert bool(found) is told_anew
+
+
+def test_a_number_that_came_round_to_another_bell_is_not_the_same_press() -> None:
+    shell, pole = Shell(), Pole(2, boot=7)
+    shell.frame(pole.bell(number=5, bell_input=0))
+    assert len(events(shell.frame(Pole(2, boot=8).bell(bell_input=1, before=(7, 5))), Bell)) == 1
+
+
+def test_a_stale_frame_of_a_press_told_again_is_answered_if_it_is_known() -> None:
+    shell, pole = Shell(), Pole(2, boot=7)
+    shell.frame(pole.bell(number=5))
+    reborn = Pole(2, boot=8)
+    known, unknown = reborn.bell(number=1, before=(7, 5)), reborn.bell(number=2, before=(7, 6))
+    for _ in range(70):
+        shell.frame(reborn.beat())
+    assert stages(shell.frame(known), reborn) == [(1, wire.RECEIVED)]
+    assert events(shell.frame(unknown), Bell) == []
+    assert len(alarms(shell.events)) == 1
+
+
 # ---- power cuts, losses, floods --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(25))
 def test_a_press_told_by_three_readers_through_losses_and_restarts_is_one_alarm(seed: int) -> None:
-    """Frames and answers are lost, the gateway is killed (memories stay), and its clock may be unsure after."""
+    """Frames and answers are lost, the gateway is killed (memories stay), and its clock may be unsure after.
+
+    The bell's reader loses its power too, and tells its press again as long as it had no answer.
+    """
     rng = random.Random(seed)
     shell = Shell()
     poles = [Pole(n) for n in (4, 5, 6)]
@@ -522,6 +621,8 @@ def test_a_press_told_by_three_readers_through_losses_and_restarts_is_one_alarm(
     pause = dict.fromkeys(next_s, 0.3)
     begun, counter, bell_pole = shell.now_s, 100, Pole(2)
     bell_shown, bell_next = 0, shell.now_s
+    cuts = random.Random(seed)
+    bell_before, bell_cuts = (0, 0), sorted(cuts.uniform(0, 4) for _ in range(3))
     stage_plan = {5.0: 2, 9.0: 3}
     restarts = sorted(rng.uniform(0, 20) for _ in range(3))
     while shell.now_s - begun < 40:
@@ -551,9 +652,13 @@ def test_a_press_told_by_three_readers_through_losses_and_restarts_is_one_alarm(
                         shell.frame(frame)
                 pause[pole.number] = min(2 * pause[pole.number], 10.0 if shown[pole.number] else 2.0)
                 next_s[pole.number] = shell.now_s + pause[pole.number]
+        if bell_cuts and passed > bell_cuts[0]:
+            bell_cuts.pop(0)
+            if not bell_shown:
+                bell_pole, bell_before = Pole(2, boot=bell_pole.boot + 1), (1, 1)
         if shell.now_s >= bell_next:
             bell_next = shell.now_s + (10 if bell_shown else 0.5)
-            frame = bell_pole.bell(shown=bell_shown, age_ms=int(passed * 1000))
+            frame = bell_pole.bell(shown=bell_shown, age_ms=int(passed * 1000), before=bell_before)
             if rng.random() < 0.6:
                 shell.frame(frame)
         for downlink in shell.downlinks[sent:]:

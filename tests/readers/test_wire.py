@@ -176,10 +176,13 @@ def test_a_cry_comes_back(alarm: int, shown: int, age_ms: int, rssi_dbm: int | N
     assert wire.decode_sos(wire.encode_sos(*fields)) == fields
 
 
-@given(u8, u8, alarm_age, u8, u8)
-def test_a_bell_comes_back(alarm: int, shown: int, age_ms: int, bell_input: int, presses: int) -> None:
-    fields = (alarm, shown, age_ms, bell_input, presses)
+@given(u8, u8, alarm_age, u8, u8, st.just((0, 0)) | st.tuples(st.integers(1, 0xFFFF), u8))
+def test_a_bell_comes_back(
+    alarm: int, shown: int, age_ms: int, bell_input: int, presses: int, before: tuple[int, int]
+) -> None:
+    fields = (alarm, shown, age_ms, bell_input, presses, *before)
     assert wire.decode_bell(wire.encode_bell(*fields)) == fields
+    assert len(wire.encode_bell(*fields)) == (9 if before[0] else 6)
 
 
 @given(st.booleans(), st.lists(u24, max_size=wire.ACKS_MAX))
