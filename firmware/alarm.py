@@ -1,6 +1,7 @@
 # Emergencies: a tag's cry or a press of the bell -> alarm, retried until the gateway has it, shown by lamp and buzzer.
 #
-# An alarm, 26 bytes of `_state` and 5 numbers of `_times`; the ring holds 8.
+# An alarm, 26 bytes of `_state` and 5 numbers of `_times`; the ring holds 8. A bell's press that nobody answers is kept
+# on flash (docs/adr/0009-a-bells-press-outlives-its-reader.md): a tag cries on after a power cut, a bell does not.
 import os
 import struct
 import time
@@ -8,6 +9,7 @@ import time
 import config
 import link
 import machine
+import settings
 import wire
 from micropython import const
 
@@ -19,8 +21,10 @@ _STAGE = const(2)
 _TRIES = const(3)
 _PACKETS = const(4)  # in the last 2 s
 _DONE = const(5)  # nothing more to send
-_REVISED = const(6)
-_BODY = const(7)  # SOS: the newest advertisement; BELL: input, presses
+_REVISED = const(6)  # SOS
+_KEPT = const(6)  # BELL: to be on flash until it is received
+_BODY = const(7)  # SOS: the newest advertisement; BELL: boot u16 and number it was pressed as, input, presses
+_KEPT_SIZE = const(4)  # of those, what goes to flash
 _FIRST = const(0)  # ticks of the first cry
 _LAST = const(1)  # of the newest
 _PICTURE = const(2)  # of the first packet in `_PACKETS`
@@ -30,6 +34,8 @@ _PICTURE_MS = const(2000)
 _RETRY_MS = const(300)
 _POLL_MS = const(10000)
 _OVER_MS = const(600000)
+_AGE_MAX_MS = const(655350)  # or more, or not known
+_KEEP_MS = const(150)  # an answer that comes sooner spares the flash
 _DEBOUNCE_MS = const(50)
 _BELL_GAP_MS = const(300)
 _DISCARDS = const(1)  # in link.counters
@@ -37,6 +43,7 @@ _DISCARDS = const(1)  # in link.counters
 _state = bytearray(_MAX * _SIZE)
 _times = [0] * (_MAX * 5)
 _last_number = 0
+_kept = b""  # what lies on flash
 _bells = [machine.Pin(name, machine.Pin.IN, machine.Pin.PULL_UP) for name in getattr(config, "BELLS", ("D4",))]
 _bell = bytearray(b"\1" * (2 * len(_bells)))  # level, stable level of each; a bell rests high
 _since = [0] * len(_bells)
@@ -73,8 +80,8 @@ def cry(data: bytes, loss: int, now: int) -> None:
 
 
 def _open(kind: int, now: int) -> int:
-    """Return the place of a new alarm. If the ring is full the one furthest advanced gives way, of equals the one whose
-    last cry is the oldest: a tag that still cries comes back with its next advertisement."""
+    """Return the place of a new alarm. If the ring is full the one furthest advanced gives way; of equals a tag's
+    before a bell's, as a tag that still cries comes back; of those the one whose last cry is the oldest."""
     global _last_number
     worst = -1
     i = 0
@@ -82,7 +89,9 @@ def _open(kind: int, now: int) -> int:
         at = j * _SIZE
         rank = 0x7FFFFFF
         if _state[at]:
-            rank = _state[at + _STAGE] << 24 | min(max(time.ticks_diff(now, _times[j * 5 + _LAST]), 0), 0xFFFFFF)
+            rank = _state[at + _STAGE] << 24
+            if _state[at] == wire.SOS:
+                rank |= min(max(time.ticks_diff(now, _times[j * 5 + _LAST]), 1), 0xFFFFFF)
         if rank > worst:
             worst = rank
             i = j
@@ -111,17 +120,51 @@ def ring(now: int) -> None:
         due = time.ticks_add(now, _BELL_GAP_MS)
         for j in range(_MAX):
             at = j * _SIZE
-            if _state[at] == wire.BELL and _state[at + _STAGE] < wire.CLOSED and _state[at + _BODY] == i:
-                break
+            if _state[at] == wire.BELL and _state[at + _STAGE] < wire.CLOSED and _state[at + _BODY + 3] == i:
+                if struct.unpack_from(">H", _state, at + _BODY)[0] == link.boot:
+                    break
+                if not _state[at + _STAGE]:
+                    _state[at] = 0  # of an earlier boot and heard of by nobody: this press stands for it
         else:
             due = now
             j = _open(wire.BELL, now)
             at = j * _SIZE
-            _state[at + _BODY] = i
-            _state[at + _BODY + 1] = 0
-        _state[at + _BODY + 1] = min(_state[at + _BODY + 1] + 1, 255)
+            struct.pack_into(">HBBB", _state, at + _BODY, link.boot, _state[at + _NUMBER], i, 0)
+        _state[at + _BODY + 4] = min(_state[at + _BODY + 4] + 1, 255)
         _times[j * 5 + _LAST] = now
         _times[j * 5 + _DUE] = due
+
+
+def restore(now: int) -> None:
+    """Tell again, of unknown age, the presses that nobody had answered when the power went."""
+    global _kept
+    _kept = settings.load("bell") or b""
+    for kept in range(0, len(_kept) - _KEPT_SIZE + 1, _KEPT_SIZE):
+        i = _open(wire.BELL, time.ticks_add(now, -_AGE_MAX_MS))
+        at = i * _SIZE
+        struct.pack_into("4sB", _state, at + _BODY, _kept[kept : kept + _KEPT_SIZE], 1)
+        _state[at + _KEPT] = 1
+        _times[i * 5 + _LAST] = now
+
+
+def _keep(now: int, before: bool) -> None:
+    """Have on flash the presses that wait; before: only if the mesh fails, where sending may block for long."""
+    global _kept
+    rows = b""
+    for i in range(_MAX):
+        at = i * _SIZE
+        if _state[at] != wire.BELL or _state[at + _STAGE]:
+            continue
+        if _state[at + _KEPT] or link.failed or time.ticks_diff(now, _times[i * 5]) >= _KEEP_MS:
+            _state[at + _KEPT] = 1  # and stays: a link that comes and goes must not wear the flash
+            rows += _state[at + _BODY : at + _BODY + _KEPT_SIZE]
+    if rows == _kept or (before and len(rows) <= len(_kept)):
+        return
+    _kept = rows
+    try:
+        settings.save("bell", rows)
+    except (OSError, MemoryError):
+        pass  # a flash that is full keeps no press from being sent; once tried is enough
 
 
 def reach(number: int, stage: int, now: int) -> None:
@@ -161,6 +204,8 @@ def show(now: int) -> None:
 def tick(now: int) -> bool:
     """Send what is due; return whether emergencies want the mesh for themselves (one is due or waits for a buffer)."""
     wanted = False
+    if link.failed:
+        _keep(now, True)
     for i in range(_MAX):
         at = i * _SIZE
         clock = i * 5
@@ -176,6 +221,8 @@ def tick(now: int) -> bool:
         wanted = True
         packets = _state[at + _PACKETS]
         age = time.ticks_diff(now, _times[clock])
+        if age > _AGE_MAX_MS:
+            _times[clock] = time.ticks_add(now, -_AGE_MAX_MS)  # else it is young again when the ticks come round
         end = link.begin(_state[at])
         if _state[at] == wire.SOS:
             end = wire.pack_sos(
@@ -189,9 +236,10 @@ def tick(now: int) -> bool:
                 _state[at + _BODY : at + _BODY + 19],
             )
         else:
-            end = wire.pack_bell(
-                link.buf, end, _state[at + _NUMBER], stage, age, _state[at + _BODY], _state[at + _BODY + 1]
-            )
+            boot, number, place, presses = struct.unpack_from(">HBBB", _state, at + _BODY)
+            if boot == link.boot:
+                boot = 0
+            end = wire.pack_bell(link.buf, end, _state[at + _NUMBER], stage, age, place, presses, boot, number)
         result = link.send(end)
         wait = 100
         if result != 1:
@@ -202,4 +250,5 @@ def tick(now: int) -> bool:
             wait = _POLL_MS
             _state[at + _DONE] = stage == wire.CLOSED
         _times[clock + _DUE] = time.ticks_add(time.ticks_ms(), wait)
+    _keep(now, False)
     return wanted

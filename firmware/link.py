@@ -16,6 +16,7 @@ _FRESH_MAX = const(64)  # frames a downlink may be behind; older ones are replay
 buf = bytearray(wire.FRAME_MAX)
 boot = 0
 sequence = 0
+failed = False  # the newest frame did not go out: nobody may be there
 counters = [0, 0, 0, 0, 0, 0, 0]  # evictions, discards, failed, busy, refused, heard, foreign: as in a heartbeat
 
 
@@ -34,6 +35,7 @@ def beacon(burst: int, power_dbm: int) -> bytes:
 
 def send(end: int) -> int:
     """Seal and transmit what is in `buf`; return 0 sent, 1 busy (try again soon), 2 failed. May block for long."""
+    global failed
     try:
         xbee.transmit(
             xbee.ADDR_COORDINATOR,
@@ -43,12 +45,14 @@ def send(end: int) -> int:
             cluster=xbee.CLUSTER_DIGI_SERIAL_DATA,
             profile=xbee.PROFILE_DIGI_XBEE,
         )
+        failed = False
         return 0
     except OSError as error:
         if error.args[0] == errno.EAGAIN:
             counters[_BUSY] += 1
             return 1
         counters[_FAILED] += 1
+        failed = True
         return 2
 
 

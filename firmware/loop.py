@@ -43,6 +43,7 @@ def run() -> None:
     """Work until the sequence numbers of this boot are used up."""
     global watchdog
     link.boot = settings.restore()
+    alarm.restore(time.ticks_ms())
     scan.restart(0)
     report.start(time.ticks_ms())
     watchdog = machine.WDT(timeout=_WATCHDOG_MS, response=machine.HARD_RESET)

@@ -1,4 +1,4 @@
-# What a reader keeps on flash: the count of its boots, its settings, its last crash.
+# What a reader keeps on flash: the count of its boots, its settings, its last crash, bells nobody answered (alarm.py).
 #
 # A record is its bytes and their CRC-32. It is written beside, synced, then swapped in, so a power cut leaves the old
 # one or the new one; a torn one is refused by its CRC.
@@ -17,10 +17,15 @@ def load(name: str) -> bytes | None:
         try:
             with open(path, "rb") as file:
                 data: bytes = file.read()
-            if len(data) > 4 and struct.unpack_from(">I", data, len(data) - 4)[0] == crc32(data[:-4]):
-                return data[:-4]
         except OSError:
-            pass
+            continue
+        if len(data) > 4 and struct.unpack_from(">I", data, len(data) - 4)[0] == crc32(data[:-4]):
+            if path != name:
+                try:
+                    os.replace(path, name)  # else the next write begins by tearing the only one there is
+                except OSError:
+                    pass
+            return data[:-4]
     return None
 
 

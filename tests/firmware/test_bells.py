@@ -1,0 +1,272 @@
+"""A bell's press outlives its reader's power, wears no flash, and waits for none."""
+
+from collections.abc import Callable
+
+import pytest
+
+from readers import wire
+
+Make = Callable[..., "Street"]  # noqa: F821  - conftest.Street
+UNKNOWN_AGE_MS = 655_350
+
+
+def press(s: "Street", pin: str = "D4", ms: float = 120) -> None:  # noqa: F821
+    s.reader.pin(pin, 0)
+    s.run(ms / 1000)
+    s.reader.pin(pin, 1)
+
+
+def power_cut(s: "Street", off_s: float = 3) -> None:  # noqa: F821
+    s.reader.kill()
+    s.run(off_s)
+    s.start()
+
+
+def told(s: "Street", boot: int) -> list[tuple[int, ...]]:  # noqa: F821
+    return [wire.decode_bell(sent.body) for sent in s.frames(wire.BELL) if sent.boot == boot]
+
+
+def test_a_press_nobody_had_answered_is_told_again_after_a_power_cut(street: Make) -> None:
+    s = street()
+    s.start()
+    s.run(5)
+    press(s)
+    s.run(0.3)
+    power_cut(s)
+    s.run(1.7)
+    assert told(s, 1)[0] == (1, 0, told(s, 1)[0][2], 0, 1, 0, 0)
+    first = s.frames(wire.BELL, since_ms=8000)[0]
+    assert first.body == wire.encode_bell(1, 0, UNKNOWN_AGE_MS, 0, 1, 1, 1)
+    assert next(sent for sent in s.sent if sent.boot == 2) is first, "before anything else"
+    s.run(20)
+    assert len(told(s, 2)) >= 5, "again and again"
+    power_cut(s)  # and it needs no second write for that
+    s.run(5)
+    assert set(told(s, 3)) == {(1, 0, UNKNOWN_AGE_MS, 0, 1, 1, 1)}
+    assert s.reader.flash_writes == 3 + 1
+    s.downlink(wire.STAGE, wire.encode_stage([(1, wire.RECEIVED)]))
+    s.run(1)
+    assert s.lamp() == 1
+    assert told(s, 3)[-1] == (1, 1, UNKNOWN_AGE_MS, 0, 1, 1, 1)
+    power_cut(s)
+    s.run(20)
+    assert s.sent[-1].boot == 4
+    assert told(s, 4) == [], "the gateway has it"
+    assert s.log == []
+
+
+def test_a_press_that_is_answered_at_once_costs_no_write(street: Make) -> None:
+    s = street(auto_stage=wire.RECEIVED)
+    s.start()
+    s.run(5)
+    for _ in range(20):
+        press(s)
+        s.run(1)
+    assert s.bells()[-1][5] == 20
+    power_cut(s)
+    s.run(5)
+    assert told(s, 2) == []
+    assert s.reader.flash_writes == 2, "the boots"
+
+
+def test_an_alarm_costs_two_writes_however_often_it_is_pressed(street: Make) -> None:
+    s = street()
+    s.start()
+    s.run(5)
+    for alarm in (1, 2):
+        for _ in range(40):
+            press(s)
+            s.run(0.2)
+        assert s.reader.flash_writes == 2 * alarm, "the boot's; the first press's"
+        for stage in (wire.RECEIVED, wire.STORED, wire.ACKNOWLEDGED, wire.CLOSED):
+            press(s)
+            s.run(0.5)
+            s.downlink(wire.STAGE, wire.encode_stage([(alarm, stage)]))
+            s.run(0.5)
+        assert s.bells()[-1][1:3] == (alarm, wire.CLOSED)
+        assert s.bells()[-1][5] == 44
+        assert s.reader.flash_writes == 1 + 2 * alarm
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_the_frame_goes_before_the_flash_and_a_torn_record_is_none(street: Make, step: int) -> None:
+    """Steps of a write: open, sync, swap in, sync. The second and third writes here are the bell's: kept, emptied."""
+    s = street(seed=step)
+    s.start()
+    s.run(5)
+    s.reader.cut_at_flash_step = step
+    press(s)
+    s.run(1)
+    assert not s.reader.alive
+    assert told(s, 1)[0][:2] == (1, 0), "sent, whatever became of the flash"
+    s.start()
+    s.run(3)
+    again = bool(told(s, 2))
+    assert again is (step >= 2) or step == 1, "once synced it is there; before it may be"
+    if not again:
+        press(s)
+        s.run(1)
+    s.reader.cut_at_flash_step = step
+    s.downlink(wire.STAGE, wire.encode_stage([(1, wire.RECEIVED)]))
+    s.run(1)
+    assert not s.reader.alive
+    assert told(s, 2)[-1][1] == wire.RECEIVED, "the lamp's proof goes before the flash too"
+    s.start()
+    s.run(3)
+    assert bool(told(s, 3)) is (step < 3), "the old record or the new one"
+    assert s.log == []
+
+
+def test_a_record_that_was_never_swapped_in_survives_the_next_torn_write(street: Make) -> None:
+    s = street(config='BELLS = ("D4", "D12")\n')
+    s.start()
+    s.run(5)
+    s.reader.cut_at_flash_step = 2
+    press(s, "D4")
+    s.run(1)
+    assert not s.reader.alive
+    for seed in range(3):
+        s.reader.cut_at_flash_step = None
+        s.start()
+        s.run(3)
+        assert {(row[3], row[5], row[6]) for row in told(s, 2 + seed)} == {(0, 1, 1)}
+        s.reader.cut_at_flash_step = 0 if seed == 2 else 1
+        press(s, "D12")
+        s.run(1)
+        assert not s.reader.alive
+
+
+def test_where_the_mesh_fails_the_flash_comes_first(street: Make) -> None:
+    """To send may block for long then, and who cut the power of the gateway may cut this reader's next."""
+    s = street()
+    s.error = lambda sent: "EIO"
+    s.add_tags(3)
+    s.start()
+    s.run(10)
+    s.latency_ms = 1e9
+    s.reader.pin("D4", 0)
+    s.run(0.5)
+    if not told(s, 1):  # a routine frame hangs: that one returns
+        s.reader.transmit_done(s.now_ms, "EIO")
+        s.run(0.5)
+    assert told(s, 1)
+    assert s.reader.transmitting
+    assert s.reader.flash_writes == 2
+    s.reader.pin("D4", 1)
+    s.latency_ms, s.error = 8, lambda sent: None
+    power_cut(s)
+    s.run(3)
+    assert told(s, 2)[0] == (1, 0, UNKNOWN_AGE_MS, 0, 1, 1, 1)
+
+
+FULL = """import os
+replace = os.replace
+def full(a, b):
+    if b == "bell":
+        print("tried")
+        raise ERROR
+    replace(a, b)
+os.replace = full
+"""
+
+
+@pytest.mark.parametrize("error", ["OSError(28)", "MemoryError()"])
+def test_a_flash_that_will_not_write_keeps_no_press_from_being_sent(street: Make, error: str) -> None:
+    s = street(config=FULL.replace("ERROR", error))
+    s.start()
+    s.run(5)
+    press(s)
+    s.run(30)
+    assert len(s.bells()) >= 7
+    s.downlink(wire.STAGE, wire.encode_stage([(1, wire.RECEIVED)]))
+    s.run(5)
+    assert s.lamp() in (0, 1)
+    assert s.bells()[-1][2] == wire.RECEIVED
+    assert s.reader.boots == 1
+    s.reader.kill()
+    assert s.log == ["tried", "tried"], "once kept, once emptied: not in every pass"
+
+
+def test_a_new_press_stands_for_the_one_before_the_power_cut(street: Make) -> None:
+    s = street(config='BELLS = ("D4", "D12")\n')
+    s.start()
+    s.run(5)
+    press(s, "D4")
+    press(s, "D12")
+    s.run(1)
+    power_cut(s)
+    s.run(3)
+    assert {(number, place, boot, before) for number, _, _, place, _, boot, before in told(s, 2)} == {
+        (1, 0, 1, 1), (2, 1, 1, 2),
+    }  # fmt: skip
+    press(s, "D4")
+    count = len(told(s, 2))
+    s.run(20)
+    assert {(row[0], row[3], row[5]) for row in told(s, 2)[count:]} == {(2, 1, 1), (3, 0, 0)}
+    assert all(row[2] < 25_000 for row in told(s, 2) if row[0] == 3), "its age is known"
+    power_cut(s)
+    s.run(3)
+    assert {(row[3], row[5], row[6]) for row in told(s, 3)} == {(1, 1, 2), (0, 2, 3)}
+    for stage in (wire.RECEIVED, wire.ACKNOWLEDGED):
+        s.downlink(wire.STAGE, wire.encode_stage([(1, stage), (2, stage)]))
+        s.run(0.5)
+    press(s, "D4")
+    s.run(1)
+    assert s.lamp() == 1, "help that comes is shown while a new press waits"
+    assert told(s, 3)[-1][:2] == (3, 0)
+
+
+def test_a_press_is_kept_in_a_heap_that_is_as_full_as_it_gets(street: Make) -> None:
+    s = street()
+    tags = s.add_tags(150, period_ms=500)
+    s.start()
+    s.run(40)
+    for tag in tags[:7]:
+        s.cry(tag, seconds=2)
+    s.run(20)
+    press(s)
+    s.run(60)
+    beat = s.heartbeats()[-1]
+    print(f"heap: {beat['heap_used']} bytes used, {beat['heap_free']} free")
+    assert (beat["tags"], beat["alarms"]) == (128, 8)
+    assert beat["heap_free"] > 3000
+    assert s.reader.flash_writes == 2
+    assert (s.flash_dir / "bell").read_bytes()[:4] == b"\0\1\x08\0"
+    power_cut(s)
+    s.run(3)
+    assert told(s, 2)[0] == (1, 0, UNKNOWN_AGE_MS, 0, 1, 1, 8)
+    assert s.log == []
+
+
+def test_tags_that_cry_do_not_push_a_waiting_bell_out_of_the_ring(street: Make) -> None:
+    s = street()
+    tags = s.add_tags(12, period_ms=1e9)
+    s.start()
+    s.run(5)
+    press(s)
+    for tag in tags:
+        s.cry(tag, seconds=0.6)
+        s.run(0.7)
+    s.run(70)
+    assert s.bells()[-1][0] > s.now_ms - 12_600
+    assert s.heartbeats()[-1]["discards"] >= 4
+
+
+FAST = """import time
+ticks = time.ticks_ms
+time.ticks_ms = lambda: ticks() * 4096 & 0x3FFFFFFF
+"""
+
+
+def test_a_press_that_waits_for_weeks_never_gets_younger(street: Make) -> None:
+    """Ticks come round after 12 days; on this reader's clock they do so in four minutes."""
+    s = street(config=FAST, acks=False)
+    s.start()
+    s.run(3)
+    press(s)
+    s.run(600)
+    ages = [row[3] for row in s.bells()]
+    assert len(ages) > 100
+    assert ages == sorted(ages)
+    assert ages[100] == UNKNOWN_AGE_MS
+    assert s.log == []
