@@ -45,6 +45,8 @@ class CityRecords:
     same: int = 0
     """Rows that say the same as another row: type, subject, time and body. The same thing stored twice."""
     arrivals: list[dict[str, Any]] = field(default_factory=list)
+    dangers: list[dict[str, Any]] = field(default_factory=list)
+    """Notices that a child is near a danger area; the word that it is clear again is none."""
     incidents: list[dict[str, Any]] = field(default_factory=list)
     quarantined: int = 0
 
@@ -84,12 +86,15 @@ def read_city(path: Path) -> CityRecords:
             records.types[type_] += 1
         same = "SELECT sum(n - 1) FROM (SELECT count(*) AS n FROM event GROUP BY type, subject, observed_at, body)"
         records.same = db.execute(same).fetchone()[0] or 0
-        for subject, observed_at, stored_at, body in db.execute(
-            "SELECT subject, observed_at, stored_at, body FROM event WHERE type = 'arrival' ORDER BY stored_at"
+        for kind, subject, observed_at, stored_at, body in db.execute(
+            "SELECT type, subject, observed_at, stored_at, body FROM event WHERE type IN ('arrival', 'danger') "
+            "ORDER BY stored_at"
         ):
-            records.arrivals.append(
-                {**json.loads(body), "tag": subject, "observed_at_unix": observed_at, "stored_at": stored_at}
-            )
+            row = {**json.loads(body), "tag": subject, "observed_at_unix": observed_at, "stored_at": stored_at}
+            if kind == "arrival":
+                records.arrivals.append(row)
+            elif row["near"]:
+                records.dangers.append(row)
         for (body,) in db.execute("SELECT body FROM incident ORDER BY number"):
             records.incidents.append(json.loads(body))
         records.quarantined = db.execute("SELECT count(*) FROM quarantine").fetchone()[0]

