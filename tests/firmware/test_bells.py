@@ -1,10 +1,15 @@
 """A bell's press outlives its reader's power, wears no flash, and waits for none."""
 
+import random
 from collections.abc import Callable
 
 import pytest
 
+from gateway import frames, pipeline
+from gateway.events import Bell
 from readers import wire
+from tests.firmware.conftest import KEY, NUMBER
+from tests.gateway import corebed
 
 Make = Callable[..., "Street"]  # noqa: F821  - conftest.Street
 UNKNOWN_AGE_MS = 655_350
@@ -269,4 +274,61 @@ def test_a_press_that_waits_for_weeks_never_gets_younger(street: Make) -> None:
     assert len(ages) > 100
     assert ages == sorted(ages)
     assert ages[100] == UNKNOWN_AGE_MS
+    assert s.log == []
+
+
+class Gateway(corebed.Shell):
+    """The gateway's core with this pole's key; what its disk holds survives `restart`."""
+
+    def _start(self) -> pipeline.State:
+        state = pipeline.State.new(
+            corebed.zone(), {NUMBER: KEY}, {}, gateway="gw1", epoch="e1", now_s=self.now_s,
+            memories=list(self.memories.values()),
+        )  # fmt: skip
+        pipeline.set_clock(state, self.now_s + corebed.UTC_S, self.now_s, "good")
+        if self.snapshot:
+            pipeline.restore(state, self.snapshot)
+        return state
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_one_press_is_one_alarm_of_the_gateway_whoever_loses_power_and_when(street: Make, seed: int) -> None:
+    """Real firmware, the gateway's core, a mesh that loses a third each way; both sides' power fails at random."""
+    dice = random.Random(seed)
+    s = street(seed=seed, acks=False)
+    gateway = Gateway(now_s=0.0)
+    cuts = sorted(5 + 0.4 + dice.random() * 6 for _ in range(3))
+    restarts = sorted(5 + dice.random() * 8 for _ in range(2))
+    away_until_s = 5 + dice.choice([0.0, 1.0, 5.0])
+    s.at(5000, lambda: s.reader.pin("D4", 0))
+    s.at(5120, lambda: s.reader.pin("D4", 1))
+    s.start()
+    taken = told_down = 0
+    while s.now_ms < 40_000:
+        s.run(0.01)
+        now_s = s.now_ms / 1000
+        if cuts and now_s > cuts[0]:
+            cuts.pop(0)
+            if s.reader.alive:
+                s.reader.cut_at_flash_step = dice.choice([None, 0, 1, 2, 3])  # at boot it writes: cut there too
+                s.reader.kill()
+                s.start()
+        elif not s.reader.alive:
+            s.start()
+        if restarts and now_s > restarts[0]:
+            restarts.pop(0)
+            gateway.restart(keep_snapshot=dice.random() < 0.5)
+        gateway.wait(max(0.0, now_s - gateway.now_s))
+        for sent in s.sent[taken:]:
+            if now_s > away_until_s and (now_s > 20 or dice.random() < 0.67):
+                gateway.frame(frames.Frame(0x1007, 200, -60, sent.frame))
+        taken = len(s.sent)
+        for downlink in gateway.downlinks[told_down:]:
+            if s.reader.alive and (now_s > 20 or dice.random() < 0.67):
+                s.reader.deliver(s.now_ms, downlink.payload)
+        told_down = len(gateway.downlinks)
+    bells = [event for event in gateway.events if isinstance(event, Bell)]
+    print(f"{s.reader.boots} boots, {len(s.frames(wire.BELL))} frames, told as {[told.reader for told in bells]}")
+    assert len({event.alarm for event in bells}) == 1
+    assert s.frames(wire.BELL)[-1].body[1] == wire.RECEIVED
     assert s.log == []
