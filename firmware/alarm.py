@@ -1,7 +1,7 @@
 # Emergencies: a tag's cry or a press of the bell -> alarm, retried until the gateway has it, shown by lamp and buzzer.
 #
 # An alarm, 26 bytes of `_state` and 5 numbers of `_times`; the ring holds 8. A bell's press that nobody answers is kept
-# on flash (docs/adr/0009-a-bells-press-outlives-its-reader.md): a tag cries on after a power cut, a bell does not.
+# on flash (docs/adr/0010-a-bells-press-outlives-its-reader.md): a tag cries on after a power cut, a bell does not.
 import os
 import struct
 import time
