@@ -121,11 +121,7 @@ class Engine:
             if second - at_s > GAP_S:
                 yield from _rest(tracker, lag, told)
                 tracker, began_s = new(), second
-            silent = np.arange(max(at_s + 1, began_s), second - 0.5).tolist()
-            # In a site that is no zone what is heard after a silence counts from its first second on: too early. It
-            # stays so for the sake of figures that were measured so: half a per cent, on the one site with silences.
-            before, after = (silent, []) if isinstance(tracker, ZoneLocator) else ([], silent)
-            for passed_s in before:
+            for passed_s in np.arange(max(at_s + 1, began_s), second - 0.5).tolist():
                 for _, _, late in _step(tracker, passed_s):
                     if late is not None and late.fixed_at_s in told:
                         yield late
@@ -135,12 +131,10 @@ class Engine:
                 # `Reading`'s levels are whole in a live gateway; a recording may hold means.
                 tracker.hear(TAG, Reading(number, level, packets, float(track.t_s[i]), power_dbm), second)  # type: ignore[arg-type]
             told.add(second)
-            for passed_s in (*after, second):
-                for _, fix, late in _step(tracker, passed_s):
-                    if passed_s == second:
-                        yield fix
-                    if late is not None and late.fixed_at_s in told:
-                        yield late
+            for _, fix, late in _step(tracker, second):
+                yield fix
+                if late is not None and late.fixed_at_s in told:
+                    yield late
             at_s = second
         yield from _rest(tracker, lag, told)
 
