@@ -16,15 +16,18 @@ from gateway.zone import Plane, Zone, depth_m
 
 UNLIKELY = 0.2
 """Below, no evidence for a place begins to be kept."""
-IN_ODDS, IN_MOST, IN_PROOF = -0.3, 3.0, 34.0
+IN_ODDS, IN_MOST, IN_PROOF = 1.8, 2.5, 24.0
 """Evidence for being inside grows each second by the log-odds of a fix less IN_ODDS, at most IN_MOST; IN_PROOF is an
-arrival: 12 s of certainty, 49 s of "60 %"."""
-DEEP_M, DEEP_LATER_M, NEW_S = 18.0, 40.0, 240.0
-"""It grows in full only so deep behind the edge; nearer to the edge by the 6th power less. Who has been about a place
-for NEW_S without entering waits beside it, and every further minute is one more chance to be wrong: then the greater
-depth is asked for. A pupil who stops 20 m inside is told of 33 s after the edge (median; nine in ten within 106 s), one
-12 m inside after 70 s or not at all. Of those who stop 3-8 m outside for their first 4 min 2 to 5 in 100 are told of
-too, of those who wait there for days after that nobody (see FAR_M)."""
+arrival: 10 s of certainty. Under 86 % it shrinks."""
+DEEP_SHARE, DEEP_M, DEEP_LATER_M, NEW_S = 0.5, (18.0, 24.0), (30.0, 36.0), 240.0
+"""It grows in full only so deep behind the edge: by DEEP_SHARE of the fix's accuracy_95_m, within DEEP_M; nearer to the
+edge by the 6th power less. A yard has only so much depth, and p knows already how vague a fix is.
+
+Who has been about a place for NEW_S without entering waits beside it, and every further minute is one more chance to be
+wrong: then DEEP_LATER_M, IN_LATER_ODDS and PROOF_LATER_DBM hold. Found with made-up errors (`tests/bench/presence.py`)
+and with the engine on the simulated zone (`tests/bench/edge.py`), together: ADR 6 has the figures."""
+IN_LATER_ODDS = 3.0
+"""Instead of IN_ODDS: only fixes that are sure (95 %) count at all."""
 FAR_AWAY_M, FORGET_S = 60.0, 6 * 3600.0
 """So far away, or so long unheard: the next time it comes anew."""
 INSTEAD = 0.5
@@ -39,10 +42,11 @@ belief as wide as they or 1.5 times too sure. In 4000 school days of standing 3-
 PROOF_DBM = -88.0
 """What nobody hears louder proves nothing, in or out: at the floor of hearing a tag is far from every reader, and its
 fixes wander with each fade. On a simulated edge such wandering told the one false "left" in 30 hours of children."""
+PROOF_LATER_DBM = -84.0
+"""The same for the arrival of who waits beside a place: one child 17 m outside, where no footpath leads and nobody
+heard it over -86 dBm, drifted 26 m inside with 99 % within minutes."""
 BLUR_M = 24.0
-"""Of fixes whose accuracy_95_m is above this, more distance is asked for, in proportion."""
-BLURRED_MOST = 2.0
-"""For an arrival at the most so many times the depth: a yard has only so much."""
+"""Of fixes whose accuracy_95_m is above this, more distance is asked for before a tag has left, in proportion."""
 
 
 @dataclass(slots=True)
@@ -123,20 +127,21 @@ class Places:
         self, about: About, p: float, here: float, place: str, fix: Fix, at_m: tuple[float, float], now_s: float
     ) -> bool:
         """Weigh that the tag has come to a place. here: probability of the place it is at so far."""
-        gain = log_odds(p) - IN_ODDS
+        later = now_s - about.since_s >= NEW_S
+        gain = log_odds(p) - (IN_LATER_ODDS if later else IN_ODDS)
         if here > 0.0 and p > 0.0:  # places may lie in each other: the inner one is never likelier than the outer
             gain = min(gain, math.log(p / here) - INSTEAD)
         if gain > 0.0:
-            gain *= proves(fix)
-            deep_m = DEEP_M if now_s - about.since_s < NEW_S else DEEP_LATER_M
-            deep_m *= min(max(1.0, fix.accuracy_95_m / BLUR_M), BLURRED_MOST)
+            gain *= proves(fix, PROOF_LATER_DBM if later else PROOF_DBM)
+            least_m, most_m = DEEP_LATER_M if later else DEEP_M
+            deep_m = max(least_m, min(most_m, DEEP_SHARE * fix.accuracy_95_m))  # what is not a number is vague
             gain = min(gain, IN_MOST) * _share(depth_m(*at_m, self.rings[place]), deep_m)
         return about.evidence.weigh(gain, IN_MOST, now_s) >= IN_PROOF
 
 
-def proves(fix: Fix) -> bool:
+def proves(fix: Fix, least_dbm: float = PROOF_DBM) -> bool:
     """Return whether a fix rests on a reading loud enough to prove something; one without evidence is taken so."""
-    return not fix.evidence or any(h.rssi_dbm is not None and h.rssi_dbm >= PROOF_DBM for h in fix.evidence)
+    return not fix.evidence or any(h.rssi_dbm is not None and h.rssi_dbm >= least_dbm for h in fix.evidence)
 
 
 def outside(
