@@ -159,8 +159,11 @@ export function standing(tag) {
   return [glyph, kind, strayed && strayed.off ? `${words}; off route ${strayed.route} since ${clockTime(strayed.as_of)}` : words];
 }
 
+// A position says no more than where: these words stand until the gateway takes them back.
+const SETTLED = ["at", "uncertain", "idle", "paused"];
+
 function stands(tag) {
   const { position, presence } = tag;
-  if (presence && !(position && position.as_of > presence.as_of && presence.state !== "at")) return PRESENCE[presence.state](presence);
+  if (presence && (SETTLED.includes(presence.state) || !(position && position.as_of > presence.as_of))) return PRESENCE[presence.state](presence);
   return position.moving ? ["▲", "moving", "moving"] : ["●", "moving", "standing"];
 }
