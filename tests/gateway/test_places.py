@@ -1,9 +1,15 @@
 """Near an edge for days: nobody is told to have left or arrived who did not; who really walks is told of in time."""
 
+import math
+
 import numpy as np
 import pytest
 
-from tests.bench.presence import AIRS, DAY_S, DAYS, Air, delays_s, false_words
+from gateway.changes import Arrived
+from gateway.events import Heard
+from gateway.locate import Fix
+from gateway.settle import Settler
+from tests.bench.presence import AIRS, DAY_S, DAYS, PLANE, ZONE, Air, delays_s, false_words
 
 
 def test_thirty_days_inside_near_the_edge_and_never_left() -> None:
@@ -41,3 +47,59 @@ def test_who_walks_in_is_told_to_have_arrived_within_a_minute(air: str) -> None:
     assert max(found) < 60, "seed 6"
     assert np.median(found) < 35
     assert np.median(delays_s(6, AIRS[air], -15.0, walks=50)) < 60
+
+
+def fix(depth_m: float, p: float, accuracy_95_m: float, rssi_dbm: int = -70) -> Fix:
+    """One that lies so deep behind the school's eastern side."""
+    return Fix(
+        -depth_m, 0.0, accuracy_95_m / 2, accuracy_95_m, (Heard(1, rssi_dbm, 1, 0.0),), 0.0, places={"school": p}
+    )
+
+
+def told_after_s(settler: Settler, one: Fix, seconds: int, start_s: int = 0) -> float:
+    """Give the same fix each second; return when the arrival is told, inf if never."""
+    for n in range(1, seconds + 1):
+        if any(isinstance(change, Arrived) for change in settler.step(0, one, None, float(start_s + n))):
+            return n
+    return float("inf")
+
+
+@pytest.mark.parametrize(
+    ("depth_m", "p", "accuracy_95_m", "within_s"),
+    [
+        (18, 0.99, 20.0, 15),
+        (24, 0.99, 60.0, 15),  # a yard has only so much depth, and the belief is sure
+        (24, 0.99, 200.0, 15),
+        (24, 0.99, float("nan"), 15),
+        (18, 0.99, 48.0, 80),
+        (18, 0.85, 20.0, math.inf),  # such fixes speak against it
+        (9, 0.99, 20.0, math.inf),
+        (18, 0.99, float("nan"), 80),  # what is not a number is vague
+    ],
+)
+def test_the_depth_asked_for_is_half_the_fixs_accuracy_within_bounds(
+    depth_m: float, p: float, accuracy_95_m: float, within_s: float
+) -> None:
+    found = told_after_s(Settler(ZONE, PLANE, {}), fix(depth_m, p, accuracy_95_m), 300)
+    if within_s == math.inf:
+        assert found == math.inf
+    else:
+        assert within_s / 3 < found <= within_s
+
+
+def waited(seconds: int = 250) -> Settler:
+    """A gateway that saw a tag beside the school for so long."""
+    settler = Settler(ZONE, PLANE, {})
+    assert told_after_s(settler, fix(-5.0, 0.3, 20.0), seconds) == math.inf
+    return settler
+
+
+def test_who_waited_beside_a_place_is_told_of_when_it_goes_in_and_is_surely_there() -> None:
+    deep = fix(32.0, 0.99, 50.0)
+    assert told_after_s(waited(), deep, 60, 250) <= 30
+    assert told_after_s(waited(100), deep, 60, 100) < told_after_s(waited(), deep, 60, 250), "later it takes longer"
+
+
+@pytest.mark.parametrize("vain", [fix(32.0, 0.94, 50.0), fix(32.0, 0.99, 50.0, -86), fix(16.0, 0.99, 20.0)])
+def test_but_not_by_fixes_that_are_unsure_or_rest_on_faint_readings_or_lie_near_the_edge(vain: Fix) -> None:
+    assert told_after_s(waited(), vain, 300, 250) == math.inf
