@@ -16,6 +16,10 @@ from gateway.locate.space import Space
 
 POWER_DRIFT_DB = 0.05
 """By which a tag's power may change a second: the battery, the way it hangs."""
+OTHER_SD_DB = 1.0
+"""A tag whose power turns out farther off than the prior's sd is not the device that was foreseen: from twice that sd
+on, its power stays at least so unsure. The first seconds' places bend to a wrong power and leave too little of it over,
+so that it would be half learned, and then believed for minutes."""
 LEFT_ALIKE = 3.0
 """Seconds for which the leftovers of a place are alike: so much less they say of the tag."""
 FAULT_KEPT, FAULT_BEGUN = 0.97, 4.0
@@ -219,7 +223,9 @@ class Beliefs:
 
     def _learn(self, left: Any, weight: Any) -> None:
         """A Kalman step of each tag's own power and exponent."""
-        self._own_spread[:, 0, 0] += POWER_DRIFT_DB**2
+        other = np.clip(np.abs(self.own[:, 0]) / self._own_prior[0, 0] ** 0.5 - 1.0, 0.0, 1.0)
+        power = self._own_spread[:, 0, 0] + POWER_DRIFT_DB**2
+        self._own_spread[:, 0, 0] = np.maximum(power, (other * OTHER_SD_DB) ** 2)
         self._own_spread = _inverse(_inverse(self._own_spread) + weight)
         self.own += np.einsum("tij,tj->ti", self._own_spread, left)
 

@@ -192,6 +192,25 @@ def test_a_tag_that_sends_otherwise_than_its_kind_is_learned_and_found(own_db: f
     assert np.mean(knowing) < np.mean(deaf)
 
 
+def test_another_device_than_foreseen_is_learned_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readers hear each place otherwise than the law says, so that the first places bend to the wrong power."""
+    print("seeds 0..5")
+    missed: dict[float, list[float]] = {belief.OTHER_SD_DB: [], 0.0: []}
+    for sd_db, found in missed.items():
+        monkeypatch.setattr(belief, "OTHER_SD_DB", sd_db)
+        for own_db in (-8.0, 8.0):
+            for seed in range(6):
+                rng = np.random.default_rng(seed)
+                space = ground()
+                believed = Beliefs(space, [Hearing(space, Known(TRUTH, sd_db=4.0))], 1)
+                for _ in follow(believed, rng, walk(rng, 60), add_db=own_db + rng.normal(0.0, 3.0, (1, 5))):
+                    pass
+                found.append(abs(own_db - float(believed.own[0, 0])))
+    learned, half_learned = (float(np.mean(found)) for found in missed.values())
+    print(f"off by {learned:.2f} dB after a minute, without {half_learned:.2f} dB")
+    assert learned < 0.9 * half_learned
+
+
 def test_a_tag_of_its_kind_is_not_given_a_power_of_its_own() -> None:
     print("seeds 0..5")
     powers = []
