@@ -28,8 +28,9 @@ wrong: then DEEP_LATER_M, IN_LATER_ODDS and PROOF_LATER_DBM hold. Found with mad
 and with the engine on the simulated zone (`tests/bench/edge.py`), together: ADR 6 has the figures."""
 IN_LATER_ODDS = 3.0
 """Instead of IN_ODDS: only fixes that are sure (95 %) count at all."""
-FAR_AWAY_M, FORGET_S = 60.0, 6 * 3600.0
-"""So far away, or so long unheard: the next time it comes anew."""
+FAR_AWAY_M, AWAY_S, FORGET_S = 60.0, 900.0, 6 * 3600.0
+"""So far away for so long without a break, or so long unheard: the next time it comes anew. Who stands before the gate
+is now and then believed 70 m off for minutes, and must not pass for one who comes when that ends."""
 INSTEAD = 0.5
 """By so much (log of the ratio) a place must be likelier than the one the tag is at, to take its place."""
 OUT_ODDS, OUT_MOST, OUT_PROOF = -2.0, 1.5, 15.0
@@ -56,6 +57,8 @@ class About:
     evidence: Evidence
     since_s: float
     """Since when it is about the place."""
+    near_s: float
+    """When it was last not far away."""
 
 
 @dataclass(slots=True)
@@ -86,7 +89,7 @@ class Places:
 
     def restored(self, place: str | None, about_s: Mapping[str, float], now_s: float) -> Whereabouts:
         """Return what was settled before a restart. about_s: for how long the tag had been about each place."""
-        about = {name: About(Evidence(now_s), now_s - s) for name, s in about_s.items() if name in self.rings}
+        about = {name: About(Evidence(now_s), now_s - s, now_s) for name, s in about_s.items() if name in self.rings}
         return Whereabouts(place if place in self.rings else None, about)
 
     def step(
@@ -103,24 +106,26 @@ class Places:
             if about is None:
                 if p < UNLIKELY and place != own.place:
                     continue
-                about = own.about[place] = About(Evidence(now_s), now_s)
+                about = own.about[place] = About(Evidence(now_s), now_s, now_s)
             elif now_s - about.evidence.at_s > FORGET_S:
                 about.since_s = now_s
             if place == own.place:
                 if outside(about.evidence, p, lambda: -depth_m(*at_m, self.rings[place]), FAR_M, fix, now_s):  # noqa: B023
-                    own.about[place] = About(Evidence(now_s), now_s)
+                    own.about[place] = About(Evidence(now_s), now_s, now_s)
                     own.place = None
                     yield Left(tag, place, fix)
             elif self._inside(about, p, here, place, fix, at_m, now_s):
                 about.evidence.proof = 0.0
                 left, own.place, here = own.place, place, p
                 if left is not None:
-                    own.about[left] = About(Evidence(now_s), now_s)
+                    own.about[left] = About(Evidence(now_s), now_s, now_s)
                     yield Left(tag, left, fix)
                 if own.anew is None:
                     yield Arrived(tag, place, fix)
                 own.anew = None
-            elif about.evidence.proof <= 0.0 and p < UNLIKELY and -depth_m(*at_m, self.rings[place]) > FAR_AWAY_M:
+            elif p >= UNLIKELY or -depth_m(*at_m, self.rings[place]) <= FAR_AWAY_M:
+                about.near_s = now_s
+            elif about.evidence.proof <= 0.0 and now_s - about.near_s > AWAY_S:
                 del own.about[place]
 
     def _inside(

@@ -1,16 +1,19 @@
 """Near the edge with everything real behind the air: the engine, the demo's zone and its walk test, its places.
 
-Thirty children stand 3 to 8 m inside the school's outline for an hour each, turning and stepping about; the simulated
-air reaches the readers, readings come as the firmware sends them, and what `Settler` concludes is counted. Nobody
-leaves, so every "left" is false. Then thirty outside, 3 to 8 m before the edge: every arrival is false. `presence.py`
-has thirty whole days, with errors that are made up, longer and worse.
+Who stays: thirty children stand 3 to 8 m inside the school's outline for an hour each, turning and stepping about, then
+thirty outside; nobody comes or goes, so every "left" and every arrival is false. Who waits: children walk up the street
+and stop before the gate for ten minutes. Who comes: the demo's own stories, in airs of their own. Who goes: children
+stand in the yard, walk out of the gate and home. The simulated air reaches the readers, readings come as the firmware
+sends them, and what `Settler` concludes is counted. `presence.py` has thirty whole days, with errors that are made up,
+longer and worse.
 """
 
 import math
+import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,87 +28,215 @@ from gateway.settle import Settler
 from gateway.zone import DangerArea, Footpath, Place, Reader, Zone, depth_m
 from sim import site as sites
 from sim import walk_test
-from sim.chance import one
+from sim.chance import Floats, one
+from sim.paths import Point
 from sim.radio import Air, Ear, rssi_of
 from sim.site import Site
 from sim.tag import POWER_DBM, POWER_SIGMA_DB
+from sim.world import Walk, Where, World
 
 CHILDREN, READERS, HOURS, SEED = 30, 8, 1.0, 1
 NEAR_M, FAR_M, REACH_M = 3.0, 8.0, 45.0
 """How far from the edge they stand, and how far from a reader at the most."""
-STEP_S, MOVES_S = 2.0, 180.0
-"""A reader tells of a tag so often; a child goes to another spot within a metre and turns about so often."""
-HEARD = 0.8
-"""Chance that a reader's scan catches one of the two beacons of its window."""
+MOVES_S = 180.0
+"""A child that stays goes to another spot within a metre and turns about so often."""
+STORIES, STORY_S, PUPILS = (2, 3, 4, 5), 330, 20
+"""Seeds and length of the stories, and how many children are in each."""
+WAIT_S, BEFORE_M, BESIDE_M = 600.0, (1.5, 12.0), 15.0
+"""So long, so far outside the edge and so near to the gate a child waits."""
+YARD_M, LEAVES_S, GONE_S = (4.0, 30.0), (60.0, 240.0), 360.0
+"""So deep in the yard, and until when, stands who will leave; and so long it is looked for afterwards."""
+WINDOW_S = 2
+"""A reader tells of a tag so often; a tag beacons each second, and a reader listens `walk_test.DUTY` of the time."""
+
+Way = Callable[[float], Where]
+Word = tuple[int, int, bool]
+"""Who, after how many seconds, and whether it arrived: else it left."""
 
 
 def run() -> dict[str, float | int | str]:
     """Return figures; names end in their unit."""
     found: dict[str, float | int | str] = {"children": CHILDREN, "hours_each": HOURS, "seed": SEED}
-    started = time.perf_counter()
+    started, seconds = time.perf_counter(), 0
     for where in ("inside", "outside"):
-        days = _Days(where == "inside")
-        left, arrived, errors_m, held_95 = days.run()
+        street = _Street(SEED, CHILDREN)
+        spots = _spots(street.site, where == "inside", NEAR_M, FAR_M)
+        words = list(street.run([_staying(spot, SEED, n) for n, spot in enumerate(spots)], int(HOURS * 3600)))
+        seconds += len(street.errors_m)
         found |= {
-            f"{where}_false_left": left,
-            f"{where}_arrivals": arrived,
-            f"{where}_error_median_m": round(float(np.median(errors_m)), 1),
-            f"{where}_95_holds_pct": round(100 * held_95, 1),
+            f"{where}_false_left": sum(not arrived for _, _, arrived in words),
+            f"{where}_arrivals": sum(arrived for _, _, arrived in words),
+            f"{where}_error_median_m": round(float(np.median(street.errors_m)), 1),
+            f"{where}_95_holds_pct": round(100 * street.held_95 / len(street.errors_m), 1),
         }
-    found["tag_seconds_per_s"] = round(2 * CHILDREN * HOURS * 3600 / (time.perf_counter() - started))
+    street = _Street(SEED, CHILDREN)
+    words = list(street.run([_waiting(street, n) for n in range(CHILDREN)], int(WAIT_S) + 120))
+    found |= {"gate_waiting": CHILDREN, "gate_false_arrivals": sum(arrived for _, _, arrived in words)}
+    found |= _coming() | _going()
+    seconds += len(street.errors_m)
+    found["tag_seconds_per_s"] = round(seconds / (time.perf_counter() - started))
     for name, value in found.items():
         print(f"  {name:28} {value}")
     return found
 
 
-class _Days:
-    def __init__(self, inside: bool) -> None:
-        site = sites.load()
-        poles = site.poles[:READERS]
-        zone = _zone(site)
-        self.ground = Ground(zone)
-        self.dx, self.dy = self.ground.plane.to_xy_m(site.plane.lon, site.plane.lat)
-        self.air = Air(SEED, [Ear(p.number, p.at, p.height_m) for p in poles], walled=site.school)
+def _coming() -> dict[str, float | int | str]:
+    """The demo's children: who truly comes in and stays, and who is told of."""
+    delays_s: list[float] = []
+    false = 0
+    for seed in STORIES:
+        street = _Street(seed, PUPILS)
+        world = World(street.site, seed, PUPILS)
+        told: dict[int, int] = {}
+        for n, second, arrived in street.run([child.at for child in world.children], STORY_S):
+            if arrived:
+                told.setdefault(n, second)
+        for n, child in enumerate(world.children):
+            since_s = world.inside_since_s(child, STORY_S)
+            if since_s is not None and since_s < STORY_S - 120:
+                delays_s.append(told.get(n, math.inf) - since_s)
+            false += n in told and not any(world.at_school(child, t) for t in range(told[n] + 1))
+    within = np.array(delays_s)
+    p50, p90 = np.percentile(within, (50, 90), method="lower").tolist()
+    return {
+        "pupils_arrived": len(within),
+        "pupils_told": int(np.isfinite(within).sum()),
+        "pupils_told_in_60_s": int((within <= 60).sum()),
+        "pupils_told_in_120_s": int((within <= 120).sum()),
+        "pupils_delay_p50_s": round(p50) if p50 < math.inf else "not told",
+        "pupils_delay_p90_s": round(p90) if p90 < math.inf else "not told",
+        "pupils_false_arrivals": false,
+    }
+
+
+def _going() -> dict[str, float | int | str]:
+    """Children who are at school, and leave it by the gate and along the street."""
+    street = _Street(SEED, CHILDREN)
+    ways = [_leaving(street, n, spot) for n, spot in enumerate(_spots(street.site, True, *YARD_M))]
+    for n in range(CHILDREN):
+        street.settler.restore(n, "at", street.site.school_id, 0.0)
+    told: dict[int, int] = {}
+    early = 0
+    for n, second, arrived in street.run([way for way, _ in ways], int(LEAVES_S[1] + GONE_S)):
+        if not arrived:
+            early += second < ways[n][1]
+            told.setdefault(n, second)
+    return {"leaving": CHILDREN, "leaving_told": len(told) - early, "leaving_false_left": early}
+
+
+class _Street:
+    """The demo's zone, its air of one seed, and a gateway's engine and conclusions."""
+
+    def __init__(self, seed: int, children: int) -> None:
+        self.site = sites.load()
+        poles = self.site.poles[:READERS]
+        zone = _zone(self.site)
+        ground = Ground(zone)
+        self.seed = seed
+        self.world = World(self.site, seed, 1)
+        self.dx, self.dy = ground.plane.to_xy_m(self.site.plane.lon, self.site.plane.lat)
+        self.air = Air(seed, [Ear(p.number, p.at, p.height_m) for p in poles], walled=self.site.school)
         self.numbers = [pole.number for pole in poles]
-        self.locator = ZoneLocator(self.ground, Counter(), survey=_walk_test(site, zone, self.air))
-        self.settler = Settler(zone, self.ground.plane, {f"tag-{n}": n for n in range(CHILDREN)})
-        self.spots = list(_spots(site, inside))
-        self.offsets_db = [POWER_SIGMA_DB * (2 * one(SEED, "edge power", n) - 1) for n in range(CHILDREN)]
+        self.locator = ZoneLocator(ground, Counter(), survey=_walk_test(self.site, zone, self.air, seed))
+        self.settler = Settler(zone, ground.plane, {f"tag-{n}": n for n in range(children)})
+        self.offsets_db = [POWER_SIGMA_DB * (2 * one(seed, "edge power", n) - 1) for n in range(children)]
+        self.errors_m: list[float] = []
+        self.held_95 = 0
 
-    def run(self) -> tuple[int, int, list[float], float]:
-        left = arrived = held = 0
-        errors_m: list[float] = []
-        mean_dbm = [np.zeros(READERS)] * CHILDREN
-        at = list(self.spots)
-        now_s, event = 0.0, 0
-        rng = np.random.default_rng(SEED)
-        while now_s < HOURS * 3600:
-            if event % int(MOVES_S / STEP_S) == 0:
-                for n, (x, y) in enumerate(self.spots):
-                    at[n] = (x + rng.uniform(-1, 1), y + rng.uniform(-1, 1))
-                    mean_dbm[n] = self.air.mean_dbm(*at[n], rng.uniform(-math.pi, math.pi), self.offsets_db[n])
-            for n in range(CHILDREN):
-                dbm, read = self.air.listen(n, event, mean_dbm[n])
-                for k in np.flatnonzero(read & (rng.random(READERS) < HEARD)):
-                    heard_at_s = now_s + rng.uniform(0, 1)
-                    reading = Reading(self.numbers[k], rssi_of(float(dbm[k])), 1, heard_at_s, POWER_DBM)
-                    self.locator.hear(n, reading, now_s + 1)
-            event += 1
-            for step_s in (now_s + 1, now_s + 2):
-                while self.locator.deadline_s() <= step_s:
-                    for tag, fix, _ in self.locator.step(step_s, lambda _: False):
-                        error_m = math.hypot(fix.x_m - self.dx - at[tag][0], fix.y_m - self.dy - at[tag][1])
-                        errors_m.append(error_m)
-                        held += error_m <= fix.accuracy_95_m
-                        for change in self.settler.step(tag, fix, None, step_s):
-                            left += isinstance(change, Left)
-                            arrived += isinstance(change, Arrived)
-                    break
-            now_s += STEP_S
-        return left, arrived, errors_m, held / max(len(errors_m), 1)
+    def run(self, ways: Sequence[Way], seconds: int) -> Iterator[Word]:
+        """Let time pass; yield each word of a tag."""
+        rng = np.random.default_rng(self.seed)
+        still: dict[int, tuple[Where, Floats]] = {}
+        window: list[tuple[int, Reading]] = []
+        for second in range(seconds):
+            for n, way in enumerate(ways):
+                where = way(second)
+                if n not in still or still[n][0] != where:
+                    mean = self.air.mean_dbm(where.x_m, where.y_m, where.heading, self.offsets_db[n])
+                    still[n] = where, mean
+                dbm, read = self.air.listen(n + 1, second, still[n][1])
+                for k in np.flatnonzero(read & (rng.random(READERS) < walk_test.DUTY)):
+                    heard_at_s = second + rng.uniform(0, 1)
+                    window.append((n, Reading(self.numbers[k], rssi_of(float(dbm[k])), 1, heard_at_s, POWER_DBM)))
+            if second % WINDOW_S == WINDOW_S - 1:
+                for n, reading in window:
+                    self.locator.hear(n, reading, second + 1)
+                window.clear()
+            yield from self._step(second + 1, ways)
+
+    def _step(self, now_s: int, ways: Sequence[Way]) -> Iterator[Word]:
+        while self.locator.deadline_s() <= now_s:
+            for tag, fix, _ in self.locator.step(now_s, lambda _: False):
+                at = ways[tag](now_s)
+                error_m = math.hypot(fix.x_m - self.dx - at.x_m, fix.y_m - self.dy - at.y_m)
+                self.errors_m.append(error_m)
+                self.held_95 += error_m <= fix.accuracy_95_m
+                for change in self.settler.step(tag, fix, None, now_s):
+                    if isinstance(change, Arrived | Left):
+                        yield tag, now_s, isinstance(change, Arrived)
 
 
-def _spots(site: Site, inside: bool) -> Iterator[tuple[float, float]]:
+def _staying(spot: Point, seed: int, n: int) -> Way:
+    """Stands about a spot; goes to another within a metre and turns about every MOVES_S."""
+    moves = np.random.default_rng((seed, n)).uniform(-1, 1, (int(HOURS * 3600 / MOVES_S) + 1, 3))
+
+    def at(t_s: float) -> Where:
+        x, y, turn = moves[int(t_s / MOVES_S)].tolist()
+        return Where(spot[0] + x, spot[1] + y, math.pi * turn, False)
+
+    return at
+
+
+def _waiting(street: _Street, n: int) -> Way:
+    """Comes up the street and waits before the gate."""
+    chance = random.Random(f"{street.seed}/waits/{n}")
+    gate = street.site.gates[0]
+    way = _home(street, chance)[::-1]
+    while True:
+        spot = (gate[0] + chance.uniform(-BESIDE_M, BESIDE_M), gate[1] + chance.uniform(-BESIDE_M, BESIDE_M))
+        if BEFORE_M[0] <= -depth_m(*spot, street.site.school) <= BEFORE_M[1] and _outside(street.site, way[-1], spot):
+            break
+    walk = Walk([0.0], [way[-2] if math.dist(way[-2], way[-1]) < 60 else way[-1]])
+    for point in (way[-1], spot):
+        walk.go(point, 1.2)
+    _fidget(walk, spot, WAIT_S + 120, chance)
+    return walk.at
+
+
+def _leaving(street: _Street, n: int, spot: Point) -> tuple[Way, float]:
+    """Stands in the yard, leaves by the gate and walks home; returns also when it is out."""
+    chance = random.Random(f"{street.seed}/leaves/{n}")
+    walk = Walk([0.0], [spot])
+    _fidget(walk, spot, chance.uniform(*LEAVES_S), chance)
+    walk.go(street.site.gates[0], 1.2)
+    out_s = walk.times_s[-1]
+    for point in _home(street, chance):
+        walk.go(point, 1.2)
+    return walk.at, out_s
+
+
+def _home(street: _Street, chance: random.Random) -> list[Point]:
+    """The way from the gate to some home."""
+    world = street.world
+    node = chance.choice([node for node, distance in world._homes if distance > 90])
+    return [world._paths.points[each] for each in world._paths.route(world._door, node)]
+
+
+def _fidget(walk: Walk, spot: Point, seconds: float, chance: random.Random) -> None:
+    """Stay about a spot, with a step to another within a metre now and then."""
+    end_s = walk.times_s[-1] + seconds
+    while walk.times_s[-1] < end_s:
+        walk.stay(chance.uniform(30, MOVES_S))
+        walk.go((spot[0] + chance.uniform(-1, 1), spot[1] + chance.uniform(-1, 1)), 0.8)
+
+
+def _outside(site: Site, a: Point, b: Point) -> bool:
+    """Whether the straight way from a to b stays outside the school."""
+    steps = [k / 40 for k in range(41)]
+    return all(depth_m(a[0] + k * (b[0] - a[0]), a[1] + k * (b[1] - a[1]), site.school) < 0 for k in steps)
+
+
+def _spots(site: Site, inside: bool, near_m: float, far_m: float) -> Iterator[Point]:
     """Places so near the school's edge, in or out, that a reader is in reach."""
     rng, found = np.random.default_rng(SEED + inside), 0
     poles = [pole.at for pole in site.poles[:READERS]]
@@ -113,14 +244,14 @@ def _spots(site: Site, inside: bool) -> Iterator[tuple[float, float]]:
     while found < CHILDREN:
         x, y = rng.uniform(min(xs) - 10, max(xs) + 10), rng.uniform(min(ys) - 10, max(ys) + 10)
         depth = depth_m(x, y, site.school) * (1 if inside else -1)
-        if NEAR_M <= depth <= FAR_M and min(math.dist((x, y), pole) for pole in poles) < REACH_M:
+        if near_m <= depth <= far_m and min(math.dist((x, y), pole) for pole in poles) < REACH_M:
             found += 1
             yield x, y
 
 
-def _walk_test(site: Site, zone: Zone, air: Air) -> tuple[gateway_site.Site, gateway_site.Survey]:
+def _walk_test(site: Site, zone: Zone, air: Air, seed: int) -> tuple[gateway_site.Site, gateway_site.Survey]:
     with tempfile.TemporaryDirectory() as folder:
-        walked = walk_test.walk(site, site.poles[:READERS], air, SEED)
+        walked = walk_test.walk(site, site.poles[:READERS], air, seed)
         found, survey, _ = record_survey.of_zone(walk_test.write(Path(folder), walked), zone)
     return found, survey
 

@@ -103,3 +103,13 @@ def test_who_waited_beside_a_place_is_told_of_when_it_goes_in_and_is_surely_ther
 @pytest.mark.parametrize("vain", [fix(32.0, 0.94, 50.0), fix(32.0, 0.99, 50.0, -86), fix(16.0, 0.99, 20.0)])
 def test_but_not_by_fixes_that_are_unsure_or_rest_on_faint_readings_or_lie_near_the_edge(vain: Fix) -> None:
     assert told_after_s(waited(), vain, 300, 250) == math.inf
+
+
+def test_who_is_believed_far_off_for_some_minutes_has_not_gone_and_come_anew() -> None:
+    unsure = fix(32.0, 0.94, 50.0)
+    settler = waited()
+    assert told_after_s(settler, fix(-80.0, 0.0, 30.0), 600, 250) == math.inf
+    assert told_after_s(settler, unsure, 200, 850) == math.inf, "still one who waits there"
+    settler = waited()
+    assert told_after_s(settler, fix(-80.0, 0.0, 30.0), 1000, 250) == math.inf
+    assert told_after_s(settler, unsure, 200, 1250) < 60, "so long away: it comes anew"
