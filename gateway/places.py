@@ -26,6 +26,9 @@ edge by the 6th power less. A yard has only so much depth, and p knows already h
 Who has been about a place for NEW_S without entering waits beside it, and every further minute is one more chance to be
 wrong: then DEEP_LATER_M, IN_LATER_ODDS and PROOF_LATER_DBM hold. Found with made-up errors (`tests/bench/presence.py`)
 and with the engine on the simulated zone (`tests/bench/edge.py`), together: ADR 6 has the figures."""
+VAGUE_SHARE, VAGUE_M = 0.4, 36.0
+"""Fixes of over 60 m are asked for so much of their accuracy_95_m, up to VAGUE_M: where nobody walked a zone, three
+instead of one of 64 who stood outside for 10 min were told of without."""
 IN_LATER_ODDS = 3.0
 """Instead of IN_ODDS: only fixes that are sure (95 %) count at all."""
 FAR_AWAY_M, AWAY_S, FORGET_S = 60.0, 900.0, 6 * 3600.0
@@ -139,7 +142,8 @@ class Places:
         if gain > 0.0:
             gain *= proves(fix, PROOF_LATER_DBM if later else PROOF_DBM)
             least_m, most_m = DEEP_LATER_M if later else DEEP_M
-            deep_m = max(least_m, min(most_m, DEEP_SHARE * fix.accuracy_95_m))  # what is not a number is vague
+            vague_m = min(VAGUE_M, VAGUE_SHARE * fix.accuracy_95_m)  # what is not a number is vague
+            deep_m = max(least_m, min(most_m, DEEP_SHARE * fix.accuracy_95_m), vague_m)
             gain = min(gain, IN_MOST) * _share(depth_m(*at_m, self.rings[place]), deep_m)
         return about.evidence.weigh(gain, IN_MOST, now_s) >= IN_PROOF
 

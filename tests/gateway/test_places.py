@@ -69,12 +69,13 @@ def told_after_s(settler: Settler, one: Fix, seconds: int, start_s: int = 0) -> 
     [
         (18, 0.99, 20.0, 15),
         (24, 0.99, 60.0, 15),  # a yard has only so much depth, and the belief is sure
-        (24, 0.99, 200.0, 15),
-        (24, 0.99, float("nan"), 15),
+        (24, 0.99, 90.0, 150),
+        (36, 0.99, 200.0, 15),
+        (36, 0.99, float("nan"), 15),
         (18, 0.99, 48.0, 80),
         (18, 0.85, 20.0, math.inf),  # such fixes speak against it
         (9, 0.99, 20.0, math.inf),
-        (18, 0.99, float("nan"), 80),  # what is not a number is vague
+        (24, 0.99, float("nan"), 150),  # what is not a number is vague
     ],
 )
 def test_the_depth_asked_for_is_half_the_fixs_accuracy_within_bounds(
