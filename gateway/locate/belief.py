@@ -127,7 +127,8 @@ class Beliefs:
         apart_s = self._apart_s.copy()
         self._apart_s[packets > 0] = 0.0
         faults = self.faults_db()
-        own = level - self.own[:, :1] - faults
+        known = self.own[:, :1] + faults
+        own = level - known
         evidence = np.zeros((len(level), len(self.hearings)))
         tick = _Tick([], [], seconds)
         left, weight = np.zeros((len(level), 2)), np.zeros((len(level), 2, 2))
@@ -153,7 +154,7 @@ class Beliefs:
             self.now[n] = belief
             tick.believed.append(belief)
             tick.likely.append(likely)
-            share, off, slope = self._leftover(hearing, belief, own, packets)
+            share, off, slope = self._leftover(hearing, belief, own, packets, known)
             share *= self.trust[:, n, None]
             pulls, turns = share * off, share * slope
             left += np.stack([pulls.sum(axis=1), (pulls * slope).sum(axis=1)], axis=1)
@@ -212,12 +213,16 @@ class Beliefs:
         loud_share, weak_share = (mean - loud) / (all_loud - loud), (-mean - weak) / (all_weak - weak)
         return mean * np.clip(np.maximum(loud_share, weak_share), 0.0, 1.0)
 
-    def _leftover(self, hearing: Hearing, belief: Any, level: Any, packets: Any) -> tuple[Any, Any, Any]:
-        """What is left over between heard and expected: weights, differences, slopes; each [rows, readers]."""
+    def _leftover(self, hearing: Hearing, belief: Any, level: Any, packets: Any, known: Any) -> tuple[Any, Any, Any]:
+        """What is left over between heard and expected: weights, differences, slopes; each [rows, readers].
+
+        known [rows, readers]: what was taken off the level as the tag's and the reader's own.
+        """
         looks = self.space.by_look(belief)
         slope = looks @ hearing.slope.T
         heard = packets > 0
-        off = np.where(heard, level - looks @ hearing.mean.T - self.own[:, 1:] * slope, 0.0)
+        expected = looks @ hearing.mean.T + self.own[:, 1:] * slope
+        off = np.where(heard, level - expected - hearing.lift_db(expected + known), 0.0)
         share = heard / hearing.usual_db2 / (1 + off**2 / hearing.usual_db2 / FREEDOM)
         return share, off, slope
 

@@ -29,6 +29,10 @@ the rest is left to its duty, collisions and whatever a silence may have come fr
 looked at by itself, when all readers have had their say."""
 
 
+_ABOVE_DB, _SDS = np.linspace(-40.0, 40.0, 161), np.linspace(-4.0, 4.0, 81)
+"""Levels above the floor, and where a normal law is looked at, in its sd."""
+
+
 class Model(Protocol):
     def expect(self, xy_m: Any, facing: Any | None = None) -> tuple[Any, Any]:
         """Return (level, sd of a place's mean), both [places, readers]."""
@@ -70,7 +74,7 @@ class Hearing:
         """No facing matters: one heading is worked out, and laid out for all."""
         mean = np.concatenate(means).T
         sd = np.sqrt(np.concatenate(spreads).T ** 2 + SLOW_DB**2 + FAST_DB**2 / PACKETS_USUAL)
-        self.space, self.temper = space, temper
+        self.space, self.temper, self._power_dbm = space, temper, power_dbm
         self.mean = np.ascontiguousarray(mean, np.float32)
         """[readers, looks]."""
         self.usual_db2 = np.median(sd, axis=1) ** 2
@@ -81,10 +85,18 @@ class Hearing:
         rows = np.stack([1 / sd, mean / sd, slope / sd], axis=1)
         self._rows = np.ascontiguousarray(rows, np.float32)  # [readers, 3, looks]; products are twice as fast so
         self._log_sd = np.ascontiguousarray(np.log(sd), np.float32)
-        read = 1 / (1 + np.exp(-(mean + power_dbm - FLOOR_DBM) / FLOOR_WIDTH_DB))
+        read = _read(mean + power_dbm)
         self._log_silent, self._log_silent_whole = (
             np.ascontiguousarray(np.log1p(-attention * read), np.float32) for attention in (ATTENTION, ATTENTION_WHOLE)
         )
+        spread_db = float(np.median(sd))
+        weight = np.exp(-(_SDS**2) / 2) * _read(FLOOR_DBM + _ABOVE_DB[:, None] + spread_db * _SDS)
+        self._lift_db = spread_db * (weight @ _SDS) / weight.sum(axis=1)
+
+    def lift_db(self, level: Any) -> Any:
+        """Return by how much what is read lies above the level that is sent [.., readers]: at the floor of hearing only
+        what fades up is read at all."""
+        return np.interp(level + self._power_dbm - FLOOR_DBM, _ABOVE_DB, self._lift_db)
 
     def log_likelihood(
         self,
@@ -137,3 +149,8 @@ class Hearing:
             one = result[:, : self.space.cells]
             result = np.concatenate([one] * self.space.blocks[0].headings + [result[:, self.space.cells :]], axis=1)
         return result, top
+
+
+def _read(level_dbm: Any) -> Any:
+    """Which share of the packets of a level is read."""
+    return 1 / (1 + np.exp(-(level_dbm - FLOOR_DBM) / FLOOR_WIDTH_DB))

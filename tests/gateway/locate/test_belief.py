@@ -9,7 +9,7 @@ import pytest
 
 from gateway.locate import belief
 from gateway.locate.belief import TICKS_MAX, TRUST_MIN, Beliefs
-from gateway.locate.hearing import Hearing
+from gateway.locate.hearing import FLOOR_DBM, FLOOR_WIDTH_DB, Hearing
 from gateway.locate.radio import Law
 from gateway.locate.space import Space
 from tests.gateway.locate.spacebed import Known, hear, law, mean_m, poles, street_and_yard, way, yard
@@ -209,6 +209,32 @@ def test_another_device_than_foreseen_is_learned_on(monkeypatch: pytest.MonkeyPa
     learned, half_learned = (float(np.mean(found)) for found in missed.values())
     print(f"off by {learned:.2f} dB after a minute, without {half_learned:.2f} dB")
     assert learned < 0.9 * half_learned
+
+
+def test_what_only_fades_bring_over_the_floor_makes_no_tag_louder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readers that hear a tag at the floor hear it when it fades up alone: that is no power of its own."""
+    print("seeds 0..7")
+    faint = law(READERS, p0_dbm=FLOOR_DBM + 24)
+
+    def learned_db() -> float:
+        powers = []
+        for seed in range(8):
+            rng = np.random.default_rng(seed)
+            space = ground()
+            believed = Beliefs(space, [Hearing(space, Known(faint, sd_db=4.0))], 1)
+            for place, _ in walk(rng, 90):
+                level = hear(rng, faint, place) + rng.normal(0.0, 4.0, (1, 5))
+                read = rng.random((1, 5)) < 1 / (1 + np.exp(-(level - FLOOR_DBM) / FLOOR_WIDTH_DB))
+                believed.step(np.where(read, level, 0.0), 2.0 * read, LOUD, 1)
+            powers.append(float(believed.own[0, 0]))
+        return float(np.mean(powers))
+
+    found_db = learned_db()
+    monkeypatch.setattr(Hearing, "lift_db", lambda self, level: np.zeros_like(level))
+    fooled_db = learned_db()
+    print(f"learned {found_db:+.1f} dB, without {fooled_db:+.1f} dB")
+    assert abs(found_db) < 1.0
+    assert fooled_db > found_db + 1.0
 
 
 def test_a_tag_of_its_kind_is_not_given_a_power_of_its_own() -> None:

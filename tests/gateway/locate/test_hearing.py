@@ -159,6 +159,22 @@ def test_an_exponent_of_ones_own_is_taken_into_account() -> None:
     assert top_right[0] >= top_wrong[0]
 
 
+@pytest.mark.parametrize("power_dbm", [0.0, -59.0])
+def test_what_is_read_lies_above_what_is_sent_at_the_floor(power_dbm: float) -> None:
+    """By as much as a draw of many packets does, of which those alone count that a radio reads."""
+    print("seed 3")
+    rng = np.random.default_rng(3)
+    hearing = Hearing(yard(), Known(law(CORNERS), sd_db=4.0), power_dbm=power_dbm)
+    sd_db = float(np.sqrt(hearing.usual_db2[0]))
+    for sent_dbm in (h.FLOOR_DBM - 12, h.FLOOR_DBM - 5, h.FLOOR_DBM, h.FLOOR_DBM + 5, h.FLOOR_DBM + 25):
+        levels = rng.normal(sent_dbm, sd_db, 400_000)
+        chance = 1 / (1 + np.exp(-(levels - h.FLOOR_DBM) / h.FLOOR_WIDTH_DB))
+        lift_db = levels[rng.random(len(levels)) < chance].mean() - sent_dbm
+        got = hearing.lift_db(np.full((2, 4), sent_dbm - power_dbm))
+        assert got == pytest.approx(np.full((2, 4), lift_db), abs=0.15)
+    assert hearing.lift_db(np.array([-500.0, 500.0])) == pytest.approx([sd_db**2 / h.FLOOR_WIDTH_DB, 0.0], abs=0.3)
+
+
 @pytest.mark.parametrize("readers", [1, 12, 60])
 def test_absurd_levels_at_many_readers_stay_finite(readers: int) -> None:
     """60 readers, each over 100 dB off everywhere: their product is no float32."""
