@@ -1,11 +1,13 @@
 """Near an edge for days: nobody is told to have left or arrived who did not; who really walks is told of in time."""
 
 import math
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from gateway.changes import Arrived
+from gateway.changes import Arrived, Left
 from gateway.events import Heard
 from gateway.locate import Fix
 from gateway.settle import Settler
@@ -54,6 +56,32 @@ def fix(depth_m: float, p: float, accuracy_95_m: float, rssi_dbm: int = -70) -> 
     return Fix(
         -depth_m, 0.0, accuracy_95_m / 2, accuracy_95_m, (Heard(1, rssi_dbm, 1, 0.0),), 0.0, places={"school": p}
     )
+
+
+def left_after_s(way_m: Iterator[tuple[float, float]], p: float = 0.01, accuracy_95_m: float = 20.0) -> float:
+    """Return when who was inside for a while and then goes this way, surely outside, is told to have left."""
+    settler = Settler(ZONE, PLANE, {})
+    settler.restore(0, "at", "school", 0.0)
+    for n in range(30):
+        assert list(settler.step(0, fix(10.0, 0.99, 20.0), None, float(n))) == []
+    for n, (x_m, y_m) in enumerate(way_m, 1):
+        one = replace(fix(-x_m, p, accuracy_95_m), y_m=y_m)
+        if any(isinstance(change, Left) for change in settler.step(0, one, None, 30.0 + n)):
+            return n
+    return float("inf")
+
+
+def along(pace_m_s: float, seconds: int = 600, most_m: float = 1e9) -> Iterator[tuple[float, float]]:
+    """A way beside the wall, 4 m outside."""
+    return ((4.0, min(pace_m_s * n, most_m)) for n in range(seconds))
+
+
+def test_who_leaves_by_the_street_along_the_wall_is_told_of_and_who_stands_there_is_not() -> None:
+    assert 50 < left_after_s(along(1.2)) < 90
+    assert left_after_s(along(0.0)) == math.inf, "a fix that was shifted over the wall"
+    assert left_after_s(along(1.2, most_m=30.0)) == math.inf, "and one that wanders there"
+    assert left_after_s(along(1.2), p=0.2) == math.inf, "who may as well be inside"
+    assert left_after_s(along(1.2), accuracy_95_m=48.0) > 1.3 * left_after_s(along(1.2)), "vague fixes must go farther"
 
 
 def told_after_s(settler: Settler, one: Fix, seconds: int, start_s: int = 0) -> float:
