@@ -42,6 +42,9 @@ CHORES_S = 1.0
 SNAPSHOT_S = 10.0
 TICK_MIN_S, TICK_AGAIN_S = 0.005, 1.0
 """Routine frames get their turn between two ticks; a tick that failed is not tried again at once."""
+FIT_AFTER_S = 10.0
+"""After a start the walk test is fitted only so much later: what was cried meanwhile comes in these seconds, and a fit
+shares the interpreter with it."""
 STOP_MAX_S = 5.0
 FAULTS_MAX_B = 1_000_000
 FAULTS_A_MINUTE = 60
@@ -162,6 +165,7 @@ class Steps:
         """Fit the walk test while the core listens: an alarm of the first second must not wait for a map."""
         if self._settings.site is None or self._settings.survey is None:
             return
+        await asyncio.sleep(FIT_AFTER_S)
         began_s = time.monotonic()
         parts = pipeline.fit(self.state, (self._settings.site, self._settings.survey))
         try:

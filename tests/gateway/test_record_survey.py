@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from gateway import config, pipeline, recording
+from gateway import config, pipeline, recording, steps
 from gateway.__main__ import app
 from gateway.config import ConfigError, Loaded
 from gateway.effects import Commit
@@ -121,6 +121,7 @@ def test_a_gateway_listens_before_its_walk_test_is_fitted(tmp_path: Path, monkey
         return fitted(self, *arguments)
 
     monkeypatch.setattr(ZoneLocator, "fitted", slow)
+    monkeypatch.setattr(steps, "FIT_AFTER_S", 0.0)
     path = box(tmp_path, site_of(zone(READERS), "here"), *((x, 2.0, str(1 + x % READERS)) for x in range(60)))
 
     async def story() -> None:
