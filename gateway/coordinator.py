@@ -39,6 +39,9 @@ DOWN_MAX = 200
 DOWN_WORKERS = 3
 SEND_MAX_S = 20.0
 """A unicast ends within about 5 s on a stick that works; a hung one must not hold its worker."""
+UP_WAIT_S = 3.0
+"""An urgent downlink waits so long for a stack that is starting: frames come in before it can send, and a lamp would
+else stay dark until the core repeats its word."""
 DEAF_MAX_S = 3600.0
 """While no reader is heard at all, each restart waits twice as long as the one before, up to this."""
 BACKUP_MIN = 60
@@ -175,7 +178,7 @@ class Radio:
         self.settings, self._inbox, self._notice = settings, inbox, notice
         self.readers_by_eui64 = {reader.eui64: reader.number for reader in settings.config.readers}
         self.counters: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
-        self.up = False
+        self._up = asyncio.Event()
         self._app: Any = None
         self._nwk: dict[int, int] = {}
         self._heard_at_s = float("-inf")
@@ -186,6 +189,11 @@ class Radio:
         self._some: dict[bool, asyncio.Event] = {True: asyncio.Event(), False: asyncio.Event()}
         self._unwell = ""
         self._admission = Admission(settings.install_codes, self.readers_by_eui64, self.counters, notice=notice)
+
+    @property
+    def up(self) -> bool:
+        """Whether the stack runs."""
+        return self._up.is_set()
 
     # ---- frames -----------------------------------------------------------------------------------------------------
 
@@ -242,6 +250,10 @@ class Radio:
             await self._send(reader, payload, urgent)
 
     async def _send(self, reader: int, payload: bytes, urgent: bool) -> None:
+        if urgent and not self.up:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(UP_WAIT_S):
+                    await self._up.wait()
         app, nwk = self._app, self.address_of(reader)
         if app is None or not self.up or nwk is None:
             self.counters["send_unrouted"] += 1
@@ -342,7 +354,7 @@ class Radio:
             self.restart(f"no reader was heard for {quiet_s:.0f} s; if this goes on, unplug the stick and plug it in")
 
     def _started(self, app: Any) -> None:
-        self.up = True
+        self._up.set()
         self.counters["starts"] += 1
         node, network = app.state.node_info, app.state.network_info
         self._say(
@@ -352,7 +364,8 @@ class Radio:
         )
 
     async def _shutdown(self, app: Any, progress: Callable[[], None] | None) -> None:
-        self.up, self._app = False, None
+        self._app = None
+        self._up.clear()
         if app is not None:
             with contextlib.suppress(Exception):
                 await _patiently(app.shutdown(), progress or (lambda: None), STOP_MAX_S)

@@ -225,6 +225,22 @@ def test_a_stick_pulled_out_and_plugged_in_again_goes_on(tmp_path: Path) -> None
     run(story)
 
 
+def test_a_word_for_a_lamp_waits_for_a_stack_that_is_starting(tmp_path: Path) -> None:
+    """After a restart cries come in before the stack can send; a routine word is left to its repetition."""
+
+    async def story() -> None:
+        async with plugged(tmp_path) as stick, listening(load(tmp_path, stick.path), up=False) as heard:
+            heard.radio.learn(1, nwk(1))
+            heard.radio.send(1, b"received", True)
+            heard.radio.send(1, b"routine", False)
+            await until(lambda: heard.counters["send_unrouted"] == 1, "the routine word's end")
+            assert not heard.radio.up
+            await until(lambda: heard.counters["sent"], "the word")
+            assert [m.payload for m in stick.unicasts] == [b"received"]
+
+    run(story)
+
+
 def test_a_blank_stick_takes_over_the_network_of_the_one_that_died(tmp_path: Path) -> None:
     async def story() -> None:
         settings = load(tmp_path, tmp_path / "stick")
