@@ -102,7 +102,7 @@ class Emergencies:
             pressed_on = alarm.done and shown < wire.CLOSED and presses > alarm.press and report.freshness == "new"
             if closed_before or long_after or pressed_on:
                 alarm = None
-        elif alarm is None and boot_before:
+        elif boot_before:
             alarm = self._told_before(first_key, cry, now_s)
         if alarm is None:
             if report.freshness == "stale":
