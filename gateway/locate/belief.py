@@ -121,8 +121,12 @@ class Beliefs:
         """Return how many seconds ago the step `lag` steps ago was."""
         return sum(tick.seconds for tick in list(self._ticks)[len(self._ticks) - lag :])
 
-    def step(self, level: Any, packets: Any, silent: Any, seconds: int) -> None:
-        """Let time pass, then take what was heard ([rows, readers], as `Hearing.log_likelihood` has it)."""
+    def step(self, level: Any, packets: Any, silent: Any, seconds: int, power_dbm: Any | None = None) -> None:
+        """Let time pass, then take what was heard ([rows, readers], as `Hearing.log_likelihood` has it).
+
+        power_dbm [rows]: what was taken off the levels, if not what the hearings were made with.
+        """
+        sent_dbm = None if power_dbm is None else np.asarray(power_dbm, float)[:, None]
         self._apart_s += seconds
         apart_s = self._apart_s.copy()
         self._apart_s[packets > 0] = 0.0
@@ -154,7 +158,7 @@ class Beliefs:
             self.now[n] = belief
             tick.believed.append(belief)
             tick.likely.append(likely)
-            share, off, slope = self._leftover(hearing, belief, own, packets, known)
+            share, off, slope = self._leftover(hearing, belief, own, packets, known, sent_dbm)
             share *= self.trust[:, n, None]
             pulls, turns = share * off, share * slope
             left += np.stack([pulls.sum(axis=1), (pulls * slope).sum(axis=1)], axis=1)
@@ -213,16 +217,18 @@ class Beliefs:
         loud_share, weak_share = (mean - loud) / (all_loud - loud), (-mean - weak) / (all_weak - weak)
         return mean * np.clip(np.maximum(loud_share, weak_share), 0.0, 1.0)
 
-    def _leftover(self, hearing: Hearing, belief: Any, level: Any, packets: Any, known: Any) -> tuple[Any, Any, Any]:
+    def _leftover(
+        self, hearing: Hearing, belief: Any, level: Any, packets: Any, known: Any, sent_dbm: Any | None
+    ) -> tuple[Any, Any, Any]:
         """What is left over between heard and expected: weights, differences, slopes; each [rows, readers].
 
-        known [rows, readers]: what was taken off the level as the tag's and the reader's own.
+        known [rows, readers]: what was taken off the level as the tag's and the reader's own; sent_dbm as its power.
         """
         looks = self.space.by_look(belief)
         slope = looks @ hearing.slope.T
         heard = packets > 0
         expected = looks @ hearing.mean.T + self.own[:, 1:] * slope
-        off = np.where(heard, level - expected - hearing.lift_db(expected + known), 0.0)
+        off = np.where(heard, level - expected - hearing.lift_db(expected + known, sent_dbm), 0.0)
         share = heard / hearing.usual_db2 / (1 + off**2 / hearing.usual_db2 / FREEDOM)
         return share, off, slope
 

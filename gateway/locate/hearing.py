@@ -89,14 +89,15 @@ class Hearing:
         self._log_silent, self._log_silent_whole = (
             np.ascontiguousarray(np.log1p(-attention * read), np.float32) for attention in (ATTENTION, ATTENTION_WHOLE)
         )
-        spread_db = float(np.median(sd))
+        spread_db = float(np.median(sd)) if sd.size else SLOW_DB
         weight = np.exp(-(_SDS**2) / 2) * _read(FLOOR_DBM + _ABOVE_DB[:, None] + spread_db * _SDS)
         self._lift_db = spread_db * (weight @ _SDS) / weight.sum(axis=1)
 
-    def lift_db(self, level: Any) -> Any:
+    def lift_db(self, level: Any, power_dbm: Any | None = None) -> Any:
         """Return by how much what is read lies above the level that is sent [.., readers]: at the floor of hearing only
-        what fades up is read at all."""
-        return np.interp(level + self._power_dbm - FLOOR_DBM, _ABOVE_DB, self._lift_db)
+        what fades up is read at all. power_dbm: what the tags send, if not what the model was made with."""
+        power_dbm = self._power_dbm if power_dbm is None else power_dbm
+        return np.interp(level + power_dbm - FLOOR_DBM, _ABOVE_DB, self._lift_db)
 
     def log_likelihood(
         self,

@@ -57,6 +57,8 @@ class _Followed:
     row: int
     ears: dict[int, _Ear] = field(default_factory=dict)
     heard_at_s: float = -math.inf
+    power_dbm: float = 0.0
+    """What the tag says of its power."""
 
 
 @dataclass(slots=True)
@@ -171,6 +173,7 @@ class Tracker:
                 return
             followed = self._tags[tag] = self._seat(tag)
         followed.heard_at_s = max(followed.heard_at_s, reading.heard_at_s)
+        followed.power_dbm = reading.power_dbm
         self._into(followed.ears.setdefault(reading.reader, _Ear()), reading)
         column = self._columns[reading.reader]
         self._heard_any_s[column] = max(self._heard_any_s[column], reading.heard_at_s)
@@ -348,7 +351,8 @@ class Tracker:
         level, packets, silent = self._arrays(rows, now_s, is_silent)
         first = batch.stepped_at_s is None
         passed = 0 if batch.stepped_at_s is None else max(1, round((now_s - batch.stepped_at_s) / STEP_S))
-        batch.beliefs.step(level, packets, silent, 0 if first else min(passed, SECONDS_MAX))
+        power_dbm = [0.0 if tag is None else self._tags[tag].power_dbm for tag in batch.tags]
+        batch.beliefs.step(level, packets, silent, 0 if first else min(passed, SECONDS_MAX), power_dbm)
         batch.stepped_at_s = now_s
         batch.steps += 1
         fresh = [tag is not None and self._tags[tag].heard_at_s >= now_s - WINDOW_S for tag in batch.tags]
@@ -397,6 +401,7 @@ class Tracker:
         radii_m = _held(far_m, mass, self._bin_m, (0.5, 0.9, 0.95)) * (scale_50, scale_90, scale_90)
         if wider is not None:
             radii_m *= wider[:, None]
+        np.maximum.accumulate(radii_m, axis=1, out=radii_m)  # their factors differ
         areas = np.zeros((len(mass), 0)) if self._shares is None else np.minimum(mass @ self._shares, 1.0)
         n, m = len(self._places), len(self._places) + len(self._dangers)
         oldest_s, heard_s = at_s - WINDOW_S, at_s + lag_s

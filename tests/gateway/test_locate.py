@@ -296,7 +296,7 @@ def test_a_walk_test_of_one_tag_serves_tags_of_another_power() -> None:
     here = ground.plane.to_xy_m(*at(72.0, 0.0))
 
     same, quiet = located(POWER_DBM), located(POWER_DBM - 10, quieter_db=10)
-    assert (quiet.x_m, quiet.y_m, quiet.radius_90_m) == pytest.approx((same.x_m, same.y_m, same.radius_90_m))
+    assert off_m((quiet.x_m, quiet.y_m), same) < 1, "only the floor of hearing is nearer"
     assert off_m(here, same) < 6
     assert off_m(here, located(POWER_DBM, said_dbm=POWER_DBM - 12.0)) > 6, "what the site says of the tag counts"
 
