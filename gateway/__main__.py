@@ -9,7 +9,9 @@ from typing import Annotated
 import msgspec
 import typer
 
-from gateway import config, uplink
+from gateway import uplink
+from gateway.config.load import ConfigError, load, summary
+from gateway.options import Loaded
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 """Set before numpy is loaded (commands load it): its threads wait for each other longer than they work. The map of a
@@ -34,8 +36,8 @@ def run(config_file: ConfigFile) -> None:
     Exit codes: 0 stopped, 1 configuration wrong, 2 another gateway has this folder, 3 no ZigBee stick, 4 a fault.
     """
     loaded = _load(config_file)
-    from gateway import daemon  # bellows and numpy take a second: `check` and `schema` need neither
-    from gateway.outbox import OutboxBusy
+    from gateway.box import daemon  # bellows and numpy take a second: `check` and `schema` need neither
+    from gateway.outbox.lanes import OutboxBusy
 
     try:
         code = daemon.run(loaded)
@@ -52,7 +54,7 @@ def check(config_file: ConfigFile) -> None:
     Exit codes: 0 good, 1 something is wrong: every fault is listed with its line and what would be right.
     """
     loaded = _load(config_file)
-    typer.echo(config.summary(loaded))
+    typer.echo(summary(loaded))
     typer.echo("good")
 
 
@@ -95,9 +97,9 @@ def locate(
 
     Exit codes: 0 done, 1 the site or one of its tracks cannot be read, or the fixes cannot be written.
     """
-    from gateway import record_commands
+    from gateway.survey import commands
 
-    raise typer.Exit(record_commands.locate(site_dir, out, lag, plot, typer.echo))
+    raise typer.Exit(commands.locate(site_dir, out, lag, plot, typer.echo))
 
 
 @app.command()
@@ -111,9 +113,9 @@ def record(
 
     Exit codes: 0 recorded, 1 nothing was: no gateway runs, nothing was heard, or it cannot be written.
     """
-    from gateway import record_commands
+    from gateway.survey import commands
 
-    raise typer.Exit(record_commands.record(_load(config_file), site_dir, minutes, tag or [], typer.echo))
+    raise typer.Exit(commands.record(_load(config_file), site_dir, minutes, tag or [], typer.echo))
 
 
 @app.command()
@@ -129,9 +131,9 @@ def calibrate(
 
     Exit codes: 0 taken, 1 the walk cannot help, or something cannot be read: it says what would help.
     """
-    from gateway import record_commands
+    from gateway.survey import commands
 
-    raise typer.Exit(record_commands.calibrate(site_dir, track, truth, start, clock_offset, keep, typer.echo))
+    raise typer.Exit(commands.calibrate(site_dir, track, truth, start, clock_offset, keep, typer.echo))
 
 
 @app.command()
@@ -144,15 +146,15 @@ def picture(
 
     Exit codes: 0 drawn, 1 the configuration is wrong, or the file cannot be written.
     """
-    from gateway import record_commands
+    from gateway.survey import commands
 
-    raise typer.Exit(record_commands.draw(_load(config_file), file, reach, typer.echo))
+    raise typer.Exit(commands.draw(_load(config_file), file, reach, typer.echo))
 
 
-def _load(path: Path) -> config.Loaded:
+def _load(path: Path) -> Loaded:
     try:
-        return config.load(path)
-    except config.ConfigError as error:
+        return load(path)
+    except ConfigError as error:
         typer.echo(str(error), err=True)
         count = len(error.problems)
         typer.echo(
@@ -185,7 +187,7 @@ def _describe(path: Path, lane: str, rows: int) -> str:
 
 def uplink_time(queued_ms: int) -> str:
     """Return milliseconds since 1970 as a person reads them."""
-    from gateway.store import moment
+    from gateway.outbox.lane_file import moment
 
     return moment(queued_ms).isoformat(timespec="milliseconds")
 

@@ -1,11 +1,18 @@
 """What may stand in the gateway's TOML file: its tables as types, and words for what would be right, key by key."""
 
-from typing import Annotated, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from gateway import zone
+from readers.advertisement import TagKeys
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gateway.site import Site, Survey
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Text = Annotated[str, Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
@@ -96,6 +103,29 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     footpaths: Annotated[tuple[zone.Footpath, ...], Meta(max_length=zone.FOOTPATHS_MAX)] = ()
     attribution: Text | None = None
     """Whose map the areas and footpaths were taken from."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checked configuration and what its files hold. Paths are absolute."""
+
+    config: Config
+    zone: zone.Zone
+    base: "Path"
+    """The folder of the file: every relative path in it begins there."""
+    folder: "Path"
+    database: "Path"
+    reader_keys: dict[int, bytes] = field(repr=False)
+    tag_keys: dict[str, TagKeys] = field(repr=False)
+    install_codes: dict[str, bytes] = field(repr=False)
+    """EUI64 (16 hexadecimal digits, MSB first) -> install code, of the zone's readers that were enrolled."""
+    password: str | None = field(repr=False)
+    site: "Site | None" = None
+    """The zone as its walk test has it, in metres on the plane of `gateway.zone.Field`; None without a walk test."""
+    survey: "Survey | None" = field(default=None, repr=False)
+    """The walk test, on the same plane; its readers are rows of `site.reader_ids`, which are numbers as text."""
+    notes: tuple[str, ...] = ()
+    """Nothing wrong, but worth a look."""
 
 
 TABLES: dict[str, type[msgspec.Struct]] = {

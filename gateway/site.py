@@ -1,4 +1,4 @@
-"""What was recorded at a site: readers, a walk test, tracks. Plain values; `gateway.recording` reads and writes them.
+"""What was recorded at a site: readers, a walk test, tracks. Plain values; `gateway.survey.read` reads and writes them.
 
 Lengths in metres in a local right-handed frame (x east, y north where the site has a map), times in seconds, levels in
 dBm, headings in degrees counter-clockwise from +x. `reader` is everywhere a row of `Site.reader_ids`.

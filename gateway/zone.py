@@ -121,6 +121,21 @@ class Plane:
         return self.lon + x_m / (self._m_per_degree * self._cos), self.lat + y_m / self._m_per_degree
 
 
+class Field:
+    """The zone in metres: readers on a plane round their middle (of the areas' corners where there are none)."""
+
+    def __init__(self, zone: Zone) -> None:
+        points: list[LonLat] = [(r.lon, r.lat) for r in zone.readers]
+        areas = [p.polygon for p in zone.places] + [d.polygon for d in zone.dangers]
+        points = points or [point for polygon in areas for point in polygon] or [(0.0, 0.0)]
+        lon = sum(point[0] for point in points) / len(points)
+        lat = sum(point[1] for point in points) / len(points)
+        self.plane = Plane(lon, lat)
+        self.readers = {r.number: (*self.plane.to_xy_m(r.lon, r.lat), r.height_m) for r in zone.readers}
+        """number -> x, y, height"""
+        self.dangers = frozenset(danger.id for danger in zone.dangers)
+
+
 def distance_to_polygon_m(x_m: float, y_m: float, ring: Sequence[tuple[float, float]]) -> float:
     """Return the distance to a polygon in metres: 0 inside. ring: (x, y), open or closed, 3 points or more."""
     return max(0.0, -depth_m(x_m, y_m, ring))

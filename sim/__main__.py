@@ -9,10 +9,14 @@ from typing import Annotated
 import httpx
 import typer
 
-from sim import broker, cli_coordinator, cli_walks, cli_xbee, demo, folder, osm, report, scenario, site
-from sim.processes import StartError
-from sim.records import RecordsError
-from sim.show import Show
+from sim.demo import broker, folder, report, run, scenario
+from sim.demo.processes import StartError
+from sim.demo.records import RecordsError
+from sim.demo.show import Show
+from sim.ncp.command import coordinator_command
+from sim.street import osm, site
+from sim.walks.command import app as walks
+from sim.xbee.command import xbee_command
 
 BROKEN, WRONG = 1, 2
 """Exit codes: a promise was broken (see the report), the run could not be made at all."""
@@ -24,9 +28,9 @@ app = typer.Typer(
 )
 sites = typer.Typer(help="Site files: streets, school, danger area, poles.", no_args_is_help=True)
 app.add_typer(sites, name="site")
-app.add_typer(cli_walks.app, name="walks")
-app.command(name="coordinator")(cli_coordinator.coordinator_command)
-app.command(name="xbee")(cli_xbee.xbee_command)
+app.add_typer(walks, name="walks")
+app.command(name="coordinator")(coordinator_command)
+app.command(name="xbee")(xbee_command)
 
 
 Once = Annotated[bool, typer.Option("--once", help="Run by itself to the end, measure, and say what broke.")]
@@ -70,13 +74,13 @@ def demo_command(
     try:
         if broker_ not in ("auto", "mosquitto", "nats"):
             raise scenario.ScenarioError(f"--broker {broker_!r}: auto, mosquitto or nats")
-        options = demo.Options(
+        options = run.Options(
             seconds=seconds, children=children, readers=readers, seed=seed, once=once,
             faults=tuple(scenario.parse_fault(text) for text in fault or ()),
             broker=_choice(broker_), auto_acknowledge=auto_acknowledge, walk_test=not no_walk_test,
             site_file=site_file, runs=runs,
         )  # fmt: skip
-        result = asyncio.run(demo.Demo(options, show).run())
+        result = asyncio.run(run.Demo(options, show).run())
     except (scenario.ScenarioError, site.SiteError, StartError, RecordsError, httpx.HTTPError) as error:
         show.stop()
         typer.echo(f"ansim-sim demo: {error}", err=True)

@@ -1,130 +1,138 @@
-"""Who may import whom. Read from the source with `ast`, so nothing is run and a lazy import counts as well."""
+"""Who may import whom: the table of `tests.rooms`, held against the source. `python -m tests.rooms` prints it."""
 
 import ast
-import sys
-from collections.abc import Iterator
+import re
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-OURS = {"readers", "gateway", "city", "sim", "firmware", "tests"}
+from tests import rooms
+from tests.roots import ROOT
 
-# The shell of the gateway: serial line, disk, network, tasks. Every other file of gateway/ is core.
-GATEWAY_SHELL = {
-    "bells",
-    "coordinator",
-    "config",
-    "options",
-    "outbox",
-    "mqtt",
-    "daemon",
-    "clock",
-    "metrics",
-    "__main__",
-    "admission",
-    "store",
-    "rows",
-    "salvage",
-    "ballast",
-    "connection",
-    "sender",
-    "notify_systemd",
-    "steps",
-    "recording",
-    "record_write",
-    "record_locate",
-    "record_commands",
-    "record_server",
-    "record_live",
-    "record_survey",
-    "record_truth",
-    "record_calibrate",
-}
 CORE_MAY_NOT = {
     "asyncio", "socket", "sqlite3", "time", "random", "logging", "threading", "subprocess", "os", "pathlib", "io",
     "structlog", "paho", "bellows", "zigpy", "serial", "secrets",
 }  # fmt: skip
-SIM_MAY = (
-    "gateway.events",
-    "gateway.frames",
-    "gateway.uplink",
-    "gateway.zone",
-    "readers.wire",
-    "readers.advertisement",
-    "readers.build",
-)
-CITY_MAY = ("gateway.events", "gateway.uplink")
+HOUSE = rooms.measure()
 
 
-def imports(path: Path) -> Iterator[tuple[str, int]]:
-    """Yield (dotted name, line) of every import in a file, relative ones resolved."""
+def ours(path: Path) -> bool:
+    return "device" not in path.parts
+
+
+def sources(*packages: str) -> list[Path]:
+    return [path for package in packages for path in sorted((ROOT / package).rglob("*.py")) if ours(path)]
+
+
+def typing_only(path: Path) -> set[int]:
+    """The lines behind `if TYPE_CHECKING:`, which never run: a type may name what the code may not use."""
+    found: set[int] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield alias.name, node.lineno
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                package = path.relative_to(ROOT).parent.parts
-                base = ".".join((*package[: len(package) - node.level + 1], *([base] if base else [])))
-            for alias in node.names:
-                yield f"{base}.{alias.name}", node.lineno
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            found.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return found
 
 
-def within(name: str, allowed: tuple[str, ...]) -> bool:
-    return any(name == each or name.startswith(each + ".") for each in allowed)
+def strays_of_core(path: Path, may_not: set[str]) -> list[str]:
+    hidden = typing_only(path)
+    return [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for name, line in rooms.imports(path)
+        if name.split(".")[0] in may_not and line not in hidden
+    ]
 
 
-def complaint(path: Path, name: str) -> str | None:
-    """Return why this file may not import that name, or None."""
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    package, stem, top = parts[0], parts[1], name.split(".")[0]
-    if top == package and package != "gateway":
-        return None
-    if top in ("sim", "tests") and package not in ("sim", "tests"):
-        return "nobody imports sim or tests"
-    if package == "tests":
-        return None
-    if package == "readers":
-        if stem == "wire" and name != "struct":
-            return "readers/wire.py imports struct and nothing else"
-        return "readers knows nothing of ours" if top in OURS else None
-    if package == "gateway":
-        shell = stem in GATEWAY_SHELL
-        if top == "gateway":
-            target = [*name.split("."), ""][1]
-            return "the core does not know the shell" if not shell and target in GATEWAY_SHELL else None
-        if not shell and top in CORE_MAY_NOT:
-            return f"the core does not know {top}"
-        if top == "readers":
-            return None if within(name, ("readers.wire", "readers.advertisement")) else "gateway knows the wire only"
-        return "gateway knows only readers" if top in OURS else None
-    if package == "city":
-        return None if top not in OURS or within(name, CITY_MAY) else f"city knows only {', '.join(CITY_MAY)}"
-    if package == "sim" and "device" not in parts:
-        if top in ("bellows", "zigpy"):
-            return "the emulator is independent of bellows and zigpy"
-        return None if top not in OURS or within(name, SIM_MAY) else f"sim knows only {', '.join(SIM_MAY)}"
-    return None
+def test_every_room_stands_on_a_floor() -> None:
+    missing = [room for room in HOUSE.files if rooms.floor_of(room) is None]
+    gone = [room for floor in rooms.FLOORS for room in floor if room not in HOUSE.files]
+    assert not missing, f"rooms without a floor in tests/rooms.py: {', '.join(missing)}"
+    assert not gone, f"rooms of tests/rooms.py that are no folders: {', '.join(gone)}"
 
 
-def files(package: str) -> list[Path]:
-    return sorted((ROOT / package).rglob("*.py"))
+def test_the_table_allows_only_lower_floors() -> None:
+    for number, floor in enumerate(rooms.FLOORS):
+        for room, below in floor.items():
+            for other in below:
+                level = rooms.floor_of(other)
+                assert level is not None, f"{room} may import {other}, which is no room"
+                assert level < number, f"{room} may import {other}, which is not below it"
 
 
-@pytest.mark.parametrize("package", ["readers", "gateway", "city", "sim"])
-def test_imports_point_one_way(package: str) -> None:
-    paths = files(package)
-    assert paths, f"{package}/ has no Python file"
+def test_a_room_imports_only_the_rooms_it_may() -> None:
+    allowed = {room: set(below) for floor in rooms.FLOORS for room, below in floor.items()}
     strays = [
-        f"{path.relative_to(ROOT)}:{line} imports {name}: {why}"
-        for path in paths
-        for name, line in imports(path)
-        if path.name != "wire.py" or name.split(".")[0] != "collections"  # behind TYPE_CHECKING, never run
-        if (why := complaint(path, name))
+        f"{a} imports {b}: {one} may import {', '.join(sorted(allowed[one])) or 'nothing of ours'}"
+        for (one, other), arrows in HOUSE.between().items()
+        if other not in allowed[one]
+        for a, b in arrows
     ]
     assert not strays, "\n".join(strays)
+
+
+def test_no_permission_is_unused() -> None:
+    used = set(HOUSE.between())
+    stale = [
+        f"{room} -> {other}"
+        for floor in rooms.FLOORS
+        for room, below in floor.items()
+        for other in below
+        if (room, other) not in used
+    ]
+    assert not stale, f"strike from tests/rooms.py: {', '.join(stale)}"
+
+
+def test_no_arrow_runs_back_up_and_nothing_goes_in_circles() -> None:
+    assert not rooms.backward(HOUSE)
+    assert not rooms.circles(set(HOUSE.between()))
+    assert not rooms.circles(HOUSE.arrows)
+
+
+@pytest.mark.parametrize("room", rooms.CORE)
+def test_a_core_room_knows_no_clock_disk_network_chance_or_log(room: str) -> None:
+    paths = HOUSE.files[room]
+    assert len(paths) > 1, f"{room} is empty"
+    strays = [stray for path in paths for stray in strays_of_core(path, CORE_MAY_NOT)]
+    assert not strays, "\n".join(strays)
+
+
+def test_a_core_room_imports_only_core_rooms_and_readers() -> None:
+    strays = [
+        f"{one} -> {other}"
+        for one, other in HOUSE.between()
+        if one in rooms.CORE and other not in (*rooms.CORE, "readers")
+    ]
+    assert not strays, f"the core does not know the shell: {', '.join(strays)}"
+
+
+@pytest.mark.parametrize(("part", "other"), rooms.CONTRACTS)
+def test_a_part_knows_only_the_contract_of_another(part: str, other: str) -> None:
+    may = rooms.CONTRACTS[part, other]
+    across = {(a, b) for a, b in HOUSE.arrows if a.split(".")[0] == part and b.split(".")[0] == other}
+    assert across
+    assert not [f"{a} -> {b}" for a, b in sorted(across) if b not in may]
+
+
+def test_parts_that_have_no_contract_know_nothing_of_each_other() -> None:
+    across = {(a.split(".")[0], b.split(".")[0]) for a, b in HOUSE.arrows}
+    assert {pair for pair in across if pair[0] != pair[1]} == set(rooms.CONTRACTS)
+
+
+def test_nobody_imports_sim_or_tests_and_the_emulator_stands_alone() -> None:
+    strays = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in sources("readers", "gateway", "city", "sim")
+        for name, line in rooms.imports(path)
+        if name.split(".")[0] == "tests"
+        or (name.split(".")[0] == "sim" and path.relative_to(ROOT).parts[0] != "sim")
+        or (name.split(".")[0] in ("bellows", "zigpy") and path.relative_to(ROOT).parts[0] == "sim")
+    ]
+    assert not strays, "\n".join(strays)
+
+
+def test_the_wire_imports_struct_and_nothing_else() -> None:
+    path = ROOT / "readers" / "wire.py"
+    hidden = typing_only(path)
+    assert {name.split(".")[0] for name, line in rooms.imports(path) if line not in hidden} == {"struct"}
 
 
 def test_firmware_imports_only_what_a_reader_has() -> None:
@@ -139,7 +147,7 @@ def test_firmware_imports_only_what_a_reader_has() -> None:
     strays = [
         f"{path.relative_to(ROOT)}:{line} imports {name}"
         for path in paths
-        for name, line in imports(path)
+        for name, line in rooms.imports(path)
         if name.split(".")[0] not in own | device
     ]
     assert not strays, "\n".join(strays)
@@ -150,45 +158,41 @@ def test_wire_is_what_the_reader_gets() -> None:
     assert "../readers/wire.py" in manifest
 
 
-def test_imports_have_no_cycle() -> None:
-    graph: dict[str, set[str]] = {}
-    modules = {
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-        for package in ("readers", "gateway", "city", "sim")
-        for path in files(package)
-        if "device" not in path.parts
-    }
-    for module, path in modules.items():
-        names = {name for name, _ in imports(path)}
-        graph[module] = {
-            other
-            for other in modules
-            if other != module and any(n == other or n.startswith(other + ".") for n in names)
-        }
-        # `from gateway import x` names the package too: only the module itself counts
-        graph[module] = {o for o in graph[module] if not any(p != o and p.startswith(o + ".") for p in graph[module])}
-    done: set[str] = set()
-
-    def visit(module: str, trail: tuple[str, ...]) -> None:
-        assert module not in trail, "import cycle: " + " -> ".join((*trail[trail.index(module) :], module))
-        if module not in done:
-            for other in sorted(graph[module]):
-                visit(other, (*trail, module))
-            done.add(module)
-
-    sys.setrecursionlimit(10_000)
-    for module in sorted(graph):
-        visit(module, ())
+def test_a_room_is_small_and_its_files_do_not_repeat_its_name() -> None:
+    for room, paths in HOUSE.files.items():
+        assert len(paths) <= rooms.FILES_MAX, f"{room} holds {len(paths)} files: two rooms"
+        name = room.rpartition(".")[2]
+        if name == "__main__":
+            continue
+        repeats = [path.name for path in paths if re.match(rf"{name}(_|\.py)", path.name)]
+        assert not repeats, f"{room}: {', '.join(repeats)}: the folder says it already"
 
 
-def test_the_checker_sees_a_stray() -> None:
-    assert complaint(ROOT / "gateway" / "settle.py", "time") == "the core does not know time"
-    assert complaint(ROOT / "gateway" / "settle.py", "gateway.outbox") == "the core does not know the shell"
-    assert (
-        complaint(ROOT / "gateway" / "locate" / "grid.py", "gateway.mqtt.Client") == "the core does not know the shell"
-    )
-    assert complaint(ROOT / "city" / "store.py", "gateway.frames.Frame")
-    assert complaint(ROOT / "city" / "store.py", "gateway.events.Sos") is None
-    assert complaint(ROOT / "sim" / "ezsp.py", "bellows.types")
-    assert complaint(ROOT / "gateway" / "daemon.py", "sim.world")
-    assert complaint(ROOT / "readers" / "wire.py", "hashlib")
+def test_a_rooms_face_says_what_it_is_for_and_defines_nothing() -> None:
+    for package in ("gateway", "sim", "city", "readers"):
+        for path in sorted((ROOT / package).rglob("__init__.py")):
+            if not ours(path):
+                continue
+            body = ast.parse(path.read_text(encoding="utf-8")).body
+            shown = path.relative_to(ROOT)
+            assert body, f"{shown} says nothing"
+            assert isinstance(body[0], ast.Expr), f"{shown} has no sentence on what the room is for"
+            assert not body[1:], f"{shown} does more than say what the room is for"
+
+
+def test_the_checkers_see_a_stray(tmp_path: Path) -> None:
+    for name, text in {
+        "gateway/core/__init__.py": "",
+        "gateway/core/sos.py": "from gateway.box import daemon\nimport time\n",
+        "gateway/box/__init__.py": "",
+        "gateway/box/daemon.py": "from gateway.core import sos\nfrom gateway.box.clock import now\n",
+        "gateway/box/clock.py": "def f():\n    from gateway.box import daemon\n",
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    house = rooms.measure(tmp_path)
+    assert rooms.backward(house) == ["gateway.core.sos -> gateway.box.daemon"]
+    assert rooms.circles(set(house.between())) == ["gateway.box -> gateway.core -> gateway.box"]
+    assert "gateway.box.clock -> gateway.box.daemon -> gateway.box.clock" in rooms.circles(house.arrows)
+    assert ("time", 2) in set(rooms.imports(tmp_path / "gateway" / "core" / "sos.py", tmp_path))

@@ -4,13 +4,13 @@ import ast
 import importlib
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-FOLDER = ROOT / "gateway" / "locate"
+from tests.roots import ROOT
+
+FIX = ROOT / "gateway" / "fix.py"
+ENGINE = [*sorted((ROOT / "gateway" / "locate").glob("[a-z]*.py")), FIX]
 PAGE = (ROOT / "docs" / "LOCATING.md").read_text(encoding="utf-8")
-FIRST_ENGINE = {"field", "grid"}  # a likelihood without memory, which the page does not tell of
 ROW = re.compile(r"^\| `(\w+(?:\.\w+)+)` \| ([^|]*) \|", re.MULTILINE)
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
 
@@ -32,18 +32,15 @@ def assigned(tree: ast.Module | ast.ClassDef) -> Iterator[str]:
 
 
 def constants() -> dict[str, Any]:
-    """Every constant by the name the page has for it: file.NAME, of the package itself locate.NAME."""
+    """Every constant by the name the page has for it: file.NAME."""
     found = {}
-    for path in sorted(FOLDER.glob("*.py")):
-        package = path.stem == "__init__"
-        if path.stem in FIRST_ENGINE:
-            continue
-        module = importlib.import_module("gateway.locate" if package else f"gateway.locate.{path.stem}")
+    for path in ENGINE:
+        module = importlib.import_module(f"gateway.{'' if path == FIX else 'locate.'}{path.stem}")
         for name in assigned(ast.parse(path.read_text(encoding="utf-8"))):
             value: Any = module
             for part in name.split("."):
                 value = getattr(value, part)
-            found[f"{'locate' if package else path.stem}.{name}"] = value
+            found[f"{path.stem}.{name}"] = value
     return found
 
 
@@ -87,7 +84,7 @@ def test_every_constant_of_the_engine_is_on_the_page_with_its_value() -> None:
 
 
 def test_the_page_names_no_constant_that_is_gone() -> None:
-    files = {path.stem for path in FOLDER.glob("*.py")} | {"locate"}
+    files = {path.stem for path in ENGINE}
     known = constants()
     rows = (name for name, _ in ROW.findall(PAGE) if name.rpartition(".")[2].isupper())
     gone = [name for name in rows if name.split(".")[0] in files and name not in known]

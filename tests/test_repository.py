@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.roots import ROOT
+
 TEXT = {
     ".py", ".md", ".toml", ".txt", ".sh", ".html", ".css", ".js", ".json", ".geojson", ".service", ".pyi", ".ini", "",
 }  # fmt: skip
@@ -61,7 +62,7 @@ def test_the_licence_is_gpl_and_the_map_says_whose_it_is() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["license"] == "GPL-3.0-or-later"
     assert "GNU GENERAL PUBLIC LICENSE" in (ROOT / "LICENSE").read_text(encoding="utf-8")[:200]
-    for path in (ROOT / "sim" / "sites").glob("*.geojson"):
+    for path in (ROOT / "sim" / "street" / "sites").glob("*.geojson"):
         assert "OpenStreetMap contributors, ODbL 1.0" in json.loads(path.read_text(encoding="utf-8"))["attribution"]
 
 

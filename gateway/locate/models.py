@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from gateway.locate import radio
+from gateway.locate import levels
 from gateway.locate.hearing import Model
-from gateway.locate.radio import Law, Lawful, Map
+from gateway.locate.levels import Law, Lawful, Map
 from gateway.site import Channel, Site, Survey
 
 CHANNEL = Channel(-45.0, 2.5, 6.0)
@@ -26,17 +26,17 @@ def models_of(site: Site, survey: Survey, *, power_dbm: float = 0.0) -> list[Mod
     """Return the models of a recorded site, their levels less power_dbm."""
     worn = site.worn == "body"
     if len(survey):
-        rows = radio.rows_of(survey.xy_m, survey.heading_deg, survey.reader, survey.rssi_dbm - power_dbm, survey.count)
-        law = radio.fit_law(site.readers_m, site.tag_height_m, rows, worn=worn)
-        return [Lawful(law, radio.SURVEYED_SD, radio.TAG_SD_DB), Map(law, rows)]
+        rows = levels.rows_of(survey.xy_m, survey.heading_deg, survey.reader, survey.rssi_dbm - power_dbm, survey.count)
+        law = levels.fit_law(site.readers_m, site.tag_height_m, rows, worn=worn)
+        return [Lawful(law, levels.SURVEYED_SD, levels.TAG_SD_DB), Map(law, rows)]
     channel = site.channel or CHANNEL
-    bodies = (radio.BODY_DB, -radio.BODY_DB) if worn else (0.0,)
+    bodies = (levels.BODY_DB, -levels.BODY_DB) if worn else (0.0,)
     p0_dbm = np.full(len(site.reader_ids), channel.p0_dbm - power_dbm)
-    tag_sd_db = radio.UNKNOWN_SD_DB if site.channel is None else radio.KIND_SD_DB
+    tag_sd_db = levels.UNKNOWN_SD_DB if site.channel is None else levels.KIND_SD_DB
     return [
         Lawful(
             Law(site.readers_m, site.tag_height_m, p0_dbm, channel.exponent, body_db, channel.sigma_db),
-            radio.UNSURVEYED_SD,
+            levels.UNSURVEYED_SD,
             tag_sd_db,
         )
         for body_db in bodies

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gateway.events import Heard
-from gateway.locate import Fix, Reading
+from gateway.fix import Fix, Reading
 from gateway.locate.belief import Beliefs, Row
 from gateway.locate.hearing import Hearing
 from gateway.locate.space import Space

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.locate import Reading
+from gateway.fix import Reading
 from gateway.locate.ground import Ground
+from gateway.locate.locator import ZoneLocator
 from gateway.locate.tracker import Tracker
-from gateway.locate.zone import ZoneLocator
-from gateway.replay import Engine
 from gateway.site import Site, Survey, Track
+from gateway.survey.replay import Engine
 from gateway.zone import LonLat, Zone
 
 Floats = NDArray[np.float64]

@@ -9,11 +9,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from gateway import recording
-from gateway.replay import Engine
-from sim import walk_faults
+from gateway.survey import read
+from gateway.survey.replay import Engine
+from sim.walks import faults
+from tests.roots import SHARED
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
 SITES = SHARED / "data" / "rssi"
 TOOLS = SHARED / "bench"
 LAG_S = 2.0
@@ -52,9 +52,9 @@ class Ours:
 
 def ours(folder: Path) -> Ours:
     """Run our engine over every track of a site as a technician would."""
-    site = recording.load_site(folder)
-    survey = recording.load_survey(folder, site)
-    tracks = recording.load_tracks(folder, site)
+    site = read.load_site(folder)
+    survey = read.load_survey(folder, site)
+    tracks = read.load_tracks(folder, site)
     started_s = time.perf_counter()
     engine = Engine(site, survey)
     begun_s = time.perf_counter()
@@ -67,7 +67,7 @@ def ours(folder: Path) -> Ours:
 def faulty(folder: Path, fault: str, seed: int) -> "tempfile.TemporaryDirectory[str]":
     """Return a folder that holds the site with a fault, as `folder.name`; it goes when the returned thing does."""
     home = tempfile.TemporaryDirectory(prefix="ansim-fault-")
-    walk_faults.copy(folder, Path(home.name) / folder.name, [fault], seed)
+    faults.copy(folder, Path(home.name) / folder.name, [fault], seed)
     return home
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from gateway.locate import Reading
+from gateway.fix import Reading
 from gateway.locate.tracker import LATE_EVERY
 from gateway.zone import DangerArea, Footpath, Place, Plane, Reader, Route, Zone
 from sim import chance

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway import recording
-from gateway.evidence import Zones
-from gateway.locate import Fix
+from gateway.fix import Fix
 from gateway.locate.tracker import LOOK_BACK, STEP_S
-from gateway.replay import Engine
+from gateway.presence.evidence import Zones
+from gateway.survey import read
+from gateway.survey.replay import Engine
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -34,13 +34,13 @@ R50_SDS = 1.1774
 
 def counted(shared: Any, folder: Path) -> Found:
     """Run our engine over a site's tracks that have a timed truth and did not make the survey."""
-    site = recording.load_site(folder)
+    site = read.load_site(folder)
     theirs = shared.site_io.load_site(folder)
     assert tuple(theirs.reader_ids) == site.reader_ids
-    engine = Engine(site, recording.load_survey(folder, site))
+    engine = Engine(site, read.load_survey(folder, site))
     found: Found = {}
     timed = [t for t in shared.site_io.load_tracks(folder, theirs) if t.truth_t_s is not None]
-    ours = {track.name: track for track in recording.load_tracks(folder, site)}
+    ours = {track.name: track for track in read.load_tracks(folder, site)}
     for track in (t for t in timed if t.name not in theirs.seen_tracks):
         for layout in LAYOUTS:
             zone = shared.score.zones(theirs, layout == "merged")

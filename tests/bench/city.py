@@ -9,8 +9,8 @@ from pathlib import Path
 
 from gateway import uplink
 from gateway.uplink import Watermark
+from tests.city.bed import City, Gateway, free_port, mosquitto, nats, position, sos, told, wait_for, when
 from tests.city.conftest import has_mosquitto
-from tests.city.peers import City, Gateway, free_port, mosquitto, nats, position, sos, told, wait_for, when
 
 BATCHES = 300
 ROWS = 100

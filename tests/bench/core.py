@@ -10,10 +10,10 @@ import struct
 import time
 from collections.abc import Callable, Iterable
 
-from gateway import frames, pipeline
-from gateway.frames import Frame
-from gateway.pipeline import State
-from gateway.resolve import REACH
+from gateway.core import frames, pipeline
+from gateway.core.frames import Frame
+from gateway.core.pipeline import State
+from gateway.core.resolve import REACH
 from gateway.zone import DangerArea, Footpath, Place, Plane, Reader, Zone
 from readers import wire
 from readers.advertisement import TagKeys, build, epoch_at

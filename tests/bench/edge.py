@@ -18,22 +18,22 @@ from pathlib import Path
 
 import numpy as np
 
-from gateway import record_survey
 from gateway import site as gateway_site
-from gateway.changes import Arrived, Left
-from gateway.locate import Reading
+from gateway.fix import Reading
 from gateway.locate.ground import Ground
-from gateway.locate.zone import ZoneLocator
-from gateway.settle import Settler
+from gateway.locate.locator import ZoneLocator
+from gateway.presence.changes import Arrived, Left
+from gateway.presence.settle import Settler
+from gateway.survey import onto_zone
 from gateway.zone import DangerArea, Footpath, Place, Reader, Zone, depth_m
-from sim import site as sites
-from sim import walk_test
+from sim.air.radio import Air, Ear, rssi_of
 from sim.chance import Floats, one
-from sim.paths import Point
-from sim.radio import Air, Ear, rssi_of
-from sim.site import Site
-from sim.tag import POWER_DBM, POWER_SIGMA_DB
-from sim.world import Walk, Where, World
+from sim.demo import survey as walk_test
+from sim.street import site as sites
+from sim.street.children import Walk, Where, World
+from sim.street.paths import Point
+from sim.street.site import Site
+from sim.street.tag import POWER_DBM, POWER_SIGMA_DB
 
 CHILDREN, READERS, HOURS, SEED = 30, 8, 1.0, 1
 NEAR_M, FAR_M, REACH_M = 3.0, 8.0, 45.0
@@ -252,7 +252,7 @@ def _spots(site: Site, inside: bool, near_m: float, far_m: float) -> Iterator[Po
 def _walk_test(site: Site, zone: Zone, air: Air, seed: int) -> tuple[gateway_site.Site, gateway_site.Survey]:
     with tempfile.TemporaryDirectory() as folder:
         walked = walk_test.walk(site, site.poles[:READERS], air, seed)
-        found, survey, _ = record_survey.of_zone(walk_test.write(Path(folder), walked), zone)
+        found, survey, _ = onto_zone.of_zone(walk_test.write(Path(folder), walked), zone)
     return found, survey
 
 

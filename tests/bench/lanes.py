@@ -15,7 +15,7 @@ import msgspec
 
 from gateway.effects import AlarmMemory
 from gateway.events import Heard, Point, Position, Sos, Where
-from gateway.outbox import Outbox
+from gateway.outbox.lanes import Outbox
 from gateway.uplink import BATCH_MAX, Urgent, decode_batch, encode_batch, encode_row, encode_urgent
 
 SYNCS = 200

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from gateway.changes import Arrived, Left
-from gateway.locate import Fix
-from gateway.settle import Settler
+from gateway.fix import Fix
+from gateway.presence.changes import Arrived, Left
+from gateway.presence.settle import Settler
 from gateway.zone import Place, Plane, Zone
 
 SLOW_M, SLOW_S, WAY_M = 6.0, 180.0, 15.0

@@ -9,7 +9,8 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
+
+from tests.roots import ROOT
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 PATIENCE_S = 300
@@ -19,7 +20,7 @@ def run() -> dict[str, float | int | str]:
     """Return figures, the unit last in the name; each is a median of several rounds."""
     environment = os.environ | dict.fromkeys(ONE_THREAD, "1")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.bench._speed"], cwd=Path(__file__).resolve().parents[2], env=environment,
+        [sys.executable, "-m", "tests.bench._speed"], cwd=ROOT, env=environment,
         stdout=subprocess.PIPE, text=True, timeout=PATIENCE_S, check=True,
     )  # fmt: skip
     figures: dict[str, float | int | str] = json.loads(done.stdout)

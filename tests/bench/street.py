@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim import chance
-from sim.walk_air import Air, Channel
+from sim.walks.channel import Air, Channel
 from tests.bench import _ours
 
 Floats = NDArray[np.float64]

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway import recording
 from gateway.locate.tracker import LATE_EVERY
 from gateway.site import Floats, Site, Survey, Track
+from gateway.survey import read
 from tests.bench import __main__ as bench
 from tests.bench import _ours, _recorded, _speed, _zones, street
 
@@ -25,18 +25,18 @@ def level_dbm(xy_m: Floats) -> Floats:
 def make_site(folder: Path) -> Path:
     """A room with a reader in each corner, a walk test on a grid, and a walk along its length and back."""
     site = Site("room", (0.0, 0.0, 9.0, 6.0), ("a", "b", "c", "d"), READERS, worn="rig")
-    recording.save_site(folder, site)
+    read.save_site(folder, site)
     x, y = np.meshgrid([1.0, 3.0, 5.0, 7.0], [1.0, 3.0, 5.0])
     at = np.stack([x.ravel(), y.ravel()], axis=1)
     place, reader = np.indices((len(at), 4)).reshape(2, -1)
     ones = np.ones(len(place))
-    recording.save_survey(folder, site, "grid", Survey(at[place], np.nan * ones, reader, level_dbm(at).ravel(), ones))
+    read.save_survey(folder, site, "grid", Survey(at[place], np.nan * ones, reader, level_dbm(at).ravel(), ones))
     seconds = np.arange(24)
     xy = np.stack([1.0 + 7.0 * (1.0 - np.abs(seconds - 12) / 12.0), np.full(24, 2.0)], axis=1)
     row, reader = np.indices((24, 4)).reshape(2, -1)
     level = level_dbm(xy).ravel() + np.random.default_rng(4).normal(0.0, 1.0, len(row))
     track = Track("there_and_back", row + 0.9, reader, level, truth_t_s=seconds + 1.0, truth_xy_m=xy)
-    recording.save_track(folder, site, track)
+    read.save_track(folder, site, track)
     return folder
 
 

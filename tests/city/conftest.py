@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.city.peers import City, Gateway, free_port, mosquitto, nats
+from tests.city.bed import City, Gateway, free_port, mosquitto, nats
 
 NO_MOSQUITTO = "mosquitto is not installed: apt-get install mosquitto"
 

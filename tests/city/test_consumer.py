@@ -12,8 +12,7 @@ import pytest
 
 from gateway import uplink
 from gateway.uplink import Urgent
-from tests.city.conftest import NO_MOSQUITTO, has_mosquitto
-from tests.city.peers import (
+from tests.city.bed import (
     City,
     Gateway,
     arrival,
@@ -26,6 +25,7 @@ from tests.city.peers import (
     wait_for,
     when,
 )
+from tests.city.conftest import NO_MOSQUITTO, has_mosquitto
 
 
 def rows(city: City, lane: str) -> list[int]:

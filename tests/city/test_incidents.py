@@ -9,7 +9,7 @@ import pytest
 from city import incidents
 from city.incidents import Alarm, Incident, WrongState, decide
 from gateway.events import Bell, Danger, Sos, Stage
-from tests.city.peers import place, sos
+from tests.city.bed import place, sos
 
 NOW_S = 1_800_000_000.0
 

@@ -16,7 +16,7 @@ from city.desk import Desk
 from city.pages import login
 from city.pages.app import make_app
 from city.pages.login import add_operator
-from tests.city.peers import free_port, position, sos, told
+from tests.city.bed import free_port, position, sos, told
 from tests.city.test_store import NOW_S, batch, urgent
 
 TOKEN = "x" * 40

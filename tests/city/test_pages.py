@@ -14,12 +14,12 @@ import pytest
 from playwright.sync_api import Browser, Error, Page, Request, expect, sync_playwright
 
 from gateway.events import Bell, Danger, GatewayHealth, Presence, ReaderHealth
-from tests.city.peers import City, Gateway, arrival, place, position, sos, strayed, told, wait_for, when
+from tests.city.bed import City, Gateway, arrival, place, position, sos, strayed, told, wait_for, when
+from tests.roots import GONGDEOK
 
 pytestmark = pytest.mark.browser
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-SITE_MAP = Path(__file__).parents[2] / "sim" / "sites" / "gongdeok.geojson"
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-background-networking",
@@ -47,7 +47,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def city(broker_port: int, tmp_path: Path) -> Iterator[City]:
-    city = City(tmp_path, broker_port, site_map=SITE_MAP.read_text("utf-8"))
+    city = City(tmp_path, broker_port, site_map=GONGDEOK.read_text("utf-8"))
     try:
         yield city.start()
     finally:

@@ -19,7 +19,7 @@ from city.store import Store, StoreError, Turn, counters, prune
 from gateway import uplink
 from gateway.events import Emergency, Routine
 from gateway.uplink import Batch, Poison, Row, Urgent
-from tests.city.peers import arrival, place, position, sos, strayed, told
+from tests.city.bed import arrival, place, position, sos, strayed, told
 
 NOW_S = 1_800_000_000.0
 TOPIC = "ansim/v1/s/gw/gw1/sos"

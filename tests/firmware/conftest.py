@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from readers import advertisement, wire
-from sim.reader import Reader, prepare_flash
+from sim.reader.process import Reader, prepare_flash
 
 NUMBER = 7
 KEY = bytes(range(100, 116))

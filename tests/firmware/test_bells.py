@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway import frames, pipeline
+from gateway.core import frames, pipeline
 from gateway.events import Bell
 from readers import wire
 from tests.firmware.conftest import KEY, NUMBER
-from tests.gateway import corebed
+from tests.gateway.core import bed
 
 Make = Callable[..., "Street"]  # noqa: F821  - conftest.Street
 UNKNOWN_AGE_MS = 655_350
@@ -277,15 +277,15 @@ def test_a_press_that_waits_for_weeks_never_gets_younger(street: Make) -> None:
     assert s.log == []
 
 
-class Gateway(corebed.Shell):
+class Gateway(bed.Shell):
     """The gateway's core with this pole's key; what its disk holds survives `restart`."""
 
     def _start(self) -> pipeline.State:
         state = pipeline.State.new(
-            corebed.zone(), {NUMBER: KEY}, {}, gateway="gw1", epoch="e1", now_s=self.now_s,
+            bed.zone(), {NUMBER: KEY}, {}, gateway="gw1", epoch="e1", now_s=self.now_s,
             memories=list(self.memories.values()),
         )  # fmt: skip
-        pipeline.set_clock(state, self.now_s + corebed.UTC_S, self.now_s, "good")
+        pipeline.set_clock(state, self.now_s + bed.UTC_S, self.now_s, "good")
         if self.snapshot:
             pipeline.restore(state, self.snapshot)
         return state

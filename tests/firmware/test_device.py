@@ -16,10 +16,10 @@ from types import SimpleNamespace
 import pytest
 
 from readers import build, wire
-from sim.reader import Reader, compile_firmware
+from sim.reader.process import Reader, compile_firmware
+from tests.roots import ROOT
 
 Make = Callable[..., "Street"]  # noqa: F821  - conftest.Street
-ROOT = Path(__file__).resolve().parent.parent.parent
 DEVICE = ROOT / "sim" / "device"
 TYPINGS = ROOT / "firmware" / "typings"
 
@@ -331,7 +331,7 @@ import sys, time
 sys.path[:0] = [{str(ROOT)!r}]
 from pathlib import Path
 from types import SimpleNamespace
-from sim.reader import Reader, prepare_flash
+from sim.reader.process import Reader, prepare_flash
 flash = Path({str(tmp_path)!r}) / "flash"
 prepare_flash(flash, 1, bytes(16))
 radio = SimpleNamespace(on_log=print, on_pin=lambda *a: None, on_transmit=lambda *a: None)

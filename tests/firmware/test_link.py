@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable
 
 from readers import wire
-from sim.reader import RECEIVE_QUEUE_MAX
+from sim.reader.process import RECEIVE_QUEUE_MAX
 
 Make = Callable[..., "Street"]  # noqa: F821  - conftest.Street
 NUMBER = 7

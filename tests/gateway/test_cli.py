@@ -20,14 +20,14 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway.__main__ import app
-from gateway.daemon import BEAT_MAX_S, END_MAX_S, EXIT_MAX_S
+from gateway.box.daemon import BEAT_MAX_S, END_MAX_S, EXIT_MAX_S
+from gateway.box.systemd import notify, watchdog_s
 from gateway.events import Sos
-from gateway.notify_systemd import notify, watchdog_s
 from readers import wire
-from tests.gateway.corebed import Pole, advertisement
-from tests.gateway.shellbed import LIMIT_S, plugged, rows, run, until, write
+from tests.gateway.box.bed import LIMIT_S, plugged, rows, run, until, write
+from tests.gateway.core.bed import Pole, advertisement
+from tests.roots import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 GATEWAY = [sys.executable, "-m", "gateway"]
 
 

@@ -11,7 +11,7 @@ from gateway import events
 from gateway.events import EMERGENCY_TYPES, ROUTINE_TYPES, STAGES, Emergency, Routine, Stage, Told, is_emergency
 from gateway.uplink import schema
 from readers import wire
-from tests.gateway.corebed import UTC_S
+from tests.gateway.core.bed import UTC_S
 
 ALL = [*EMERGENCY_TYPES, *ROUTINE_TYPES]
 

@@ -9,9 +9,8 @@ from typer.testing import CliRunner
 
 import readers.__main__ as command
 from readers import build as building
-from sim.reader import compile_firmware
-
-ROOT = Path(__file__).resolve().parent.parent.parent
+from sim.reader.process import compile_firmware
+from tests.roots import ROOT
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ import readers.__main__ as command
 from readers import build as building
 from readers import flash as flashing
 from readers.line import Line, Port, PortUnusable, Timing, explain_open
-from sim.xbee import Factory, Faults, Pty, VirtualXBee
+from sim.xbee.module import Factory, Faults, Pty, VirtualXBee
+from tests.roots import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 FAST = Timing(guard_s=0.03, answer_s=0.6, silence_s=0.8, boot_s=5, poll_s=0.002, attempts=2)
 EUI64 = "0013a20041a06e60"
 

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from readers import wire
+from tests.roots import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 KEY = bytes(range(16))
 DECODERS: dict[int, Callable[[bytes], Any]] = {
     wire.SIGHTINGS: wire.decode_sightings,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.processes import console
+from sim.demo.processes import console
 
 pytestmark = [pytest.mark.story, pytest.mark.timeout(280)]
 

@@ -10,9 +10,9 @@ import pytest
 from gateway.locate import belief
 from gateway.locate.belief import TICKS_MAX, TRUST_MIN, Beliefs
 from gateway.locate.hearing import FLOOR_DBM, FLOOR_WIDTH_DB, Hearing
-from gateway.locate.radio import Law
+from gateway.locate.levels import Law
 from gateway.locate.space import Space
-from tests.gateway.locate.spacebed import Known, hear, law, mean_m, poles, street_and_yard, way, yard
+from tests.gateway.locate.bed import Known, hear, law, mean_m, poles, street_and_yard, way, yard
 
 SIDE_M = 24.0
 READERS = poles((0.0, 0.0), (SIDE_M, 0.0), (SIDE_M, SIDE_M), (0.0, SIDE_M), (12.0, 12.0))

@@ -10,14 +10,13 @@ import pytest
 
 from gateway.locate import sectors as cut
 from gateway.locate import space as s
-from gateway.locate.field import Field
 from gateway.locate.ground import GATE_M, PATH_CELLS, PATH_STEP_M, REACH_M, YARD_CELLS, Ground
 from gateway.locate.sectors import HEARD_M, READERS_M, SECTOR_STATES, part
 from gateway.locate.space import Space
-from gateway.zone import DangerArea, Footpath, Place, Reader, Route, Zone, depth_m, distance_to_line_m
-from tests.gateway import corebed
-from tests.gateway.corebed import at, box
-from tests.gateway.locate.spacebed import nearest, state, surely
+from gateway.zone import DangerArea, Field, Footpath, Place, Reader, Route, Zone, depth_m, distance_to_line_m
+from tests.gateway.core import bed
+from tests.gateway.core.bed import at, box
+from tests.gateway.locate.bed import nearest, state, surely
 
 XY = tuple[float, float]
 STREET = ((-60.0, 0.0), (60.0, 0.0))
@@ -283,7 +282,7 @@ def odd_zones() -> dict[str, Zone]:
 
 
 def corebed_in_place() -> Zone:
-    zone = corebed.zone()
+    zone = bed.zone()
     return Zone(zone.readers, (place("all", -300, -300, 600, 300),), zone.dangers, footpaths=(path(*STREET),))
 
 
@@ -341,7 +340,7 @@ def test_a_yard_is_of_so_many_cells_at_the_most() -> None:
 
 
 def test_the_plane_and_the_readers_are_those_of_the_field() -> None:
-    for zone in (corebed.zone(), school(), Zone(readers=(), places=(place("p", 0, 0, 10, 10),)), Zone(readers=())):
+    for zone in (bed.zone(), school(), Zone(readers=(), places=(place("p", 0, 0, 10, 10),)), Zone(readers=())):
         field, ground = Field(zone), Ground(zone)
         assert (ground.plane.lon, ground.plane.lat) == (field.plane.lon, field.plane.lat)
         assert ground.readers == field.readers
@@ -373,7 +372,7 @@ def town(*, mapped: bool = True) -> Zone:
 
 
 def test_a_small_zone_is_one_sector() -> None:
-    for zone in (school(), corebed.zone()):
+    for zone in (school(), bed.zone()):
         ground = Ground(zone)
         (only,) = ground.sectors
         assert only.space is ground.space

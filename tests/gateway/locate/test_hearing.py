@@ -8,9 +8,9 @@ import pytest
 
 from gateway.locate import hearing as h
 from gateway.locate.hearing import Hearing
-from gateway.locate.radio import Lawful
+from gateway.locate.levels import Lawful
 from gateway.locate.space import Space
-from tests.gateway.locate.spacebed import Known, hear, law, poles, street_and_yard, way, yard
+from tests.gateway.locate.bed import Known, hear, law, poles, street_and_yard, way, yard
 
 CORNERS = poles((0.0, 0.0), (20.0, 0.0), (20.0, 20.0), (0.0, 20.0))
 NOBODY = np.zeros((1, 4))

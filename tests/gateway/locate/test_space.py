@@ -9,16 +9,7 @@ import pytest
 from gateway.locate import space as s
 from gateway.locate.space import Space
 from gateway.locate.ways import chains
-from tests.gateway.locate.spacebed import (
-    crossing,
-    mean_m,
-    nearest,
-    state,
-    street_and_yard,
-    surely,
-    way,
-    yard,
-)
+from tests.gateway.locate.bed import crossing, mean_m, nearest, state, street_and_yard, surely, way, yard
 
 SLOW, WALK = 0, 1
 SPACES = pytest.mark.parametrize("make", [yard, way, crossing, street_and_yard])

@@ -1,0 +1,347 @@
+"""The gateway itself: its loops, each watched, what is told of it, and its life from start to stop."""
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import structlog
+
+from gateway.box import metrics
+from gateway.box.clock import ClockWatch
+from gateway.box.runner import STOP_MAX_S, Steps
+from gateway.box.systemd import notify, watchdog_s
+from gateway.core import pipeline
+from gateway.core.frames import Frame
+from gateway.events import GatewayHealth
+from gateway.mqtt.city_link import STATUS_S, Address, Uplink
+from gateway.options import Loaded
+from gateway.outbox.lanes import Outbox, OutboxBusy
+from gateway.radio.coordinator import DOWN_WORKERS, Radio, RadioGone
+from gateway.survey.server import Recorder
+from gateway.uplink import Status
+
+TEND_S = 5.0
+HEALTH_QUIET_S = 60.0
+LOOPS_STOP_S, SAVE_MAX_S, GOODBYE_MAX_S, CLOSE_MAX_S = 8.0, 10.0, 4.0, 10.0
+END_MAX_S = STOP_MAX_S + LOOPS_STOP_S + SAVE_MAX_S + GOODBYE_MAX_S + 2.0 + CLOSE_MAX_S
+"""The longest end, with everything in trouble; a healthy one takes a second."""
+EXIT_MAX_S = 10.0
+BEAT_MAX_S = {
+    "core": 15.0,
+    "groups": 30.0,
+    "tend": 90.0,
+    "radio": 60.0,
+    "down": 60.0,
+    "connection": 150.0,
+    "sender": 60.0,
+    "record": 60.0,
+}
+"""Seconds a loop may go without progress before systemd is told no more that we live."""
+
+log = structlog.get_logger()
+
+
+def version_text() -> str:
+    """Return the version of this software."""
+    try:
+        return version("ansim")
+    except PackageNotFoundError:
+        return "0"
+
+
+class Daemon:
+    """One gateway. Make it inside a running event loop and await `run`."""
+
+    def __init__(self, settings: Loaded, *, clock: ClockWatch | None = None) -> None:
+        """Open the store and restore the core. Raises OutboxBusy."""
+        self.settings = settings
+        config = settings.config
+        self.counters: Counter[str] = Counter({"library_lines_dropped": 0})
+        self._loop = asyncio.get_running_loop()
+        self._clock = clock or ClockWatch(trusted=config.clock.trusted)
+        self._early: list[tuple[str, bool, str]] = []
+        self._told: dict[tuple[str, bool], float] = {}
+        self._beats: dict[str, float] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._stop = asyncio.Event()
+        self._ready = False
+        self.outbox = Outbox(
+            settings.folder,
+            utc_now=lambda: datetime.now(UTC),
+            notice=self.notice,
+            bulk_max_b=config.store.bulk_max_mb * 1_000_000,
+            ballast_b=config.store.ballast_mb * 1_048_576,
+        )
+        self.radio = Radio(settings, self, notice=self.notice)
+        self.steps = Steps(settings, self.outbox, self.radio, self._clock, notice=self.notice)
+        self.recorder = Recorder(settings.folder, config.gateway, notice=self.notice, on_change=self._recording_changed)
+        base = settings.base
+
+        def absolute(name: str | None) -> str | None:
+            return None if name is None else str(base / name)
+
+        address = Address(
+            config.site,
+            config.gateway,
+            config.mqtt,
+            settings.password,
+            absolute(config.mqtt.ca_file),
+            absolute(config.mqtt.cert_file),
+            absolute(config.mqtt.key_file),
+        )
+        self.uplink = Uplink(
+            address, self.outbox.sources, notice=self.notice, on_stage=self.steps.on_stage, status=self.status
+        )
+
+    # ---- what is told -----------------------------------------------------------------------------------------------
+
+    def frame(self, frame: Frame, urgent: bool) -> None:
+        """Take a frame from the radio."""
+        self.steps.frame(frame, urgent)
+
+    def notice(self, what: str, ok: bool, detail: str) -> None:
+        """Take a word for the operator, from any thread."""
+        if self._loop.is_running() and self._ready:
+            self._loop.call_soon_threadsafe(self._health, what, ok, detail)
+        else:
+            self._early.append((what, ok, detail))
+
+    def _health(self, what: str, ok: bool, detail: str) -> None:
+        detail = metrics.printable(detail)
+        (log.info if ok else log.warning)("health", what=what, ok=ok, detail=detail)
+        now_s = time.monotonic()
+        self._told.pop((what, not ok), None)
+        if now_s - self._told.get((what, ok), -HEALTH_QUIET_S) < HEALTH_QUIET_S:
+            return
+        self._told[what, ok] = now_s
+        event = GatewayHealth(
+            observed_at=datetime.now(UTC),
+            clock=self.steps.quality,
+            what=what[:64],
+            ok=ok,
+            detail=detail,
+            counters=self.outbox.counters(),
+        )
+        self.outbox.queue(event)
+        if what == "sos_disk_full" and not ok:
+            self._spawn(self.outbox.relieve())
+
+    def _recording_changed(self, wanted: bool) -> None:
+        self.steps.state.tap = self.recorder.reading if wanted else None
+
+    # ---- what is due now and then -----------------------------------------------------------------------------------
+
+    async def _run_tend(self, progress: Callable[[], None]) -> None:
+        status_at = time.monotonic()
+        while True:
+            await self.outbox.tend()
+            progress()
+            if time.monotonic() - status_at >= STATUS_S:
+                status_at = time.monotonic()
+                self.uplink.publish_status()
+            await asyncio.sleep(TEND_S)
+
+    async def _run_watchdog(self) -> None:
+        period_s = watchdog_s()
+        late: list[str] = []
+        while True:
+            now_s = time.monotonic()
+            was, late = (
+                late,
+                [name for name, at_s in self._beats.items() if now_s - at_s > BEAT_MAX_S[name.partition(" ")[0]]],
+            )
+            if late and late != was:
+                log.error("stuck", loops=", ".join(late))
+            if not late and period_s:
+                notify("WATCHDOG=1")
+            await asyncio.sleep(min((period_s or 10.0) / 3, 5.0))
+
+    # ---- life -------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> int:
+        """Run until SIGTERM or SIGINT, or until a loop ends that must not. Return the exit code."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self.stop)
+        self._ready = True
+        for early in self._early:
+            self._health(*early)
+        self._early.clear()
+        stop_metrics = self._serve_metrics()
+        loops: list[asyncio.Task[Any]] = [
+            self._loop_task("core", self.steps.run),
+            self._loop_task("groups", self.outbox.run_groups),
+            self._loop_task("tend", self._run_tend),
+            self._loop_task("radio", self.radio.run),
+            self._loop_task("record", self.recorder.run),
+            *(self._loop_task(f"connection {c.lane}", c.run) for c in self.uplink.connections),
+            *(self._loop_task(f"sender {s.name}", s.run) for s in self.uplink.senders),
+        ]
+        for urgent in (True, False):
+            for i in range(DOWN_WORKERS):
+                name = f"down {'urgent' if urgent else 'routine'} {i}"
+                loops.append(self._loop_task(name, functools.partial(self.radio.run_downlinks, urgent)))
+        loops.append(asyncio.create_task(self._run_watchdog(), name="watchdog"))
+        log.info("started", gateway=self.settings.config.gateway, version=version_text(), pid=os.getpid())
+        notify("READY=1")
+        stop = asyncio.create_task(self._stop.wait())
+        await asyncio.wait([stop, *loops], return_when=asyncio.FIRST_COMPLETED)
+        code = self._verdict(loops)
+        notify("STOPPING=1")
+        await self._end(loops, stop, code)
+        if stop_metrics is not None:
+            await asyncio.to_thread(stop_metrics)
+        log.info("stopped", code=code)
+        return code
+
+    def stop(self) -> None:
+        """Have `run` come to its end."""
+        self._stop.set()
+
+    def _verdict(self, loops: list[asyncio.Task[Any]]) -> int:
+        if self._stop.is_set():
+            return 0
+        for task in loops:
+            if task.done():
+                error = None if task.cancelled() else task.exception()
+                log.error("loop_ended", loop=task.get_name(), error=repr(error))
+                return 3 if isinstance(error, RadioGone) else 4
+        return 4
+
+    async def _end(self, loops: list[asyncio.Task[Any]], stop: asyncio.Task[Any], code: int) -> None:
+        """Radio first, then what the core knows, then the goodbye to the city, the files last; each within a time."""
+        stop.cancel()
+        by_name = {task.get_name(): task for task in loops}
+        core = by_name["core"]
+        self.steps.stop()
+        await asyncio.wait([core], timeout=STOP_MAX_S)
+        whole = core.done() and not core.cancelled() and core.exception() is None
+        await _cancel(
+            [task for name, task in by_name.items() if not name.startswith(("connection", "sender"))], LOOPS_STOP_S
+        )
+        self._health("stopped" if code == 0 else "failed", code == 0, f"the gateway ends with code {code}")
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(SAVE_MAX_S):
+                await self.outbox.flush()
+                if whole:
+                    await self.steps.close()
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(GOODBYE_MAX_S):
+                await self.uplink.stop()
+        await _cancel([*by_name.values(), *self._tasks], 2.0)
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(CLOSE_MAX_S):
+                await self.outbox.close()
+
+    def _loop_task(self, name: str, run: Callable[[Callable[[], None]], Coroutine[Any, Any, Any]]) -> asyncio.Task[Any]:
+        def progress() -> None:
+            self._beats[name] = time.monotonic()
+
+        progress()
+        return asyncio.create_task(run(progress), name=name)
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # ---- what others ask --------------------------------------------------------------------------------------------
+
+    def status(self, online: bool) -> Status:
+        """Return the retained status as it is now."""
+        sos, _, events = self.outbox.sources
+        ok, silent = pipeline.readers_ok_and_silent(self.steps.state)
+        return Status(
+            online=online,
+            gateway=self.settings.config.gateway,
+            site=self.settings.config.site,
+            at=datetime.now(UTC),
+            version=version_text(),
+            epochs={"sos": sos.epoch, "events": events.epoch},
+            backlog={"sos": sos.backlog, "events": events.backlog},
+            clock=self.steps.quality,
+            readers_ok=ok,
+            readers_silent=silent,
+        )
+
+    def figures(self) -> dict[str, float]:
+        """Return every count and level by the names docs/GATEWAY.md lists."""
+        found: dict[str, float] = {f"core_{name}": n for name, n in pipeline.counters(self.steps.state).items()}
+        found |= {f"core_{name}": level for name, level in pipeline.figures(self.steps.state).items()}
+        found |= {f"radio_{name}": n for name, n in self.radio.counters.items()}
+        found |= {f"daemon_{name}": n for name, n in (*self.steps.counters.items(), *self.counters.items())}
+        found |= self.outbox.counters() | self.uplink.counters()
+        found |= self.recorder.counters | {"record_clients": self.recorder.clients}
+        ok, silent = pipeline.readers_ok_and_silent(self.steps.state)
+        found |= {"readers_ok": ok, "readers_silent": silent, "clock_good": self.steps.quality == "good"}
+        found |= {"clock_steps": self._clock.steps, "radio_up": self.radio.up}
+        found["urgent_queued"], found["routine_queued"] = self.steps.queued()
+        for source in (self.outbox.sos, self.outbox.events):
+            taken = sorted(source.commit_s)
+            for name, part in (("p50", 0.5), ("p99", 0.99)):
+                found[f"{source.lane}_commit_{name}_ms"] = taken[int(len(taken) * part)] * 1000 if taken else 0.0
+        return found
+
+    def _ask_figures(self) -> dict[str, float]:
+        """`figures` for another thread: tables must not change while they are counted."""
+
+        async def read() -> dict[str, float]:
+            return self.figures()
+
+        return asyncio.run_coroutine_threadsafe(read(), self._loop).result(5.0)
+
+    def _serve_metrics(self) -> Callable[[], None] | None:
+        if self.settings.config.metrics is None:
+            return None
+        try:
+            return metrics.serve(self.settings.config.metrics.port, self._ask_figures)
+        except OSError as error:
+            self._health("metrics", False, f"metrics.port {self.settings.config.metrics.port}: {error.strerror}")
+            return None
+
+
+async def _cancel(tasks: list[asyncio.Task[Any]], most_s: float) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=most_s)
+
+
+def run(settings: Loaded) -> int:
+    """Run a gateway in this process; return its exit code. Raises OutboxBusy.
+
+    The process may end itself EXIT_MAX_S later: a library's thread that hangs must not keep a closed gateway from
+    being started anew.
+    """
+    os.umask(0o077)  # zigpy's database holds the network key
+    lines = metrics.stdout_lines()
+    metrics.log_to(lines)
+
+    async def main() -> int:
+        gateway = Daemon(settings)
+        logging.basicConfig(level=logging.WARNING, handlers=[metrics.Libraries(gateway.counters)], force=True)
+        code = await gateway.run()
+        last = threading.Timer(EXIT_MAX_S, os._exit, [code])
+        last.daemon = True
+        last.start()
+        return code
+
+    try:
+        return asyncio.run(main())
+    except OutboxBusy:
+        raise
+    except Exception as error:
+        log.exception("fault", error=repr(error))
+        return 4
+    finally:
+        lines.close()

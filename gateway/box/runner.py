@@ -1,0 +1,298 @@
+r"""The core's steps: one at a time, each effect carried out before the next is asked for.
+
+    radio --> urgent  --\                      / Commit (emergency) --> outbox sos
+    radio --> routine ---> core, one at a time <  Commit (routine)   --> outbox events
+    city  --> stages  --/                      \ Downlink           --> radio
+
+An emergency is committed before the core is asked for anything more. Routine events are committed in groups; a downlink
+that is not urgent waits for what was queued before it, and nothing else does. If a commit fails the step ends there:
+the reader is not told, and says it again. Between two steps, never within one, the core is told the time and a snapshot
+is taken, which is kept only after every event that came before it.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import structlog
+
+from gateway.box.clock import ClockWatch, utc_and_now_s
+from gateway.core import pipeline
+from gateway.core.frames import Frame
+from gateway.effects import Commit, Downlink, Effect, Remember
+from gateway.events import STAGES, Clock, is_emergency
+from gateway.notice import Notice
+from gateway.options import Loaded
+from gateway.outbox.lane_file import NotCommitted
+from gateway.outbox.lanes import Outbox
+from gateway.radio.coordinator import Radio
+from gateway.uplink import StageNotice
+from readers import wire
+
+ROUTINE_MAX = 500
+"""Frames waiting for the core; the oldest routine one is dropped above it. 30 a second is a full mesh."""
+URGENT_MAX = 2000
+STAGES_MAX = 1000
+HELD_MAX = 500
+CHORES_S = 1.0
+SNAPSHOT_S = 10.0
+TICK_MIN_S, TICK_AGAIN_S = 0.005, 1.0
+"""Routine frames get their turn between two ticks; a tick that failed is not tried again at once."""
+FIT_AFTER_S = 10.0
+"""After a start the walk test is fitted only so much later: what was cried meanwhile comes in these seconds, and a fit
+shares the interpreter with it."""
+STOP_MAX_S = 5.0
+FAULTS_MAX_B = 1_000_000
+FAULTS_A_MINUTE = 60
+FAULT_BYTES = 128
+COUNTED = (
+    "frame_faults",
+    "frames_dropped",
+    "urgent_dropped",
+    "steps_cut",
+    "stages_dropped",
+    "held_dropped",
+    "snapshots",
+)
+
+log = structlog.get_logger()
+
+
+class Steps:
+    """The core, its queues, and the one place where effects are carried out."""
+
+    def __init__(self, settings: Loaded, outbox: Outbox, radio: Radio, clock: ClockWatch, *, notice: Notice) -> None:
+        """Restore the core from the outbox: it blocks."""
+        self._settings, self._outbox, self._radio, self._clock = settings, outbox, radio, clock
+        self.counters: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
+        self._urgent: deque[Frame] = deque()
+        self._routine: deque[Frame] = deque()
+        self._stages: dict[str, int] = {}
+        self._wake = asyncio.Event()
+        self._ending = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._saving: asyncio.Task[None] | None = None
+        self._saved_at_s, self._saved_changes = float("-inf"), 0
+        self._queued: asyncio.Future[bool] | None = None
+        self._faults: deque[float] = deque(maxlen=FAULTS_A_MINUTE)
+        self._fitted: deque[tuple[int, Any]] = deque()
+        utc_s, now_s = utc_and_now_s()
+        self.quality: Clock = clock.read(utc_s, now_s)
+        self.state = self._restored(utc_s, now_s, notice)
+
+    def frame(self, frame: Frame, urgent: bool) -> None:
+        """Take a frame from the radio. An urgent one stands before every routine one; the oldest is dropped if full."""
+        line, most = (self._urgent, URGENT_MAX) if urgent else (self._routine, ROUTINE_MAX)
+        line.append(frame)
+        if len(line) > most:
+            line.popleft()
+            self.counters["urgent_dropped" if urgent else "frames_dropped"] += 1
+        self._wake.set()
+
+    def on_stage(self, stage: StageNotice) -> None:
+        """Take the city's word about an alarm; only the highest stage of each waits."""
+        if len(self._stages) >= STAGES_MAX and stage.alarm not in self._stages:
+            self.counters["stages_dropped"] += 1  # the city repeats it
+            return
+        self._stages[stage.alarm] = max(self._stages.get(stage.alarm, 0), STAGES.index(stage.stage) + 1)
+        self._wake.set()
+
+    def queued(self) -> tuple[int, int]:
+        """Return how many urgent and how many routine frames wait."""
+        return len(self._urgent), len(self._routine)
+
+    # ---- the loop ---------------------------------------------------------------------------------------------------
+
+    async def run(self, progress: Callable[[], None]) -> None:
+        """Take one step after the other until `stop`."""
+        chores_at_s = tick_at_s = 0.0
+        self._spawn(self._fit())
+        while not self._ending:
+            progress()
+            now_s = time.monotonic()
+            if now_s >= chores_at_s:
+                chores_at_s = now_s + CHORES_S
+                self._chores()
+            if self._urgent:
+                await self._carry(self._heard(self._urgent[0], now_s), self._urgent.popleft())
+            elif self._stages:
+                alarm = next(iter(self._stages))
+                await self._carry(pipeline.on_stage(self.state, alarm, self._stages.pop(alarm), now_s))
+            elif self._fitted:
+                await self._carry(pipeline.learn(self.state, *self._fitted.popleft(), now_s))
+            elif now_s >= max(tick_at_s, pipeline.next_deadline_s(self.state)):
+                done = await self._carry(pipeline.on_tick(self.state, now_s))
+                tick_at_s = time.monotonic() + (TICK_MIN_S if done else TICK_AGAIN_S)
+                await asyncio.sleep(0)
+            elif self._routine:
+                await self._carry(self._heard(self._routine[0], now_s), self._routine.popleft())
+                await asyncio.sleep(0)
+            else:
+                self._wake.clear()
+                due_s = min(max(tick_at_s, pipeline.next_deadline_s(self.state)), chores_at_s)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(
+                        min(max(due_s - now_s, 0.001), 1.0)
+                    ):  # not wait_for, which on 3.11 may swallow a cancellation
+                        await self._wake.wait()
+
+    def stop(self) -> None:
+        """Let the step in hand come to its end, and no other begin."""
+        self._ending = True
+        self._wake.set()
+
+    async def close(self) -> None:
+        """Keep the last snapshot. Only after `run` came to its end: a step cut in its middle must not be kept."""
+        for task in self._tasks:
+            task.cancel()
+        await self._save(pipeline.snapshot(self.state), self._queued)
+
+    def _chores(self) -> None:
+        """What is done to the core every second, between two of its steps."""
+        utc_s, now_s = utc_and_now_s()
+        self.quality = self._clock.read(utc_s, now_s)
+        pipeline.set_clock(self.state, utc_s, now_s, self.quality)
+        due = now_s - self._saved_at_s >= SNAPSHOT_S or self.state.changes != self._saved_changes
+        if due and (self._saving is None or self._saving.done()):
+            self._saved_at_s, self._saved_changes = now_s, self.state.changes
+            self._saving = self._spawn(self._save(pipeline.snapshot(self.state), self._queued))
+
+    async def _fit(self) -> None:
+        """Fit the walk test while the core listens: an alarm of the first second must not wait for a map."""
+        if self._settings.site is None or self._settings.survey is None:
+            return
+        await asyncio.sleep(FIT_AFTER_S)
+        began_s = time.monotonic()
+        parts = pipeline.fit(self.state, (self._settings.site, self._settings.survey))
+        try:
+            while (part := await asyncio.to_thread(next, parts, None)) is not None:
+                self._fitted.append(part)
+                self._wake.set()
+        except Exception as error:
+            self._keep_fault(None, error)
+            return
+        log.info("walk_test_fitted", took_s=round(time.monotonic() - began_s, 2))
+
+    async def _save(self, snapshot: bytes, queued: "asyncio.Future[bool] | None") -> None:
+        """Keep a snapshot behind the last event queued before it: a crash may repeat an arrival, and loses none."""
+        if queued is not None and not await asyncio.shield(queued):
+            return
+        with contextlib.suppress(NotCommitted):
+            await self._outbox.save(snapshot)
+            self.counters["snapshots"] += 1
+
+    def _heard(self, frame: Frame, now_s: float) -> Iterator[Effect]:
+        """The core's step for a frame; by the way, learn where its reader is if the core took the frame as new."""
+        link, before = None, None
+        with contextlib.suppress(wire.WireError):
+            link = self.state.links.by_number.get(wire.peek(frame.payload)[1])
+            before = link and (link.boot, link.top, link.seen)
+        step = pipeline.on_frame(self.state, frame, now_s)
+        with contextlib.closing(step):  # type: ignore[type-var]
+            effect = next(step, None)
+            if link is not None and (link.boot, link.top, link.seen) != before:
+                self._radio.learn(link.reader, frame.nwk)
+            while effect is not None:
+                yield effect
+                effect = next(step, None)
+
+    # ---- effects ----------------------------------------------------------------------------------------------------
+
+    async def _carry(self, step: Iterator[Effect], frame: Frame | None = None) -> bool:
+        """Carry out one step of the core, effect by effect; return whether all of it was. The blanket catch is here."""
+        try:
+            for effect in step:
+                if isinstance(effect, Downlink):
+                    self._downlink(effect)
+                elif isinstance(effect, Remember):
+                    await self._outbox.remember(effect.memory)
+                elif is_emergency(effect.event):
+                    await self._commit_emergency(effect)
+                else:
+                    self._queued = self._outbox.queue(effect.event)  # type: ignore[arg-type]
+            return True
+        except NotCommitted as error:
+            self.counters["steps_cut"] += 1
+            log.error("not_committed", detail=str(error))
+        except Exception as error:
+            self.counters["frame_faults"] += 1
+            self._keep_fault(frame, error)
+        _close(step)
+        return False
+
+    async def _commit_emergency(self, effect: Commit) -> None:
+        event: Any = effect.event
+        seq = await self._outbox.commit_emergency(event, effect.memory)
+        log.info("committed", lane="sos", kind=event.__struct_config__.tag, alarm=event.alarm, seq=seq, at=time.time())
+
+    def _downlink(self, effect: Downlink) -> None:
+        """Send, or hold until the last routine event queued so far is on disk: the core may acknowledge in a later step
+        than the one that brought the event."""
+        queued = self._queued
+        if effect.urgent or queued is None or (queued.done() and queued.result()):
+            self._radio.send(effect.reader, effect.payload, effect.urgent)
+        elif len(self._tasks) > HELD_MAX:
+            self.counters["held_dropped"] += 1
+        else:
+            self._spawn(self._when_durable(effect, queued))
+
+    async def _when_durable(self, effect: Downlink, queued: "asyncio.Future[bool]") -> None:
+        if await asyncio.shield(queued):
+            self._radio.send(effect.reader, effect.payload, effect.urgent)
+        else:
+            self.counters["held_dropped"] += 1
+
+    def _keep_fault(self, frame: Frame | None, error: Exception) -> None:
+        """Keep the bytes that broke a step: they become a test. Two files of FAULTS_MAX_B, FAULTS_A_MINUTE at most."""
+        now_s = time.monotonic()
+        if len(self._faults) == FAULTS_A_MINUTE and now_s - self._faults[0] < 60:
+            return
+        self._faults.append(now_s)
+        log.exception("fault", error=repr(error))
+        path = self._settings.folder / "faults.jsonl"
+        raw = frame.payload[:FAULT_BYTES].hex() if frame is not None else ""
+        line = {"at": time.time(), "nwk": frame.nwk if frame else None, "bytes": raw, "error": repr(error)[:300]}
+        with contextlib.suppress(OSError):
+            if path.exists() and path.stat().st_size > FAULTS_MAX_B:
+                os.replace(path, path.with_suffix(".jsonl.1"))
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _restored(self, utc_s: float, now_s: float, notice: Notice) -> pipeline.State:
+        settings = self._settings
+        state = pipeline.State.new(
+            settings.zone,
+            settings.reader_keys,
+            settings.tag_keys,
+            epoch=self._outbox.sos.epoch,
+            memories=self._outbox.memories(),
+            gateway=settings.config.gateway,
+            now_s=now_s,
+            paused=settings.config.paused,
+        )
+        pipeline.set_clock(state, utc_s, now_s, self.quality)
+        snapshot = self._outbox.snapshot()
+        if snapshot is not None:
+            try:
+                pipeline.restore(state, snapshot)
+            except Exception as error:
+                notice("snapshot_unreadable", False, f"the core starts without its snapshot: {error!r}")
+        return state
+
+
+def _close(step: Iterator[Effect]) -> None:
+    close = getattr(step, "close", None)
+    if close is not None:
+        with contextlib.suppress(Exception):
+            close()

@@ -1,0 +1,1 @@
+"""The gateway's TOML file and the files it names: read, checked, and every fault named with its line."""

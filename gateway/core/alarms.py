@@ -1,0 +1,270 @@
+"""The alarms a gateway knows: one a press, whoever tells it and however often, across a power cut. Bounded.
+
+An alarm leaves when the table is full, closed ones first, then those over a day old, then open ones last heard of
+`SAME_PRESS_S` ago or more, unverified before verified. Forgetting one never loses an emergency: at worst a reader that
+still tells it raises it a second time.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from gateway.core.sightings import WallClock
+from gateway.effects import AlarmMemory
+from gateway.events import UNKNOWN_TAG, Bell, Sos
+from gateway.fix import Reading
+from readers import wire
+from readers.advertisement import Advertisement
+
+ALARMS_MAX = 4096
+ALARMS_HARD_MAX = 4 * ALARMS_MAX
+"""Reached only by so many verified presses within SAME_PRESS_S."""
+LAMPS_MAX = 48
+"""Lamps an alarm follows; with READERS_MAX this keeps a memory under 4 KiB."""
+READERS_MAX = 64
+ALIASES_MAX = 4
+"""Its own, the tag's, and those of the two epochs a cry may last into."""
+SAME_PRESS_S = 1200.0
+"""A tag's press counter names one press for so long after its last cry; a tag cries 10 minutes at the most."""
+OLD_S = 86_400.0
+
+Kind = Literal["sos", "bell", "danger"]
+LampKey = tuple[int, int, int]
+"""Reader, its boot, its number for the alarm."""
+
+
+def unproven(id_and_press: bytes) -> bytes:
+    """Return the identity of a press as anybody hears it: rotating id (8 bytes) and press counter."""
+    return b"?" + id_and_press
+
+
+@dataclass(slots=True)
+class Lamp:
+    """An alarm as one reader shows it."""
+
+    cry: bytes
+    """What the reader raised it for: rotating id and press counter, or the bell's input. Numbers come round."""
+    shown: int = wire.WAITING
+    told: int = wire.WAITING
+    """Highest stage the city was told this lamp shows."""
+    counter: int = -1
+    """Beacon counter of the newest advertisement this reader sent with it."""
+    send_at_s: float = float("inf")
+    pause_s: float = 0.0
+    until_s: float = float("inf")
+
+
+@dataclass(slots=True)
+class Alarm:
+    """One press, or one tag near one danger."""
+
+    name: str
+    kind: Kind
+    key: bytes
+    who: bytes
+    """Identity of the press without a number in it; what another reader's cry is compared with."""
+    pressed_at_s: float
+    cried_at_s: float
+    """When anything was last heard of it."""
+    raised_utc_s: float
+    dated: bool
+    """raised_utc_s is of a good clock."""
+    restored: bool = False
+    """Of an earlier life: raised_utc_s says better than pressed_at_s when it was."""
+    stage: int = wire.RECEIVED
+    committed: bool = False
+    first: Sos | Bell | None = None
+    """The first word, kept until it is committed so that trying again says the same."""
+    tag: str = UNKNOWN_TAG
+    verified: bool = False
+    drill: bool = False
+    press: int = 0
+    battery_mv: int = 0
+    bell: str = ""
+    area: str = ""
+    aliases: list[bytes] = field(default_factory=list)
+    """More identities: rotating id and press as heard, the tag once it was found."""
+    over: bool = False
+    """A danger's: the tag is clear of it again."""
+    revision: int = 0
+    revise_at_s: float = float("inf")
+    news: bool = False
+    """Something changed since the last revision."""
+    at_m: tuple[float, float] | None = None
+    readers: list[int] = field(default_factory=list)
+    lamps: dict[LampKey, Lamp] = field(default_factory=dict)
+    readings: dict[int, Reading] = field(default_factory=dict)
+    advertisement: Advertisement | None = None
+    """Of an unverified cry: looked up again when more ids are known."""
+    tried: int = -1
+
+    @property
+    def done(self) -> bool:
+        return self.stage >= wire.CLOSED or self.over
+
+
+class Kept(msgspec.Struct, frozen=True, array_like=True):
+    """`AlarmMemory.data`: what an alarm needs to go on after a power cut. MessagePack; new fields only at the end."""
+
+    kind: Kind
+    who: bytes
+    dated: bool
+    tag: str
+    verified: bool
+    drill: bool
+    press: int
+    battery_mv: int
+    bell: str
+    area: str
+    over: bool
+    revision: int
+    readers: tuple[int, ...]
+    lamps: tuple[tuple[int, int, int, int, bytes], ...]
+    """(reader, boot, number, told, cry)"""
+
+
+class Alarms:
+    """All alarms by name, by press and by lamp."""
+
+    def __init__(self, gateway: str, epoch: str, wall: WallClock, counts: Counter[str]) -> None:
+        self.by_name: dict[str, Alarm] = {}
+        self.number = 0
+        """Number of the last alarm named."""
+        self._prefix = f"{gateway}-{epoch}-"
+        self._wall, self._counts = wall, counts
+        self._by_who: dict[bytes, Alarm] = {}
+        self._by_lamp: dict[LampKey, Alarm] = {}
+        self._undated: list[Alarm] = []
+
+    def __len__(self) -> int:
+        return len(self.by_name)
+
+    def open(self, kind: Kind, who: bytes, pressed_at_s: float, now_s: float) -> Alarm:
+        """Name a new alarm and keep it. It takes the place of an older one of the same `who`."""
+        self._make_room(now_s)
+        self.number += 1
+        name = f"{self._prefix}{self.number}"
+        alarm = Alarm(
+            name, kind, kind[:1].encode() + who + b"/" + str(self.number).encode(), who, pressed_at_s, now_s,
+            self._wall.utc_s(pressed_at_s), self._wall.quality == "good",
+        )  # fmt: skip
+        self.by_name[name] = self._by_who[who] = alarm
+        self._counts[f"alarms_{kind}"] += 1
+        return alarm
+
+    def of(self, who: bytes) -> Alarm | None:
+        """Return the newest alarm of a press."""
+        return self._by_who.get(who)
+
+    def also(self, alarm: Alarm, who: bytes) -> None:
+        """Know an alarm by another identity too, unless that is another alarm's."""
+        if who not in self._by_who and len(alarm.aliases) < ALIASES_MAX:
+            alarm.aliases.append(who)
+            self._by_who[who] = alarm
+
+    def shown_by(self, key: LampKey, cry: bytes) -> Alarm | None:
+        """Return the alarm that a reader means by its own number for it."""
+        alarm = self._by_lamp.get(key)
+        return alarm if alarm is not None and alarm.lamps[key].cry == cry else None
+
+    def lamp(self, alarm: Alarm, key: LampKey, cry: bytes) -> Lamp:
+        """Return the lamp of a reader for an alarm, new if need be: then of this alarm and no other any more."""
+        lamp = alarm.lamps.get(key)
+        if lamp is not None and lamp.cry == cry:
+            return lamp
+        other = self._by_lamp.pop(key, None)
+        if other is not None:
+            other.lamps.pop(key, None)
+        if len(alarm.lamps) >= LAMPS_MAX:  # the oldest one: the reader tells of itself again if it still shows it
+            first = next(iter(alarm.lamps))
+            del alarm.lamps[first], self._by_lamp[first]
+            self._counts["lamps_forgotten"] += 1
+        lamp = alarm.lamps[key] = Lamp(cry)
+        self._by_lamp[key] = alarm
+        return lamp
+
+    def memory(self, alarm: Alarm) -> AlarmMemory:
+        """Return what must survive of an alarm."""
+        lamps = tuple((*key, lamp.told, lamp.cry) for key, lamp in alarm.lamps.items())
+        data = msgspec.msgpack.encode(
+            Kept(
+                alarm.kind, alarm.who, alarm.dated, alarm.tag, alarm.verified, alarm.drill, alarm.press,
+                alarm.battery_mv, alarm.bell, alarm.area, alarm.over, alarm.revision, tuple(alarm.readers), lamps,
+            )
+        )  # fmt: skip
+        return AlarmMemory(alarm.key, alarm.name, alarm.stage, alarm.raised_utc_s, data)
+
+    def restore(self, memories: Iterable[AlarmMemory], now_s: float) -> None:
+        """Take memories back, the oldest first. Their age is known once the clock is good (`date`); until then they
+        count as heard of just now, so that a press told again stays one alarm."""
+        for memory in memories:
+            number = memory.alarm.removeprefix(self._prefix)
+            if number != memory.alarm and number.isascii() and number.isdigit():
+                self.number = max(self.number, int(number))
+            try:
+                kept = msgspec.msgpack.decode(memory.data, type=Kept)
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                self._counts["memories_unreadable"] += 1
+                continue
+            self._make_room(now_s)
+            alarm = Alarm(
+                memory.alarm, kept.kind, memory.key, kept.who, now_s, now_s, memory.raised_utc_s, kept.dated,
+                restored=True, stage=min(max(memory.stage, wire.RECEIVED), wire.CLOSED), committed=True, tag=kept.tag,
+                verified=kept.verified, drill=kept.drill, press=kept.press, battery_mv=kept.battery_mv, bell=kept.bell,
+                area=kept.area, over=kept.over, revision=kept.revision, readers=list(kept.readers),
+            )  # fmt: skip
+            self.by_name[alarm.name] = self._by_who[alarm.who] = alarm
+            for reader, boot, number_there, told, cry in kept.lamps[:LAMPS_MAX]:
+                lamp = self.lamp(alarm, (reader, boot, number_there), cry)
+                lamp.shown = lamp.told = told
+                if alarm.verified and cry[:1] == b"s":
+                    self.also(alarm, unproven(cry[1:]))
+            self._undated.append(alarm)
+
+    def date(self, now_s: float) -> None:
+        """Give restored alarms their age, now that the clock is good. One heard of since keeps what was heard."""
+        if self._wall.quality != "good":
+            return
+        utc_s = self._wall.utc_s(now_s)
+        for alarm in self._undated:
+            if alarm.dated and alarm.cried_at_s == alarm.pressed_at_s:
+                alarm.pressed_at_s = alarm.cried_at_s = now_s - max(0.0, utc_s - alarm.raised_utc_s)
+        self._undated.clear()
+
+    def observed_at(self, alarm: Alarm) -> datetime:
+        """Return when it was pressed, by the clock as it stands now; a restored one keeps the date it had."""
+        return self._wall.date(alarm.raised_utc_s) if alarm.restored else self._wall.utc(alarm.pressed_at_s)
+
+    def _make_room(self, now_s: float) -> None:
+        if len(self.by_name) < ALARMS_MAX or len(self.by_name) % _LOT:
+            return
+        ranked = sorted(self.by_name.values(), key=lambda alarm: (_worth(alarm, now_s), alarm.cried_at_s))
+        for alarm in ranked[:_LOT]:  # a lot at a time: sorting is dear
+            if _worth(alarm, now_s) >= _NEEDED and len(self.by_name) < ALARMS_HARD_MAX:
+                break
+            self._counts["alarms_forgotten"] += 1
+            del self.by_name[alarm.name]
+            for key in alarm.lamps:
+                del self._by_lamp[key]
+            for who in (alarm.who, *alarm.aliases):
+                if self._by_who.get(who) is alarm:
+                    del self._by_who[who]
+
+
+_NEEDED = 4
+_LOT = 64
+
+
+def _worth(alarm: Alarm, now_s: float) -> int:
+    quiet_s = now_s - alarm.cried_at_s
+    if alarm.done:
+        return 0
+    if quiet_s > OLD_S:
+        return 1
+    if quiet_s > SAME_PRESS_S:
+        return 3 if alarm.verified or alarm.kind == "bell" else 2
+    return _NEEDED

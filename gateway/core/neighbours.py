@@ -1,0 +1,72 @@
+"""NEIGHBOURS report -> bursts of readers' beacons that are proven to be those readers', fresh, and counted once.
+
+The MAC proves who made a beacon, the boot and the counter that it is not an old one. One played back elsewhere within
+`BEHIND` bursts cannot be told from a true one: it costs accuracy, never more, and the crosscheck is robust against it.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gateway.core import frames
+from gateway.core.frames import Links, Report
+from readers.advertisement import beacon_is_true
+
+BEHIND = 4
+"""Bursts a beacon may be behind the newest its reader is known to have sent: a quarter of an hour, for slow reports."""
+TOLD_MAX = 4096
+"""Pairs whose last burst is remembered; the one told longest ago is forgotten, and could be counted twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """One burst of a sender's beacon as a receiver heard it."""
+
+    receiver: int
+    sender: int
+    rssi_dbm: int | None
+    """Mean of the packets; None when the radio gave none."""
+    packets: int
+    power_dbm: int
+    """Nominal power of the sender at 1 m, by its own word."""
+
+
+class Neighbours:
+    """What readers say they hear of each other."""
+
+    def __init__(self, links: Links, counts: Counter[str]) -> None:
+        self._links, self._counts = links, counts
+        self._newest: dict[int, tuple[int, int]] = {}
+        self._told: dict[tuple[int, int], tuple[int, int]] = {}
+
+    def read(self, report: Report) -> Iterator[Burst]:
+        """Yield the bursts of a new report that are to be believed; count the others by why they are not."""
+        for sender, boot, counter, power_dbm, proof, rssi_dbm, packets in report.content:
+            refused = self._refused(report.reader, sender, boot, counter, power_dbm, proof)
+            self._counts[f"beacons_{refused or 'heard'}"] += 1
+            if refused is None:
+                yield Burst(report.reader, sender, rssi_dbm, packets, power_dbm)
+
+    def _refused(self, receiver: int, sender: int, boot: int, counter: int, power_dbm: int, proof: bytes) -> str | None:
+        link = self._links.by_number.get(sender)
+        if link is None or sender == receiver:
+            return "unknown"
+        if not beacon_is_true(link.mac, sender, boot, counter, power_dbm, proof):
+            return "forged"
+        known = frames.boot_of(self._links, sender)
+        last_boot, newest = self._newest.get(sender, (boot, counter))
+        if 0 < (boot - last_boot) & 0xFFFF < 0x8000:
+            last_boot, newest = boot, counter
+        if boot != last_boot or (known is not None and 0 < (known - boot) & 0xFFFF < 0x8000):
+            return "stale"
+        ahead = (counter - newest) & 0xFFFF
+        if BEHIND < 0x10000 - ahead <= 0x8000:
+            return "stale"
+        self._newest[sender] = boot, counter if ahead < 0x8000 else newest
+        if self._told.pop((receiver, sender), None) == (boot, counter):
+            self._told[receiver, sender] = boot, counter
+            return "repeated"
+        self._told[receiver, sender] = boot, counter
+        if len(self._told) > TOLD_MAX:
+            del self._told[next(iter(self._told))]
+        return None

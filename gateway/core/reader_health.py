@@ -1,0 +1,183 @@
+"""Readers that speak and readers that do not: heartbeats, silence, and frames nobody can account for."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from gateway.core.frames import Malformed, Report
+from gateway.core.sightings import WallClock
+from gateway.effects import Commit
+from gateway.events import GatewayHealth, ReaderHealth
+from gateway.locate.crosscheck import Word
+from readers import wire
+
+SILENT_S = 150.0
+OK_S = 300.0
+"""A healthy reader is told of once in so long, sooner when something got worse."""
+NOISE_S = 3600.0
+"""One kind of trouble with one reader's frames is told once in so long."""
+NOISE_MAX = 256
+NAMED_MAX = 20
+SWEEP_S = 1.0
+OLD_BOOTS = 5
+"""So many frames of an earlier boot and none of this one: no straggler any more."""
+_WORSE = ("evictions", "discards", "transmit_failed", "transmit_busy", "refused")
+WORSE_BY = 10
+"""A counter of trouble that rose by so much since it was last told is news."""
+_WIDTHS = {"H": 16, "I": 32, "B": 8, "b": 8}
+_BITS = dict(zip(wire.HEARTBEAT_FIELDS, (_WIDTHS[c] for c in wire.HEARTBEAT_FORMAT[1:]), strict=True))
+
+_NOISE = {
+    "unknown_reader": "reader {reader} sends, and there is no key for it; add it to the reader keys or take it down",
+    "wrong_mac": "frames said to be of reader {reader} have a wrong MAC: another key, or a forger; provision it anew",
+    "unknown_kind": "reader {reader} sends a kind of frame this gateway does not know; update the gateway first",
+    "wrong_body": "reader {reader} sends frames this gateway cannot read; update the gateway first, then the reader",
+    "old_boot": "reader {reader} counts its boots lower than before, so its frames are refused; give it a new key",
+}
+
+
+@dataclass(slots=True)
+class _Reader:
+    heard_at_s: float
+    silent: bool = False
+    old_boots: int = 0
+    told_at_s: float = float("-inf")
+    told: dict[str, int] = field(default_factory=dict)
+    last: dict[str, int] = field(default_factory=dict)
+
+
+class Health:
+    """All readers that hold a key here."""
+
+    def __init__(self, readers: Iterable[int], wall: WallClock, counts: Counter[str], now_s: float) -> None:
+        self._readers = {number: _Reader(now_s) for number in readers}
+        self._wall, self._counts = wall, counts
+        self._told: dict[tuple[str, int | str], float] = {}
+        self._sweep_at_s = now_s + SWEEP_S
+        self._heard_at_s = now_s
+
+    def heard(self, report: Report, now_s: float) -> Iterator[Commit]:
+        """Take note of a reader's life; yield its health when that is news."""
+        reader = self._readers[report.reader]
+        if report.freshness == "stale":
+            self._counts["frames_stale"] += 1
+            reader.old_boots += report.old_boot
+            if reader.old_boots >= OLD_BOOTS:
+                yield from self._tell_noise("old_boot", report.reader, now_s)
+            return
+        if report.freshness == "again":
+            self._counts["frames_again"] += 1
+            return
+        reader.heard_at_s = self._heard_at_s = now_s
+        reader.old_boots = 0
+        news = reader.silent or report.rebooted
+        reader.silent = False
+        if report.kind == wire.HEARTBEAT:
+            reader.last = dict(zip(wire.HEARTBEAT_FIELDS, report.content, strict=True))
+            news = news or now_s - reader.told_at_s >= OK_S or _worse(reader.told, reader.last)
+        elif report.rebooted:
+            reader.last = {}
+            news = False  # its heartbeat says more, and comes soon
+        if news:
+            reader.told_at_s, reader.told = now_s, reader.last
+            yield self._commit(report.reader, reader, now_s)
+
+    def noise(self, malformed: Malformed, now_s: float) -> Iterator[Commit]:
+        """Count a frame that is none; tell of its reader once in a while."""
+        self._counts[f"frames_{malformed.reason}"] += 1
+        if malformed.reader is not None and malformed.reason in _NOISE:
+            yield from self._tell_noise(malformed.reason, malformed.reader, now_s)
+
+    def two_places(self, tag: str, readers: tuple[int, int], now_s: float) -> Iterator[Commit]:
+        """Tell of a tag heard in two places at once: a copy of it, or a reader that hung itself on another pole."""
+        self._counts["tags_in_two_places"] += 1
+        detail = (
+            f"tag {tag} is loud at readers {readers[0]} and {readers[1]} at once, too far apart for one tag; "
+            "check the readers' positions, then replace the tag"
+        )
+        yield from self._tell("tag_in_two_places", tag, detail, now_s)
+
+    def crosscheck(self, word: Word, now_s: float) -> Iterator[Commit]:
+        """Tell what the other readers say of one; `crosscheck` says each thing once, and when it is over."""
+        yield self._word(word.what, word.ok, word.detail, {"reader": word.reader}, now_s)
+
+    def unfit(self, readers: Sequence[int], now_s: float) -> Iterator[Commit]:
+        """Tell that the walk test is of no use round some readers."""
+        some = f"{', '.join(map(str, readers[:NAMED_MAX]))}{' ..' if len(readers) > NAMED_MAX else ''}"
+        detail = f"the walk test cannot be fitted round readers {some}; without it errors are larger: walk there again"
+        yield from self._tell("walk_test_unusable", some, detail, now_s)
+
+    def tick(self, now_s: float) -> Iterator[Commit]:
+        """Yield the readers that fell silent."""
+        if now_s < self._sweep_at_s:
+            return
+        self._sweep_at_s = now_s + SWEEP_S
+        for number, reader in self._readers.items():
+            if not reader.silent and now_s - reader.heard_at_s > SILENT_S:
+                reader.silent = True
+                reader.told = {}
+                reader.told_at_s = float("-inf")
+                yield self._commit(number, reader, now_s)
+
+    def deadline_s(self) -> float:
+        return self._sweep_at_s
+
+    def is_silent(self, reader: int) -> bool:
+        """Return whether a reader is silent; one that is not known here cannot be heard either."""
+        known = self._readers.get(reader)
+        return known is None or known.silent
+
+    def ok_and_silent(self) -> tuple[int, int]:
+        """Return how many readers speak and how many do not."""
+        silent = sum(reader.silent for reader in self._readers.values())
+        return len(self._readers) - silent, silent
+
+    def deaf(self, now_s: float) -> bool:
+        """Return whether no reader at all was heard for SILENT_S: then it is our radio, not theirs."""
+        return bool(self._readers) and now_s - self._heard_at_s > SILENT_S
+
+    def _commit(self, number: int, reader: _Reader, now_s: float) -> Commit:
+        return Commit(
+            ReaderHealth(
+                observed_at=self._wall.utc(reader.heard_at_s if reader.silent else now_s),
+                clock=self._wall.quality,
+                reader=number,
+                state="silent" if reader.silent else "ok",
+                counters={} if reader.silent else dict(reader.last),
+            )
+        )
+
+    def _tell_noise(self, what: str, reader: int, now_s: float) -> Iterator[Commit]:
+        yield from self._tell(f"frames_{what}", reader, _NOISE[what].format(reader=reader), now_s)
+
+    def _tell(self, what: str, whose: int | str, detail: str, now_s: float) -> Iterator[Commit]:
+        key = (what, whose)
+        if now_s - self._told.get(key, float("-inf")) < NOISE_S:
+            return
+        if len(self._told) >= NOISE_MAX:
+            oldest = min(self._told, key=lambda each: self._told[each])
+            if now_s - self._told[oldest] < NOISE_S:
+                self._counts["noise_untold"] += 1
+                return
+            del self._told[oldest]
+        self._told[key] = now_s
+        yield self._word(what, False, detail, {"reader": whose} if isinstance(whose, int) else {}, now_s)
+
+    def _word(self, what: str, ok: bool, detail: str, counters: dict[str, int], now_s: float) -> Commit:
+        return Commit(
+            GatewayHealth(
+                observed_at=self._wall.utc(now_s),
+                clock=self._wall.quality,
+                what=what,
+                ok=ok,
+                detail=detail,
+                counters=counters,
+            )
+        )
+
+
+def _worse(told: dict[str, int], last: dict[str, int]) -> bool:
+    if not told:
+        return True
+    risen = (last[name] - told[name] & (1 << _BITS[name]) - 1 for name in _WORSE)
+    return any(WORSE_BY <= by < 1 << 15 for by in risen) or last["uptime_s"] < told["uptime_s"]

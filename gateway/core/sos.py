@@ -1,0 +1,458 @@
+"""What a tag itself cries, and who presses a bell: one press, one alarm; and the lamps that answer it.
+
+First of all stages, and alone: nothing here waits for locating, and nothing that fails later can take a cry back. The
+order is the promise: `Commit` first, and only when the shell asks for more, so that it is on disk, the reader is told.
+
+A cry is refused in one case only: a frame the reader sent long ago, about a press nobody here knows, whose tag cannot
+be proven. A cry that cannot be proven otherwise (unknown tag, wrong MIC) is raised as unverified. Over
+`UNVERIFIED_MAX` such alarms a reader a minute are merged into the last one.
+"""
+
+import math
+from collections import Counter, deque
+from collections.abc import Iterator
+
+from gateway.core import frames
+from gateway.core.alarms import OLD_S, READERS_MAX, SAME_PRESS_S, Alarm, Alarms, Lamp, LampKey, unproven
+from gateway.core.frames import Links, Report
+from gateway.core.resolve import UNRESOLVED, Resolver
+from gateway.core.sightings import Sighting, WallClock
+from gateway.effects import Commit, Downlink, Effect, Remember
+from gateway.events import STAGES, UNKNOWN_TAG, Bell, Sos, Told, Where
+from gateway.fix import Fix, Locator, Reading, beside, where_of
+from gateway.zone import Field, Zone
+from readers import wire
+
+REVISE_S = 2.0
+"""First revision so long after the first word; then twice as long each time, if there is news."""
+REVISIONS_MAX = 5
+MOVED_M = 10.0
+"""A fix is news if it lies so far from the place told before, and further than it is itself unsure (50 %): the first
+fixes of a tag are vague, and the reader that heard it is the better word."""
+FIX_FRESH_S = 10.0
+REPEAT_MIN_S, REPEAT_MAX_S, REPEAT_FOR_S = 0.5, 10.0, 600.0
+"""A stage is repeated to a lamp with growing pauses until the lamp shows it; then, or after ten minutes, only on
+the reader's own asking."""
+UNVERIFIED_MAX = 5
+UNVERIFIED_S = 60.0
+_BELL_RADIUS_M = 2.0
+AGE_MAX_S = 0xFFFF * wire.ALARM_AGE_STEP_MS / 1000
+"""An alarm's age on the wire says "or more, or not known" here."""
+_NEVER = float("inf")
+
+
+class Emergencies:
+    """Cries and bells in, alarms and lamps out."""
+
+    def __init__(
+        self, zone: Zone, field: Field, links: Links, alarms: Alarms, resolver: Resolver, locator: Locator,
+        wall: WallClock, counts: Counter[str],
+    ) -> None:  # fmt: skip
+        self._bells = {(bell.reader, bell.input): bell.id for bell in zone.bells}
+        self._field, self._links, self._alarms, self._resolver = field, links, alarms, resolver
+        self._locator, self._wall, self._counts = locator, wall, counts
+        self._busy: dict[str, Alarm] = {}
+        """Alarms with a lamp to repeat to, or a revision to make."""
+        self._due_s = _NEVER
+        """None of them is due earlier."""
+        self._unverified: dict[int, deque[tuple[float, Alarm]]] = {}
+
+    # ---- in --------------------------------------------------------------------------------------------------------
+
+    def cry(self, report: Report, sighting: Sighting, now_s: float) -> Iterator[Effect]:
+        """Raise a cry, or know it again; answer its reader. Also sets sighting.identity."""
+        advertisement = sighting.advertisement
+        assert advertisement is not None
+        id_and_press = advertisement.rotating_id + bytes((advertisement.press,))
+        key: LampKey | None = None
+        shown = wire.WAITING
+        if report.kind == wire.SOS:
+            key, shown = (report.reader, report.boot, report.content[0]), report.content[1]
+        alarm = None if key is None else self._alarms.shown_by(key, b"s" + id_and_press)
+        if alarm is None or (not alarm.verified and alarm.tried != self._resolver.generation):
+            alarm = self._identify(alarm, sighting, report, now_s)
+            if alarm is None:
+                self._counts["cries_refused"] += 1
+                return
+        if report.freshness != "stale":
+            alarm.cried_at_s = max(alarm.cried_at_s, now_s)
+        heard_anew = self._hear(alarm, key, b"s" + id_and_press, report, sighting, now_s)
+        if not alarm.committed:
+            yield from self._first_word(alarm, self._sos(alarm, self._first_where(alarm, sighting, now_s)), now_s)
+        if key is not None:
+            yield from self._answer(alarm, key, b"s" + id_and_press, shown, report, now_s)
+        if heard_anew:
+            self._schedule(alarm, now_s)
+
+    def bell(self, report: Report, now_s: float) -> Iterator[Effect]:
+        """Raise a bell, or know it again; answer its reader. boot_before, number_before: a reader that lost its power
+        before it had our answer says again, of unknown age, what it may have said before."""
+        number, shown, age_ms, bell_input, presses, boot_before, number_before = report.content
+        key = (report.reader, report.boot, number)
+        first_key = (report.reader, boot_before, number_before) if boot_before else key
+        cry = b"b" + bytes((bell_input,))
+        pressed_at_s = now_s - age_ms / 1000
+        alarm = self._alarms.shown_by(key, cry)
+        if alarm is not None:
+            # A reader's numbers come round after 255 alarms: a press after this one was closed, or long after, is new.
+            dated = age_ms < AGE_MAX_S * 1000
+            closed_before = dated and alarm.done and pressed_at_s > alarm.cried_at_s + REVISE_S
+            long_after = dated and pressed_at_s > alarm.cried_at_s + SAME_PRESS_S
+            # One that was closed here and not yet there is pressed again: nobody would look at a revision.
+            pressed_on = alarm.done and shown < wire.CLOSED and presses > alarm.press and report.freshness == "new"
+            if closed_before or long_after or pressed_on:
+                alarm = None
+        elif boot_before:
+            alarm = self._told_before(first_key, cry, now_s)
+        if alarm is None:
+            if report.freshness == "stale":
+                self._counts["bells_refused"] += 1
+                return
+            alarm = self._alarms.open("bell", _who(first_key), pressed_at_s, now_s)
+            alarm.bell = self._bells.get((report.reader, bell_input), f"reader{report.reader}-input{bell_input}")
+            alarm.readers.append(report.reader)
+        if report.freshness != "stale":
+            alarm.cried_at_s = max(alarm.cried_at_s, now_s)
+            if presses > alarm.press:
+                alarm.press, alarm.news = presses, True
+        self._alarms.lamp(alarm, key, cry)  # before the first word, whose memory it belongs to
+        if not alarm.committed:
+            alarm.news = False
+            yield from self._first_word(alarm, self._bell(alarm), now_s)
+        yield from self._answer(alarm, key, cry, shown, report, now_s)
+        self._schedule(alarm, now_s)
+
+    def stage(self, name: str, stage: int, now_s: float) -> Iterator[Effect]:
+        """Raise an alarm's stage (`readers.wire` numbers) by the city's word and tell its lamps. Never lowers it."""
+        alarm = self._alarms.by_name.get(name)
+        if alarm is None or not wire.RECEIVED <= stage <= wire.CLOSED:
+            self._counts["stages_refused"] += 1
+            return
+        if stage <= alarm.stage:
+            return
+        alarm.stage = stage
+        alarm.committed, alarm.first = True, None  # by the city, if our own disk would not
+        self._light(alarm, now_s)
+        yield from self._repeat([alarm], now_s, urgent=True)
+        yield Remember(self._alarms.memory(alarm))  # last: the city says it again until the lamp is known to show it
+
+    def relight(self, now_s: float) -> None:
+        """Tell the lamps of restored alarms again: they may not show the stage that was reached."""
+        for alarm in self._alarms.by_name.values():
+            if alarm.lamps and not alarm.done:
+                self._light(alarm, now_s)
+
+    # ---- time ------------------------------------------------------------------------------------------------------
+
+    def tick(self, now_s: float) -> Iterator[Effect]:
+        """Repeat stages that are not shown yet; revise alarms that have news."""
+        if now_s < self._due_s:
+            return
+        yield from self._repeat(list(self._busy.values()), now_s, urgent=False)
+        for alarm in list(self._busy.values()):
+            if alarm.revise_at_s <= now_s:
+                yield from self._revise(alarm, now_s)
+        next_s = {name: self._next_s(alarm) for name, alarm in self._busy.items()}
+        self._busy = {name: alarm for name, alarm in self._busy.items() if next_s[name] < _NEVER}
+        self._due_s = min(next_s.values(), default=_NEVER)
+
+    def deadline_s(self) -> float:
+        """Return when `tick` may next have work; inf when never."""
+        return self._due_s
+
+    # ---- who ---------------------------------------------------------------------------------------------------------
+
+    def _identify(self, known: Alarm | None, sighting: Sighting, report: Report, now_s: float) -> Alarm | None:
+        """Find or open the alarm of a cry; None: refused. `known`: the alarm its reader means, not verified so far."""
+        advertisement = sighting.advertisement
+        assert advertisement is not None
+        identity = sighting.identity = self._resolver.identify(advertisement, now_s)
+        verified = identity.tag != UNRESOLVED and bool(advertisement.flags & wire.FLAG_SOS)
+        if known is not None:
+            own = known.advertisement is not None and known.advertisement.rotating_id == advertisement.rotating_id
+            if verified and own and known.press == advertisement.press:
+                self._prove(known, sighting, now_s)
+            if not verified or known.verified:
+                known.tried = self._resolver.generation
+                return known
+            # It was one of many merged unproven cries, and is somebody's: an alarm of its own.
+        press = bytes((advertisement.press,))
+        heard_as = unproven(advertisement.rotating_id + press)
+        who = b"=" + self._resolver.tags[identity.tag].name.encode() + b"/" + press if verified else heard_as
+        alarm = self._alarms.of(who)
+        if alarm is not None:
+            # An old advertisement can only be of a press that was: known for a day. Else a tag's count names a press
+            # as long as it may cry, and some.
+            pressed_at_s, lasts_s = sighting.pressed_at_s, SAME_PRESS_S
+            if identity.outcome == "replayed" or pressed_at_s is None:
+                lasts_s = OLD_S
+            if (now_s if pressed_at_s is None else pressed_at_s) <= alarm.cried_at_s + lasts_s:
+                if verified:
+                    self._alarms.also(alarm, heard_as)
+                return alarm
+        if verified:
+            alarm = self._alarms.of(heard_as)  # it cried before the clock, or the table, could tell who it was
+            fits = alarm is not None and not alarm.verified and not alarm.done  # what was closed was the forgery
+            if alarm is not None and fits and now_s <= alarm.cried_at_s + SAME_PRESS_S:
+                self._prove(alarm, sighting, now_s)
+                return alarm
+        if report.freshness == "stale" and not verified:
+            return None
+        if not verified and (merged := self._merge(report.reader, now_s)) is not None:
+            return merged
+        pressed_at_s = sighting.pressed_at_s
+        alarm = self._alarms.open("sos", who, now_s - AGE_MAX_S if pressed_at_s is None else pressed_at_s, now_s)
+        alarm.press, alarm.battery_mv = advertisement.press, advertisement.battery_mv
+        alarm.drill = bool(advertisement.flags & wire.FLAG_DRILL)
+        if verified:
+            alarm.verified, alarm.tag = True, self._resolver.tags[identity.tag].name
+            self._alarms.also(alarm, heard_as)
+        else:
+            alarm.advertisement, alarm.tried = advertisement, self._resolver.generation
+            self._unverified.setdefault(report.reader, deque(maxlen=UNVERIFIED_MAX)).append((now_s, alarm))
+        return alarm
+
+    def _prove(self, alarm: Alarm, sighting: Sighting, now_s: float) -> None:
+        advertisement, identity = sighting.advertisement, sighting.identity
+        assert advertisement is not None
+        assert identity is not None
+        alarm.tag, alarm.verified, alarm.advertisement = self._resolver.tags[identity.tag].name, True, None
+        alarm.battery_mv, alarm.drill = advertisement.battery_mv, bool(advertisement.flags & wire.FLAG_DRILL)
+        self._alarms.also(alarm, b"=" + alarm.tag.encode() + b"/" + bytes((advertisement.press,)))
+        self._counts["alarms_proven_later"] += 1
+        alarm.news = True
+        alarm.revise_at_s = now_s
+        self._keep(alarm)
+
+    def _merge(self, reader: int, now_s: float) -> Alarm | None:
+        """The alarm that takes one more unproven cry at this reader, when there were too many in a minute."""
+        recent = self._unverified.get(reader)
+        if recent is None or len(recent) < UNVERIFIED_MAX or recent[0][0] < now_s - UNVERIFIED_S:
+            return None
+        last = recent[-1][1]
+        if last.done or last.name not in self._alarms.by_name:
+            return None
+        self._counts["cries_merged"] += 1
+        return last
+
+    def _told_before(self, key: LampKey, cry: bytes, now_s: float) -> Alarm | None:
+        """The alarm that an earlier boot of a reader raised as its number key[2], if it can be no other press.
+
+        A reader forgets a press once it has our answer. If no lamp showed one it can only be that press: known for a
+        day, as its reader may lie without power. Else the reader forgot to forget, or its numbers came round: rather
+        told twice than lost.
+        """
+        alarm = self._alarms.of(_who(key))
+        if alarm is None or all(lamp.cry != cry for lamp in alarm.lamps.values()):
+            return None
+        lasts_s = SAME_PRESS_S if any(lamp.shown for lamp in alarm.lamps.values()) else OLD_S
+        return alarm if now_s <= alarm.cried_at_s + lasts_s else None
+
+    # ---- words -------------------------------------------------------------------------------------------------------
+
+    def _hear(
+        self, alarm: Alarm, key: LampKey | None, cry: bytes, report: Report, sighting: Sighting, now_s: float
+    ) -> bool:
+        """Note who heard it and how; return whether this is a new hearing, not a reader asking once more."""
+        if report.reader not in alarm.readers and len(alarm.readers) < READERS_MAX:
+            alarm.readers.append(report.reader)
+            alarm.news = alarm.committed
+        if key is not None:
+            lamp = self._alarms.lamp(alarm, key, cry)
+            if lamp.counter == sighting.counter or report.freshness != "new":
+                sighting.timely = False
+                return False
+            lamp.counter = sighting.counter
+        power_dbm = sighting.advertisement.power_dbm if sighting.advertisement is not None else -59
+        if report.reader in alarm.readings or len(alarm.readings) < READERS_MAX:
+            alarm.readings[report.reader] = Reading(
+                report.reader, sighting.rssi_dbm, sighting.packets, sighting.heard_at_s, power_dbm
+            )
+        return True
+
+    def _first_word(self, alarm: Alarm, event: Sos | Bell, now_s: float) -> Iterator[Effect]:
+        if alarm.first is None:
+            alarm.first = event
+        yield Commit(alarm.first, self._alarms.memory(alarm))
+        if not alarm.committed:  # it is on disk: the shell asked for more
+            alarm.committed, alarm.first = True, None
+            alarm.revise_at_s = now_s + REVISE_S
+
+    def _first_where(self, alarm: Alarm, sighting: Sighting, now_s: float) -> Where | None:
+        fix = self._fresh_fix(alarm, now_s)
+        if fix is None:
+            power_dbm = sighting.advertisement.power_dbm if sighting.advertisement is not None else -59
+            reading = Reading(sighting.reader, sighting.rssi_dbm, sighting.packets, sighting.heard_at_s, power_dbm)
+            fix = beside(self._field, reading, now_s)
+        if fix is None:
+            return None
+        alarm.at_m = (fix.x_m, fix.y_m)
+        return where_of(self._field, fix)
+
+    def _revise(self, alarm: Alarm, now_s: float) -> Iterator[Effect]:
+        alarm.revise_at_s = _NEVER
+        if not alarm.committed or alarm.revision >= REVISIONS_MAX:
+            return
+        event: Sos | Bell
+        if alarm.kind == "bell":
+            if not alarm.news:
+                return
+            alarm.revision += 1
+            event = self._bell(alarm)
+        else:
+            if alarm.advertisement is not None and alarm.tried != self._resolver.generation:
+                self._look_again(alarm, now_s)
+            fix = self._fresh_fix(alarm, now_s) or self._locator.once(list(alarm.readings.values()), now_s)
+            if fix is not None:
+                was = alarm.at_m
+                far = was is None or math.dist(was, (fix.x_m, fix.y_m)) > max(MOVED_M, fix.radius_50_m)
+                alarm.news = alarm.news or far
+                if alarm.news:
+                    alarm.at_m = (fix.x_m, fix.y_m)
+            if not alarm.news:
+                self._plan(alarm, now_s)
+                return
+            found = None if fix is None else where_of(self._field, fix)
+            alarm.revision += 1
+            event = self._sos(alarm, found or self._last_where(alarm, now_s))
+        alarm.news = False
+        yield Commit(event, self._alarms.memory(alarm))
+        self._plan(alarm, now_s)
+
+    def _look_again(self, alarm: Alarm, now_s: float) -> None:
+        advertisement = alarm.advertisement
+        assert advertisement is not None
+        alarm.tried = self._resolver.generation
+        identity = self._resolver.identify(advertisement, now_s)
+        if identity.tag != UNRESOLVED and advertisement.flags & wire.FLAG_SOS:
+            again = Sighting(0, None, now_s, 0, advertisement.counter, advertisement, True, None, identity=identity)
+            self._prove(alarm, again, now_s)
+            alarm.revise_at_s = _NEVER
+
+    def _last_where(self, alarm: Alarm, now_s: float) -> Where | None:
+        for reading in sorted(alarm.readings.values(), key=lambda reading: -reading.heard_at_s):
+            fix = beside(self._field, reading, now_s)
+            if fix is not None:
+                return where_of(self._field, fix)
+        return None
+
+    def _fresh_fix(self, alarm: Alarm, now_s: float) -> Fix | None:
+        row = self._resolver.rows.get(alarm.tag) if alarm.verified else None
+        fix = None if row is None else self._locator.latest(row)
+        return fix if fix is not None and now_s - fix.fixed_at_s <= FIX_FRESH_S else None
+
+    def _sos(self, alarm: Alarm, where: Where | None) -> Sos:
+        return Sos(
+            observed_at=self._alarms.observed_at(alarm),
+            clock=self._wall.quality,
+            alarm=alarm.name,
+            revision=alarm.revision,
+            tag=alarm.tag if alarm.verified else UNKNOWN_TAG,
+            trust="verified" if alarm.verified else "unverified",
+            drill=alarm.drill,
+            press=alarm.press,
+            battery_mv=alarm.battery_mv,
+            readers=tuple(alarm.readers),
+            where=where,
+        )
+
+    def _bell(self, alarm: Alarm) -> Bell:
+        reader = alarm.readers[0]
+        at = self._field.readers.get(reader)
+        where = None
+        if at is not None:
+            where = where_of(self._field, Fix(at[0], at[1], _BELL_RADIUS_M, 2 * _BELL_RADIUS_M, (), alarm.pressed_at_s))
+        return Bell(
+            observed_at=self._alarms.observed_at(alarm),
+            clock=self._wall.quality,
+            alarm=alarm.name,
+            revision=alarm.revision,
+            bell=alarm.bell,
+            reader=reader,
+            presses=alarm.press,
+            where=where,
+        )
+
+    # ---- lamps -------------------------------------------------------------------------------------------------------
+
+    def _answer(
+        self, alarm: Alarm, key: LampKey, cry: bytes, shown: int, report: Report, now_s: float
+    ) -> Iterator[Effect]:
+        """Tell a reader the stage if its lamp shows less; tell the city when its lamp shows more than it was told."""
+        lamp = self._alarms.lamp(alarm, key, cry)
+        if shown > wire.CLOSED:
+            self._counts["stages_refused"] += 1
+            shown = lamp.shown
+        if report.freshness == "new":
+            lamp.shown = max(lamp.shown, shown)  # frames overtake each other; a lamp never goes back
+        if shown < alarm.stage:
+            payload = frames.answer(self._links, key[0], wire.STAGE, wire.encode_stage([(key[2], alarm.stage)]))
+            if lamp.shown < alarm.stage and lamp.send_at_s == _NEVER:
+                self._light_one(lamp, now_s + REPEAT_MIN_S)
+                self._keep(alarm)
+            if payload is not None and frames.boot_of(self._links, key[0]) == key[1]:
+                yield Downlink(key[0], payload, urgent=True)
+        if lamp.shown >= alarm.stage:
+            lamp.send_at_s = _NEVER
+        if lamp.shown > lamp.told:
+            lamp.told = lamp.shown
+            told = Told(
+                observed_at=self._wall.utc(now_s), clock=self._wall.quality, alarm=alarm.name, reader=key[0],
+                stage=STAGES[lamp.told - 1],
+            )  # fmt: skip
+            yield Commit(told, self._alarms.memory(alarm))
+
+    def _light(self, alarm: Alarm, now_s: float) -> None:
+        for lamp in alarm.lamps.values():
+            if lamp.shown < alarm.stage:
+                self._light_one(lamp, now_s)
+        self._keep(alarm)
+
+    def _light_one(self, lamp: Lamp, at_s: float) -> None:
+        lamp.send_at_s, lamp.pause_s, lamp.until_s = at_s, REPEAT_MIN_S, at_s + REPEAT_FOR_S
+
+    def _repeat(self, alarms: list[Alarm], now_s: float, *, urgent: bool) -> Iterator[Downlink]:
+        rows: dict[int, list[tuple[int, int]]] = {}
+        for alarm in alarms:
+            for (reader, boot, number), lamp in alarm.lamps.items():
+                if lamp.send_at_s > now_s:
+                    continue
+                known_boot = frames.boot_of(self._links, reader)
+                if lamp.shown >= alarm.stage or now_s > lamp.until_s or known_boot not in (None, boot):
+                    lamp.send_at_s = _NEVER
+                    continue
+                lamp.send_at_s = now_s + lamp.pause_s
+                lamp.pause_s = min(2 * lamp.pause_s, REPEAT_MAX_S)
+                rows.setdefault(reader, []).append((number, alarm.stage))
+        for reader, stages in rows.items():
+            for i in range(0, len(stages), wire.STAGES_MAX):
+                body = wire.encode_stage(stages[i : i + wire.STAGES_MAX])
+                payload = frames.answer(self._links, reader, wire.STAGE, body)
+                if payload is not None:
+                    yield Downlink(reader, payload, urgent)
+
+    # ---- when --------------------------------------------------------------------------------------------------------
+
+    def _schedule(self, alarm: Alarm, now_s: float) -> None:
+        if alarm.revise_at_s == _NEVER and alarm.revision < REVISIONS_MAX:
+            self._plan(alarm, now_s)
+        if self._next_s(alarm) < _NEVER:
+            self._keep(alarm)
+
+    def _plan(self, alarm: Alarm, now_s: float) -> None:
+        """Look again later, while somebody still cries."""
+        crying = now_s - alarm.cried_at_s < FIX_FRESH_S and not alarm.done
+        more = alarm.committed and alarm.revision < REVISIONS_MAX
+        alarm.revise_at_s = now_s + REVISE_S * 2**alarm.revision if crying and more else _NEVER
+
+    def _keep(self, alarm: Alarm) -> None:
+        self._busy[alarm.name] = alarm
+        self._due_s = min(self._due_s, self._next_s(alarm))
+
+    def _next_s(self, alarm: Alarm) -> float:
+        return min([alarm.revise_at_s, *(lamp.send_at_s for lamp in alarm.lamps.values())])
+
+
+def _who(key: LampKey) -> bytes:
+    """The identity of a bell's press: reader, boot, and the number it had there first."""
+    return b"%d/%d/%d" % key

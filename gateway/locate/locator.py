@@ -1,0 +1,224 @@
+"""The engine of a whole zone: a tracker for each sector of its ground, and tags that go from one to the next."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
+
+import numpy as np
+
+from gateway.fix import Fix, Reading
+from gateway.locate.ground import Ground
+from gateway.locate.hearing import TEMPER, TEMPER_UNSURVEYED, Hearing
+from gateway.locate.models import models_of, models_of_street, of_readers
+from gateway.locate.sectors import Sector
+from gateway.locate.tracker import STEP_S, Tracker
+from gateway.site import Site, Survey
+
+Walked = tuple[Site, Survey]
+"""A zone's walk test in its ground's plane; its reader ids are the readers' numbers as text."""
+
+POWER_DBM = -59.0
+"""Of a tag at 1 m, where a walk test does not say it; and for the floor of hearing."""
+WALKED_ROWS, WALKED_SHARE = 10, 0.5
+"""A part of the zone was walked if so large a share of its home readers has so many rows: a few packets heard from the
+next street say nothing of this one, and would make its radii those of a street that was measured."""
+MOVE_STEPS = 3
+"""So many fixes in a row nearest to a reader of another sector, and a tag goes there."""
+LOST_S = 3.0
+"""A tag that only readers beyond its sector hear, for so long, is taken up anew where they are."""
+CARRIED_MIN = 0.2
+"""With less of its belief in the new sector a tag begins anew there."""
+BREATH_S = 0.002
+"""Between two batches everything else has its turn."""
+
+
+class ZoneLocator:
+    """`Locator` of a zone: readings in by `hear`, a second's work by `step` batch after batch, fixes out."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        counts: Counter[str],
+        *,
+        routes: Mapping[int, int] | None = None,
+        survey: Walked | None = None,
+    ) -> None:
+        """routes: tag -> which of the ground's routes is its own. survey: a walk test to be fitted at once; a gateway
+        listens first, and gives each sector `fitted` to `learn` later.
+        """
+        self._ground, self._counts, self._routes = ground, counts, dict(routes or {})
+        self._surveyed = [False] * len(ground.sectors)
+        self._hearings: list[Sequence[Hearing]] = [_of_street(ground, sector) for sector in ground.sectors]
+        self._options: dict[str, int] = {}
+        self._trackers = [self._tracker(sector) for sector in range(len(ground.sectors))]
+        self._sector: dict[int, int] = {}
+        self._away: dict[int, tuple[int, int]] = {}
+        """Tag -> (sector it seems to be in, fixes in a row that say so)."""
+        self._latest: dict[int, Fix] = {}
+        self._worked_at_s = -math.inf
+        self._spots = np.array([at[:2] for at in ground.readers.values()]).reshape(-1, 2)
+        self._homes = [ground.home[number] for number in ground.readers]
+        if survey is not None:
+            for sector in range(self.sectors):
+                self.learn(sector, self.fitted(sector, survey))
+
+    @property
+    def sectors(self) -> int:
+        """Into how many parts the ground is cut."""
+        return len(self._trackers)
+
+    def home(self, sector: int) -> tuple[int, ...]:
+        """Return the readers whose tags are at home in a part."""
+        return self._ground.sectors[sector].home
+
+    def fitted(self, sector: int, survey: Walked) -> list[Hearing] | None:
+        """Return what a walk test says of hearing in a sector: nothing where nobody walked, None where it is no use.
+
+        Takes up to seconds; it reads only what never changes, so another thread may do it.
+        """
+        part = self._ground.sectors[sector]
+        try:
+            site, rows = of_readers(*survey, [str(number) for number in part.readers])
+            if not self._walked(part, rows):
+                return []
+            power_dbm = POWER_DBM if site.tag_power_dbm is None else site.tag_power_dbm
+            models = models_of(site, rows, power_dbm=power_dbm)
+            hearings = [Hearing(part.space, model, power_dbm=power_dbm, temper=TEMPER) for model in models]
+        except (ValueError, ArithmeticError, np.linalg.LinAlgError):
+            return None
+        usable = all(np.isfinite(each.mean).all() and np.isfinite(each.usual_db2).all() for each in hearings)
+        return hearings if usable else None
+
+    def learn(self, sector: int, hearings: Sequence[Hearing] | None) -> None:
+        """Take what `fitted` returned; tags of the sector are believed anew. Not while `step` is in its middle."""
+        if hearings is None:
+            self._counts["walk_tests_unusable"] += 1
+        if hearings:
+            self._surveyed[sector], self._hearings[sector] = True, hearings
+            self._trackers[sector] = self._tracker(sector)
+
+    def anew(self, **options: int) -> "ZoneLocator":
+        """Return a locator that hears as this one does and follows nobody yet, for a replay. options: `Tracker`'s
+        look_back, late_every and batch, which say what is told of a belief and not what is believed.
+        """
+        other = copy(self)
+        other._options = options
+        other._trackers = [other._tracker(sector) for sector in range(self.sectors)]
+        other._sector, other._away, other._latest = {}, {}, {}
+        other._worked_at_s = -math.inf
+        return other
+
+    def hear(self, tag: int, reading: Reading, now_s: float) -> None:
+        """Take a reading of a tag; it counts at the tag's next step."""
+        home = self._ground.home.get(reading.reader)
+        if home is None:
+            self._counts["readings_unknown_reader"] += 1
+            return
+        at = self._sector.get(tag)
+        if at is None or not self._trackers[at].follows(tag):
+            at = self._sector[tag] = home
+        elif (
+            reading.reader not in self._ground.sectors[at].readers
+            and self._trackers[at].heard_at_s(tag) < reading.heard_at_s - LOST_S
+        ):
+            self._trackers[at].leave(tag)
+            self._counts["tags_lost_and_found"] += 1
+            at = self._sector[tag] = home
+        if reading.reader in self._ground.sectors[at].readers:
+            self._trackers[at].hear(tag, reading, now_s)
+
+    def step(self, now_s: float, is_silent: Callable[[int], bool]) -> Iterator[tuple[int, Fix, Fix | None]]:
+        """Work off one batch of tags; yield (tag, fix, smoothed fix or None). `deadline_s` tells when to come again."""
+        self._worked_at_s = now_s
+        ready = next((t for t in self._trackers if t.busy), None) or min(self._trackers, key=Tracker.deadline_s)
+        for tag, fix, late in ready.step(now_s, is_silent):
+            last = self._latest.get(tag)
+            if last is not None and fix.fixed_at_s < last.fixed_at_s + STEP_S / 2:
+                continue  # it came into this sector within this second, and has its fix
+            self._latest[tag] = fix
+            yield tag, fix, late
+            if len(self._trackers) > 1:
+                self._look_round(tag, fix)
+
+    def deadline_s(self) -> float:
+        """Return when `step` next has work; inf when never."""
+        if any(tracker.busy for tracker in self._trackers):
+            return self._worked_at_s + BREATH_S
+        return max(min(tracker.deadline_s() for tracker in self._trackers), self._worked_at_s + BREATH_S)
+
+    def latest(self, tag: int) -> Fix | None:
+        """Return the last fix of a tag."""
+        return self._latest.get(tag)
+
+    def back(self, tag: int, steps: int) -> Fix | None:
+        """Return the smoothed fix of a tag `steps` steps ago; None where nothing is remembered of it."""
+        at = self._sector.get(tag)
+        return None if at is None else self._trackers[at].back(tag, steps)
+
+    def once(self, heard: Sequence[Reading], now_s: float) -> Fix | None:
+        """Return a fix from these readings alone, in the loudest one's sector."""
+        known = [reading for reading in heard if reading.reader in self._ground.home]
+        if not known:
+            return None
+        loudest = max(known, key=lambda reading: -200.0 if reading.rssi_dbm is None else reading.rssi_dbm)
+        return self._trackers[self._ground.home[loudest.reader]].once(known, now_s)
+
+    def set_offsets(self, offsets_db: Mapping[int, float]) -> None:
+        """Take by how much readers hear too loud, dB. Where somebody walked, the walk test's levels hold it already."""
+        for tracker, surveyed in zip(self._trackers, self._surveyed, strict=True):
+            if not surveyed:
+                tracker.set_offsets(offsets_db)
+
+    def followed(self) -> int:
+        """Return how many tags have a belief."""
+        return sum(tracker.followed() for tracker in self._trackers)
+
+    # ---- inside ------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _walked(part: Sector, rows: Survey) -> bool:
+        counts = np.bincount(rows.reader, minlength=len(part.readers))
+        at_home = np.isin(part.readers, part.home)
+        return bool((counts[at_home] >= WALKED_ROWS).mean() >= WALKED_SHARE)
+
+    def _tracker(self, sector: int) -> Tracker:
+        part = self._ground.sectors[sector]
+        return Tracker(
+            part.space, self._hearings[sector], part.readers, self._counts, shares=self._ground.shares[part.cells],
+            places=self._ground.places, dangers=self._ground.dangers, routes=self._routes,
+            surveyed=self._surveyed[sector], **self._options,
+        )  # fmt: skip
+
+    def _look_round(self, tag: int, fix: Fix) -> None:
+        """Move a tag that came nearest to a reader of another sector, some fixes in a row."""
+        at = self._sector[tag]
+        nearest = int(np.hypot(self._spots[:, 0] - fix.x_m, self._spots[:, 1] - fix.y_m).argmin())
+        seems = self._homes[nearest]
+        if seems == at:
+            self._away.pop(tag, None)
+            return
+        to, times = self._away.get(tag, (seems, 0))
+        if to == seems and times + 1 >= MOVE_STEPS:
+            self._away.pop(tag, None)
+            self._move(tag, at, seems)
+        else:
+            self._away[tag] = (seems, times + 1 if to == seems else 1)
+
+    def _move(self, tag: int, one: int, other: int) -> None:
+        luggage = self._trackers[one].leave(tag)
+        here, there = self._ground.sectors[one], self._ground.sectors[other]
+        carried = []
+        for belief in luggage.row.now:
+            whole = here.carry(belief, there)
+            kept = float(whole.sum())
+            carried.append(whole / np.float32(kept) if kept > CARRIED_MIN else there.space.prior.copy())
+        luggage.row.now = carried
+        self._trackers[other].enter(tag, luggage)
+        self._sector[tag] = other
+        self._counts["tags_moved_on"] += 1
+
+
+def _of_street(ground: Ground, sector: Sector) -> list[Hearing]:
+    models = models_of_street([ground.readers[number] for number in sector.readers])
+    return [Hearing(sector.space, each, power_dbm=POWER_DBM, temper=TEMPER_UNSURVEYED) for each in models]

@@ -1,0 +1,1 @@
+"""The way to the city: two MQTT connections, one for each lane."""

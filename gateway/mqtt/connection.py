@@ -1,0 +1,376 @@
+"""One MQTT connection, made again for ever: MQTT 5 first, for only 5 says that a broker refused a message.
+
+paho speaks MQTT and nothing else: it is driven by our own event loop, and a new client is made for every connection, so
+that its queues never hold anything we would miss.
+"""
+
+import asyncio
+import contextlib
+import random
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from gateway.notice import Notice
+from gateway.options import Mqtt
+from gateway.uplink import MESSAGE_MAX_B, Kind, Lane, Status, encode_status, topic
+
+KEEPALIVE_S = 15
+CONNECT_TIMEOUT_S = 10.0
+BACKOFF_MIN_S, BACKOFF_MAX_S = 0.2, 10.0
+LASTED_S = 10.0
+"""A connection that lived this long was a good one: the next back-off starts low again."""
+SHORT_MAX = 4
+"""Connections in a row that did not last, before the operator is told: some brokers do not say who took one over."""
+UNANSWERED_MAX = 2
+"""Connections closed without an answer before another version of MQTT is tried: one may be a broker just ending."""
+TRY_5_AGAIN_S = 3600.0
+UNDER_WAY_MAX = {"sos": 100, "events": 16}
+"""Messages without a PUBACK; fewer if the broker asks for fewer."""
+PUBACK_MAX_S = 20.0
+GOODBYE_S = 2.0
+ALONE_S = 60.0
+"""A connection that lived this long is ours alone."""
+NO_SUBSCRIBER, NOT_AUTHORIZED, TAKEN_OVER, UNSUPPORTED_VERSION = 0x10, 0x87, 0x8E, 0x84
+TCP_USER_TIMEOUT_MS = 15_000
+
+
+class _Closed(Exception):
+    """The connection ended. version_refused: the broker does not speak this version of MQTT."""
+
+    def __init__(self, why: str, *, version_refused: bool = False) -> None:
+        super().__init__(why)
+        self.version_refused = version_refused
+
+
+@dataclass
+class Address:
+    """Where the broker is and who we are there."""
+
+    site: str
+    gateway: str
+    mqtt: Mqtt
+    password: str | None = field(default=None, repr=False)
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+
+
+class Connection:
+    """One MQTT connection, made again for ever. `up` is set while messages can be sent."""
+
+    def __init__(
+        self,
+        address: Address,
+        lane: Lane,
+        *,
+        notice: Notice,
+        on_ack: Callable[[Lane, bytes], None],
+        status: Callable[[bool], Status] | None = None,
+    ) -> None:
+        self.address, self.lane = address, lane
+        self.up = asyncio.Event()
+        self.wake: set[asyncio.Event] = set()
+        """Events to set when the connection comes or goes, or a PUBACK came."""
+        self.session = 0
+        """Counts connections: what was handed to an earlier one may be lost."""
+        self._unacked: dict[int, tuple[float, Kind]] = {}
+        self._receive_max = 65535
+        self.version = "5" if address.mqtt.protocol != "3.1.1" else "3.1.1"
+        self.counters = {
+            "connects": 0,
+            "disconnects": 0,
+            "published": 0,
+            "pubacks": 0,
+            "no_subscriber": 0,
+            "not_authorized": 0,
+            "refused": 0,
+            "taken_over": 0,
+        }
+        self._notice, self._on_ack, self._status = notice, on_ack, status
+        self._client: paho.Client | None = None
+        self._ended: asyncio.Future[None] | None = None
+        self._subscribed = asyncio.Event()
+        self._connected = False
+        self._unwell: set[str] = set()
+        self._up_at = self._fell_back_at = 0.0
+        self._unanswered = self._short = 0
+        self._random = random.Random()
+        self._stopping = False
+
+    async def run(self, progress: Callable[[], None]) -> None:
+        """Keep a connection for ever."""
+        tries = 0
+        while not self._stopping:
+            progress()
+            began = time.monotonic()
+            try:
+                await self._session(progress)
+            except (OSError, ValueError, _Closed) as error:
+                if not self._stopping:
+                    self._say("broker_away", False, self._explain(error))
+                fell_back = self._fall_back(error)
+            else:
+                fell_back = False
+            finally:
+                self._down()
+            tries = 0 if time.monotonic() - began > LASTED_S else tries + 1
+            if not fell_back and not self._stopping:
+                most = min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2 ** min(tries, 10))
+                await asyncio.sleep(self._random.uniform(BACKOFF_MIN_S, most))
+
+    def room(self) -> int:
+        """Return how many more messages may be under way now."""
+        return min(UNDER_WAY_MAX[self.lane], self._receive_max) - len(self._unacked)
+
+    def publish(self, kind: Kind, payload: bytes, *, retain: bool = False) -> bool:
+        """Hand one message (QoS 1) to the connection; False if it is not up, or has no room."""
+        if self._client is None or not self.up.is_set() or self.room() <= 0:
+            return False
+        info = self._client.publish(self._topic(kind), payload, qos=1, retain=retain)
+        if info.rc != paho.MQTT_ERR_SUCCESS:
+            return False
+        self._unacked[info.mid] = time.monotonic(), kind
+        self.counters["published"] += 1
+        return True
+
+    async def stop(self) -> None:
+        """Say goodbye (the retained status becomes offline) and end; `run` returns."""
+        self._stopping = True
+        said = self._status is None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_S):
+                while self.up.is_set() and (self._unacked or not said):
+                    if not said and self._status is not None:
+                        said = self.publish("status", encode_status(self._status(False)), retain=True)
+                    await asyncio.sleep(0.02)
+        self._end(None)
+        if self._client is not None:
+            self._client.disconnect()
+            self._client.loop_write()
+
+    def publish_status(self) -> None:
+        """Say again how this gateway is (retained)."""
+        if self._status is not None:
+            self.publish("status", encode_status(self._status(True)), retain=True)
+
+    # ---- one session ------------------------------------------------------------------------------------------------
+
+    async def _session(self, progress: Callable[[], None]) -> None:
+        loop = asyncio.get_running_loop()
+        self._ended, self._connected = loop.create_future(), False
+        self._receive_max = 65535
+        self._subscribed.clear()
+        client = self._client = self._new_client(loop)
+        mqtt = self.address.mqtt
+        arguments: dict[str, Any] = {"keepalive": KEEPALIVE_S}
+        if self.version == "5":
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            properties.MaximumPacketSize = MESSAGE_MAX_B + 1024
+            arguments |= {"clean_start": True, "properties": properties}
+        await asyncio.to_thread(client.connect, mqtt.host, mqtt.port, **arguments)  # name look-up and TLS block
+        sock: Any = client.socket()
+        if sock is None:
+            raise _Closed("closed at once")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError, AttributeError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT_MS)
+        loop.add_reader(sock, self._readable, client, sock)
+        self._want_write(client)
+        deadline = time.monotonic() + CONNECT_TIMEOUT_S
+        while not self._ended.done():
+            progress()
+            client.loop_misc()
+            if not self._subscribed.is_set() and time.monotonic() > deadline:
+                raise _Closed(
+                    f"no answer to {'SUBSCRIBE' if self._connected else 'CONNECT'} in {CONNECT_TIMEOUT_S:.0f} s"
+                )
+            if self._unacked and time.monotonic() - min(self._unacked.values())[0] > PUBACK_MAX_S:
+                raise _Closed(f"a message without PUBACK for {PUBACK_MAX_S:.0f} s")
+            if self._subscribed.is_set() and not self.up.is_set():
+                self._came_up()
+            if self.up.is_set() and time.monotonic() - self._up_at > ALONE_S:
+                for what in ("taken_over", "flapping"):
+                    self._say(what, True, "the connection stands again")
+            await asyncio.wait([self._ended], timeout=0.02 if not self.up.is_set() else 1.0)
+        self._ended.result()
+
+    def _new_client(self, loop: asyncio.AbstractEventLoop) -> paho.Client:
+        address, five = self.address, self.version == "5"
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=self._client_id(),
+            clean_session=None if five else True,
+            protocol=paho.MQTTv5 if five else paho.MQTTv311,
+            reconnect_on_failure=False,
+        )
+        client.suppress_exceptions = True  # a fault in one message must not end the loop; it is logged
+        client.enable_logger()
+        client.connect_timeout = CONNECT_TIMEOUT_S
+        client.max_queued_messages_set(UNDER_WAY_MAX[self.lane])
+        client.max_inflight_messages_set(UNDER_WAY_MAX[self.lane])
+        if address.mqtt.username:
+            client.username_pw_set(address.mqtt.username, address.password)
+        if address.ca_file:
+            client.tls_set(ca_certs=address.ca_file, certfile=address.cert_file, keyfile=address.key_file)
+        if self._status is not None:
+            client.will_set(self._topic("status"), encode_status(self._status(False)), qos=1, retain=True)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_subscribe = self._on_subscribe
+        client.on_publish = self._on_publish
+        client.on_message = lambda c, userdata, message: self._on_ack(self.lane, bytes(message.payload))
+        client.on_socket_register_write = lambda c, userdata, sock: _call(loop, self._want_write, c)
+        client.on_socket_close = lambda c, userdata, sock: _forget(loop, sock)
+        return client
+
+    def _readable(self, client: paho.Client, sock: Any) -> None:
+        try:
+            client.loop_read()
+            while client.socket() is sock and isinstance(sock, ssl.SSLSocket) and sock.pending():
+                client.loop_read()
+        except Exception as error:  # a packet paho cannot read is worth a new connection, whatever it raised
+            self._end(_Closed(f"the broker sent what is no MQTT: {error!r}"))
+
+    def _want_write(self, client: paho.Client) -> None:
+        sock: Any = client.socket()
+        if client is self._client and sock is not None and client.want_write():
+            with contextlib.suppress(ValueError, OSError):
+                asyncio.get_running_loop().add_writer(sock, self._writable, client, sock)
+
+    def _writable(self, client: paho.Client, sock: Any) -> None:
+        client.loop_write()
+        if not client.want_write():
+            with contextlib.suppress(ValueError, OSError):  # closed meanwhile
+                asyncio.get_running_loop().remove_writer(sock)
+
+    def _on_connect(self, client: paho.Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if reason.is_failure:
+            self._end(_Closed(f"the broker refused us: {reason}", version_refused=reason.value == UNSUPPORTED_VERSION))
+            return
+        self._connected, self._unanswered = True, 0
+        self._receive_max = getattr(properties, "ReceiveMaximum", 65535)
+        client.subscribe(self._topic("ack"), qos=1)
+
+    def _on_subscribe(self, client: paho.Client, userdata: Any, mid: int, reasons: Any, properties: Any) -> None:
+        if any(reason.is_failure for reason in reasons):
+            self._say("ack_denied", False, f"the broker will not let us hear {self._topic('ack')}; mend its ACL")
+        else:
+            self._say("ack_denied", True, "the city's acks can be heard")
+        self._subscribed.set()
+
+    def _on_disconnect(self, client: paho.Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if reason.value == TAKEN_OVER:
+            self.counters["taken_over"] += 1
+            text = f"another client calls itself {self._client_id()}: a copied box? stop one of them"
+            self._say("taken_over", False, text)
+        before = "" if self._connected else " before it answered"
+        self._unanswered += not self._connected
+        refused = self._unanswered >= UNANSWERED_MAX
+        self._end(_Closed(f"the broker closed the connection{before} ({reason})", version_refused=refused))
+
+    def _on_publish(self, client: paho.Client, userdata: Any, mid: int, reason: Any, properties: Any) -> None:
+        _, kind = self._unacked.pop(mid, (0.0, self.lane))
+        self.counters["pubacks"] += 1
+        if reason.value == NO_SUBSCRIBER:
+            what, detail = "no_subscriber", f"the broker takes {kind}, but no city listens; start its consumer"
+        elif reason.value == NOT_AUTHORIZED:
+            name = self._topic(kind)
+            what, detail = "not_authorized", f"the broker will not let us publish to {name}; mend its ACL"
+        elif reason.is_failure:
+            what, detail = "refused", f"the broker refused a message of {kind}: {reason}"
+        else:
+            what = detail = ""
+        for each in ("no_subscriber", "not_authorized", "refused"):
+            if each != what:
+                self._say(each, True, f"the broker no longer says so of {kind}", kind)
+        if what:
+            self.counters[what] += 1
+            self._say(what, False, detail, kind)
+        for event in self.wake:
+            event.set()
+
+    def _came_up(self) -> None:
+        self.counters["connects"] += 1
+        self.session += 1
+        self._up_at = time.monotonic()
+        self.up.set()
+        self._say("broker_away", True, f"connected to {self.address.mqtt.host}, MQTT {self.version}")
+        self.publish_status()
+        for event in self.wake:
+            event.set()
+
+    def _down(self) -> None:
+        if self.up.is_set():
+            self.counters["disconnects"] += 1
+            self._count_short(time.monotonic() - self._up_at)
+        self.up.clear()
+        self._unacked.clear()
+        if self._ended is not None and self._ended.done():
+            self._ended.exception()  # asked for, else it is taken for forgotten
+        client, self._client = self._client, None
+        if client is not None and (sock := client.socket()) is not None:
+            _forget(asyncio.get_running_loop(), sock)
+            with contextlib.suppress(OSError):
+                sock.close()
+        for event in self.wake:
+            event.set()
+
+    def _count_short(self, lasted_s: float) -> None:
+        self._short = self._short + 1 if lasted_s < ALONE_S / 2 else 0
+        if self._short >= SHORT_MAX:
+            text = f"{self._short} connections in a row did not last; another box that calls itself {self._client_id()}"
+            self._say("flapping", False, f"{text}? else look at the broker and the line")
+
+    def _end(self, why: _Closed | None) -> None:
+        if self._ended is not None and not self._ended.done():
+            if why is None:
+                self._ended.set_result(None)
+            else:
+                self._ended.set_exception(why)
+
+    def _fall_back(self, error: Exception) -> bool:
+        """Change the version of MQTT if that may help; return whether to try at once."""
+        if self.address.mqtt.protocol != "auto" or not isinstance(error, _Closed):
+            return False
+        if self.version == "5" and error.version_refused:
+            self.version, self._fell_back_at, self._unanswered = "3.1.1", time.monotonic(), 0
+            return True
+        if self.version == "3.1.1" and (error.version_refused or time.monotonic() - self._fell_back_at > TRY_5_AGAIN_S):
+            self.version, self._unanswered = "5", 0
+        return False
+
+    def _explain(self, error: Exception) -> str:
+        where = f"{self.address.mqtt.host}:{self.address.mqtt.port}"
+        return f"{where}: {error}; the {self.lane} lane keeps its rows and tries again"
+
+    def _topic(self, kind: Kind) -> str:
+        return topic(self.address.site, self.address.gateway, kind)
+
+    def _client_id(self) -> str:
+        return f"ansim-{self.address.site}-{self.address.gateway}-{self.lane}"
+
+    def _say(self, what: str, ok: bool, detail: str, of: str = "") -> None:
+        """Say a state of this lane, or of one kind of message, once when it begins and once when it ends."""
+        word = f"{of or self.lane}_{what}"
+        if ok == (word in self._unwell):
+            (self._unwell.discard if ok else self._unwell.add)(word)
+            self._notice(word, ok, detail)
+
+
+def _call(loop: asyncio.AbstractEventLoop, work: Callable[..., None], *arguments: Any) -> None:
+    loop.call_soon_threadsafe(work, *arguments)  # paho connects in another thread
+
+
+def _forget(loop: asyncio.AbstractEventLoop, sock: Any) -> None:
+    with contextlib.suppress(ValueError, OSError):
+        loop.remove_reader(sock)
+        loop.remove_writer(sock)

@@ -1,0 +1,187 @@
+"""A broken lane file: what can still be read of it is carried into a new one, and the broken one is set aside.
+
+sos.part.db          the new file while rows are copied; a power cut now costs nothing, the next start copies again
+sos.new.db           the same, complete: from here on it stands for everything sos.db held
+sos-<time>-<hex>.db  the broken file, for whoever looks at it; SET_ASIDE_MAX of them are kept
+"""
+
+import contextlib
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+
+from gateway.effects import AlarmMemory
+from gateway.outbox import rows
+from gateway.outbox.rows import OTHER, POSITION, Entry, transaction
+
+SET_ASIDE_MAX = 3
+LOT = 1000
+BEHIND_MAX_B = 64 * 1024 * 1024
+CHECK_MAX_S = 2.0
+"""A long check of a large file stops here: the gateway must start."""
+BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def code_of(error: sqlite3.Error) -> int:
+    """Return the primary result code of an error, 0 if it has none."""
+    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+
+
+def check(db: sqlite3.Connection) -> None:
+    """Raise sqlite3.DatabaseError with the code of a corrupt file unless quick_check finds nothing in CHECK_MAX_S."""
+    end_s = time.monotonic() + CHECK_MAX_S
+    db.set_progress_handler(lambda: time.monotonic() > end_s, 10_000)
+    try:
+        found = [row[0] for row in db.execute("PRAGMA quick_check(1)").fetchall()]
+    except sqlite3.OperationalError as error:
+        if code_of(error) == sqlite3.SQLITE_INTERRUPT:
+            return
+        raise
+    finally:
+        db.set_progress_handler(None, 0)
+    if found != ["ok"]:
+        corrupt = sqlite3.DatabaseError(f"quick_check: {str(found[0])[:200]}")
+        corrupt.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise corrupt
+
+
+def rescue(path: Path, still_open: sqlite3.Connection | None, created: str, make_room: Callable[[], bool]) -> int:
+    """Make the new file beside `path` with all that can be read; return how many rows that is.
+
+    still_open: a connection to a file that is no longer at `path`. make_room is called once when the disk is full.
+    Raises sqlite3.Error, OSError if no new file can be made; rows that find no room stay in the broken file.
+    """
+    part = path.with_suffix(".part.db")
+    for end in ("", "-journal"):
+        Path(f"{part}{end}").unlink(missing_ok=True)
+    os.close(os.open(part, os.O_CREAT | os.O_RDWR, 0o600))
+    try:
+        saved = _copy(path, part, still_open, created)
+    except sqlite3.OperationalError as error:
+        if code_of(error) != sqlite3.SQLITE_FULL or not make_room():
+            raise
+        part.unlink(missing_ok=True)
+        saved = _copy(path, part, still_open, created)
+    os.replace(part, path.with_suffix(".new.db"))
+    sync_folder(path.parent)
+    return saved
+
+
+def _copy(path: Path, part: Path, still_open: sqlite3.Connection | None, created: str) -> int:
+    """Raises sqlite3.Error when not even the tables and the memories fit; then there is room to be made first."""
+    saved = 0
+    with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as db:
+        for pragma in ("auto_vacuum=INCREMENTAL", "synchronous=FULL"):
+            db.execute(f"PRAGMA {pragma}")
+        rows.prepare(db, created)
+        broken = still_open
+        if broken is None and path.exists():
+            broken = sqlite3.connect(path, isolation_level=None)
+        if broken is None:
+            return 0
+        wreck = _Wreck(broken)
+        try:
+            with transaction(db):
+                for memory in wreck.memories():
+                    rows.insert(db, (), memory)
+                for key, value in wreck.values():
+                    db.execute("INSERT OR REPLACE INTO state(key, value) VALUES(?, ?)", (key, value))
+            with contextlib.suppress(sqlite3.Error):
+                for entries in wreck.entries():
+                    with transaction(db):
+                        rows.insert(db, entries)
+                    saved += len(entries)
+        finally:
+            if still_open is None:
+                with contextlib.suppress(sqlite3.Error):
+                    broken.close()
+    return saved
+
+
+def swap_in(path: Path, now: datetime) -> str:
+    """Put a complete new file, if one waits, in the place of the broken one; return the name that one has now ("").
+
+    May be cut off at any point and called again. Raises OSError.
+    """
+    fresh = path.with_suffix(".new.db")
+    if not fresh.exists():
+        return ""
+    aside = path.with_name(f"{path.stem}-{now:%Y%m%dT%H%M%S}-{secrets.token_hex(2)}.db")
+    for end in ("-wal", ""):
+        if Path(f"{path}{end}").exists():
+            os.replace(f"{path}{end}", f"{aside}{end}")
+    Path(f"{path}-shm").unlink(missing_ok=True)
+    os.replace(fresh, path)
+    sync_folder(path.parent)
+    old = sorted(path.parent.glob(f"{path.stem}-*.db"), key=lambda p: p.stat().st_mtime)
+    for each in old[:-SET_ASIDE_MAX]:
+        for end in ("", "-wal", "-shm"):
+            Path(f"{each}{end}").unlink(missing_ok=True)
+    return aside.name if aside.exists() else ""
+
+
+def sync_folder(folder: Path) -> None:
+    """Make what was created or renamed in a folder last. Raises OSError."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class _Wreck:
+    """A broken file, read for what can still be read. Every reading stops at the first error, none raises."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._db.text_factory = lambda data: data.decode("utf-8", "replace")
+
+    def entries(self) -> Iterator[list[Entry]]:
+        """Yield rows in order, in lots: from the front up to the damage, then what lies behind it."""
+        last, lot = 0, []
+        for seq, entry in self._rows("ASC", 0):
+            last = seq
+            lot.append(entry)
+            if len(lot) == LOT:
+                yield lot
+                lot = []
+        size, behind = 0, []
+        for _, entry in self._rows("DESC", last):
+            size += len(entry.body)
+            if size > BEHIND_MAX_B:
+                break
+            behind.append(entry)
+        behind.reverse()
+        for start in range(0, len(behind), LOT):
+            yield lot + behind[start : start + LOT]
+            lot = []
+        if lot:
+            yield lot
+
+    def _rows(self, order: str, above: int) -> Iterator[tuple[int, Entry]]:
+        statement = f"SELECT seq, kind, queued_ms, body FROM outbox WHERE seq > ? ORDER BY seq {order}"
+        with contextlib.suppress(sqlite3.Error):
+            for seq, kind, queued_ms, body in self._db.execute(statement, (above,)):
+                if isinstance(seq, int) and isinstance(queued_ms, int) and isinstance(body, bytes):
+                    yield seq, Entry(POSITION if kind == POSITION else OTHER, queued_ms, body)
+
+    def memories(self) -> list[AlarmMemory]:
+        found = []
+        with contextlib.suppress(sqlite3.Error):
+            for key, alarm, stage, raised, data in self._db.execute(
+                "SELECT key, alarm, stage, raised, data FROM alarm"
+            ):
+                if isinstance(key, bytes) and isinstance(alarm, str) and isinstance(stage, int):
+                    kept = data if isinstance(data, bytes) else b""
+                    found.append(AlarmMemory(key, alarm, stage, raised if isinstance(raised, float) else 0.0, kept))
+        return found
+
+    def values(self) -> list[tuple[str, bytes]]:
+        with contextlib.suppress(sqlite3.Error):
+            found = self._db.execute("SELECT key, value FROM state").fetchall()
+            return [(key, value) for key, value in found if isinstance(key, str) and isinstance(value, bytes)]
+        return []

@@ -1,0 +1,54 @@
+"""What `settle` concludes of one tag, as values: the tag's row, what changed, and the fix it is told with."""
+
+from dataclasses import dataclass
+
+from gateway.events import PresenceState
+from gateway.fix import Fix
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    tag: int
+    place: str
+    fix: Fix
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    tag: int
+    place: str
+    fix: Fix
+
+
+@dataclass(frozen=True, slots=True)
+class Became:
+    """A presence changed. still: the tag itself says that it has not moved for long."""
+
+    tag: int
+    state: PresenceState
+    place: str | None
+    fix: Fix | None
+    still: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Danger:
+    tag: int
+    area: str
+    near: bool
+    probability: float
+    fix: Fix
+
+
+@dataclass(frozen=True, slots=True)
+class Strayed:
+    """A tag is off its agreed route, or back. probability: of being off it."""
+
+    tag: int
+    route: str
+    off: bool
+    probability: float
+    fix: Fix
+
+
+Change = Arrived | Left | Became | Danger | Strayed

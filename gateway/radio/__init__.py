@@ -1,0 +1,1 @@
+"""The ZigBee coordinator stick, and which readers may join its network."""

@@ -1,0 +1,90 @@
+"""Who is let into the network: enrolled readers that are out of it, each with its own install code, a lot at a time."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import zigpy.types as zt
+import zigpy.util
+
+from gateway.notice import Notice
+
+LOT_MAX = 12
+"""Readers let in at once: a stick keeps few transient keys."""
+OPEN_S = 180
+AGAIN_S = 60.0
+LOOK_S = 5.0
+ADMIT_MAX_S = 30.0
+OUT_S = 600.0
+"""A reader silent for so long may have lost the network, and is let in again with its own key."""
+
+
+def eui64_of(text: str) -> Any:
+    """Return zigpy's EUI64 of 16 hexadecimal digits, MSB first."""
+    return zt.EUI64(bytes(reversed(bytes.fromhex(text))))
+
+
+class Admission:
+    """Turns of readers to join. codes: EUI64 (hexadecimal, MSB first) -> install code; numbers: EUI64 -> reader."""
+
+    def __init__(
+        self, codes: Mapping[str, bytes], numbers: Mapping[str, int], counters: Counter[str], *, notice: Notice
+    ) -> None:
+        self._codes, self._numbers, self._counters, self._notice = (
+            dict(sorted(codes.items())),
+            numbers,
+            counters,
+            notice,
+        )
+        self._heard_at_s: dict[int, float] = {}
+        self._began_s = time.monotonic()
+        self._next_s = float("-inf")
+        self._turn = 0
+        self._lot: list[str] = []
+
+    def heard(self, reader: int) -> None:
+        """A frame proven to be this reader's came in: it is in the network."""
+        self._heard_at_s[reader] = time.monotonic()
+
+    def begin(self) -> None:
+        """The stack was started: what was open is shut."""
+        self._next_s, self._lot = float("-inf"), []
+
+    async def step(self, app: Any) -> None:
+        """Open the network for the next lot if it is time. Call it every second while the stack runs."""
+        if time.monotonic() < self._next_s and not self._lot_is_in(app):
+            return
+        again_s = await self._admit(app)
+        self._next_s = time.monotonic() + again_s
+
+    async def _admit(self, app: Any) -> float:
+        """Admit a lot; return when to look again."""
+        waiting = [eui64 for eui64 in self._codes if self._is_out(app, eui64)]
+        self._lot = []
+        if not waiting:
+            return LOOK_S
+        start = self._turn % len(waiting)
+        lot = (waiting[start:] + waiting[:start])[:LOT_MAX]
+        joins = [(eui64_of(eui64), zigpy.util.convert_install_code(self._codes[eui64])) for eui64 in lot]
+        try:
+            async with asyncio.timeout(ADMIT_MAX_S):
+                done = await app.admit(joins, OPEN_S)
+        except Exception as error:
+            self._notice("admission_failed", False, f"readers cannot be admitted: {type(error).__name__}: {error}")
+            return AGAIN_S
+        self._turn, self._lot = start + done, lot[:done]
+        self._counters["admitted"] += done
+        return OPEN_S - 20.0 if len(waiting) <= done else AGAIN_S
+
+    def _is_out(self, app: Any, eui64: str) -> bool:
+        """Not in zigpy's table and not heard, or silent for OUT_S: its radio may have been emptied or replaced."""
+        heard_at_s = self._heard_at_s.get(self._numbers[eui64], float("-inf"))
+        if eui64_of(eui64) in app.devices:
+            heard_at_s = max(heard_at_s, self._began_s)
+        return time.monotonic() - heard_at_s > OUT_S
+
+    def _lot_is_in(self, app: Any) -> bool:
+        """Everybody let in last has come: no need to wait before it is the next ones' turn."""
+        return bool(self._lot) and not any(self._is_out(app, eui64) for eui64 in self._lot)

@@ -1,0 +1,1 @@
+"""Recorded sites: record a zone, walk-test it, replay it, and draw it."""

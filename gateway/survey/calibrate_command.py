@@ -1,0 +1,183 @@
+"""`ansim-gateway calibrate`: a recorded walk and its truth -> rows of the site's walk test, if they help."""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from gateway.site import Site, Survey, TimedFix, Track
+from gateway.survey import calibrate, picture, read
+from gateway.survey.calibrate import Clock, Rows, WalkRefused
+from gateway.survey.expected import Expected, Law
+from gateway.survey.score import Score, errors_m, score
+from gateway.survey.truth import Walk, load_walk, moment_of
+from gateway.survey.write import RecordingError, add_seen_track, save_truth, write_text
+
+WORSE, WORSE_BESIDE = 1.05, 1.3
+"""A walk with which the mean error grows beyond this is not kept by itself; the second where it went each way once."""
+Say = Callable[[str], None]
+
+
+def run(
+    folder: Path, name: str | None, truth: Path | None, start: str | None, offset_s: float | None, keep: bool, say: Say
+) -> None:
+    """Fit one walk into a site. Raises RecordingError, or WalkRefused with what would help."""
+    site = read.load_site(folder)
+    name = name or _only_track(folder)
+    recorded = read.load_track(folder, site, name)
+    path = truth or folder / "tracks" / f"{name}.truth.csv"
+    walk = load_walk(path, site, _start(folder, name, start))
+    for reason, count in (*recorded.skipped.items(), *walk.skipped.items()):
+        say(f"note: {count} left out: {reason}")
+    track = calibrate.shifted(recorded, offset_s or 0.0)
+    found = calibrate.rows(track, walk.at)
+    calibrate.check(site, track, found)
+    _told(site, walk, found, say)
+    agreed = calibrate.clock(site, track, walk.at)
+    if agreed.suspected and offset_s is None:
+        raise WalkRefused(
+            f"its clocks seem to differ: levels fit best {agreed.shift_s:+d} s from here (distance explains "
+            f"{agreed.explained:.0%} of them there, {agreed.explained_now:.0%} as it is); set the telephone's clock "
+            f"and walk again, or give --clock-offset {agreed.shift_s} if that is right and 0 if it is not"
+        )
+    if agreed.explained < calibrate.FALL_MIN:
+        say("warning: levels do not fall with distance here: the right tag, the right truth?")
+    known = read.load_survey(folder, site, without=name)
+    words = _judged(site, known, found, track, walk, keep, say)
+    _write(folder, site, name, found, walk, offset_s or 0.0, [*_summary(walk, found, agreed), *words], say)
+
+
+def _only_track(folder: Path) -> str:
+    names = read.track_names(folder)
+    if len(names) > 1:
+        listed = ", ".join(names[:10])
+        raise RecordingError(folder / "tracks", 0, f"{len(names)} tracks are there ({listed})", "name one with --track")
+    return names[0]
+
+
+def _start(folder: Path, name: str, start: str | None) -> float | None:
+    if start is not None:
+        found = moment_of(start)
+        if found is None:
+            raise RecordingError(folder, 0, f"--start {start[:40]!r} is no date and time", "like 2026-03-02T08:15:00Z")
+        return found
+    try:
+        told = json.loads((folder / "tracks" / f"{name}.info.json").read_text(encoding="utf-8"))
+        return moment_of(str(told["started_at"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # asked for only if the truth has dates
+
+
+def _told(site: Site, walk: Walk, found: Rows, say: Say) -> None:
+    heard = np.unique(found.survey.reader)
+    seconds = len(np.unique(np.floor(found.t_s)))
+    say(
+        f"{seconds} s with truth ({walk.source}), {len(heard)} of {len(site.reader_ids)} readers heard the tag, "
+        f"{len(found.survey)} rows"
+    )
+    unheard = [name for number, name in enumerate(site.reader_ids) if number not in heard]
+    if unheard:
+        say(f"note: not heard by {', '.join(unheard[:20])}")
+    share = calibrate.both_ways(found.survey)
+    if share != share:
+        say("note: the tag never moved: the map gets no direction")
+    elif site.worn == "body" and share < calibrate.BOTH_MIN:
+        say(
+            f"warning: walked in both directions on {share:.0%} of the way only; a worn tag's map holds only in the "
+            "directions walked: walk back the same way"
+        )
+
+
+def _judged(site: Site, known: Survey, found: Rows, track: Track, walk: Walk, keep: bool, say: Say) -> list[str]:
+    """Say the errors before and after; raise WalkRefused if the walk makes them larger."""
+    from gateway.survey import replay
+
+    as_known = replay.Engine(site, known)  # a map takes seconds to fit, so not anew for each part
+
+    def engine(survey: Survey, part: Track) -> Iterable[TimedFix]:
+        return (as_known if survey is known else replay.Engine(site, survey)).replay(part, lag_s=0.0)
+
+    truth = Track(track.name, track.t_s, track.reader, track.rssi_dbm, walk.t_s, walk.xy_m)
+    before, after = (_score(truth, fixes, walk) for fixes in calibrate.before_and_after(known, found, track, engine))
+    say(f"{'instant fixes':14} {'fixes':>6} {'median':>8} {'mean':>8} {'90 %':>8} {'in r50':>7} {'in r90':>7}")
+    for words, s in (("before", before), ("after", after)):
+        metres = " ".join(f"{value:6.2f} m" for value in (s.median_m, s.mean_m, s.p90_m))
+        say(f"{words:14} {s.fixes:6} {metres} {s.cover_50:7.0%} {s.cover_90:7.0%}")
+    say(f"(after: each of {calibrate.FOLDS} parts of the walk located with a map of the other parts)")
+    again = calibrate.walked_again(found)
+    if again < calibrate.BOTH_MIN:
+        say(
+            f"note: {again:.0%} of the way was walked a second time: after says what the map does beside the walk, not "
+            "on it"
+        )
+    worse = WORSE if again >= calibrate.BOTH_MIN else WORSE_BESIDE
+    if after.mean_m > worse * before.mean_m and not keep:
+        raise WalkRefused(
+            f"with it the mean error grows from {before.mean_m:.1f} to {after.mean_m:.1f} m: is the truth right, was "
+            "the tag worn as children wear it? --keep takes it all the same"
+        )
+    if not (after.mean_m == after.mean_m and before.mean_m == before.mean_m):
+        return []
+    return [f"Error before {before.mean_m:.1f} m, after {after.mean_m:.1f} m (mean, each part by the others)."]
+
+
+def _score(truth: Track, fixes: list[TimedFix], walk: Walk) -> Score:
+    where, _ = walk.at(np.array([fix.t_s for fix in fixes]))
+    judged = [fix for fix, at in zip(fixes, where, strict=True) if np.isfinite(at).all()]
+    return score(len(judged), errors_m(truth, judged))
+
+
+def _summary(walk: Walk, found: Rows, agreed: Clock) -> list[str]:
+    seconds = len(np.unique(np.floor(found.t_s)))
+    share = calibrate.both_ways(found.survey)
+    lines = [
+        f"{seconds / 60:.1f} minutes, truth {walk.source}, {len(np.unique(found.survey.reader))} readers heard it."
+    ]
+    if share == share:
+        lines.append(f"Walked in both directions on {share:.0%} of the way.")
+    return lines
+
+
+def _write(
+    folder: Path, site: Site, name: str, found: Rows, walk: Walk, offset_s: float, words: list[str], say: Say
+) -> None:
+    written = [read.save_survey(folder, site, name, found.survey)]
+    add_seen_track(folder, name)
+    truth = folder / "tracks" / f"{name}.truth.csv"
+    if not truth.exists():
+        save_truth(folder, name, walk.t_s - offset_s, walk.xy_m)
+        written.append(truth)
+    walked, expected = folder / f"{name}.walk.svg", folder / "expected.svg"
+    write_text(walked, picture.walk_picture(picture.scene_of(site, f"Walk test {name}"), found.survey, words))
+    whole = read.load_survey(folder, site)
+    law, source = law_of(site, whole)
+    e = Expected(site.readers_m, site.tag_height_m, law)
+    scene = picture.scene_of(site, f"{site.name}: how exactly is a tag located?")
+    write_text(expected, picture.error_picture(scene, e.error_m, e.readers_in_reach, source))
+    for path in (*written, walked, expected):
+        say(f"written: {path}")
+    if site.origin_lonlat is None:
+        say(f"next: ansim-gateway locate {folder} --out FIXES_DIR; it has no origin, so no gateway can use it")
+    else:
+        say(
+            f'next: name the folder in the gateway\'s file ([locate] survey = "{folder}"), check it, start the gateway '
+            "anew"
+        )
+
+
+def law_of(site: Site, survey: Survey) -> tuple[Law, str]:
+    """Return the law to expect from, and a sentence on where it comes from."""
+    if not len(survey):
+        usual = "the device type" if site.channel else "a usual tag"
+        return Law.of(site.channel), f"Reckoned from distances and the law of {usual}; nobody has walked here yet."
+    from gateway.locate import levels
+
+    rows = levels.rows_of(survey.xy_m, survey.heading_deg, survey.reader, survey.rssi_dbm, survey.count)
+    law = levels.fit_law(site.readers_m, site.tag_height_m, rows, worn=site.worn == "body")
+    floor_dbm = float(np.percentile(survey.rssi_dbm, 2))
+    found = Law(float(np.mean(law.p0_dbm)), law.exponent, law.sigma_db, floor_dbm)
+    return found, (
+        f"Reckoned from distances and the walk test: {law.exponent:.1f} exponent, {law.sigma_db:.1f} dB spread. One "
+        "reading of each reader; walking on makes it better."
+    )

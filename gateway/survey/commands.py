@@ -1,0 +1,140 @@
+"""What the commands on recorded sites do; `gateway.__main__` only calls it. Each returns an exit code."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from gateway.options import Loaded
+from gateway.presence.changes import Arrived, Danger, Left
+from gateway.survey import picture, read
+from gateway.survey.read import RecordingError
+from gateway.survey.score import Located, errors_m, located, score, settings_of, table
+from gateway.survey.write import write_text
+
+GOOD, WRONG = 0, 1
+Say = Callable[[str], None]
+
+
+def locate(folder: Path, out: Path, lag_s: float, plot: Path | None, say: Say) -> int:
+    """Run the engine over every track of a site; write its fixes, print a table, draw if wanted."""
+    from gateway.survey.replay import Engine
+
+    failed = False
+    runs: list[Located] = []
+    told: list[str] = []
+    try:
+        site = read.load_site(folder)
+        survey = read.load_survey(folder, site)
+        names = read.track_names(folder)
+    except RecordingError as error:
+        say(str(error))
+        return WRONG
+    say(settings_of(site, survey))
+    for note in site.notes:
+        say(f"note: {note}")
+    for reason, count in survey.skipped.items():
+        say(f"note: {count} rows of the walk test left out: {reason}")
+    engine = Engine(site, survey)
+    for note in engine.notes:
+        say(f"note: {note}")
+    for name in names:
+        try:
+            run = located(
+                read.load_track(folder, site, name),
+                lambda track: engine.replay(
+                    track,
+                    lag_s=lag_s,
+                    told=lambda t_s, change: told.append(f"{track.name}, {t_s:g} s: {words(change)}"),
+                ),
+            )
+            read.write_fixes(out / f"{name}.fixes.csv", run.fixes)
+            if plot is not None:
+                end = "" if len(names) == 1 else f"-{name}"
+                path = plot.with_name(f"{plot.name.removesuffix('.svg')}{end}.svg")
+                lag = max(run.kinds())
+                fixes = run.of(lag)
+                found = score(len(fixes), errors_m(run.track, fixes))
+                kind = f"{len(fixes)} fixes, {f'{lag:g} s late' if lag else 'instant'}"
+                off = f": {found.median_m:.1f} m off (middle value)" if found.median_m == found.median_m else ""
+                write_text(path, picture.track_picture(site, run.track, fixes, kind + off))
+            runs.append(run)
+        except RecordingError as error:
+            failed = True
+            say(str(error))
+    for line in (*table(runs, site), *told):
+        say(line)
+    return WRONG if failed else GOOD
+
+
+def words(change: Arrived | Left | Danger) -> str:
+    """Return what a gateway concluded in words."""
+    if isinstance(change, Danger):
+        return f"{'near' if change.near else 'clear of'} danger {change.area}"
+    return f"{'arrived at' if isinstance(change, Arrived) else 'left'} {change.place}"
+
+
+def record(loaded: Loaded, out: Path, minutes: float | None, tags: list[str], say: Say) -> int:
+    """Record what a running gateway hears until the time is over or somebody ends it (Ctrl-C, SIGTERM)."""
+    from gateway.survey import live
+
+    unknown = sorted(set(tags) - loaded.tag_keys.keys())
+    if unknown:
+        say(f"not enrolled here: {', '.join(unknown)[:200]}; a tag is named as in {loaded.config.keys.tags}")
+        return WRONG
+    ended: list[int] = []
+    before = {number: signal.signal(number, lambda n, _: ended.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        site = live.site_of(loaded.zone, loaded.config.site)
+        rows = live.record(loaded.folder, site, out, tags=tags, minutes=minutes, stopped=lambda: bool(ended), say=say)
+    except RecordingError as error:
+        say(str(error))
+        return WRONG
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if not rows:
+        say("nothing was heard: is the tag enrolled and not paused, is its battery good, is it near a reader?")
+    return GOOD if rows else WRONG
+
+
+def calibrate(
+    folder: Path, track: str | None, truth: Path | None, start: str | None, offset_s: float | None, keep: bool, say: Say
+) -> int:
+    """Fit one recorded walk into the site's walk test."""
+    from gateway.survey import calibrate_command
+    from gateway.survey.calibrate import WalkRefused
+
+    try:
+        calibrate_command.run(folder, track, truth, start, offset_s, keep, say)
+    except RecordingError as error:
+        say(str(error))
+    except WalkRefused as refused:
+        say(f"this walk is not used: {refused}")
+    else:
+        return GOOD
+    return WRONG
+
+
+def draw(loaded: Loaded, path: Path, reach: bool, say: Say) -> int:
+    """Draw what is expected of a zone: how far off a fix is, or how many readers hear a tag."""
+    from gateway.site import Survey
+    from gateway.survey.calibrate_command import law_of
+    from gateway.survey.expected import Expected
+    from gateway.survey.live import site_of
+    from gateway.survey.picture import scene_of_zone
+
+    site = site_of(loaded.zone, loaded.config.site)
+    law, source = law_of(loaded.site or site, loaded.survey if loaded.survey is not None else Survey.empty())
+    e = Expected(site.readers_m, site.tag_height_m, law)
+    question = "where is a tag heard?" if reach else "how exactly is a tag located?"
+    scene = scene_of_zone(loaded.zone, loaded.config.site, question, loaded.config.attribution)
+    try:
+        if reach:
+            write_text(path, picture.reach_picture(scene, e.readers_in_reach, source))
+        else:
+            write_text(path, picture.error_picture(scene, e.error_m, e.readers_in_reach, source))
+    except RecordingError as error:
+        say(str(error))
+        return WRONG
+    say(f"written: {path}")
+    return GOOD

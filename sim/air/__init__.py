@@ -1,0 +1,1 @@
+"""What is heard: advertisements at the readers, and frames on the mesh."""

@@ -1,0 +1,183 @@
+"""The air from tags and readers to readers: how strong one advertisement arrives at each, and whether it is read.
+
+First cut, whole in numpy: log-distance loss, shadowing fixed in space, Rician fading per packet, offsets per device,
+the body between tag and reader, a soft edge at the sensitivity and a plateau of losses by interference. Walls, capture
+and collisions belong here too and come with the full channel; `Air.listen` is where they go. Every random number is a
+hash of (seed, transmission, reader), so who asks, and in which order, changes nothing.
+
+Numbers: exponent 2.5 between street in sight (2.0-2.2) and crowd and parked cars (2.7); shadowing 4 dB over 12 m;
+K 6 dB; body 2 dB when the child's back looks at the reader, 14 dB when the child is between; plateau 8 % (measured
+networks: 12-30 %). From pole to pole, over the heads: exponent 2.2, shadowing 3 dB the same both ways, and 1.5 dB that
+differ between them. None is calibrated on our streets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim import chance
+from sim.chance import Floats
+from sim.street.paths import Point, distance_to_edge_m, inside
+from sim.street.tag import POWER_DBM
+
+RSSI_MIN_DBM, RSSI_MAX_DBM = -110, 20
+FLOOR_DB = 10.0
+"""So far under the sensitivity nothing is ever read."""
+CORNERS_MAX = 20_000
+"""Lattice points kept: 2.9 km2 of 12 m cells; then they are made again, the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """Parameters of the air. dB and metres."""
+
+    exponent: float = 2.5
+    shadow_sigma_db: float = 4.0
+    shadow_cell_m: float = 12.0
+    shadow_common: float = 0.5
+    """Share of the shadowing's power that all readers have in common: what stands round the child."""
+    rice_k_db: float = 6.0
+    body_min_db: float = 2.0
+    body_max_db: float = 14.0
+    reader_sigma_db: float = 2.0
+    reader_gain_db: float = 2.0
+    """A dipole on the pole (2.1 dBi), less its cable."""
+    sensitivity_dbm: float = -95.0
+    """1 % packet errors at 1 Mbit/s, as the class of chip has it (EFR32MG12: -94.8). Unverified for XBee 3."""
+    edge_db: float = 0.8
+    """Width of the edge at the sensitivity: packet errors go from 1 % to 99 % within some 3.5 dB."""
+    plateau_loss: float = 0.08
+    tag_height_m: float = 0.8
+    wall_db: float = 6.0
+    """The school's wall, between a child on the street and a pole in the yard, or the other way: brick 6-8 dB."""
+    gate_m: float = 3.0
+    """Whoever stands within this of the wall's line stands in the gate or over the wall, with nothing between."""
+    pole_power_dbm: float = -30.0
+    """A reader's own beacon at 1 m: 8 dBm, 2 dBi, less 40 dB."""
+    pole_exponent: float = 2.2
+    pole_shadow_db: float = 3.0
+    pole_asymmetry_db: float = 1.5
+    pole_sigma_db: float = 2.0
+    """Spread of the readers' transmitters; that of their receivers is `reader_sigma_db`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ear:
+    """A reader as the air knows it."""
+
+    number: int
+    at: Point
+    height_m: float
+
+
+class Air:
+    """One channel between all tags and the given readers; `walled`: the outline of what a wall encloses.
+
+    `noise_db` raises everybody's sensitivity edge (a fault).
+    """
+
+    def __init__(
+        self, seed: int, ears: Sequence[Ear], channel: Channel | None = None, *, walled: Sequence[Point] = ()
+    ) -> None:
+        self.channel = channel or Channel()
+        self._walled = tuple(walled)
+        self._side: Floats = np.array([self._side_of(ear.at) for ear in ears])
+        self.ears = tuple(ears)
+        self.noise_db = 0.0
+        self._seed = seed
+        self._x: Floats = np.array([ear.at[0] for ear in ears], np.float64)
+        self._y: Floats = np.array([ear.at[1] for ear in ears], np.float64)
+        self._rise: Floats = np.array([ear.height_m for ear in ears], np.float64) - self.channel.tag_height_m
+        self._numbers: NDArray[np.int64] = np.array([ear.number for ear in ears], np.int64)
+        self._corners: dict[tuple[int, int], Floats] = {}
+        spread = self.channel.reader_sigma_db * chance.normal(seed, "ear", self._numbers)
+        self._offset_db = self.channel.reader_gain_db + spread
+
+    def mean_dbm(self, x_m: float, y_m: float, heading: float, tag_offset_db: float = 0.0) -> Floats:
+        """Return what each reader would read without fading: everything that stays while the child stands still."""
+        c = self.channel
+        dx, dy = self._x - x_m, self._y - y_m
+        distance = np.maximum(1.0, np.sqrt(dx * dx + dy * dy + self._rise * self._rise))
+        facing = np.cos(np.arctan2(dy, dx) - heading)  # 1: walks towards the reader, its bag behind its back
+        body = c.body_min_db + (c.body_max_db - c.body_min_db) * (1.0 + facing) / 2.0
+        loss = 10.0 * c.exponent * np.log10(distance)
+        wall = c.wall_db * (self._side * self._side_of((x_m, y_m)) < 0)
+        result: Floats = POWER_DBM + tag_offset_db - loss - body - wall + self._offset_db + self._shadow(x_m, y_m)
+        return result
+
+    def pole_dbm(self, sender: int) -> Floats:
+        """Return what each reader would read of a reader's beacon without fading; -inf at the sender itself."""
+        c = self.channel
+        k = next(i for i, ear in enumerate(self.ears) if ear.number == sender)
+        rise = self._rise - self._rise[k]
+        distance = np.maximum(1.0, np.sqrt((self._x - self._x[k]) ** 2 + (self._y - self._y[k]) ** 2 + rise * rise))
+        low, high = np.minimum(self._numbers, sender), np.maximum(self._numbers, sender)
+        shadow = c.pole_shadow_db * chance.normal(self._seed, "poles", low, high)
+        shadow = shadow + c.pole_asymmetry_db * chance.normal(self._seed, "pole to pole", sender, self._numbers)
+        sent = c.pole_sigma_db * float(chance.normal(self._seed, "mouth", sender)[0])
+        wall = c.wall_db * (self._side * self._side[k] < 0)
+        loss = 10.0 * c.pole_exponent * np.log10(distance)
+        result: Floats = c.pole_power_dbm + sent - loss - wall + shadow + self._offset_db
+        return np.where(self._numbers == sender, -np.inf, result)
+
+    def listen(self, tag: int, event: int | NDArray[np.int64], mean_dbm: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+        """Return (dBm at each reader, whether its radio could read this transmission if it was listening).
+
+        tag: number of the sender, negative for a reader. Many events at once: a column of them, a row of means each.
+        """
+        c = self.channel
+        k = 10.0 ** (c.rice_k_db / 10.0)
+        sigma = math.sqrt(0.5 / (k + 1.0))
+        real = math.sqrt(k / (k + 1.0)) + sigma * chance.normal(self._seed, "fade", tag, event, 1, self._numbers)
+        imaginary = sigma * chance.normal(self._seed, "fade", tag, event, 2, self._numbers)
+        rssi = mean_dbm + 10.0 * np.log10(real * real + imaginary * imaginary)
+        margin = (rssi - c.sensitivity_dbm - self.noise_db) / c.edge_db + 4.6  # 99 % at the sensitivity
+        margin = np.where(rssi < c.sensitivity_dbm + self.noise_db - FLOOR_DB, -np.inf, margin)
+        read = (1.0 - c.plateau_loss) / (1.0 + np.exp(-np.maximum(margin, -500.0)))
+        return rssi, chance.uniform(self._seed, "read", tag, event, self._numbers) < read
+
+    def _side_of(self, at: Point) -> float:
+        """1 within the wall, -1 without, 0 in the gate or on the line."""
+        if not self._walled or distance_to_edge_m(at, self._walled) < self.channel.gate_m:
+            return 0.0
+        return 1.0 if inside(at, self._walled) else -1.0
+
+    def _shadow(self, x_m: float, y_m: float) -> Floats:
+        """Normal numbers on a lattice, blended between its corners so that their spread is the same everywhere."""
+        c = self.channel
+        gx, gy = x_m / c.shadow_cell_m, y_m / c.shadow_cell_m
+        ix, iy = math.floor(gx), math.floor(gy)
+        fx, fy = gx - ix, gy - iy
+        total: Floats = np.zeros(len(self._numbers))
+        power = 0.0
+        for jx, jy, weight in (
+            (ix, iy, (1 - fx) * (1 - fy)),
+            (ix + 1, iy, fx * (1 - fy)),
+            (ix, iy + 1, (1 - fx) * fy),
+            (ix + 1, iy + 1, fx * fy),
+        ):
+            total = total + weight * self._corner(jx, jy)
+            power += weight * weight
+        result: Floats = c.shadow_sigma_db * total / math.sqrt(power)
+        return result
+
+    def _corner(self, jx: int, jy: int) -> Floats:
+        known = self._corners.get((jx, jy))
+        if known is None:
+            if len(self._corners) >= CORNERS_MAX:
+                self._corners.clear()
+            own = chance.normal(self._seed, "shadow", jx, jy, self._numbers)
+            common = chance.normal(self._seed, "shadow of all", jx, jy)
+            share = self.channel.shadow_common
+            known = self._corners[jx, jy] = math.sqrt(1 - share) * own + math.sqrt(share) * common
+        return known
+
+
+def rssi_of(dbm: float) -> int:
+    """Return the whole number a radio reports."""
+    return max(RSSI_MIN_DBM, min(RSSI_MAX_DBM, round(dbm)))

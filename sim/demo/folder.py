@@ -1,0 +1,213 @@
+"""The folder of one run: keys, configurations, stores and logs of what it starts. Small, private, the last few kept."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from readers.advertisement import TagKeys
+from sim import chance
+from sim.demo import survey
+from sim.demo.broker import CITY, password, secret
+from sim.demo.processes import StartError, console
+from sim.street.paths import Point
+from sim.street.site import Pole, Site
+from sim.walks import sites
+from sim.xbee.module import install_code
+
+RUNS = Path("run")
+KEPT = 3
+GATEWAY = "gw1"
+OPERATOR = "desk"
+READER_KEY_B = 16
+CHANNEL = 15
+WRITE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """What a run needs to let its parts in. Made anew for each run, never printed but for the operator's passcode."""
+
+    reader_keys: Mapping[int, bytes]
+    broker: Mapping[str, str]
+    token: str
+    passcode: str
+
+
+def make(runs: Path = RUNS, *, kept: int = KEPT) -> Path:
+    """Make and return a new run folder `demo-<time>`; of the older ones only the newest stay. Raises StartError."""
+    try:
+        runs.mkdir(exist_ok=True)
+        name = time.strftime("demo-%Y%m%d-%H%M%S")
+        folder = next(f for n in range(100) if not (f := runs / (name if not n else f"{name}-{n}")).exists())
+        folder.mkdir(mode=0o700)
+    except OSError as error:
+        raise StartError(
+            f"cannot make a folder in {runs.resolve()}: {error.strerror}; start in a folder of yours"
+        ) from error
+    old = sorted(f for f in runs.iterdir() if f.is_dir() and re.fullmatch(r"demo-\d{8}-\d{6}(-\d+)?", f.name))
+    for folder_ in old[:-kept]:
+        shutil.rmtree(folder_, ignore_errors=True)
+    return folder.resolve()
+
+
+def eui64_of(seed: int, number: int) -> bytes:
+    """Return a reader's address: Digi's block, then bits of the seed."""
+    return bytes.fromhex("0013a200") + (int(chance.words(seed, number, "eui64")[0]) & 0xFFFFFFFF).to_bytes(4, "big")
+
+
+def make_secrets(folder: Path, readers: Iterable[int]) -> Secrets:
+    """Make the run's secrets; the operator's passcode by the city's own command. Raises StartError."""
+    command = [console("ansim-city"), "operator", OPERATOR, "--file", str(folder / "operators.json")]
+    made = subprocess.run(command, capture_output=True, text=True, check=False, timeout=WRITE_S)
+    if made.returncode != 0:
+        raise StartError(f"`{' '.join(command)}` failed: {(made.stderr or made.stdout).strip()[-500:]}")
+    return Secrets(
+        reader_keys={number: secrets.token_bytes(READER_KEY_B) for number in readers},
+        broker={GATEWAY: password(), CITY: password()},
+        token=secrets.token_urlsafe(32),
+        passcode=made.stdout.strip().splitlines()[-1].split()[-1],
+    )
+
+
+def write_gateway(
+    folder: Path,
+    site: Site,
+    poles: Sequence[Pole],
+    tags: Mapping[str, TagKeys],
+    secrets_: Secrets,
+    *,
+    seed: int,
+    radio_port: Path,
+    broker_port: int,
+    metrics_port: int,
+    walked: sites.Site | None = None,
+) -> Path:
+    """Write the gateway's configuration, its files of secrets and its walk test; return the TOML's path.
+
+    walked: of `walk_test.walk`; None: nobody walked the zone.
+    """
+    base = folder / "gateway"
+    base.mkdir(mode=0o700)
+    secret(base / "reader_keys.json", json.dumps({str(n): key.hex() for n, key in secrets_.reader_keys.items()}))
+    tag_rows = {name: {"k_id": keys.k_id.hex(), "k_mic": keys.k_mic.hex()} for name, keys in tags.items()}
+    secret(base / "tag_keys.json", json.dumps(tag_rows))
+    enrolment = {}
+    for pole in poles:
+        eui64 = eui64_of(seed, pole.number)
+        enrolment[str(pole.number)] = {"eui64": eui64.hex(), "install_code": install_code(eui64).hex()}
+    secret(base / "enrolment.json", json.dumps(enrolment))
+    secret(base / "broker_password", secrets_.broker[GATEWAY] + "\n")
+    lines = [
+        f"site = {_text(site.name)}",
+        f"gateway = {_text(GATEWAY)}",
+        f"attribution = {_text(site.attribution)}",
+        "[radio]",
+        f"port = {_text(radio_port)}",
+        f"channel = {CHANNEL}",
+        'enrolment = "enrolment.json"',
+        "[store]",
+        'folder = "outbox"',
+        "bulk_max_mb = 64",
+        "[mqtt]",
+        'host = "127.0.0.1"',
+        f"port = {broker_port}",
+        f"username = {_text(GATEWAY)}",
+        'password_file = "broker_password"',
+        "[metrics]",
+        f"port = {metrics_port}",
+        "[clock]",
+        "trusted = true",
+    ]
+    if walked is not None:
+        lines += ["[locate]", f"survey = {_text(survey.write(base, walked).name)}"]
+    for pole in poles:
+        lon, lat = site.plane.to_lonlat(*pole.at)
+        lines += [
+            "[[readers]]",
+            f"number = {pole.number}",
+            f"eui64 = {_text(eui64_of(seed, pole.number).hex())}",
+            f"lon = {lon:.7f}",
+            f"lat = {lat:.7f}",
+            f"height_m = {pole.height_m}",
+            f"pole = {_text(pole.name)}",
+        ]
+    school = _lonlats(site, site.school)
+    lines += ["[[places]]", f"id = {_text(site.school_id)}", 'kind = "school"', f"polygon = {school}"]
+    for danger in site.dangers:
+        lines += [
+            "[[dangers]]",
+            f"id = {_text(danger.id)}",
+            f"polygon = {_lonlats(site, danger.ring)}",
+            f"warn_m = {danger.warn_m}",
+        ]
+    for path in site.footpaths([pole.at for pole in poles]):
+        lines += ["[[footpaths]]", f"line = {_lonlats(site, path)}"]
+    for pole in poles:
+        lines += ["[[bells]]", f"id = {_text(bell_id(pole.number))}", f"reader = {pole.number}"]
+    (base / "gateway.toml").write_text("\n".join(lines) + "\n")
+    return base / "gateway.toml"
+
+
+def write_city(
+    folder: Path,
+    site: Site,
+    site_file: Path,
+    poles: Sequence[Pole],
+    secrets_: Secrets,
+    *,
+    broker_port: int,
+    web_port: int,
+) -> Path:
+    """Write the city's configuration and its map (only the poles in use); return the TOML's path."""
+    base = folder / "city"
+    base.mkdir(mode=0o700)
+    shown = json.loads(site_file.read_text("utf-8"))
+    used = {pole.number for pole in poles}
+    shown["features"] = [
+        f for f in shown["features"]
+        if f["properties"]["kind"] != "home" and f["properties"].get("number", next(iter(used))) in used
+    ]  # fmt: skip
+    (base / "site.geojson").write_text(json.dumps(shown, separators=(",", ":")))
+    (folder / "operators.json").rename(base / "operators.json")
+    secret(base / "token", secrets_.token + "\n")
+    secret(base / "broker_password", secrets_.broker[CITY] + "\n")
+    lines = [
+        f"site = {_text(site.name)}",
+        "[mqtt]",
+        'host = "127.0.0.1"',
+        f"port = {broker_port}",
+        f"username = {_text(CITY)}",
+        'password_file = "broker_password"',
+        "[store]",
+        'url = "sqlite:///city.db"',
+        "[web]",
+        'operators_file = "operators.json"',
+        'token_file = "token"',
+        f"port = {web_port}",
+        "[map]",
+        'file = "site.geojson"',
+    ]
+    (base / "city.toml").write_text("\n".join(lines) + "\n")
+    return base / "city.toml"
+
+
+def bell_id(reader: int) -> str:
+    """Return the id of the bell on a reader's pole."""
+    return f"bell{reader:02d}"
+
+
+def _text(value: object) -> str:
+    return json.dumps(str(value), ensure_ascii=False)
+
+
+def _lonlats(site: Site, points: Sequence[Point]) -> str:
+    degrees = [site.plane.to_lonlat(*point) for point in points]
+    return "[" + ", ".join(f"[{lon:.7f}, {lat:.7f}]" for lon, lat in degrees) + "]"

@@ -1,0 +1,96 @@
+"""A simulated zone set up: coordinator on a pty, readers' processes with their firmware, tags, mesh and air."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+from sim.air.mesh import Mesh
+from sim.air.radio import Air, Channel, Ear
+from sim.clock import Clock
+from sim.demo.folder import eui64_of
+from sim.demo.motion import SimulatedZone
+from sim.ncp.chip import Coordinator, PtyCoordinator
+from sim.ncp.nvm import Nvm
+from sim.reader.process import Reader, prepare_flash
+from sim.street.children import World
+from sim.street.site import Pole
+from sim.street.tag import Tag
+
+COORDINATOR_EUI64 = bytes.fromhex("f4ce36a1b2c3d4e5")
+BELL_PIN, LAMP_PIN, BUZZER_PIN = "D4", "D2", "D3"
+"""As firmware/alarm.py has them when config.py says nothing."""
+POWER_EVERY_S = 0.05
+
+
+class Stand:
+    """Everything simulated of one run. Made by `set_up`; `wall_of` and `clock` share one origin."""
+
+    def __init__(
+        self, clock: Clock, coordinator: Coordinator, mesh: Mesh, zone: SimulatedZone, sizes: dict[str, int]
+    ) -> None:
+        self.clock, self.coordinator, self.mesh, self.zone, self.firmware_sizes = clock, coordinator, mesh, zone, sizes
+
+    def wall_of(self, now_s: float) -> float:
+        """Return the unix time of an instant of the clock."""
+        began = time.time() - self.clock.now_s if self.clock.started_unix_s is None else self.clock.started_unix_s
+        return began + now_s / (self.clock.speed or 1.0)
+
+    def power_on(self) -> None:
+        """Give all readers power, one after another."""
+        for n, number in enumerate(self.mesh.stations):
+            self.clock.after(n * POWER_EVERY_S, partial(self.mesh.power, number, True))
+
+
+@asynccontextmanager
+async def set_up(
+    folder: Path,
+    world: World,
+    poles: Sequence[Pole],
+    reader_keys: Mapping[int, bytes],
+    *,
+    speed: float | None = 1.0,
+    channel: Channel | None = None,
+    pty: bool = True,
+) -> AsyncIterator[Stand]:
+    """Build the simulated side in `folder`; take it down at the end, the pty and the processes of the readers."""
+    seed = world.seed
+    clock = Clock(speed)
+    loop = asyncio.get_running_loop()
+    coordinator = Coordinator(Nvm(COORDINATOR_EUI64), seed=seed, now=loop.time, state=folder / "coordinator.json")
+    mesh = Mesh(clock, coordinator, seed)
+    flash = folder / "readers"
+    flash.mkdir()
+    sizes: dict[str, int] = {}
+    gate = poles[0].at
+    for pole in poles:
+        sizes = prepare_flash(flash / f"{pole.number:02d}", pole.number, reader_keys[pole.number])
+        reader = Reader(pole.number, flash / f"{pole.number:02d}", radio=mesh, seed=seed)
+        mesh.add(reader, eui64_of(seed, pole.number), pole.at, gate)
+        await asyncio.sleep(0)
+    ears = [Ear(pole.number, pole.at, pole.height_m) for pole in poles]
+    air = Air(seed, ears, channel, walled=world.site.school)
+    tags = {child.number: Tag(seed, child.number, child.tag) for child in world.children}
+    macs = {number: _mac(key) for number, key in reader_keys.items()}
+    zone = SimulatedZone(clock, world, tags, air, mesh, mac_of=macs.__getitem__, bell_pin=BELL_PIN)
+    stand = Stand(clock, coordinator, mesh, zone, sizes)
+    line = PtyCoordinator(coordinator, folder / "coordinator") if pty else None
+    try:
+        if line is not None:
+            await line.__aenter__()
+        yield stand
+    finally:
+        if line is not None:
+            await line.__aexit__(None, None, None)
+        for station in mesh.stations.values():
+            station.reader.stop()
+
+
+def _mac(key: bytes) -> Callable[[bytes], bytes]:
+    return lambda data: hmac.new(key, data, hashlib.sha256).digest()

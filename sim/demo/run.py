@@ -1,0 +1,445 @@
+"""`ansim-sim demo`: a simulated school zone under the real broker, the real gateway and the real city, measured.
+
+The order of things: broker, city and gateway start; the readers join the network the gateway formed; the story runs at
+the pace of the wall clock; tags fall silent; what is under way arrives; everything ends; the records are read back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections import Counter
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from sim import chance
+from sim.demo import broker, folder, records, report, rig, scenario, survey
+from sim.demo.operator import Operator, Seen
+from sim.demo.presses import Pressed, Presses
+from sim.demo.processes import Program, StartError, console, free_ports, listens, until
+from sim.demo.scenario import Fault, Press
+from sim.demo.show import ChildRow, PressRow, Show, View
+from sim.street import site
+from sim.street.children import Child, World
+from sim.walks import sites
+
+JOIN_S = 180.0
+STORY_BEFORE_S = 1.0
+ANSWER_S = (2.0, 4.0)
+"""An operator needs so long to see an incident and press."""
+NOBODY_S = 30.0
+SETTLE_S = 75.0
+"""Life goes on for at most so long after the story, for what was true by then to be told: an arrival takes time."""
+DRAIN_S = 30.0
+QUIET_S = 3.0
+"""Nothing more is committed for so long before the run counts as drained."""
+SAMPLE_S = 1.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `ansim-sim demo` was asked for. Everything that is random follows from the seed."""
+
+    seconds: float = 90.0
+    children: int = 20
+    readers: int = 8
+    seed: int = 1
+    once: bool = False
+    faults: tuple[Fault, ...] = ()
+    broker: broker.Choice = "auto"
+    auto_acknowledge: bool = False
+    walk_test: bool = True
+    site_file: Path = site.GONGDEOK
+    runs: Path = folder.RUNS
+
+
+class Demo:
+    """One run. `run` returns when the story is over, or when somebody ends it."""
+
+    def __init__(self, options: Options, show: Show) -> None:
+        self.options, self.show = options, show
+        self.site = site.load(options.site_file)
+        if not 1 <= options.readers <= len(self.site.poles):
+            raise scenario.ScenarioError(
+                f"--readers {options.readers}; {options.site_file.name} has 1..{len(self.site.poles)}"
+            )
+        self.poles = self.site.poles[: options.readers]
+        live = not options.once
+        self.world = World(self.site, options.seed, options.children, endless=live)
+        seconds = options.seconds if options.once else 1e9
+        self.story = scenario.write(self.world, self.poles, seconds=seconds, faults=options.faults, live=live)
+        self.presses = Presses(lambda text, kind: show.say(text, "good" if kind == "good" else "info"))
+        self._drained: list[records.Lane] = []
+        self.figures: Counter[str] = Counter()
+        self.setup_s: dict[str, float] = {}
+        self.faults_done: list[dict[str, Any]] = []
+        self.settled_s = 0.0
+        self.arrived: set[str] = set()
+        self.words: dict[str, dict[str, Any]] = {}
+        self.stand: rig.Stand
+        self.operator: Operator
+        self.programs: dict[str, Program] = {}
+        self._figures_before: Counter[str] = Counter()
+        self._figures_now: Counter[str] = Counter()
+        self._metrics = ""
+        self._states: dict[int, str] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._over = asyncio.Event()
+        self._finished = False
+        self._cpu_before_s = self._cpu_s = 0.0
+        self._failure: BaseException | None = None
+        self._address, self._passcode = "", ""
+
+    async def run(self) -> dict[str, Any] | None:
+        """Do it all; return the report, None when an endless story was ended. Raises StartError, RecordsError."""
+        began = time.monotonic()
+        self.folder = folder.make(self.options.runs)
+        self.show.start(self.view)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._over.set)
+        try:
+            async with AsyncExitStack() as stack:
+                await self._start(stack, began)
+                await self._story()
+                if self._failure is not None:
+                    raise self._failure
+                if not self.options.once or not self._finished:
+                    self.show.say("ending")
+                    return None
+                await self._settle()
+                drained_s = await self._drain()
+                stats = await self.operator.get("/api/stats")
+                await self._sample()
+            return self._report(drained_s, stats)
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+            self.show.stop()
+
+    # ---- starting and ending ----
+
+    async def _start(self, stack: AsyncExitStack, began: float) -> None:
+        """Start everything; the stack ends it, the programs before the coordinator's line."""
+        options, show, base = self.options, self.show, self.folder
+        self.broker_kind = broker.choose(options.broker)
+        show.say(f"seed {options.seed}: {options.children} children, {options.readers} readers; run folder {base}")
+        secrets_ = folder.make_secrets(base, [pole.number for pole in self.poles])
+        mqtt, broker_port = broker.make(
+            self.broker_kind, base / "broker", self.site.name, folder.GATEWAY, secrets_.broker
+        )
+        web_port, metrics_port = free_ports(2)
+        self._metrics = f"http://127.0.0.1:{metrics_port}/metrics"
+        self._address, self._passcode = f"http://127.0.0.1:{web_port}/", secrets_.passcode
+        self.stand = await stack.enter_async_context(rig.set_up(base, self.world, self.poles, secrets_.reader_keys))
+        self._wire_up()
+        self.operator = Operator(self._address.rstrip("/"), secrets_.token, self._on_incident, self._on_word)
+        stack.push_async_callback(self._end)
+        gateway_toml = folder.write_gateway(
+            base, self.site, self.poles, {tag.name: tag.keys for tag in self.stand.zone.tags.values()}, secrets_,
+            seed=options.seed, radio_port=base / "coordinator", broker_port=broker_port, metrics_port=metrics_port,
+            walked=self._walked(),
+        )  # fmt: skip
+        city_toml = folder.write_city(
+            base, self.site, options.site_file, self.poles, secrets_, broker_port=broker_port, web_port=web_port
+        )
+        self.setup_s["prepared"] = time.monotonic() - began
+        show.say(f"readers' firmware compiled: {sum(self.stand.firmware_sizes.values())} bytes of .mpy each")
+        self.programs["broker"] = mqtt
+        await mqtt.start()
+        await until(lambda: listens(broker_port), f"{self.broker_kind} at port {broker_port}", mqtt)
+        show.say(f"broker: {self.broker_kind} at 127.0.0.1:{broker_port}")
+        self.programs["city"] = Program("city", [console("ansim-city"), "run", str(city_toml)], base / "city.log")
+        self.programs["gateway"] = Program(
+            "gateway", [console("ansim-gateway"), "run", str(gateway_toml)], base / "gateway.log",
+            on_record=self.presses.on_gateway_record,
+        )  # fmt: skip
+        for name in ("city", "gateway"):
+            await self.programs[name].start()
+        self._spawn(self.stand.clock.run(float("inf")))
+        await self._settle_in(began)
+
+    def _walked(self) -> sites.Site | None:
+        if not self.options.walk_test:
+            self.show.say("nobody walked the zone: its gateway knows no more of the air than any gateway")
+            return None
+        walked = survey.walk(self.site, self.poles, self.stand.zone.air, self.options.seed)
+        self.show.say(f"walk test: a technician with a tag walked every way, {len(walked.survey)} packets heard")
+        return walked
+
+    def _wire_up(self) -> None:
+        stand_, presses = self.stand, self.presses
+        stand_.zone.on_change = lambda change: presses.on_pin(change, stand_.wall_of(change.at_s))
+        stand_.zone.on_alarm_frame = lambda reader, sent_s, kind, shown: presses.on_alarm_frame(
+            reader, stand_.wall_of(sent_s), kind, shown
+        )
+        stand_.mesh.on_line = lambda reader, now_s, text: self.show.say(f"reader {reader}: {text}", "warning")
+
+    async def _settle_in(self, began: float) -> None:
+        """Wait for the network, the readers' joins and the city, and note how long each took."""
+        gateway, city = self.programs["gateway"], self.programs["city"]
+        coordinator, mesh = self.stand.coordinator, self.stand.mesh
+        self.stand.power_on()
+        await until(lambda: coordinator.ram.up, "the gateway's ZigBee network", gateway, limit_s=JOIN_S)
+        self.setup_s["network"] = time.monotonic() - began
+        self.show.say(f"gateway: ZigBee network formed on channel {folder.CHANNEL}")
+        mesh.start_joining()
+        everyone = len(mesh.stations)
+        await until(lambda: len(mesh.joined()) == everyone, f"{everyone} readers joining", gateway, limit_s=JOIN_S)
+        self.setup_s["joined"] = time.monotonic() - began
+        deadline = time.monotonic() + JOIN_S
+        while not await self.operator.healthy():
+            city.check()
+            if time.monotonic() > deadline:
+                raise StartError(f"the city is not well within {JOIN_S:g} s; log: {city.log}")
+            await asyncio.sleep(0.2)
+        self._spawn(self.operator.watch())
+        self._spawn(self._sampling())
+        zone = self.stand.zone
+        await until(
+            lambda: zone.counts["frames_heartbeat"] >= everyone, "a heartbeat of each reader", gateway, limit_s=JOIN_S
+        )
+        await until(lambda: self.operator.connects > 0, "the page's stream", city)
+        self.setup_s["ready"] = time.monotonic() - began
+        self.show.say(f"{everyone} readers joined; ready after {self.setup_s['ready']:.1f} s")
+
+    async def _end(self) -> None:
+        """Stop what was started, the last first, whatever happened before."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for name in ("gateway", "city", "broker"):
+            if name in self.programs:
+                await self.programs[name].stop()
+        await self.operator.close()
+
+    # ---- the story ----
+
+    async def _story(self) -> None:
+        clock = self.stand.clock
+        clock.after(STORY_BEFORE_S, self._begin)
+        for press in self.story.presses:
+            clock.after(STORY_BEFORE_S + press.at_s, partial(self._press, press))
+        for fault in self.story.faults:
+            clock.after(STORY_BEFORE_S + fault.at_s, partial(self._break, fault))
+        if self.options.once:
+            clock.after(STORY_BEFORE_S + self.options.seconds, self._finish)
+        self.show.say("the story begins: children on their way")
+        await self._over.wait()
+
+    def _finish(self) -> None:
+        self._cpu_s = self.programs["gateway"].sample().cpu_s - self._cpu_before_s
+        self._finished = True
+        self._over.set()
+
+    def _begin(self) -> None:
+        self._cpu_before_s = self.programs["gateway"].sample().cpu_s
+        self.stand.zone.begin(self.stand.wall_of(self.stand.clock.now_s))
+
+    def _press(self, press: Press) -> None:
+        zone = self.stand.zone
+        if press.kind == "sos":
+            subject, story_s = zone.child(press.tag).tag, zone.press_tag(press.tag)
+        else:
+            subject, story_s = folder.bell_id(press.reader), zone.press_bell(press.reader)
+        self.presses.add(press, subject, self.stand.wall_of(self.stand.clock.now_s), story_s)
+        self.show.say(f"{press.kind.upper()}: {subject} is pressed", "alarm")
+
+    def _break(self, fault: Fault) -> None:
+        self.show.say(f"fault: {fault.kind}" + (f" {fault.reader}" if fault.reader else ""), "warning")
+        self.faults_done.append({"kind": fault.kind, "at_s": round(self.stand.zone.story_s, 2)})
+        clock, air, mesh = self.stand.clock, self.stand.zone.air, self.stand.mesh
+        if fault.kind == "noise":
+            air.noise_db += scenario.NOISE_DB
+            clock.after(scenario.NOISE_S, lambda: setattr(air, "noise_db", air.noise_db - scenario.NOISE_DB))
+        elif fault.kind == "kill-reader":
+            mesh.power(fault.reader, False)
+            clock.after(scenario.RESTART_S, lambda: mesh.power(fault.reader, True))
+        else:
+            self._spawn(self._kill(fault.kind.removeprefix("kill-"), self.faults_done[-1]))
+
+    async def _kill(self, name: str, note: dict[str, Any]) -> None:
+        program = self.programs[name]
+        note["pid"] = program.pid
+        await program.kill()
+        if name == "gateway":
+            self._figures_before += self._figures_now
+            self._figures_now = Counter()
+        await asyncio.sleep(scenario.RESTART_S)
+        await program.start()
+        note["down_s"] = round(self.stand.zone.story_s - note["at_s"], 2)
+        self.show.say(f"{name} started again", "warning")
+
+    # ---- what comes back ----
+
+    def _on_incident(self, seen: Seen) -> None:
+        view, number = seen.view, int(seen.view["number"])
+        if number not in self._states:
+            self.show.say(f"page: incident {number}, {view['kind']} of {view['subject']}", "alarm")
+        elif view["state"] != self._states[number] and view["state"] == "acknowledged":
+            self.show.say(f"page: incident {number} acknowledged by {view.get('acknowledged_by')}", "good")
+        self._states[number] = view["state"]
+        if self.presses.on_incident(seen) is not None:
+            self._spawn(self._answer(number))
+
+    async def _answer(self, number: int) -> None:
+        if self.options.once or self.options.auto_acknowledge:
+            low, high = ANSWER_S
+            await asyncio.sleep(low + (high - low) * chance.one(self.options.seed, "answer", number))
+            await self.operator.acknowledge(number)
+            return
+        await asyncio.sleep(NOBODY_S)
+        if self._states.get(number) == "new":
+            self.show.say(
+                f"incident {number}: nobody pressed Acknowledge in {NOBODY_S:g} s; the child waits", "warning"
+            )
+
+    def _on_word(self, word: dict[str, Any]) -> None:
+        kind, subject = str(word.get("kind")), str(word.get("subject"))
+        if kind == "arrival" and subject not in self.arrived:
+            self.arrived.add(subject)
+            self.show.say(f"city: {subject} has arrived at school", "good")
+        elif kind == "departure":
+            self.arrived.discard(subject)
+            self.show.say(f"city: {subject} has left school")
+        elif kind in ("position", "presence"):
+            self.words.setdefault(subject, {})[kind] = word
+
+    # ---- measuring ----
+
+    async def _sampling(self) -> None:
+        while True:
+            await self._sample()
+            for program in self.programs.values():
+                program.check()
+            await asyncio.sleep(SAMPLE_S)
+
+    async def _sample(self) -> None:
+        for program in self.programs.values():
+            program.sample()
+        with contextlib.suppress(httpx.HTTPError):
+            async with httpx.AsyncClient(timeout=2.0, trust_env=False) as client:
+                text = (await client.get(self._metrics)).text
+            found: Counter[str] = Counter()
+            for line in text.splitlines():
+                name, _, value = line.rpartition(" ")
+                if name.startswith("ansim_gateway_"):
+                    found[name.removeprefix("ansim_gateway_").removesuffix("_total")] = int(float(value))
+            self._figures_now = found
+        self.figures = self._figures_before + self._figures_now
+
+    async def _settle(self) -> None:
+        """Let life go on until every arrival true at the story's end is told, or for SETTLE_S; then silence."""
+        truly = set(report.truly_arrived(self.world, self.options.seconds))
+        began = time.monotonic()
+        self.show.say(
+            f"the story is over: {len(truly)} children have arrived, {len(truly - self.arrived)} not yet told"
+        )
+        with contextlib.suppress(StartError):
+            await until(lambda: not truly - self.arrived, "arrivals", *self.programs.values(), limit_s=SETTLE_S)
+        self.settled_s = time.monotonic() - began
+        self.stand.zone.end()
+
+    async def _drain(self) -> float | None:
+        """Wait until the gateway's outbox is empty and stays so; return how long it took, None if it did not."""
+        self.show.say("the tags are silent; waiting for what is still under way")
+        began, quiet_since, last = time.monotonic(), None, -1
+        while (now := time.monotonic()) - began < DRAIN_S:
+            with contextlib.suppress(records.RecordsError):
+                lanes = self._drained = records.read_gateway(self.folder / "gateway" / "outbox")
+                committed = sum(lane.committed for lane in lanes)
+                if committed != last or any(lane.waiting for lane in lanes):
+                    last, quiet_since = committed, None
+                elif quiet_since is None:
+                    quiet_since = now
+                elif now - quiet_since >= QUIET_S:
+                    return quiet_since - began
+            await asyncio.sleep(0.25)
+        return None
+
+    def _report(self, drained_s: float | None, stats: dict[str, Any]) -> dict[str, Any]:
+        zone, gateway, options = self.stand.zone, self.programs["gateway"], self.options
+        assert zone.began_s is not None
+        return report.build(
+            report.Measured(
+                options={
+                    key: str(value) if isinstance(value, Path) else value for key, value in asdict(options).items()
+                },
+                digest=self.story.digest,
+                world=self.world,
+                stand=self.stand,
+                presses=self.presses,
+                settled_s=self.settled_s,
+                drained=self._drained,
+                lanes=records.read_gateway(self.folder / "gateway" / "outbox"),
+                city=records.read_city(self.folder / "city" / "city.db"),
+                stats=stats,
+                figures=self.figures,
+                began_unix_s=self.stand.wall_of(zone.began_s),
+                seconds=options.seconds,
+                gateway_rss_mb=gateway.usage.rss_max_mb,
+                gateway_cpu_s=self._cpu_s,
+                setup_s=self.setup_s,
+                drained_s=drained_s,
+                broker=self.broker_kind,
+                faults=self.faults_done,
+            )
+        )
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failure = self._failure or error
+            self._over.set()
+
+    # ---- for the terminal ----
+
+    def view(self) -> View:
+        """Return what a watcher sees now."""
+        if not hasattr(self, "stand") or self.stand.zone.began_s is None:
+            return View(self._address, folder.OPERATOR, self._passcode, 0.0, None)
+        zone = self.stand.zone
+        t = zone.story_s
+        children = [self._child(child, t) for child in self.world.children]
+        return View(
+            self._address, folder.OPERATOR, self._passcode, t, self.options.seconds if self.options.once else None,
+            children, [self._hops(pressed) for pressed in self.presses.all],
+            [(n, s.reader.alive and s.joined_at_s is not None) for n, s in self.stand.mesh.stations.items()],
+            {**zone.counts, "lag_ms": int(1000 * self.stand.clock.lag_max_s), "incidents": len(self.operator.seen)},
+        )  # fmt: skip
+
+    def _child(self, child: Child, t: float) -> ChildRow:
+        where = child.at(t)
+        away_m = ((where.x_m - self.site.gates[0][0]) ** 2 + (where.y_m - self.site.gates[0][1]) ** 2) ** 0.5
+        truth = "in school" if self.world.at_school(child, t) else "walking" if where.moving else "standing"
+        told = self.words.get(child.tag, {})
+        position, presence = told.get("position"), told.get("presence")
+        crying = self.stand.zone.tags[child.number].crying
+        return ChildRow(
+            tag=child.tag, truth=truth, away_m=away_m, crying=crying, arrived=child.tag in self.arrived,
+            state=None if presence is None else str(presence.get("state")),
+            accuracy_m=None if position is None else float(position["where"]["accuracy_95_m"]),
+            age_s=None if position is None else max(0.0, time.time() - float(position["as_of"])),
+        )  # fmt: skip
+
+    def _hops(self, pressed: Pressed) -> PressRow:
+        h = self.presses.hops(pressed)
+        times = (
+            ("gateway", h.committed_at), ("city", h.stored_at), ("page", h.page_at), ("lamp: received", h.received_at),
+            ("acknowledged", h.acknowledged_at), ("lamp: help is coming", h.help_at),
+        )  # fmt: skip
+        hops = [(name, None if at is None else at - h.pressed_at) for name, at in times]
+        return PressRow(pressed.press.kind.upper(), pressed.subject, hops)

@@ -1,0 +1,131 @@
+"""The story of a run: who presses what and when, and what breaks. All of it follows from the seed and the options."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sim import chance
+from sim.street.children import World
+from sim.street.site import Pole
+
+FaultKind = Literal["kill-gateway", "kill-broker", "kill-city", "kill-reader", "noise"]
+KINDS: tuple[FaultKind, ...] = ("kill-gateway", "kill-broker", "kill-city", "kill-reader", "noise")
+RESTART_S = 2.0
+"""A killed process, or a reader without power, comes back after this."""
+NOISE_DB, NOISE_S = 25.0, 5.0
+FAULTS_MAX = 50
+REACH_M = 30.0
+"""A child who presses is within this of a pole: out of every reader's reach nobody can hear it, simulated or not."""
+SETTLE_S = 10.0
+SOS_SHARE, BELL_SHARE = 1 / 3, 1 / 2
+LIVE_SOS_S, LIVE_BELL_S = 20.0, 60.0
+
+
+class ScenarioError(ValueError):
+    """The story cannot be told; the message says which option to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Press:
+    """Somebody presses: `tag` a child's tag, or `reader` the bell on that pole."""
+
+    at_s: float
+    kind: Literal["sos", "bell"]
+    tag: int = 0
+    reader: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something breaks at at_s; `reader` for kill-reader (0: the seed chooses)."""
+
+    kind: FaultKind
+    at_s: float
+    reader: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What will happen, in the order of time."""
+
+    presses: tuple[Press, ...]
+    faults: tuple[Fault, ...]
+    digest: str
+    """Of the children's ways and of the presses: the same for the same seed and options."""
+
+
+def parse_fault(text: str) -> Fault:
+    """Read `kill-gateway@30`, `kill-reader@20:3` (reader 3), `noise@40`. Raises ScenarioError."""
+    found = re.fullmatch(r"([a-z-]+)@(\d+(?:\.\d+)?)(?::(\d+))?", text)
+    if not found or found[1] not in KINDS or (found[3] and found[1] != "kill-reader"):
+        raise ScenarioError(f"--fault {text!r}: one of {', '.join(KINDS)}, then @SECONDS; kill-reader@SECONDS:NUMBER")
+    kind = next(kind for kind in KINDS if kind == found[1])
+    return Fault(kind, float(found[2]), int(found[3] or 0))
+
+
+def write(
+    world: World, poles: Sequence[Pole], *, seconds: float, faults: Sequence[Fault] = (), live: bool = False
+) -> Story:
+    """Return the story of a run of so many seconds: one SOS about a third in, one bell about half in, and the faults.
+
+    live: for somebody who watches, the SOS after 20 s and the bell after 60. Raises ScenarioError when a fault or a
+    press has no place in it.
+    """
+    seed = world.seed
+    if len(faults) > FAULTS_MAX:
+        raise ScenarioError(f"{len(faults)} faults; at most {FAULTS_MAX}")
+    numbers = [pole.number for pole in poles]
+    settled = []
+    for fault in faults:
+        if fault.at_s >= seconds:
+            raise ScenarioError(f"{fault.kind}@{fault.at_s:g} lies behind the end; --seconds is {seconds:g}")
+        if fault.reader and fault.reader not in numbers:
+            raise ScenarioError(
+                f"kill-reader@{fault.at_s:g}:{fault.reader}: the readers are {numbers[0]}..{numbers[-1]}"
+            )
+        reader = fault.reader or (_one_of(numbers, seed, "killed", fault.at_s) if fault.kind == "kill-reader" else 0)
+        settled.append(Fault(fault.kind, fault.at_s, reader))
+    sos_s = LIVE_SOS_S if live else seconds * SOS_SHARE * (0.97 + 0.06 * chance.one(seed, "sos at"))
+    bell_s = LIVE_BELL_S if live else seconds * BELL_SHARE * (0.97 + 0.06 * chance.one(seed, "bell at"))
+    sos_s, bell_s = round(sos_s, 2), round(bell_s, 2)
+    who = _who_presses(world, poles, sos_s)
+    presses = (
+        Press(sos_s, "sos", tag=who),
+        Press(bell_s, "bell", reader=_farthest(world, poles, who, bell_s)),
+    )
+    told = hashlib.sha256(f"{world.digest(0 if live else seconds)} {presses}".encode())
+    return Story(presses, tuple(sorted(settled, key=lambda fault: fault.at_s)), told.hexdigest()[:16])
+
+
+def _who_presses(world: World, poles: Sequence[Pole], at_s: float) -> int:
+    """A child on the street who stays in reach of a pole for a while; a walking one if there is."""
+    best: list[tuple[float, int]] = []
+    for child in world.children:
+        now, soon = child.at(at_s), child.at(at_s + SETTLE_S)
+        far = max(_nearest_m(poles, now.x_m, now.y_m), _nearest_m(poles, soon.x_m, soon.y_m))
+        if world.at_school(child, at_s):
+            far += 1000.0
+        best.append((far if now.moving else far + 100.0, child.number))
+    near = [number for far, number in best if far <= REACH_M]
+    if near:
+        return near[int(chance.one(world.seed, "sos by") * len(near))]
+    return min(best)[1]
+
+
+def _farthest(world: World, poles: Sequence[Pole], tag: int, at_s: float) -> int:
+    """The pole farthest from the child that cries: its lamp is still dark, so what the bell does to it can be seen."""
+    where = world.children[tag - 1].at(at_s)
+    return max(poles, key=lambda pole: (math.dist((where.x_m, where.y_m), pole.at), pole.number)).number
+
+
+def _nearest_m(poles: Sequence[Pole], x_m: float, y_m: float) -> float:
+    return min(math.dist((x_m, y_m), pole.at) for pole in poles)
+
+
+def _one_of(numbers: Sequence[int], seed: int, what: str, when: float = 0.0) -> int:
+    return numbers[int(chance.one(seed, what, int(when * 100)) * len(numbers))]

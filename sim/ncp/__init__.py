@@ -1,0 +1,1 @@
+"""An emulated ZigBee coordinator stick, down to its bytes (EZSP 13 over ASH)."""

@@ -1,0 +1,1 @@
+"""A reader: the real firmware in a real MicroPython process, on stand-ins for the module's hardware."""

@@ -1,0 +1,477 @@
+"""One reader: the compiled firmware in a real MicroPython process, driven in lock-step virtual time.
+
+The process blocks on a socket at every wait of the firmware (sleep, transmit, a read of a queue); between two waits no
+time passes for it. The caller owns the clock:
+
+    reader = Reader(7, flash_dir, radio=mesh)          # flash_dir made by `prepare_flash`
+    reader.start(now_ms)
+    while ...:
+        now_ms = the earliest of reader.wake_at_ms and the world's own events
+        reader.hear(now_ms, address, rssi_dbm, payload)     # an advertisement is on the air
+        reader.deliver(now_ms, payload)                     # a mesh frame arrives
+        if reader.wake_at_ms <= now_ms: reader.run(now_ms)
+
+Nothing here knows what the firmware does; what the device's own modules do is in sim/reader/device/. Times are
+milliseconds of the caller's clock (any origin, may be float for the air; the firmware sees whole milliseconds). Same
+calls, same seed: same bytes.
+"""
+
+import contextlib
+import math
+import os
+import random
+import re
+import socket
+import struct
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from readers import wire
+from sim.reader.flash import boot_folder, compile_firmware, image_file, prepare_flash
+
+__all__ = ["Radio", "Reader", "compile_firmware", "prepare_flash"]
+
+HEAP_B = 32 * 1024
+WALL_LIMIT_S = 5.0  # of real time for the firmware to reach its next wait
+RECEIVE_QUEUE_MAX = 4  # commonly said; Digi gives no number in the pages read
+SCAN_QUEUE_MAX = 20  # no number published either; beyond it the oldest advertisement is lost, as with oldest=False
+PRODUCT_NAME = b"\x02\x01\x06\x0d\x09XBee3 Zigbee"  # what it advertises when told nothing else
+BOOT_MS = 1500  # power-up to main.py, unmeasured
+TICKS_MASK = 0x3FFFFFFF
+LOG_MAX = 4000  # bytes of the console kept per boot
+
+POWER_ON, HARD_RESET, WATCHDOG, SOFT_RESET, BROWNOUT = 4, 3, 5, 6, 11  # machine.reset_cause()
+TRANSMIT_ERRORS = {"EIO": 5, "EAGAIN": 11, "ENODEV": 19, "ENOTCONN": 107, "ETIMEDOUT": 110}  # + 7000 on the device
+FLASH_OPEN, FLASH_SYNC, FLASH_REPLACE = 0, 1, 2
+
+_HEAD = struct.Struct("<BBBBI")
+_REPLY = struct.Struct("<IBBBBI")
+# MicroPython from the wheel is a CPython extension. The image of the stand-ins is put beside its heap, not into it.
+_LAUNCH = """
+import ctypes, os, sys, micropython_unix
+path = sys.argv.pop(1)
+image = open(path, "rb").read()
+os.unlink(path)
+rom = ctypes.create_string_buffer(image, len(image))
+os.environ["ANSIM_ROM"] = "%d %d" % (ctypes.addressof(rom), len(image))
+sys.exit(micropython_unix.main())
+"""
+
+
+class Radio(Protocol):
+    """What the world round a reader does with what the reader does. Called from inside `run` and `transmit_done`."""
+
+    def on_transmit(
+        self, reader: "Reader", now_ms: float, payload: bytes, endpoints: tuple[int, int, int, int]
+    ) -> None:
+        """The reader waits in xbee.transmit to the coordinator; call `reader.transmit_done` now or later.
+
+        endpoints: (source endpoint, destination endpoint, cluster, profile).
+        """
+
+    def on_pin(self, reader: "Reader", now_ms: float, name: str, level: int) -> None:
+        """An output pin was driven to level 0 or 1 (told at every write, changed or not)."""
+
+    def on_log(self, reader: "Reader", line: str) -> None:
+        """A line of the console (a traceback), or of the driver itself (a hang, a watchdog reset)."""
+
+
+class Reader:
+    """One XBee 3 with the firmware on it. Not thread-safe; costs one process of about 12 MB while it runs.
+
+    number, key: what `prepare_flash` wrote, for the caller's use. seed: of os.urandom on the device. ticks_at_boot_ms:
+    where time.ticks_ms() starts (0 on the device; near 2**30 to see it wrap).
+    """
+
+    def __init__(
+        self,
+        number: int,
+        flash_dir: Path,
+        *,
+        radio: Radio,
+        heap_b: int = HEAP_B,
+        seed: int = 0,
+        boot_ms: int = BOOT_MS,
+        ticks_at_boot_ms: int = 0,
+        wall_limit_s: float = WALL_LIMIT_S,
+    ) -> None:
+        self.number = number
+        self.flash_dir = flash_dir
+        self.heap_b = heap_b
+        self.supply_mv = 3300
+        self.temperature_c = 20
+        self.boots = 0  # processes started
+        self.causes: list[int] = []  # of those starts, the newest 100
+        self.hangs = 0  # processes that did not reach their next wait in wall_limit_s
+        self.scan_drops = 0  # advertisements lost to a full queue
+        self.receive_drops = 0  # frames lost to a full queue
+        self.exchanges = 0
+        self.transmissions = 0  # calls of xbee.transmit
+        self.flash_writes = 0  # replacements of a file: the flash wears by them
+        self.heartbeat: dict[str, int] | None = None  # newest sent, by wire.HEARTBEAT_FIELDS
+        self.scan_stalled = False  # fault: the scanner never hands out its next advertisement
+        self.cut_at_flash_step: int | None = None  # fault: power fails at this many flash steps from now (torn writes)
+        self.on_advertise: Callable[[Reader, float], None] | None = None
+        """Told (reader, now_ms) whenever `advertising` may have changed."""
+        self.advertising: tuple[float, int, bytes] | None = None
+        """(since ms, interval us, payload) of what its Bluetooth advertises now; None when it is silent or off."""
+        self._radio = radio
+        self._random = random.Random(f"{seed}/{number}")
+        self._boot_ms = boot_ms
+        self._ticks_at_boot_ms = ticks_at_boot_ms
+        self._wall_limit_s = wall_limit_s
+        self._levels = 0xFFFFFFFF  # inputs idle high: pull-ups
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+        self._console: Path = flash_dir.parent / f"{flash_dir.name}.console"
+        self._buffer = b""
+        self._now_ms = self._booted_at_ms = 0.0
+        self._powered = False
+        self._clear()
+
+    def _clear(self) -> None:
+        self._start_at_ms: float | None = None  # when the next process begins
+        self._sleep_until_ms: float | None = None
+        self._wants_advertisement = False
+        self._in_transmit = False
+        self._outcome: int | None = None
+        self._in_exchange = False
+        self._watchdog_ms = 0
+        self._watchdog_soft = False
+        self._watchdog_at_ms: float | None = None
+        self._scan: tuple[float, int, int] | None = None  # since ms, interval us, window us
+        self._advertise(None)
+        self._advertised = PRODUCT_NAME
+        self._heard: deque[bytes] = deque()
+        self._received: deque[bytes] = deque()
+        self._unsynced: set[str] = set()
+
+    # ---- what the caller does ----
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has power and runs, boots or waits for its watchdog."""
+        return self._powered and (self._process is not None or self.wake_at_ms < math.inf)
+
+    @property
+    def transmitting(self) -> bool:
+        return self._in_transmit
+
+    @property
+    def wake_at_ms(self) -> float:
+        """When `run` must be called next; inf while nothing but an input can wake it."""
+        times = [t for t in (self._start_at_ms, self._sleep_until_ms, self._watchdog_at_ms) if t is not None]
+        return min(times, default=math.inf)
+
+    def start(self, now_ms: float, cause: int = POWER_ON) -> None:
+        """Give it power: the firmware begins boot_ms later. Raises ValueError when it has power already."""
+        if self._powered:
+            raise ValueError(f"reader {self.number} is running; call kill() first")
+        self._powered = True
+        self._begin(now_ms, cause)
+
+    def kill(self) -> None:
+        """Cut its power: the process is gone, what was not synced to flash may be torn, the folder stays."""
+        self._end_process()
+        for name in sorted(self._unsynced):
+            path = self.flash_dir / name
+            if path.exists():
+                data = path.read_bytes()
+                path.write_bytes(data[: self._random.randrange(len(data) + 1)])
+        self._clear()
+        self._powered = False
+
+    def stop(self) -> None:
+        """End the process and keep nothing pending; the flash folder stays as the firmware left it."""
+        self._unsynced.clear()
+        self.kill()
+
+    def run(self, now_ms: float) -> None:
+        """Let the firmware run until its next wait. Does nothing before `wake_at_ms`."""
+        self._now_ms = max(self._now_ms, now_ms)
+        if self._watchdog_at_ms is not None and now_ms >= self._watchdog_at_ms:
+            self._log(f"watchdog: {self._watchdog_ms} ms without progress")
+            self._reset(SOFT_RESET if self._watchdog_soft else WATCHDOG)
+        if self._start_at_ms is not None and now_ms >= self._start_at_ms:
+            self._start_at_ms = None
+            self._spawn()
+            self._exchange()
+        elif self._sleep_until_ms is not None and now_ms >= self._sleep_until_ms:
+            self._sleep_until_ms = None
+            self._reply()
+            self._exchange()
+
+    def scan_channel(self, now_ms: float) -> int | None:
+        """Return the Bluetooth channel (37, 38, 39, one an interval) it listens to now, None outside the window."""
+        if self._scan is None or self._in_exchange:
+            return None
+        since_ms, interval_us, window_us = self._scan
+        interval, phase_us = divmod((now_ms - since_ms) * 1000, interval_us)
+        return 37 + int(interval) % 3 if now_ms >= since_ms and phase_us < window_us else None
+
+    def scanning(self, now_ms: float) -> bool:
+        return self.scan_channel(now_ms) is not None
+
+    def hear(self, now_ms: float, address: bytes, rssi_dbm: int, payload: bytes, channel: int | None = None) -> bool:
+        """Offer one advertisement; return whether the scanner took it (window open, and on that channel if given).
+
+        address: 6 bytes. payload: up to 31 bytes of advertising data, as on the air.
+        """
+        listens = self.scan_channel(now_ms)
+        if listens is None or (channel is not None and channel != listens) or len(payload) > 31:
+            return False
+        if len(self._heard) >= SCAN_QUEUE_MAX:
+            self._heard.popleft()
+            self.scan_drops += 1
+        self._heard.append(address + bytes([1, rssi_dbm & 0xFF]) + payload)
+        if self._wants_advertisement and not self.scan_stalled:
+            self._now_ms = max(self._now_ms, now_ms)
+            self._wants_advertisement = False
+            self._reply(self._heard.popleft())
+            self._exchange()
+        return True
+
+    def deliver(
+        self,
+        now_ms: float,
+        payload: bytes,
+        *,
+        sender_nwk: int = 0,
+        sender_eui64: bytes = bytes(8),
+        endpoints: tuple[int, int, int, int] = (0xE8, 0xE8, 0x11, 0xC105),
+        broadcast: bool = False,
+    ) -> bool:
+        """Put a mesh frame into the receive queue; False when it is full or off (the sender then sees status 0x24)."""
+        if self._process is None:
+            return False
+        if len(self._received) >= RECEIVE_QUEUE_MAX:
+            self.receive_drops += 1
+            return False
+        head = struct.pack(">H8sBBHHB", sender_nwk, sender_eui64, *endpoints, broadcast)
+        self._received.append(head + payload)
+        return True
+
+    def transmit_done(self, now_ms: float, error: str | None = None, transmission: int | None = None) -> None:
+        """Let xbee.transmit return, or raise OSError(errno.<error>): one of TRANSMIT_ERRORS.
+
+        transmission: `reader.transmissions` as it was in on_transmit, for a caller that may answer after a reset.
+        """
+        if not self._in_transmit or transmission not in (None, self.transmissions):
+            return  # the reader was reset meanwhile
+        status = 0 if error is None else TRANSMIT_ERRORS[error]
+        self._in_transmit = False
+        if self._in_exchange:  # called straight from on_transmit: the loop there goes on
+            self._outcome = status
+            return
+        self._now_ms = max(self._now_ms, now_ms)
+        self._reply(status=status)
+        self._exchange()
+
+    def pin(self, name: str, level: int) -> None:
+        """Set an input pin (D0..D12, P0..P2) to level 0 or 1; the firmware sees it when it looks."""
+        bit = 1 << _pin_index(name)
+        self._levels = self._levels | bit if level else self._levels & ~bit
+
+    # ---- the process ----
+
+    def _begin(self, now_ms: float, cause: int) -> None:
+        self._now_ms = max(self._now_ms, now_ms)
+        self._start_at_ms = now_ms + self._boot_ms
+        self.causes = [*self.causes[-99:], cause]
+
+    def _spawn(self) -> None:
+        ours, theirs = socket.socketpair()
+        ours.settimeout(self._wall_limit_s)
+        image = image_file(self.flash_dir)
+        with self._console.open("wb") as console:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _LAUNCH, str(image), "-X", f"heapsize={self.heap_b}", "-m", "_boot"],
+                stdin=theirs.fileno(),
+                stdout=console,
+                stderr=console,
+                cwd=self.flash_dir,
+                env={**os.environ, "MICROPYPATH": str(boot_folder())},
+                start_new_session=True,  # a Ctrl-C is the simulator's to handle
+            )
+        theirs.close()
+        self._socket = ours
+        self._buffer = b""
+        self._booted_at_ms = self._now_ms
+        self.boots += 1
+
+    def _end_process(self) -> None:
+        if self._process is None:
+            return
+        if self._socket is not None:
+            self._socket.close()
+        self._process.kill()
+        self._process.wait()
+        self._process = self._socket = None
+        with contextlib.suppress(OSError):
+            for line in self._console.read_bytes()[-LOG_MAX:].decode(errors="replace").splitlines():
+                self._log(line)
+            self._console.unlink()
+
+    def _reset(self, cause: int) -> None:
+        self._end_process()
+        unsynced = self._unsynced
+        self._clear()
+        self._unsynced = unsynced
+        self._begin(self._now_ms, cause)
+
+    def _log(self, line: str) -> None:
+        self._radio.on_log(self, "".join(c if c.isprintable() else "?" for c in line[:200]))
+
+    def _reply(self, data: bytes = b"", status: int = 0) -> None:
+        ticks = int(self._now_ms - self._booted_at_ms + self._ticks_at_boot_ms) & TICKS_MASK
+        head = _REPLY.pack(ticks, len(self._heard), len(self._received), len(data), status, self._levels)
+        assert self._socket is not None
+        with contextlib.suppress(OSError):  # its end shows at the next read
+            self._socket.sendall(head + data)
+
+    def _read(self) -> tuple[int, int, int, bytes] | None:
+        """Return the next (op, fed, argument, data), None when the process has ended or hangs."""
+        while True:
+            if len(self._buffer) >= 8:
+                op, length, fed, _, argument = _HEAD.unpack_from(self._buffer)
+                if len(self._buffer) >= 8 + length:
+                    data = self._buffer[8 : 8 + length]
+                    self._buffer = self._buffer[8 + length :]
+                    return op, fed, argument, data
+            assert self._socket is not None
+            try:
+                more = self._socket.recv(4096)
+            except TimeoutError:
+                self.hangs += 1
+                self._log(f"hang: no wait reached in {self._wall_limit_s} s of real time; killed")
+                return None
+            except OSError:
+                return None
+            if not more:
+                return None
+            self._buffer += more
+
+    def _exchange(self) -> None:
+        self._in_exchange = True
+        try:
+            while self._step():
+                self.exchanges += 1
+        finally:
+            self._in_exchange = False
+
+    def _step(self) -> bool:
+        """Handle one message; return whether the firmware goes on."""
+        message = self._read()
+        if message is None:
+            self._end_process()  # what waits now is the watchdog, if it was armed
+            self._scan = self._sleep_until_ms = None
+            return False
+        op, fed, argument, data = message
+        if fed and self._watchdog_at_ms is not None:
+            self._watchdog_at_ms = self._now_ms + self._watchdog_ms
+        match chr(op):
+            case "S":
+                self._sleep_until_ms = self._now_ms + max(argument, 0)
+                return False
+            case "A":
+                if not self._heard or self.scan_stalled:
+                    self._wants_advertisement = True
+                    return False
+                self._reply(self._heard.popleft())
+            case "R":
+                self._reply(self._received.popleft() if self._received else b"")
+            case "T":
+                return self._transmit(argument, data)
+            case "P":
+                self._radio.on_pin(self, self._now_ms, _pin_name(argument >> 1), argument & 1)
+            case "G":
+                self._scan = (self._now_ms, argument, int.from_bytes(data, "little"))
+                self._heard.clear()
+                self._reply()
+            case "X":
+                self._scan = None
+                self._reply()
+            case "V":
+                self._reply(status=self._gap_advertise(argument >> 1, data if argument & 1 else None))
+            case "W":
+                self._watchdog_ms, self._watchdog_soft = argument >> 1, not argument & 1
+                self._watchdog_at_ms = self._now_ms + self._watchdog_ms
+            case "U":
+                self._reply(self._random.randbytes(argument))
+            case "C":
+                self._reply(self._at_command(data))
+            case "B":
+                self._reply(status=self.causes[-1])
+            case "F":
+                return self._flash_step(argument, data.decode(errors="replace"))
+            case "Z":
+                self._unsynced.clear()
+                self._reset(argument)
+                return False
+            case other:
+                raise AssertionError(f"sim/reader/device and sim/reader/process.py disagree: op {other!r}")
+        return True
+
+    def _gap_advertise(self, interval_us: int, data: bytes | None) -> int:
+        """Do as the module does: interval 0 stops, no data means the same again, b"" the product's name; 1: refused."""
+        if (interval_us and not 20_000 <= interval_us <= 40_959_375) or len(data or b"") > 31:
+            return 1
+        if data is not None:
+            self._advertised = data or PRODUCT_NAME
+        self._advertise((self._now_ms, interval_us // 625 * 625, self._advertised) if interval_us else None)
+        return 0
+
+    def _advertise(self, what: tuple[float, int, bytes] | None) -> None:
+        if what != self.advertising:
+            self.advertising = what
+            if self.on_advertise is not None:
+                self.on_advertise(self, self._now_ms)
+
+    def _transmit(self, argument: int, data: bytes) -> bool:
+        with contextlib.suppress(wire.WireError):
+            if wire.peek(data)[0] == wire.HEARTBEAT:
+                values = wire.decode_heartbeat(data[wire.HEADER_SIZE : -wire.MAC_SIZE])
+                self.heartbeat = dict(zip(wire.HEARTBEAT_FIELDS, values, strict=True))
+        self._in_transmit, self._outcome = True, None
+        self.transmissions += 1
+        endpoints = (argument >> 16, argument >> 8 & 0xFF, argument & 0xFF, 0xC105)
+        self._radio.on_transmit(self, self._now_ms, data, endpoints)
+        outcome: int | None = self._outcome
+        if outcome is None:
+            return False
+        self._reply(status=outcome)
+        return True
+
+    def _at_command(self, command: bytes) -> bytes:
+        values = {b"%V": self.supply_mv, b"TP": self.temperature_c & 0xFFFF, b"AI": 0}
+        return values[command].to_bytes(2, "big") if command in values else b""
+
+    def _flash_step(self, step: int, name: str) -> bool:
+        if self.cut_at_flash_step is not None:
+            if self.cut_at_flash_step <= 0:
+                self.cut_at_flash_step = None
+                self.kill()
+                return False
+            self.cut_at_flash_step -= 1
+        if step == FLASH_OPEN:
+            self._unsynced.add(name)
+        elif step == FLASH_SYNC:
+            self._unsynced.clear()
+        else:
+            self.flash_writes += 1
+        self._reply()
+        return True
+
+
+def _pin_index(name: str) -> int:
+    if not re.fullmatch(r"D([0-9]|1[0-2])|P[0-2]", name):
+        raise ValueError(f"no pin {name!r} on an XBee 3; D0..D12 and P0..P2 are")
+    return int(name[1:]) + (16 if name[0] == "P" else 0)
+
+
+def _pin_name(index: int) -> str:
+    return f"P{index - 16}" if index >= 16 else f"D{index}"

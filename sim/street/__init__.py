@@ -1,0 +1,1 @@
+"""A school's streets, and the children who walk there with their tags."""

@@ -1,0 +1,338 @@
+"""An OpenStreetMap extract -> the site file of one school: its streets, danger road, poles and homes.
+
+Taken from the map: streets and footways, buildings, the school's outline, crossings, the main road or the building site
+next to it. Added by us, and marked so (`"origin": "ansim"`): the gate's exact spot, poles, homes. Names are left out
+but for the danger area's. The result is a derived database under ODbL: its attribution stays in the file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from gateway.zone import Plane
+from sim.street.paths import Paths, Point, distance_to_edge_m, inside, nearest_on_segment
+
+ATTRIBUTION = "(c) OpenStreetMap contributors, ODbL 1.0 (openstreetmap.org/copyright)"
+WALKED = (
+    "residential", "living_street", "pedestrian", "footway", "path", "steps", "service", "unclassified", "tertiary",
+    "secondary",
+)  # fmt: skip
+MAIN_ROADS = ("motorway", "trunk", "primary")
+CROSSINGS = ("crossing", "traffic_signals")
+POLE_GAP_M = 32.0
+"""Poles stand this far apart at least: 30-40 m, so that two or three readers hear a tag on the street."""
+POLE_ASIDE_M = 2.5
+HOME_GAP_M = 18.0
+HOME_ASIDE_M = 6.0
+HOMES_MAX = 60
+POLES_MAX = 32
+ROAD_HALF_WIDTH_M = 8.0
+"""Five lanes of 3.2 m, from the middle of a carriageway to its kerb."""
+DANGER_REACH_M = 90.0
+WARN_M = 12.0
+YARD_DEPTH_M = 30.0
+WALL_M = 4.0
+"""Maps draw a school up to the middle of its streets; its wall stands this far inside of that line."""
+
+
+class OsmError(ValueError):
+    """The extract is not usable; the message says what was looked for and what to give instead."""
+
+
+@dataclass
+class Extract:
+    """What an .osm file holds of use here."""
+
+    nodes: dict[str, tuple[float, float]] = field(default_factory=dict)
+    node_tags: dict[str, dict[str, str]] = field(default_factory=dict)
+    ways: dict[str, tuple[dict[str, str], list[str]]] = field(default_factory=dict)
+
+
+def read_extract(path: Path) -> Extract:
+    """Read an .osm file. Raises OsmError."""
+    extract = Extract()
+    try:
+        root = ElementTree.parse(path).getroot()
+    except OSError as error:
+        raise OsmError(f"cannot read {path}: {error.strerror}") from error
+    except ElementTree.ParseError as error:
+        raise OsmError(f"{path} is no .osm file: {error}; download one from the map's export page") from error
+    for element in root:
+        tags = {tag.get("k", ""): tag.get("v", "") for tag in element.findall("tag")}
+        name = element.get("id", "")
+        if element.tag == "node":
+            extract.nodes[name] = (float(element.get("lon", "nan")), float(element.get("lat", "nan")))
+            if tags:
+                extract.node_tags[name] = tags
+        elif element.tag == "way":
+            extract.ways[name] = (tags, [nd.get("ref", "") for nd in element.findall("nd")])
+    return extract
+
+
+def derive(
+    extract: Extract, school: str, gate: tuple[float, float], *, site: str, radius_m: float = 300.0
+) -> dict[str, Any]:
+    """Return the site file of the school that is way `school`, its gate where the wall is nearest to `gate` (degrees).
+
+    Raises OsmError when the school, a street or a danger is not in the extract.
+    """
+    if school not in extract.ways:
+        raise OsmError(f"way {school} is not in the extract; give the number of a closed way with amenity=school")
+    plane = Plane(*gate)
+    draft = _Draft(extract, plane, radius_m)
+    outline = draft.line(extract.ways[school][1])
+    if len(outline) < 4 or outline[0] != outline[-1]:
+        raise OsmError(f"way {school} is not closed, so it is no school's outline")
+    ring = _inset(outline[:-1], WALL_M)
+    edge = list(zip(ring, [*ring[1:], ring[0]], strict=True))
+    entrance = min((nearest_on_segment((0.0, 0.0), a, b) for a, b in edge), key=lambda p: math.hypot(*p))
+    streets = draft.streets()
+    if not streets:
+        raise OsmError(f"no street within {radius_m:.0f} m of the gate; give a larger --radius")
+    paths = Paths([(line, 1.0) for kind, line in streets if kind in WALKED])
+    door = paths.attach(entrance)
+    danger_name, danger = draft.danger()
+    yard = _yard_points(entrance, ring)
+    poles = [
+        ("gate", _inwards(entrance, yard[0], 1.0)),
+        *(("yard", point) for point in yard),
+        *_street_poles(paths, door, entrance, ring, danger),
+    ]
+    features = [
+        *(_feature("street", "LineString", draft.degrees(line), {"class": kind}) for kind, line in streets),
+        *(_feature("building", "Polygon", [draft.degrees(line)], {}) for line in draft.buildings()),
+        _feature("school", "Polygon", [draft.degrees([*ring, ring[0]])], {"id": "school"}),
+        _feature("danger", "Polygon", [draft.degrees([*danger, danger[0]])],
+                 {"id": "road", "what": danger_name, "warn_m": WARN_M}),
+        *(_feature("crossing", "Point", draft.degrees([p])[0], {}) for p in draft.crossings(streets)),
+        _feature("gate", "Point", draft.degrees([entrance])[0], {"origin": "ansim"}),
+        *(_feature("reader", "Point", draft.degrees([p])[0],
+                   {"number": n, "pole": f"P{n:02d} {name}", "height_m": 3.5, "origin": "ansim"})
+          for n, (name, p) in enumerate(poles, 1)),
+        *(_feature("home", "Point", draft.degrees([p])[0], {"id": f"home{n:02d}", "origin": "ansim"})
+          for n, p in enumerate(_homes(paths, door, ring, danger), 1)),
+    ]  # fmt: skip
+    return {"type": "FeatureCollection", "site": site, "attribution": ATTRIBUTION, "features": features}
+
+
+def write(site: dict[str, Any], path: Path) -> None:
+    """Write the site file, one feature a line: small, and a change shows in a diff."""
+    head = {key: value for key, value in site.items() if key != "features"}
+    rows = ",\n".join(json.dumps(feature, separators=(",", ":")) for feature in site["features"])
+    text = json.dumps(head, ensure_ascii=True)[:-1] + ', "features": [\n' + rows + "\n]}\n"
+    path.write_text(text, "utf-8")
+
+
+class _Draft:
+    def __init__(self, extract: Extract, plane: Plane, radius_m: float) -> None:
+        self.extract, self.plane, self.radius_m = extract, plane, radius_m
+
+    def line(self, refs: Sequence[str]) -> list[Point]:
+        return [self.plane.to_xy_m(*self.extract.nodes[ref]) for ref in refs if ref in self.extract.nodes]
+
+    def degrees(self, line: Sequence[Point]) -> list[list[float]]:
+        return [[round(value, 6) for value in self.plane.to_lonlat(*point)] for point in line]
+
+    def streets(self) -> list[tuple[str, list[Point]]]:
+        found = []
+        for tags, refs in self.extract.ways.values():
+            kind = tags.get("highway", "")
+            if (kind in WALKED or kind in MAIN_ROADS) and tags.get("area") != "yes" and "tunnel" not in tags:
+                shown = "primary" if kind in MAIN_ROADS else kind
+                found += [(shown, piece) for piece in _clip(self.line(refs), self.radius_m)]
+        walked = Paths([(line, 1.0) for kind, line in found if kind in WALKED])
+        if not walked.points:
+            return []
+        reached = {_key(walked.points[node]) for node in walked.distances_m(walked.attach((0.0, 0.0)))}
+        return [(kind, line) for kind, line in found if kind == "primary" or _key(line[0]) in reached]
+
+    def buildings(self) -> list[list[Point]]:
+        lines = [self.line(refs) for tags, refs in self.extract.ways.values() if "building" in tags]
+        return [line for line in lines if len(line) > 3 and line[0] == line[-1] and self._near(line)]
+
+    def crossings(self, streets: Sequence[tuple[str, list[Point]]]) -> list[Point]:
+        """Where the map says so, and where a small street meets a secondary road."""
+        tagged = [
+            self.plane.to_xy_m(*self.extract.nodes[ref])
+            for ref, tags in self.extract.node_tags.items()
+            if tags.get("highway") in CROSSINGS
+        ]
+        big = {_key(p) for kind, line in streets if kind == "secondary" for p in line}
+        small = [p for kind, line in streets if kind not in ("secondary", "primary") for p in (line[0], line[-1])]
+        on_streets = {_key(p) for _, line in streets for p in line}
+        found: dict[tuple[int, int], Point] = {}
+        for p in [*(p for p in tagged if _key(p) in on_streets), *(p for p in small if _key(p) in big)]:
+            found.setdefault(_key(p), p)
+        return list(found.values())
+
+    def danger(self) -> tuple[str, list[Point]]:
+        """The piece of main road nearest to the gate: the hull of both carriageways, kerb to kerb."""
+        roads = [
+            (tags.get("name:en") or "main road", self.line(refs))
+            for tags, refs in self.extract.ways.values()
+            if tags.get("highway") in MAIN_ROADS
+        ]
+        pieces = [(name, a, b) for name, line in roads for a, b in pairwise(line)]
+        if not pieces:
+            raise OsmError("no main road (motorway, trunk, primary) in the extract; a zone needs a danger area")
+        name, a, b = min(pieces, key=lambda piece: math.hypot(*nearest_on_segment((0.0, 0.0), piece[1], piece[2])))
+        spot = nearest_on_segment((0.0, 0.0), a, b)
+        corners: list[Point] = []
+        for other, a, b in pieces:
+            if other == name:
+                moved = [(a[0] - spot[0], a[1] - spot[1]), (b[0] - spot[0], b[1] - spot[1])]
+                for piece in _clip(moved, DANGER_REACH_M):
+                    corners += _widen(piece, spot, ROAD_HALF_WIDTH_M)
+        return f"carriageway of {name}", _hull(corners)
+
+    def _near(self, line: Sequence[Point]) -> bool:
+        return min(math.hypot(*point) for point in line) <= self.radius_m
+
+
+def _yard_points(entrance: Point, ring: Sequence[Point]) -> list[Point]:
+    """One point YARD_DEPTH_M from the gate and one behind it, each the deepest inside the school's outline there."""
+    points: list[Point] = []
+    for depth_m in (YARD_DEPTH_M, 1.4 * YARD_DEPTH_M):
+        turns = [a * math.pi / 36 for a in range(72)]
+        spots = [(entrance[0] + depth_m * math.cos(a), entrance[1] + depth_m * math.sin(a)) for a in turns]
+        fits = [p for p in spots if inside(p, ring) and all(math.dist(p, q) >= 0.9 * YARD_DEPTH_M for q in points)]
+        if fits:
+            points.append(max(fits, key=lambda spot: (round(distance_to_edge_m(spot, ring), 3), spot)))
+    if not points:
+        raise OsmError(f"the school is smaller than {YARD_DEPTH_M:.0f} m; it needs a pole of its own by hand")
+    return points
+
+
+def _inwards(a: Point, b: Point, by_m: float) -> Point:
+    t = by_m / math.dist(a, b)
+    return a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1])
+
+
+def _street_poles(
+    paths: Paths, door: int, entrance: Point, ring: Sequence[Point], danger: Sequence[Point]
+) -> list[tuple[str, Point]]:
+    """Poles along the walked streets in the order of their distance from the gate, POLE_GAP_M apart at least."""
+    chosen: list[Point] = [entrance]
+    poles: list[tuple[str, Point]] = []
+    for spot, aside in _along(paths, door, 2.0):
+        if len(chosen) > POLES_MAX - 3:
+            break
+        if any(math.dist(spot, other) < POLE_GAP_M for other in chosen) or inside(spot, danger):
+            continue
+        chosen.append(spot)
+        sides = [(spot[0] + s * POLE_ASIDE_M * aside[0], spot[1] + s * POLE_ASIDE_M * aside[1]) for s in (1, -1)]
+        free = [side for side in sides if not inside(side, ring)]
+        poles.append(("street", (free or sides)[0]))
+    return poles
+
+
+def _homes(paths: Paths, door: int, ring: Sequence[Point], danger: Sequence[Point]) -> list[Point]:
+    homes: list[Point] = []
+    for spot, aside in _along(paths, door, 6.0):
+        home = (spot[0] + HOME_ASIDE_M * aside[0], spot[1] + HOME_ASIDE_M * aside[1])
+        apart = all(math.dist(home, other) >= HOME_GAP_M for other in homes)
+        if apart and not inside(home, ring) and not inside(home, danger) and len(homes) < HOMES_MAX:
+            homes.append(home)
+    return homes
+
+
+def _along(paths: Paths, door: int, step_m: float) -> list[tuple[Point, Point]]:
+    """Points every step_m of street, nearest to the door first (walking), each with the street's sideways direction."""
+    distances = paths.distances_m(door)
+    found = []
+    for a in sorted(distances):
+        for b in paths.neighbours(a):
+            if a < b:
+                (ax, ay), (bx, by) = paths.points[a], paths.points[b]
+                length = math.dist(paths.points[a], paths.points[b])
+                aside = ((ay - by) / length, (bx - ax) / length)
+                for n in range(int(length // step_m) + 1):
+                    t = min(1.0, n * step_m / length)
+                    walked = min(distances[a] + t * length, distances[b] + (1 - t) * length)
+                    found.append((round(walked, 3), (ax + t * (bx - ax), ay + t * (by - ay)), aside))
+    return [(spot, aside) for _, spot, aside in sorted(found)]
+
+
+def _clip(line: Sequence[Point], radius_m: float) -> list[list[Point]]:
+    """The parts of a line within radius_m of the origin."""
+    pieces: list[list[Point]] = []
+    for a, b in pairwise(line):
+        dx, dy = b[0] - a[0], b[1] - a[1]
+        qa, qb, qc = dx * dx + dy * dy, 2 * (a[0] * dx + a[1] * dy), a[0] ** 2 + a[1] ** 2 - radius_m**2
+        root = qb * qb - 4 * qa * qc
+        if qa == 0 or root <= 0:
+            continue
+        low, high = max(0.0, (-qb - math.sqrt(root)) / (2 * qa)), min(1.0, (-qb + math.sqrt(root)) / (2 * qa))
+        if low >= high:
+            continue
+        start = a if low == 0 else (a[0] + low * dx, a[1] + low * dy)
+        end = b if high == 1 else (a[0] + high * dx, a[1] + high * dy)
+        if pieces and pieces[-1][-1] == start:
+            pieces[-1].append(end)
+        else:
+            pieces.append([start, end])
+    return pieces
+
+
+def _widen(line: Sequence[Point], spot: Point, by_m: float) -> list[Point]:
+    (ax, ay), (bx, by) = line[0], line[-1]
+    length = math.dist(line[0], line[-1]) or 1.0
+    nx, ny = (ay - by) / length * by_m, (bx - ax) / length * by_m
+    return [(spot[0] + x + s * nx, spot[1] + y + s * ny) for x, y in (line[0], line[-1]) for s in (1, -1)]
+
+
+def _hull(points: Sequence[Point]) -> list[Point]:
+    """The convex hull, anticlockwise."""
+    ordered = sorted({(round(x, 1), round(y, 1)) for x, y in points})
+
+    def half(some: Sequence[Point]) -> list[Point]:
+        hull: list[Point] = []
+        for p in some:
+            while len(hull) > 1 and _turn(hull[-2], hull[-1], p) <= 0:
+                hull.pop()
+            hull.append(p)
+        return hull[:-1]
+
+    return half(ordered) + half(ordered[::-1])
+
+
+def _inset(ring: Sequence[Point], by_m: float) -> list[Point]:
+    """Every edge moved inwards by so much; the ring as it was where that does not fit."""
+    area = sum(a[0] * b[1] - b[0] * a[1] for a, b in zip(ring, [*ring[1:], ring[0]], strict=True))
+    sides = []
+    for a, b in zip(ring, [*ring[1:], ring[0]], strict=True):
+        length = math.dist(a, b) * (1 if area > 0 else -1)
+        nx, ny = (a[1] - b[1]) / length * by_m, (b[0] - a[0]) / length * by_m
+        sides.append(((a[0] + nx, a[1] + ny), (b[0] + nx, b[1] + ny)))
+    moved = []
+    for (a, b), (c, d) in zip([sides[-1], *sides[:-1]], sides, strict=True):
+        cross = (b[0] - a[0]) * (d[1] - c[1]) - (b[1] - a[1]) * (d[0] - c[0])
+        if abs(cross) < 1e-9:
+            return list(ring)
+        t = ((c[0] - a[0]) * (d[1] - c[1]) - (c[1] - a[1]) * (d[0] - c[0])) / cross
+        moved.append((a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1])))
+    fits = all(inside(p, ring) and distance_to_edge_m(p, ring) >= by_m - 0.01 for p in moved)
+    return moved if fits else list(ring)
+
+
+def _turn(a: Point, b: Point, c: Point) -> float:
+    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+
+
+def _key(point: Point) -> tuple[int, int]:
+    return round(point[0] * 10), round(point[1] * 10)
+
+
+def _feature(kind: str, shape: str, coordinates: Any, properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "Feature",
+        "properties": {"kind": kind, **properties},
+        "geometry": {"type": shape, "coordinates": coordinates},
+    }

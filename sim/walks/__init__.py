@@ -1,0 +1,1 @@
+"""Simulated recorded sites with known truth, and faults for any recording."""

@@ -1,0 +1,108 @@
+"""The air of a recorded walk: what readers hear of one tag along a known path, from a channel whose numbers are known.
+
+It is made for locating engines, so it has what fools them: offsets of readers and tags, shadowing fixed in space with
+an exponential correlation, fading per packet, the wearer's body, a soft edge of reception, whole dBm. `sim.air` is
+the air of the live simulator (scan windows, walls, SOS); this one evaluates a whole walk at once. Every random number
+is a hash of the seed and of what it is for.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim import chance
+from sim.chance import Floats
+
+Ints = NDArray[np.int64]
+
+WAVES = 256
+"""Plane waves in one reader's shadowing: enough that one place is normal within a few per cent."""
+DISTANCE_MIN_M = 0.3
+RSSI_MIN_DBM, RSSI_MAX_DBM = -110, 20
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """Parameters of the air, dB and metres. The ranges `sim.walks.sites` draws from are those of measured channels."""
+
+    p0_dbm: float = -50.0
+    """Mean level at 1 m for a tag and a reader without offsets."""
+    exponent: float = 2.2
+    slow_db: float = 4.0
+    """Spread of the shadowing."""
+    slow_m: float = 1.5
+    """Its correlation is exp(-distance / slow_m). 0: a new value for every reader and whole second, fixed nowhere."""
+    rice_k_db: float = 6.0
+    """Rician factor of the fading per packet: 3 dB spreads the readings by 4.3 dB, 10 dB by 2.0 dB."""
+    body_db: float = 0.0
+    """body_db * cos(bearing to the reader - heading): above 0 worn in front, below 0 on the bag."""
+    reader_sigma_db: float = 2.0
+    edge_dbm: float = -91.0
+    """Half of the packets are received at this level ..."""
+    edge_db: float = 2.0
+    """... and 73 % so much above it (logistic). Levels and width: delivery of 802.15.4 links, 95 % above -85 dBm."""
+    loss: float = 0.05
+    """Share lost at any level."""
+    quantum_db: float = 1.0
+
+
+class Air:
+    """One channel between readers (rows x, y, z in metres) and tags at one height."""
+
+    def __init__(self, seed: int, readers_m: Floats, tag_height_m: float, channel: Channel) -> None:
+        self.channel, self.readers_m, self.tag_height_m = channel, readers_m, tag_height_m
+        self._seed = seed
+        self._numbers: Ints = np.arange(len(readers_m), dtype=np.int64)
+        self.offset_db: Floats = channel.reader_sigma_db * chance.normal(seed, "reader offset", self._numbers)
+
+    def mean_dbm(self, xy_m: Floats, heading: Floats) -> Floats:
+        """Return the level without fading at each place (N, 2), heading in radians (N,), for each reader: (N, K)."""
+        c = self.channel
+        to = self.readers_m[None, :, :2] - xy_m[:, None]
+        rise = self.readers_m[:, 2] - self.tag_height_m
+        distance = np.maximum(np.sqrt((to**2).sum(-1) + rise**2), DISTANCE_MIN_M)
+        level = c.p0_dbm - 10.0 * c.exponent * np.log10(distance) + self.offset_db
+        if c.body_db:
+            level = level + c.body_db * np.cos(np.arctan2(to[..., 1], to[..., 0]) - heading[:, None])
+        if c.slow_m > 0 and c.slow_db > 0:
+            level = level + c.slow_db * np.stack([self._shadow(k, xy_m) for k in range(len(rise))], axis=1)
+        result: Floats = level
+        return result
+
+    def hear(self, tag: str, t_s: Floats, level_dbm: Floats) -> tuple[Ints, Ints, Floats]:
+        """Return what is received of packets sent at t_s (N,): (packet, reader, dBm) of every reading, by packet.
+
+        level_dbm is `mean_dbm` plus the tag's offset, (N, K), or (1, K) for a tag that stands still.
+        """
+        c = self.channel
+        packet: Ints = np.arange(len(t_s), dtype=np.int64)[:, None]
+        level = level_dbm
+        if c.slow_m <= 0:
+            second: Ints = np.ceil(t_s).astype(np.int64)[:, None]
+            level = level + c.slow_db * chance.normal(self._seed, "white", tag, second, self._numbers)
+        k = 10.0 ** (c.rice_k_db / 10.0)
+        sigma = math.sqrt(0.5 / (k + 1.0))
+        real = math.sqrt(k / (k + 1.0)) + sigma * chance.normal(self._seed, "fade", tag, 1, packet, self._numbers)
+        imaginary = sigma * chance.normal(self._seed, "fade", tag, 2, packet, self._numbers)
+        level = level + 10.0 * np.log10(real**2 + imaginary**2)
+        chances = (1.0 - c.loss) / (1.0 + np.exp(-np.clip((level - c.edge_dbm) / c.edge_db, -60.0, 60.0)))
+        got, reader = np.nonzero(chance.uniform(self._seed, "read", tag, packet, self._numbers) < chances)
+        dbm = np.clip(np.round(level[got, reader] / c.quantum_db) * c.quantum_db, RSSI_MIN_DBM, RSSI_MAX_DBM)
+        return got.astype(np.int64), reader.astype(np.int64), dbm
+
+    def _shadow(self, reader: int, xy_m: Floats) -> Floats:
+        """Shadowing of spread 1 as a sum of plane waves.
+
+        exp(-r / D) in the plane is the characteristic function of a bivariate Cauchy distribution of scale 1 / D (the
+        Matern class with index 1/2), so waves drawn from it give just this correlation (Rahimi and Recht 2007).
+        """
+        wave: Ints = np.arange(WAVES, dtype=np.int64)
+        draw = [chance.normal(self._seed, "wave", reader, wave, axis) for axis in (1, 2, 3)]
+        number = np.stack(draw[:2]) / np.abs(draw[2]) / self.channel.slow_m
+        phase = 2.0 * np.pi * chance.uniform(self._seed, "phase", reader, wave)
+        result: Floats = np.cos(xy_m @ number + phase).sum(1) * math.sqrt(2.0 / WAVES)
+        return result

@@ -1,0 +1,60 @@
+"""`ansim-sim walks`: recorded sites from the simulator, for locating engines."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sim.walks import faults
+from sim.walks import sites as walks
+from sim.walks.places import KINDS
+
+WRONG = 2
+
+app = typer.Typer(help="Recorded sites with known truth, and faults for any recording.", no_args_is_help=True)
+
+
+@app.command(name="make")
+def make_command(
+    out: Annotated[Path, typer.Argument(help="Folder for the sites, one folder each; made where it is missing.")],
+    sites: Annotated[int, typer.Option(min=1, max=1000, help="How many sites.")] = 12,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first site; the next has the next.")] = 1,
+    kind: Annotated[str, typer.Option(help="street, room, yard, or mixed: of every four, two rooms.")] = "mixed",
+) -> None:
+    """Write simulated sites in the recorded-site format: places, surveys, walks, truth and footpaths."""
+    if kind not in (*KINDS, "mixed"):
+        _stop(f"--kind {kind!r}: street, room, yard or mixed")
+    if kind == "mixed":
+        made = walks.collection(sites, seed)
+    else:
+        made = [walks.make(next(k for k in KINDS if k == kind), seed + i) for i in range(sites)]
+    try:
+        for site in made:
+            home = walks.write(site, out)
+            seconds = sum(float(track.walk.t_s[-1]) for track in site.tracks.values())
+            typer.echo(
+                f"{home}: {len(site.facts['readers'])} readers, tag on {site.facts['tag']['worn']}, "
+                f"{len(site.survey)} survey rows, {len(site.tracks)} walks, {seconds:.0f} s"
+            )
+    except OSError as error:
+        _stop(f"cannot write below {out}: {error}; give another folder")
+
+
+@app.command(name="fault")
+def fault_command(
+    site: Annotated[Path, typer.Argument(help="A recorded site.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the faulty copy; must not exist yet.")],
+    fault: Annotated[list[str], typer.Option(help=f"{faults.USAGE}; again for more, applied in this order.")],
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the faults.")] = 1,
+) -> None:
+    """Copy a recorded site, real or simulated, with faults in its tracks; survey and truth stay as they are."""
+    try:
+        for name, before, after in faults.copy(site, out, fault, seed):
+            typer.echo(f"{out / 'tracks' / name}: {before} rows, now {after}")
+    except (faults.FaultError, OSError) as error:
+        _stop(str(error))
+
+
+def _stop(text: str) -> None:
+    typer.echo(f"ansim-sim walks: {text}", err=True)
+    raise typer.Exit(WRONG)

@@ -1,0 +1,1 @@
+"""An emulated XBee 3 module on a serial port, for the flasher."""

@@ -1,0 +1,37 @@
+"""`ansim-sim xbee`: a virtual XBee 3 on a pty, to try the flasher on without a reader."""
+
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sim.xbee.module import Factory, Faults, Pty, VirtualXBee
+
+
+def xbee_command(
+    pty: Annotated[Path, typer.Option(help="Where to make the serial port, e.g. /tmp/xbee0.")],
+    flash: Annotated[Path, typer.Option(help="Folder that keeps the module's files and settings between runs.")],
+    hv: Annotated[str, typer.Option(help="Hardware version ATHV answers, hexadecimal.")] = "4247",
+    vr: Annotated[str, typer.Option(help="Firmware version ATVR answers, hexadecimal.")] = "1014",
+    eui64: Annotated[str, typer.Option(help="The module's address, 16 hexadecimal digits.")] = "0013a20041a06e60",
+    guard_ms: Annotated[int | None, typer.Option(help="Guard time instead of the module's own GT.")] = None,
+    silent: Annotated[bool, typer.Option(help="Fault: never answer.")] = False,
+    cut_power_after_put_b: Annotated[int | None, typer.Option(help="Fault: power cut in an upload.")] = None,
+    wrong_hashes: Annotated[int, typer.Option(help="Fault: answer so many wrong hashes.")] = 0,
+    corrupt_puts: Annotated[int, typer.Option(help="Fault: store so many uploads with a bit flipped.")] = 0,
+) -> None:
+    """Run a virtual XBee 3 on a pty until Ctrl-C: command mode, settings, file system with YMODEM."""
+    factory = Factory(hv=int(hv, 16), vr=int(vr, 16), eui64=bytes.fromhex(eui64))
+    faults = Faults(
+        silent=silent, cut_power_after_put_b=cut_power_after_put_b, wrong_hashes=wrong_hashes, corrupt_puts=corrupt_puts
+    )
+    module = VirtualXBee(flash, factory, guard_s=None if guard_ms is None else guard_ms / 1000, faults=faults)
+    with Pty(module, pty):
+        typer.echo(f"virtual XBee {factory.eui64.hex()} on {pty}, files in {flash}; Ctrl-C ends it")
+        ended = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts background jobs with SIGINT ignored
+            signal.signal(number, lambda *_: ended.set())
+        ended.wait()
+        typer.echo(f"ended: {dict(module.counts)}")

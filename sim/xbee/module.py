@@ -1,0 +1,394 @@
+"""A virtual XBee 3 (Zigbee) on a pty: command mode, settings that survive a reset, and the file system with YMODEM.
+
+    silence GT, "+++", silence GT  ->  OK            command mode, until ATCN, ATFR or CT of silence
+    AT<two characters>[ value]CR   ->  value | OK | ERROR
+    ATFS PWD|CD|MD|LS|PUT|GET|MV|RM|HASH|INFO|FORMAT CONFIRM
+
+It stands at the serial line: it knows nothing of our flasher nor of Digi's host library. Where the manual leaves a
+choice it takes the stricter one (PUT and MV refuse a name that exists). What it lacks: API mode, the REPL, the radio.
+Sources: Digi 90001539 (XBee 3 Zigbee user guide), chapters "Command mode", "AT commands", "File system commands".
+"""
+
+import json
+import os
+import pty
+import select
+import threading
+import time
+import tty
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+from sim.xbee.volume import Refused, Volume
+from sim.xbee.ymodem import CAN, CRC_REQUEST, NAK, PROMPT_S, Receiver, Sender
+
+LINE_MAX = 320  # a command line: "ATFS MV " and two paths; longer is an error, as on any module with a fixed buffer
+ANSWER_TICK_S = 0.01
+
+# name: (default, lowest, highest); hexadecimal settings. Ranges: 90001539, "AT commands"; GT and CT unverified.
+HEX_SETTINGS: dict[str, tuple[int, int, int]] = {
+    "ID": (0, 0, 0xFFFF_FFFF_FFFF_FFFF),
+    "SC": (0x7FFF, 1, 0xFFFF),
+    "SD": (3, 0, 7),
+    "ZS": (0, 0, 2),
+    "CE": (0, 0, 1),
+    "SM": (0, 0, 6),
+    "EE": (0, 0, 1),
+    "EO": (0, 0, 0xFF),
+    "DC": (0, 0, 0xFFFF),
+    "JV": (0, 0, 1),
+    "NW": (0, 0, 0x64FF),
+    "NJ": (0xFE, 0, 0xFF),
+    "AO": (0, 0, 0xFF),
+    "AR": (0xFF, 0, 0xFF),
+    "BT": (0, 0, 1),
+    "AP": (0, 0, 4),
+    "BD": (3, 0, 10),
+    "PS": (0, 0, 1),
+    "GT": (0x3E8, 2, 0x6D3),
+    "CT": (0x64, 2, 0x1770),
+}
+
+
+@dataclass
+class Faults:
+    """What shall go wrong; each count goes down as it happens. All zero: a healthy module."""
+
+    silent: bool = False
+    cut_power_after_put_b: int | None = None
+    stay_off: bool = False  # after a power cut: silent until somebody sets `silent` back
+    wrong_hashes: int = 0
+    corrupt_puts: int = 0
+    wr_errors: int = 0
+
+
+@dataclass
+class Factory:
+    """What the module left the factory with: never changed by a command."""
+
+    hv: int = 0x4247
+    vr: int = 0x1014
+    eui64: bytes = bytes.fromhex("0013a20041a06e60")
+    ai: int = 0x22
+    volume_b: int = 256 * 1024  # size of /flash; unverified, Digi gives none for the Zigbee module
+
+
+class VirtualXBee:
+    """The module itself: `receive_data` and `on_tick` take the time in seconds and return bytes for the line.
+
+    `folder/flash` holds the files, `folder/settings.json` what WR saved. `guard_s` replaces GT, `prompt_s` is how
+    often an upload's 'C' is repeated (both for quick tests).
+    `running` tells whether its program was started by PS=1 and not interrupted since. `counts` counts what was done.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        factory: Factory | None = None,
+        *,
+        guard_s: float | None = None,
+        prompt_s: float = PROMPT_S,
+        faults: Faults | None = None,
+    ) -> None:
+        self.factory = factory or Factory()
+        self.faults = faults or Faults()
+        self.counts: Counter[str] = Counter()
+        self.volume = Volume(folder / "flash", self.factory.volume_b)
+        self.running = False
+        self.settings: dict[str, int | str] = {}
+        self._saved = folder / "settings.json"
+        self._guard_s = guard_s
+        self._prompt_s = prompt_s
+        self._heard_at = float("-inf")
+        self._plus = b""
+        self._line = bytearray()
+        self._command_mode = False
+        self._transfer: Receiver | Sender | None = None
+        self._put_path = ""
+        self._boot()
+
+    # --- the serial line ---
+
+    def receive_data(self, data: bytes, now_s: float) -> bytes:
+        """Take bytes the host sent at `now_s`; return the answer."""
+        quiet_s, self._heard_at = now_s - self._heard_at, now_s
+        if self.faults.silent:
+            return b""
+        if self._transfer is not None:
+            answer = self._transfer.receive_data(data, now_s)
+            return b"" if self._power_fails() else answer + self._after_transfer(now_s)
+        if self._command_mode:
+            return self._receive_command(data, now_s)
+        if quiet_s >= self.guard_s:
+            self._plus = b""
+        elif not self._plus:
+            data = b"x" + data  # no silence before it
+        self._plus = (self._plus + data)[:4]
+        return b""
+
+    def on_tick(self, now_s: float) -> bytes:
+        """Let time pass: guard times, the command mode's end, a transfer's prompts and patience."""
+        quiet_s = now_s - self._heard_at
+        if self.faults.silent:
+            return b""
+        if self._transfer is not None:
+            return self._transfer.on_tick(now_s) + self._after_transfer(now_s)
+        if self._command_mode and quiet_s >= int(self.settings["CT"]) / 10:
+            self._command_mode = False
+        elif self._plus == b"+++" and quiet_s >= self.guard_s:
+            self._plus, self._command_mode = b"", True
+            self._line.clear()
+            return b"OK\r"
+        return b""
+
+    @property
+    def guard_s(self) -> float:
+        return int(self.settings["GT"]) / 1000 if self._guard_s is None else self._guard_s
+
+    # --- commands ---
+
+    def _receive_command(self, data: bytes, now_s: float) -> bytes:
+        answer = bytearray()
+        for byte in data:
+            if byte != 0x0D:
+                if len(self._line) < LINE_MAX and 0x20 <= byte < 0x7F:
+                    self._line.append(byte)
+                else:
+                    self.counts["bytes ignored"] += 1
+                continue
+            line = self._line.decode("ascii").strip()
+            self._line.clear()
+            if line:
+                self.counts["commands"] += 1
+                answer += self._command(line, now_s)
+            if self._transfer is not None or not self._command_mode:
+                break
+        return bytes(answer)
+
+    def _command(self, line: str, now_s: float) -> bytes:
+        if line[:2].upper() != "AT":
+            return b"ERROR\r"
+        name, value = line[2:4].upper(), line[4:].strip()
+        if name == "FS":
+            return self._file_command(value, now_s)
+        if name == "PY":
+            return self._program_command(value)
+        actions: dict[str, Callable[[], bytes]] = {
+            "": lambda: b"OK\r",
+            "AC": lambda: b"OK\r",
+            "CN": self._leave,
+            "FR": self._reset,
+            "RE": self._defaults,
+            "WR": self._save,
+        }
+        if name in actions and not value:
+            return actions[name]()
+        return self._set(name, value) if value else self._get(name)
+
+    def _get(self, name: str) -> bytes:
+        made = self.factory
+        fixed: dict[str, str] = {
+            "HV": f"{made.hv:X}",
+            "VR": f"{made.vr:X}",
+            "SH": made.eui64[:4].hex().upper().lstrip("0") or "0",
+            "SL": made.eui64[4:].hex().upper().lstrip("0") or "0",
+            "AI": f"{made.ai:X}",
+            "I?": install_code(made.eui64).hex().upper(),
+            "OP": "0",
+            "MY": "FFFE",
+            "CC": "2B",
+        }
+        if name in fixed:
+            return fixed[name].encode() + b"\r"
+        value = self.settings.get(name)
+        if value is None:
+            return b"ERROR\r"
+        return (value if isinstance(value, str) else f"{value:X}").encode() + b"\r"
+
+    def _set(self, name: str, value: str) -> bytes:
+        if name == "NI" and len(value) <= 20:
+            self.settings["NI"] = value
+            return b"OK\r"
+        limits = HEX_SETTINGS.get(name)
+        try:
+            number = int(value, 16)
+        except ValueError:
+            return b"ERROR\r"
+        if limits is None or not limits[1] <= number <= limits[2]:
+            return b"ERROR\r"
+        self.settings[name] = number
+        self.counts["settings changed"] += 1
+        return b"OK\r"
+
+    def _save(self) -> bytes:
+        if self.faults.wr_errors:
+            self.faults.wr_errors -= 1
+            return b"ERROR\r"
+        self.counts["WR"] += 1
+        fresh = self._saved.with_suffix(".new")
+        fresh.write_text(json.dumps(self.settings))
+        os.replace(fresh, self._saved)
+        return b"OK\r"
+
+    def _defaults(self) -> bytes:
+        self.settings = {name: limits[0] for name, limits in HEX_SETTINGS.items()} | {"NI": " "}
+        return b"OK\r"
+
+    def _leave(self) -> bytes:
+        self._command_mode = False
+        return b"OK\r"
+
+    def _reset(self) -> bytes:
+        self._boot()
+        return b"OK\r"
+
+    def _boot(self) -> None:
+        self.counts["boots"] += 1
+        self._defaults()
+        if self._saved.exists():
+            self.settings |= json.loads(self._saved.read_text())
+        self._command_mode, self._transfer, self._plus = False, None, b""
+        self._line.clear()
+        self.volume.here = "/flash"
+        self.running = self.settings["PS"] == 1 and any(map(self.volume.is_file, ("/flash/main.py", "/flash/main.mpy")))
+
+    def _program_command(self, value: str) -> bytes:
+        if value == "^":
+            self.running = False
+            return b"OK\r"
+        return b"MicroPython v1.20\r" if value.upper() == "V" else b"ERROR\r"
+
+    # --- files ---
+
+    def _file_command(self, text: str, now_s: float) -> bytes:
+        words = text.split()
+        if not words:
+            return b"ATFS commands: FORMAT INFO HASH PWD CD MD LS PUT GET MV RM\r"
+        verb, args = words[0].upper(), words[1:]
+        self.counts[f"FS {verb}"] += 1
+        try:
+            answer = self._file_verb(verb, args, now_s).encode() + b"\r"
+        except Refused as refused:
+            return f"{refused}\r".encode()
+        ready = {Receiver: CRC_REQUEST, Sender: NAK}.get(type(self._transfer))
+        return answer if ready is None else answer + bytes((ready,))
+
+    def _file_verb(self, verb: str, args: list[str], now_s: float) -> str:
+        volume = self.volume
+        match verb, args:
+            case "PWD", []:
+                return volume.here
+            case "CD", [path]:
+                return volume.change(path)
+            case "LS", [] | [_]:
+                return volume.list(args[0] if args else ".")
+            case "MD", [path]:
+                return volume.make(path)
+            case "RM", [path]:
+                return volume.remove(path)
+            case "MV", [source, target]:
+                return volume.move(source, target)
+            case "INFO", []:
+                return volume.info()
+            case "FORMAT", [word] if word.upper() == "CONFIRM":
+                return volume.format()
+            case "HASH", [path]:
+                return f"sha256 {self._hash(volume.read(path))}"
+            case "PUT", [path]:
+                self._put_path = volume.claim(path)
+                self._transfer = Receiver(now_s, self._prompt_s)
+                return "Receiving file with YMODEM..."
+            case "GET", [path]:
+                self._transfer = Sender(path.rsplit("/", 1)[-1], volume.read(path), now_s)
+                return "Sending file with YMODEM..."
+        raise Refused("EINVAL", "unknown or incomplete file system command")
+
+    def _hash(self, content: bytes) -> str:
+        if self.faults.wrong_hashes:
+            self.faults.wrong_hashes -= 1
+            return sha256(content + b"x").hexdigest()
+        return sha256(content).hexdigest()
+
+    def _power_fails(self) -> bool:
+        transfer, cut_b = self._transfer, self.faults.cut_power_after_put_b
+        if not isinstance(transfer, Receiver) or cut_b is None or len(transfer.content) < cut_b:
+            return False
+        self.faults.cut_power_after_put_b = None
+        with suppress(Refused):  # what had reached the flash by then
+            self.volume.write(self._put_path, bytes(transfer.content))
+        self.counts["power cuts"] += 1
+        self.faults.silent = self.faults.stay_off
+        self._boot()
+        return True
+
+    def _after_transfer(self, now_s: float) -> bytes:
+        transfer = self._transfer
+        if transfer is None or not (transfer.done or transfer.failed):
+            return b""
+        self._transfer = None
+        self._heard_at = now_s
+        if transfer.failed:
+            self.counts["transfers failed"] += 1
+            return bytes((CAN, CAN)) + f"ECANCELED {transfer.failed}\r".encode()
+        if isinstance(transfer, Receiver):
+            content = bytearray(transfer.content)
+            if self.faults.corrupt_puts and content:
+                self.faults.corrupt_puts -= 1
+                content[len(content) // 2] ^= 0x10
+            try:
+                self.volume.write(self._put_path, bytes(content))
+            except Refused as refused:
+                return f"{refused}\r".encode()
+        return b"OK\r"
+
+
+def install_code(eui64: bytes) -> bytes:
+    """Return this module's 16-byte install code and its CRC-16/X-25, LSB first; the same for the same EUI64."""
+    code = sha256(b"virtual xbee install code" + eui64).digest()[:16]
+    crc = 0xFFFF
+    for byte in code:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ 0x8408 if crc & 1 else crc >> 1
+    return code + (crc ^ 0xFFFF).to_bytes(2, "little")
+
+
+@dataclass
+class Pty:
+    """Serves one module on a pty, in a thread, between `with` and its end; `link` is made to point at the pty."""
+
+    module: VirtualXBee
+    link: Path
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+    _fds: tuple[int, int] = (-1, -1)
+
+    def __enter__(self) -> "Pty":
+        self._fds = pty.openpty()
+        tty.setraw(self._fds[1])  # and kept open: a client that leaves must not hang us up
+        self.link.unlink(missing_ok=True)
+        self.link.symlink_to(os.ttyname(self._fds[1]))
+        self._thread = threading.Thread(target=self._serve, name="virtual xbee", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        self.link.unlink(missing_ok=True)
+        for fd in self._fds:
+            os.close(fd)
+
+    def _serve(self) -> None:
+        master = self._fds[0]
+        while not self._stop.is_set():
+            ready, _, _ = select.select([master], [], [], ANSWER_TICK_S)
+            answer = self.module.receive_data(os.read(master, 4096), time.monotonic()) if ready else b""
+            answer += self.module.on_tick(time.monotonic())
+            if answer:
+                os.write(master, answer)

@@ -1,0 +1,490 @@
+"""The gateway whole, from the stick's bytes to the rows on disk: order, floods, faults, restarts."""
+
+import asyncio
+import json
+import time
+import urllib.request
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.box import daemon, runner
+from gateway.box.clock import ClockWatch, kernel_says_synchronised
+from gateway.box.daemon import Daemon
+from gateway.core import frames, pipeline
+from gateway.effects import Effect
+from gateway.events import Bell, GatewayHealth, ReaderHealth, Sos
+from gateway.options import Loaded
+from gateway.outbox.lane_file import NotCommitted
+from gateway.outbox.lanes import Outbox
+from gateway.radio import coordinator
+from gateway.radio.coordinator import Radio
+from gateway.uplink import StageNotice
+from readers import wire
+from sim.ncp.chip import Unicast
+from tests.gateway.box.bed import LOG, load, plugged, rows, run, running, until
+from tests.gateway.core.bed import Pole, advertisement
+from tests.roots import ROOT
+
+CRY = wire.FLAG_SOS
+
+
+def cry(press: int = 1, counter: int = 1) -> bytes:
+    return advertisement(flags=CRY, press=press, counter=counter, utc_s=time.time())
+
+
+def of(kind: type, events: list[Any]) -> list[Any]:
+    return [event for event in events if isinstance(event, kind)]
+
+
+def routine_read(gateway: Daemon) -> int:
+    return pipeline.counters(gateway.steps.state).get(f"frames_kind_{wire.HEARTBEAT}", 0)
+
+
+def test_a_report_becomes_a_committed_event_and_only_then_the_reader_is_told(tmp_path: Path) -> None:
+    async def story() -> None:
+        settings = load(tmp_path, tmp_path / "stick")
+        async with plugged(tmp_path) as stick:
+            pole = Pole(1)
+            told: list[tuple[list[int], int]] = []
+
+            def fate(message: Unicast) -> bool:
+                kind, body = pole.read(message.payload)
+                if kind == wire.ACK:
+                    told.append((wire.decode_ack(body)[1], len(of(ReaderHealth, rows(settings.folder, "events")))))
+                return True
+
+            stick.fate = fate
+            async with running(settings):
+                assert stick.hear(pole.beat(uptime_s=7))
+                await until(lambda: told, "the acknowledgement")
+                assert told == [([1], 1)], "the reader's first frame, and its event on disk"
+                [event] = of(ReaderHealth, rows(settings.folder, "events"))
+                assert (event.reader, event.state, event.counters["uptime_s"]) == (1, "ok", 7)
+
+    run(story)
+
+
+def test_an_acknowledgement_waits_for_a_slow_disk_and_a_cry_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        async with plugged(tmp_path) as stick, running(load(tmp_path, tmp_path / "stick")) as gateway:
+            beating, crying = Pole(1), Pole(2)
+            go_on = asyncio.Event()
+            commit = gateway.outbox.events.commit
+
+            async def slow(*arguments: Any) -> list[int]:
+                await go_on.wait()
+                return await commit(*arguments)
+
+            def acknowledged() -> bool:
+                return any(beating.read(m.payload)[0] == wire.ACK for m in stick.unicasts if m.nwk == 0x1001)
+
+            monkeypatch.setattr(gateway.outbox.events, "commit", slow)
+            stick.hear(beating.beat())
+            await until(lambda: routine_read(gateway), "the heartbeat")
+            stick.hear(crying.sos(cry()))
+            await until(lambda: stick.stages(crying), "the lamp's stage")
+            await until(lambda: gateway.steps.state.table.deadline_s() > 1e9, "the core's acknowledgement")
+            stick.hear(crying.bell(number=2))
+            await until(lambda: (2, wire.RECEIVED) in stick.stages(crying), "what came after it")
+            assert not acknowledged()
+            go_on.set()
+            await until(acknowledged, "the acknowledgement")
+
+    run(story)
+
+
+def test_a_cry_is_on_disk_when_the_reader_is_told_received_and_the_citys_word_follows(tmp_path: Path) -> None:
+    async def story() -> None:
+        settings = load(tmp_path, tmp_path / "stick")
+        async with plugged(tmp_path) as stick:
+            pole = Pole(2)
+            on_disk: list[list[Any]] = []
+
+            def fate(message: Unicast) -> bool:
+                on_disk.append(of(Sos, rows(settings.folder, "sos")))
+                return True
+
+            stick.fate = fate
+            async with running(settings) as gateway:
+                assert stick.hear(pole.sos(cry(), number=5))
+                await until(lambda: stick.stages(pole), "the lamp's stage")
+                assert stick.stages(pole)[0] == (5, wire.RECEIVED)
+                assert len(on_disk[0]) == 1
+                [event] = rows(settings.folder, "sos")
+                assert (event.tag, event.trust, event.revision, event.readers) == ("tag-003", "verified", 0, (2,))
+                gateway.steps.on_stage(StageNotice(alarm=event.alarm, stage="acknowledged", at=datetime.now(UTC)))
+                await until(lambda: (5, wire.ACKNOWLEDGED) in stick.stages(pole), "help is coming")
+
+    run(story)
+
+
+def test_a_cry_no_disk_takes_is_kept_for_the_city_and_the_reader_is_not_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        settings = load(tmp_path, tmp_path / "stick")
+        async with plugged(tmp_path) as stick, running(settings) as gateway:
+            pole = Pole(1)
+            good = gateway.outbox.sos.commit
+
+            async def refuse(*_: Any) -> list[int]:
+                raise NotCommitted("the disk is gone")
+
+            monkeypatch.setattr(gateway.outbox.sos, "commit", refuse)
+            for _ in range(3):
+                stick.hear(pole.sos(cry()))
+            await until(lambda: gateway.steps.counters["steps_cut"] >= 3, "three tries")
+            assert gateway.outbox.ring.backlog == 1, "one press, one row, though no disk took it"
+            monkeypatch.setattr(gateway.outbox.sos, "commit", good)
+            assert not stick.stages(pole)
+            stick.hear(pole.sos(cry()))
+            await until(lambda: stick.stages(pole), "the lamp's stage, at last")
+            assert len({event.alarm for event in of(Sos, rows(settings.folder, "sos"))}) == 1
+
+    run(story)
+
+
+def test_a_cry_goes_before_five_hundred_routine_frames_and_what_is_dropped_is_counted(tmp_path: Path) -> None:
+    async def story() -> None:
+        settings = load(tmp_path, tmp_path / "stick")
+        async with running(settings, radio_up=False) as gateway:
+            pole, crying = Pole(1), Pole(2)
+            flood = [pole.beat() for _ in range(600)]
+            cries = [crying.sos(cry(press), number=press) for press in (1, 2, 3)]
+            read_before: list[int] = []
+            commit = gateway.outbox.commit_emergency
+
+            async def spy(*arguments: Any) -> int:
+                read_before.append(routine_read(gateway))
+                return await commit(*arguments)
+
+            gateway.outbox.commit_emergency = spy  # type: ignore[method-assign]
+            for n, frame in enumerate(flood):
+                gateway.frame(frame, frames.is_urgent(frame.payload))
+                if n in (10, 300, 599):
+                    gateway.frame(cries.pop(), True)
+            await until(lambda: routine_read(gateway) == runner.ROUTINE_MAX, "the flood's end")
+            assert read_before[:3] == [0, 0, 0]
+            assert gateway.steps.counters["frames_dropped"] == len(flood) - runner.ROUTINE_MAX
+            assert gateway.steps.counters["urgent_dropped"] == 0
+            assert len({event.alarm for event in of(Sos, rows(settings.folder, "sos"))}) == 3
+
+    run(story)
+
+
+def test_a_flood_through_the_stick_costs_no_cry(tmp_path: Path) -> None:
+    async def story() -> None:
+        settings = load(tmp_path, tmp_path / "stick")
+        async with plugged(tmp_path) as stick, running(settings) as gateway:
+            pole, crying = Pole(1), Pole(2)
+            taken = 0
+            for n in range(500):
+                taken += stick.hear(pole.beat())
+                if n == 250:  # the stick's buffers are full: a reader tries again
+                    await until(lambda: stick.hear(crying.sos(cry())), "room in the stick")
+            await until(lambda: routine_read(gateway) + gateway.steps.counters["frames_dropped"] == taken, "the flood")
+            await until(lambda: stick.stages(crying), "the lamp's stage")
+            assert len(of(Sos, rows(settings.folder, "sos"))) == 1
+
+    run(story)
+
+
+def test_forged_cries_that_fill_the_queue_are_dropped_and_counted_and_a_true_one_is_answered(tmp_path: Path) -> None:
+    async def story() -> None:
+        settings = load(tmp_path, tmp_path / "stick")
+        async with plugged(tmp_path) as stick, running(settings) as gateway:
+            pole = Pole(1)
+            forged = pole.sos(cry())
+            wrong = frames.Frame(0x9999, 1, -90, forged.payload[:-1] + bytes((forged.payload[-1] ^ 1,)))
+            for _ in range(runner.URGENT_MAX + 7):
+                gateway.frame(wrong, True)
+            assert gateway.steps.counters["urgent_dropped"] == 7
+            await until(lambda: gateway.steps.queued() == (0, 0), "the forger's end")
+            assert not rows(settings.folder, "sos")
+            stick.hear(pole.sos(cry()))
+            await until(lambda: stick.stages(pole), "the lamp's stage")
+            assert stick.unicasts[0].nwk != 0x9999
+
+    run(story)
+
+
+def test_a_frame_that_breaks_the_core_is_kept_and_the_next_one_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_frame = pipeline.on_frame
+
+    def breaks(state: Any, frame: frames.Frame, now_s: float) -> Iterator[Effect]:
+        yield from on_frame(state, frame, now_s)
+        if frame.nwk == 0x6666:
+            raise ZeroDivisionError("a fault of ours")
+
+    monkeypatch.setattr(pipeline, "on_frame", breaks)
+
+    async def story() -> None:
+        settings = load(tmp_path, tmp_path / "stick")
+        async with running(settings, radio_up=False) as gateway:
+            bad = frames.Frame(0x6666, 1, -90, b"\x00\xff" * 33)
+            for _ in range(runner.FAULTS_A_MINUTE + 40):
+                gateway.frame(bad, False)
+            gateway.frame(Pole(2).bell(), True)
+            await until(lambda: of(Bell, rows(settings.folder, "sos")), "the bell")
+            await until(lambda: gateway.steps.counters["frame_faults"] == runner.FAULTS_A_MINUTE + 40, "the count")
+            kept = [json.loads(line) for line in (settings.folder / "faults.jsonl").read_text().splitlines()]
+            assert len(kept) == runner.FAULTS_A_MINUTE
+            assert (kept[0]["bytes"], kept[0]["nwk"]) == (bad.payload.hex(), 0x6666)
+            assert "a fault of ours" in kept[0]["error"]
+
+    run(story)
+
+
+def test_a_tick_that_breaks_does_not_starve_the_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(state: Any, now_s: float) -> Iterator[Effect]:
+        raise ZeroDivisionError("a fault of ours")
+        yield
+
+    async def story() -> None:
+        settings = load(tmp_path, tmp_path / "stick")
+        async with running(settings, radio_up=False) as gateway:
+            monkeypatch.setattr(pipeline, "on_tick", breaks)
+            await until(lambda: gateway.steps.counters["frame_faults"], "a broken tick")
+            for frame in [Pole(1).beat() for _ in range(50)]:
+                gateway.frame(frame, False)
+            began_s = time.monotonic()
+            await until(lambda: routine_read(gateway) >= 1 and gateway.steps.queued() == (0, 0), "the frames")
+            assert gateway.steps.counters["frame_faults"] <= 2 + (time.monotonic() - began_s) / runner.TICK_AGAIN_S
+
+    run(story)
+
+
+def test_the_core_comes_back_as_it_was_after_a_restart(tmp_path: Path) -> None:
+    async def story() -> None:
+        settings = load(tmp_path, tmp_path / "stick")
+        pole = Pole(1)
+        again = pole.beat()
+        async with running(settings, radio_up=False) as gateway:
+            gateway.frame(again, False)
+            await until(lambda: routine_read(gateway) == 1, "the frame")
+        async with running(settings, radio_up=False) as gateway:
+            gateway.frame(again, False)
+            gateway.frame(pole.beat(), False)
+            await until(lambda: routine_read(gateway) == 1, "the new one")
+            assert pipeline.counters(gateway.steps.state)["frames_again"] == 1
+
+    run(story)
+
+
+def test_a_snapshot_is_kept_only_behind_the_events_that_led_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut between the two would lose an arrival for ever: the core would believe it had told it."""
+    monkeypatch.setattr(runner, "SNAPSHOT_S", 0.0)
+    monkeypatch.setattr(runner, "CHORES_S", 0.01)
+
+    async def story() -> None:
+        settings = load(tmp_path, tmp_path / "stick")
+        notices: list[str] = []
+
+        def notice(what: str, ok: bool, detail: str) -> None:
+            notices.append(what)
+
+        outbox = Outbox(
+            settings.folder, utc_now=lambda: datetime.now(UTC), notice=notice, bulk_max_b=1 << 22, ballast_b=1 << 20
+        )
+        clock = ClockWatch(trusted=True)
+        core = runner.Steps(settings, outbox, Radio(settings, _Nobody(), notice=notice), clock, notice=notice)
+        task = asyncio.create_task(core.run(lambda: None))
+        await until(lambda: core.counters["snapshots"] >= 3, "a snapshot now and then")
+        core.frame(Pole(1).beat(), False)
+        await until(lambda: outbox.counters()["events_waiting"] == 1, "an event nobody commits")
+        kept = core.counters["snapshots"]
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+        assert core.counters["snapshots"] <= kept + 1, "one may have been under way"
+        assert outbox.events.backlog == 0
+        await outbox.flush()
+        await until(lambda: core.counters["snapshots"] > kept + 1, "the next snapshot")
+        assert outbox.events.backlog == 1
+        core.stop()
+        await task
+        await core.close()
+        await outbox.close()
+
+    run(story)
+
+
+class _Nobody:
+    def frame(self, frame: frames.Frame, urgent: bool) -> None: ...
+
+
+def test_a_reader_zigpy_has_forgotten_is_answered_where_its_frame_came_from(tmp_path: Path) -> None:
+    async def story() -> None:
+        settings = load(tmp_path, tmp_path / "stick")
+        async with plugged(tmp_path) as stick:
+            async with running(settings):
+                pass
+            settings.database.unlink()
+            async with running(settings) as gateway:
+                pole = Pole(3)
+                moved = pole.sos(cry())
+                assert stick.hear(frames.Frame(0x1003, 200, -60, moved.payload))
+                await until(lambda: stick.stages(pole), "the lamp's stage")
+                assert gateway.radio.address_of(3) == 0x1003
+                replay = frames.Frame(0x6666, 200, -60, moved.payload)
+                assert stick.hear(replay)
+                await until(lambda: pipeline.counters(gateway.steps.state).get("frames_again"), "the replay")
+                assert gateway.radio.address_of(3) == 0x1003, "a replayed frame leads nobody astray"
+
+    run(story)
+
+
+def test_the_figures_are_served_and_every_one_is_documented(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "GATEWAY.md").read_text(encoding="utf-8")
+
+    async def story() -> None:
+        port = free_port()
+        settings = load(tmp_path, tmp_path / "stick", extra=f"[metrics]\nport = {port}")
+        async with plugged(tmp_path) as stick, running(settings) as gateway:
+            stick.hear(Pole(2).bell())
+            await until(lambda: stick.unicasts, "the lamp's stage")
+            text = await asyncio.to_thread(_get, port)
+            lines = dict(line.split(" ") for line in text.splitlines() if line.startswith("ansim_gateway_"))
+            assert lines["ansim_gateway_radio_urgent_frames_total"] == "1.0"
+            assert lines["ansim_gateway_radio_up"] == "1.0"
+            assert float(lines["ansim_gateway_sos_commit_p50_ms"]) > 0
+            assert "process_resident_memory_bytes" in text
+            missing = [name for name in gateway.figures() if f"`{name}`" not in page]
+            assert not missing, f"not in docs/GATEWAY.md: {', '.join(missing)}"
+
+    run(story)
+
+
+def _get(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        return str(answer.read(), "utf-8")
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def test_a_metrics_port_in_use_is_told_and_stops_nothing(tmp_path: Path) -> None:
+    import socket
+
+    async def story() -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            settings = load(tmp_path, tmp_path / "stick", extra=f"[metrics]\nport = {port}")
+            async with running(settings, radio_up=False):
+                await until(lambda: told(settings, "metrics"), "the word")
+
+    run(story)
+
+
+def told(settings: Loaded, what: str) -> list[GatewayHealth]:
+    return [event for event in of(GatewayHealth, rows(settings.folder, "events")) if event.what == what]
+
+
+def test_losing_the_stick_and_finding_it_is_told_to_the_city(tmp_path: Path) -> None:
+    async def story() -> None:
+        settings = load(tmp_path, tmp_path / "stick")
+        async with plugged(tmp_path) as stick, running(settings) as gateway:
+            await stick.unplug()
+            await until(lambda: not gateway.radio.up, "the loss")
+            await stick.plug()
+            await until(lambda: gateway.radio.up, "the stick again")
+            await until(lambda: [e.ok for e in told(settings, "radio")] == [True, False, True], "three words")
+
+    run(story)
+
+
+def test_without_a_stick_the_gateway_ends_so_that_all_of_it_is_started_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coordinator, "FAILURES_MAX", 2)
+    monkeypatch.setattr(coordinator, "BACKOFF_MAX_S", 0.05)
+
+    async def story() -> None:
+        settings = load(tmp_path, tmp_path / "nothing")
+        assert await Daemon(settings).run() == 3
+        assert [event.ok for event in told(settings, "radio")] == [False]
+        [last] = told(settings, "failed")
+        assert "code 3" in last.detail
+
+    run(story)
+
+
+def test_a_core_that_stands_still_is_not_called_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words: list[str] = []
+    monkeypatch.setattr(daemon, "notify", words.append)
+    monkeypatch.setattr(daemon, "watchdog_s", lambda: 0.03)
+    monkeypatch.setitem(daemon.BEAT_MAX_S, "core", 1.5)  # an idle core turns round every second
+
+    async def story() -> None:
+        async with running(load(tmp_path, tmp_path / "stick"), radio_up=False) as gateway:
+            await until(lambda: words.count("WATCHDOG=1") > 3, "signs of life")
+            go_on = asyncio.Event()
+            commit = gateway.outbox.commit_emergency
+
+            async def slow(*arguments: Any) -> int:
+                await go_on.wait()  # a disk that neither takes nor refuses
+                return await commit(*arguments)
+
+            gateway.outbox.commit_emergency = slow  # type: ignore[method-assign]
+            gateway.frame(Pole(2).bell(), True)
+            await until(lambda: '"loops": "core"' in LOG.getvalue(), "the word in the log")
+            alive = words.count("WATCHDOG=1")
+            for _ in range(20):
+                await asyncio.sleep(0.01)
+            assert words.count("WATCHDOG=1") == alive
+            go_on.set()
+            await until(lambda: words.count("WATCHDOG=1") > alive, "life again")
+
+    run(story)
+
+
+def test_a_clock_is_good_once_it_was_set_and_plausible() -> None:
+    synchronised = False
+    watch = ClockWatch(trusted=False, synchronised=lambda: synchronised)
+    late_s = 1_800_000_000.0
+    assert watch.read(1000.0, 5.0) == "unsure"
+    assert watch.read(1001.0, 6.0) == "unsure"
+    assert watch.read(late_s, 7.0) == "good", "somebody set it"
+    assert watch.steps == 1
+    assert watch.read(1000.0, 8.0) == "unsure", "back in 1970: whoever set it did not know"
+    assert watch.read(late_s, 9.0) == "good"
+    assert ClockWatch(trusted=True).read(1000.0, 5.0) == "unsure"
+    assert ClockWatch(trusted=True).read(late_s, 5.0) == "good"
+    watch = ClockWatch(trusted=False, synchronised=lambda: synchronised)
+    assert watch.read(late_s, 5.0) == "unsure"
+    synchronised = True
+    assert watch.read(late_s + 1, 6.0) == "good"
+    synchronised = False
+    assert watch.read(late_s + 2, 7.0) == "good", "a network that is away for a day leaves the clock right enough"
+    assert kernel_says_synchronised() in (True, False)
+
+
+def test_a_stick_in_trouble_does_not_keep_the_gateway_from_stopping(tmp_path: Path) -> None:
+    async def story() -> None:
+        settings = load(tmp_path, tmp_path / "stick")
+        async with plugged(tmp_path) as stick:
+            async with running(settings) as gateway:
+                gateway.radio.learn(1, 0x1001)
+                stick.coordinator.hung = True
+                gateway.radio.send(1, b"x", True)
+                await until(lambda: stick.coordinator.tally["commands_while_hung"], "a command without an answer")
+                began_s = time.monotonic()
+            assert time.monotonic() - began_s < 5
+
+    run(story)

@@ -1,0 +1,96 @@
+"""From a tag's motion to the core's word of it: simulated tags and air, real firmware, real mesh timing, the core."""
+
+import asyncio
+import statistics
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from gateway.core import pipeline
+from readers import wire
+from sim.air.mesh import Mesh
+from sim.air.radio import Air, Channel, Ear
+from sim.clock import Clock
+from sim.demo.motion import SimulatedZone
+from sim.reader.process import Reader, prepare_flash
+from sim.street.tag import MOVING_FOR_S, Tag
+from tests.sim.demo.test_poles import AT, HEIGHT_M, Gateway, key, mac_of
+
+SEED = 8
+TAGS = 12
+UTC_S = 1_800_000_100.0
+BEGIN_S = 40.0
+STORY_S = 200.0
+STEP_S = 30.0
+
+
+class Playing:
+    """A child in a yard: 30 s of running about near one spot, 30 s of sitting, all of them a little apart in time."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def at(self, t_s: float) -> Any:
+        moving = int((t_s + self.number) / STEP_S) % 2 == 1
+        return SimpleNamespace(x_m=5.0 + 4 * (self.number % 13), y_m=12.0, heading=1.0, moving=moving)
+
+
+def test_the_core_says_within_seconds_that_a_tag_moves_or_rests(tmp_path: Path) -> None:
+    print(f"seed {SEED}")
+    clock = Clock(None)
+    tags = {n: Tag(SEED, n, f"tag-{n:03d}") for n in range(1, TAGS + 1)}
+    gateway = Gateway(clock, {tag.name: tag.keys for tag in tags.values()})
+    pipeline.set_clock(gateway.state, UTC_S, 0.0, "good")
+    mesh = Mesh(clock, gateway, SEED)  # type: ignore[arg-type]
+    air = Air(SEED, [Ear(n, at, HEIGHT_M) for n, at in AT.items()], Channel())
+    for n, at in AT.items():
+        prepare_flash(tmp_path / f"{n}", n, key(n))
+        mesh.add(Reader(n, tmp_path / f"{n}", radio=mesh, seed=SEED), bytes(7) + bytes([n]), at, AT[1])
+    world = SimpleNamespace(children=[Playing(n) for n in tags])
+    zone = SimulatedZone(clock, world, tags, air, mesh, mac_of=mac_of, bell_pin="D4")  # type: ignore[arg-type]
+    words = {tag.name: tag for tag in gateway.state.resolver.tags}
+    changed_s: dict[int, float] = {}
+    flags: dict[int, bool] = {}
+    late_s: list[float] = []
+    untold, bound = 0, 0
+
+    def look() -> None:
+        nonlocal untold, bound
+        for n, tag in tags.items():
+            flag = tag._moved_s > zone.story_s - MOVING_FOR_S
+            if flag != flags.setdefault(n, flag):
+                flags[n] = flag
+                untold += n in changed_s
+                changed_s[n] = clock.now_s
+            if n in changed_s and words[tag.name].moving == flag:
+                late_s.append(clock.now_s - changed_s.pop(n))
+        if zone.story_s < 30.0:
+            bound = zone.counts["bindings"]
+        clock.after(0.1, look)
+
+    def begin() -> None:
+        zone.begin(UTC_S + BEGIN_S)
+        look()
+
+    try:
+        for n in AT:
+            mesh.power(n, True)
+        mesh.start_joining()
+        clock.after(1.0, gateway.tick)
+        clock.after(BEGIN_S, begin)
+        asyncio.run(clock.run(BEGIN_S + STORY_S))
+        logs = dict(mesh.counts.logs)
+    finally:
+        for station in mesh.stations.values():
+            station.reader.stop()
+    late_s.sort()
+    print(f"{len(late_s)} changes told, {untold} not before the next; ", end="")
+    print(f"{statistics.median(late_s):.1f} s after, {late_s[int(len(late_s) * 0.95)]:.1f} s (95 %), ", end="")
+    print(f"{late_s[-1]:.1f} s at the most; ", end="")
+    print(f"{zone.counts['bindings'] - bound} rows bound anew, {zone.counts['rows']} rows")
+    assert logs == {}
+    assert len(late_s) > 60
+    assert not untold
+    assert late_s[-1] < 8.0
+    assert zone.counts["bindings"] - bound < TAGS, "rows alone tell of it, but for a reader that first hears a tag"
+    assert gateway.state.counts[f"frames_kind_{wire.SIGHTINGS}"] > 100

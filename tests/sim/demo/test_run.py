@@ -1,0 +1,335 @@
+"""The demo's own arithmetic: what became of a press, what counts as a true arrival, and when a promise is broken."""
+
+import json
+import math
+import os
+import sqlite3
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from gateway.config import load
+from gateway.locate.ground import Ground
+from readers import wire
+from sim.__main__ import app
+from sim.air.radio import Air, Ear
+from sim.demo import folder, records, report, scenario, show, survey
+from sim.demo.motion import PinChange
+from sim.demo.operator import Seen
+from sim.demo.presses import Presses
+from sim.demo.processes import StartError
+from sim.demo.rig import BUZZER_PIN, LAMP_PIN
+from sim.demo.scenario import Press
+from sim.street import site
+from sim.street.children import World
+
+ZONE = site.load()
+GOOD: dict[str, Any] = {
+    "lost_events": 0,
+    "undelivered_events": 0,
+    "duplicate_events": 0,
+    "arrivals": {"true": 1, "reported": 1, "false": 0},
+    "arrivals_detail": {"missing": []},
+    "sos": [{"press_to_gateway_ms": 1.0, "acknowledge_to_lamp_help_ms": 2.0, "who": "tag-001"}],
+    "bell": [{"press_to_gateway_ms": 1.0, "acknowledge_to_lamp_help_ms": 2.0, "who": "bell01"}],
+}
+
+
+def incident(number: int, kind: str, subject: str, **more: Any) -> dict[str, Any]:
+    return {"number": number, "kind": kind, "subject": subject, "state": "new", "queued_at": 100.2, "stored_at": 100.3,
+            "acknowledged_at": None, "alarms": [{"alarm": f"a{number}"}], **more}  # fmt: skip
+
+
+def presses() -> Presses:
+    made = Presses(lambda text, kind: None)
+    made.add(Press(30, "sos", tag=1), "tag-001", 100.0, 30.0)
+    made.add(Press(45, "bell", reader=4), "bell04", 120.0, 50.0)
+    return made
+
+
+def lit(reader: int, pin: str) -> PinChange:
+    return PinChange(reader, 0.0, pin, 1)
+
+
+def test_a_press_is_followed_from_hop_to_hop() -> None:
+    made = presses()
+    made.on_gateway_record({"event": "committed", "kind": "sos", "alarm": "a1", "at": 100.15})
+    seen = Seen(incident(1, "sos", "tag-001"), 100.35)
+    assert made.on_incident(seen) is made.all[0]
+    assert made.on_incident(seen) is None, "told once"
+    made.on_pin(lit(2, LAMP_PIN), 100.4)
+    seen.acknowledged_at = 103.0
+    made.on_pin(lit(2, BUZZER_PIN), 103.05)
+    h = made.hops(made.all[0])
+    hops = [h.ms(at) for at in (h.committed_at, h.stored_at, h.page_at, h.received_at)]
+    assert hops == pytest.approx([150, 300, 350, 400])
+    assert h.ms(h.help_at, h.acknowledged_at) == pytest.approx(50)
+
+
+def test_what_has_not_happened_is_none_and_another_readers_lamp_is_not_the_bells() -> None:
+    made = presses()
+    made.on_pin(lit(2, LAMP_PIN), 120.1)
+    h = made.hops(made.all[1])
+    assert (h.committed_at, h.stored_at, h.page_at, h.received_at, h.acknowledged_at, h.help_at) == (None,) * 6
+
+
+def test_a_lamp_that_blinks_already_proves_nothing_but_the_readers_frame_does() -> None:
+    made = presses()
+    for n in range(20):
+        made.on_pin(lit(4, LAMP_PIN), 110.0 + n)  # blinks for the child
+    assert made.hops(made.all[1]).received_at is None
+    made.on_alarm_frame(4, 120.5, wire.SOS, wire.RECEIVED)
+    assert made.hops(made.all[1]).received_at is None, "that was the child's"
+    made.on_alarm_frame(4, 120.6, wire.BELL, wire.RECEIVED)
+    assert made.hops(made.all[1]).received_at == 120.6
+    assert made.hops(made.all[1]).received_by == "frame of reader 4"
+
+
+def test_help_before_the_answer_is_no_help() -> None:
+    made = presses()
+    made.on_incident(Seen(incident(1, "sos", "tag-001", acknowledged_at=105.0), 100.3))
+    made.on_pin(lit(2, BUZZER_PIN), 104.0)
+    assert made.hops(made.all[0]).help_at is None
+
+
+def test_two_incidents_for_one_press_are_seen() -> None:
+    made = presses()
+    made.on_incident(Seen(incident(1, "sos", "tag-001"), 100.3))
+    made.on_incident(Seen(incident(2, "sos", "tag-001"), 100.9))
+    made.on_incident(Seen(incident(3, "danger", "tag-001"), 100.9))
+    assert len(made.all[0].incidents) == 2
+
+
+def test_arrivals_are_true_missing_or_false() -> None:
+    world, end_s = World(ZONE, 1, 20), 120.0
+    pupil = next(c for c in world.children if (s := world.inside_since_s(c, end_s)) is not None and s < 90)
+    passer = next(c for c in world.children if c.role == "passer")
+    city = records.CityRecords()
+    where = {"accuracy_95_m": 50.0}
+    empty = report.arrivals_of(world, city, 1000.0, end_s)
+    assert pupil.tag in empty["detail"]["missing"]
+    assert empty["true"] == len(empty["detail"]["missing"])
+    city.arrivals = [{"tag": pupil.tag, "observed_at_unix": 1000.0 + end_s, "where": where},
+                     {"tag": passer.tag, "observed_at_unix": 1000.0 + end_s, "where": where}]  # fmt: skip
+    told = report.arrivals_of(world, city, 1000.0, end_s)
+    assert told["reported"] == 2
+    assert pupil.tag not in told["detail"]["missing"]
+    assert [row["tag"] for row in told["detail"]["false"]] == [passer.tag], "never inside, however near"
+    entered = world.inside_since_s(pupil, end_s)
+    assert entered is not None
+    city.arrivals = [{"tag": pupil.tag, "observed_at_unix": 1000.0, "where": {"accuracy_95_m": 1.0}}]
+    assert report.arrivals_of(world, city, 1000.0, end_s)["false"] == 1, "told long before it came"
+
+
+def test_danger_notices_are_true_or_false_by_where_the_child_was_then() -> None:
+    world, end_s = World(ZONE, 1, 20), 120.0
+    road = ZONE.dangers[0]
+    kerb = next(c for c in world.children if world.danger_distance_m(c, 40.0) <= road.warn_m)
+    clear = next(c for c in world.children if min(world.danger_distance_m(c, t) for t in range(121)) > road.warn_m)
+    nobody_told = report.dangers_of(world, records.CityRecords(), 1000.0, end_s)
+    assert nobody_told["near"] == nobody_told["missed"] > 0
+    assert [kerb.tag, road.id] in nobody_told["detail"]["missed"]
+    assert [clear.tag, road.id] not in nobody_told["detail"]["missed"]
+    city = records.CityRecords()
+    city.dangers = [{"tag": child.tag, "area": road.id, "probability": 0.5, "observed_at_unix": 1040.0}
+                    for child in (kerb, clear)]  # fmt: skip
+    found = report.dangers_of(world, city, 1000.0, end_s)
+    assert (found["told"], found["true"], found["false"]) == (2, 1, 1)
+    assert [row["true"] for row in found["detail"]["notices"]] == [True, False]
+    assert found["missed"] == found["near"] - 1
+    late_s = next(t for t in range(40, 400) if world.danger_distance_m(kerb, float(t)) > road.warn_m)
+    city.dangers = [{"tag": kerb.tag, "area": road.id, "probability": 0.9, "observed_at_unix": 1000.0 + late_s}]
+    assert report.dangers_of(world, city, 1000.0, end_s)["false"] == 1, "it had gone by then"
+    city.dangers = [{"tag": "tag-999", "area": "moon", "probability": 0.9, "observed_at_unix": 1040.0}]
+    assert report.dangers_of(world, city, 1000.0, end_s)["false"] == 1, "nobody, nowhere"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, None),
+        ({"lost_events": 1}, "1 committed events are in no store"),
+        ({"undelivered_events": 3}, "3 events are still with the gateway"),
+        ({"duplicate_events": 1}, "stored twice"),
+        ({"arrivals": {"true": 1, "reported": 2, "false": 1}}, "who were not there"),
+        ({"arrivals_detail": {"missing": ["tag-009"]}}, "tag-009"),
+        ({"sos": []}, "no sos was pressed"),
+        ({"bell": [{"press_to_lamp_received_ms": None}]}, "bell: never measured: press_to_lamp_received_ms"),
+    ],
+)
+def test_every_promise_is_checked(change: dict[str, Any], words: str | None) -> None:
+    broken = report.broken_promises({**GOOD, **change})
+    assert broken == [] if words is None else words in broken[0]
+
+
+def stores(tmp_path: Path, committed: int, waiting: list[int], stored: list[int]) -> tuple[Path, Path]:
+    """A gateway's and a city's store with these rows in the sos lane."""
+    outbox, city = tmp_path / "outbox", tmp_path / "city.db"
+    outbox.mkdir()
+    for lane in records.LANES:
+        with sqlite3.connect(outbox / f"{lane}.db") as db:
+            db.execute("CREATE TABLE meta(key, value)")
+            db.execute("INSERT INTO meta VALUES('epoch', 'E')")
+            db.execute("CREATE TABLE outbox(seq INTEGER PRIMARY KEY AUTOINCREMENT, body)")
+            if lane == "sos":
+                db.executemany("INSERT INTO outbox(seq) VALUES(?)", [(n,) for n in range(1, committed + 1)])
+                gone = [(n,) for n in range(1, committed + 1) if n not in waiting]
+                db.executemany("DELETE FROM outbox WHERE seq = ?", gone)
+        db.close()
+    with sqlite3.connect(city) as db:
+        db.execute("CREATE TABLE event(epoch, lane, seq, type, subject, observed_at, stored_at, body)")
+        db.execute("CREATE TABLE incident(number, body)")
+        db.execute("CREATE TABLE quarantine(digest)")
+        rows = [("E", "sos", n, "sos", "tag-001", 1.0 * n, 2.0, "{}") for n in stored]
+        db.executemany("INSERT INTO event VALUES(?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    db.close()
+    return outbox, city
+
+
+@pytest.mark.parametrize(
+    ("committed", "waiting", "stored", "lost", "undelivered"),
+    [
+        (3, [], [1, 2, 3], 0, 0),
+        (3, [3], [1, 2], 0, 1),
+        (3, [2, 3], [1, 2], 0, 1),
+        (3, [], [1, 3], 1, 1),
+        (0, [], [], 0, 0),
+    ],
+)
+def test_a_row_is_lost_when_it_is_nowhere(
+    tmp_path: Path, committed: int, waiting: list[int], stored: list[int], lost: int, undelivered: int
+) -> None:
+    outbox, city = stores(tmp_path, committed, waiting, stored)
+    lanes, found = records.read_gateway(outbox), records.read_city(city)
+    assert records.lost(lanes, found) == lost
+    assert records.undelivered(lanes, found) == undelivered
+    assert found.types == Counter({"sos": len(stored)} if stored else {})
+
+
+def test_the_same_thing_stored_twice_is_seen(tmp_path: Path) -> None:
+    _, city = stores(tmp_path, 2, [], [1])
+    with sqlite3.connect(city) as db:
+        db.execute("INSERT INTO event VALUES('E', 'sos', 2, 'sos', 'tag-001', 1.0, 9.0, '{}')")
+    db.close()
+    assert records.read_city(city).same == 1
+
+
+def test_notices_of_a_danger_are_read_and_the_word_that_it_is_clear_is_none(tmp_path: Path) -> None:
+    _, city = stores(tmp_path, 2, [], [])
+    with sqlite3.connect(city) as db:
+        for seq, near in ((1, True), (2, False)):
+            body = json.dumps({"area": "road", "near": near, "probability": 0.6})
+            db.execute(
+                "INSERT INTO event VALUES('E', 'sos', ?, 'danger', 'tag-001', ?, 9.0, ?)", (seq, float(seq), body)
+            )
+    db.close()
+    assert [(row["tag"], row["area"], row["observed_at_unix"]) for row in records.read_city(city).dangers] == [
+        ("tag-001", "road", 1.0)
+    ]
+
+
+def test_records_that_are_not_there_prove_nothing(tmp_path: Path) -> None:
+    with pytest.raises(records.RecordsError, match="is not there"):
+        records.read_gateway(tmp_path)
+
+
+def test_run_folders_are_private_and_only_the_newest_stay(tmp_path: Path) -> None:
+    for n in range(5):
+        old = tmp_path / f"demo-2020010{n + 1}-000000"
+        old.mkdir()
+    (tmp_path / "mine").mkdir()
+    made = folder.make(tmp_path)
+    assert made.stat().st_mode & 0o077 == 0
+    assert sorted(f.name for f in tmp_path.iterdir()) == [
+        "demo-20200104-000000", "demo-20200105-000000", made.name, "mine",
+    ]  # fmt: skip
+
+
+def test_the_configurations_are_ones_the_programs_accept(tmp_path: Path) -> None:
+    poles = ZONE.poles[:3]
+    secrets = folder.make_secrets(tmp_path, [pole.number for pole in poles])
+    world = World(ZONE, 1, 2)
+    walked = survey.walk(ZONE, poles, Air(1, [Ear(p.number, p.at, p.height_m) for p in poles]), 1)
+    tags = {child.tag: folder.TagKeys(os.urandom(16), os.urandom(16)) for child in world.children}
+    gateway = folder.write_gateway(
+        tmp_path, ZONE, poles, tags, secrets, seed=1, radio_port=tmp_path / "pty", broker_port=1883, metrics_port=9100,
+        walked=walked,
+    )  # fmt: skip
+    city = folder.write_city(tmp_path, ZONE, site.GONGDEOK, poles, secrets, broker_port=1883, web_port=8080)
+    from city.__main__ import app as city_app
+    from gateway.__main__ import app as gateway_app
+
+    for program, path in ((gateway_app, gateway), (city_app, city)):
+        result = CliRunner().invoke(program, ["check", str(path)])
+        assert result.exit_code == 0, result.output
+        assert program is city_app or f"walk test: {len(walked.survey)} rows" in result.output
+    loaded = load.load(gateway)
+    assert loaded.config.attribution == ZONE.attribution
+    assert [place.id for place in loaded.zone.places] == [ZONE.school_id]
+    ground = Ground(loaded.zone)
+    assert len(ground.space.doors) == 1, "the gate"
+    gate = ground.plane.to_xy_m(*ZONE.plane.to_lonlat(*ZONE.gates[0]))
+    assert all(math.dist(ground.space.xy_m[cell], gate) < 4 for cell in ground.space.doors[0])
+    assert len(ground.sectors) == 1
+    secret = [
+        p for p in tmp_path.rglob("*") if p.is_file() and ("key" in p.name or "password" in p.name or p.name == "token")
+    ]
+    assert len(secret) >= 5
+    assert all(p.stat().st_mode & 0o077 == 0 for p in secret)
+    shown = json.loads((tmp_path / "city" / "site.geojson").read_text())
+    assert sum(f["properties"]["kind"] == "reader" for f in shown["features"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--fault", "kill-moon@3"], "kill-gateway"),
+        (["--once", "--fault", "noise@95"], "behind the end"),
+        (["--readers", "99"], "has 1..32"),
+        (["--broker", "rabbit"], "auto, mosquitto or nats"),
+        (["--site", "/nowhere.geojson"], "cannot read"),
+    ],
+)
+def test_what_cannot_be_run_is_said_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["demo", *arguments])
+    assert result.exit_code == 2
+    assert words in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(StartError, match="cannot make a folder"):
+        folder.make(tmp_path / "run")
+
+
+def test_the_picture_shows_the_page_the_passcode_and_what_a_lamp_says() -> None:
+    from io import StringIO
+
+    out = StringIO()
+    rows = [show.ChildRow("tag-001", "walking", 31.0, True, False, "moving", 12.0, 2.0)]
+    hops = [show.PressRow("SOS", "tag-001", [("gateway", 0.12), ("lamp: received", None)])]
+    screen = show.Show(out, live=True)
+    screen.start(lambda: show.View("http://127.0.0.1:1/", "desk", "abc", 12.0, 90.0, rows, hops, [(1, True)], {}))
+    screen.say("pole 1 blinks: received")
+    screen.stop()
+    text = out.getvalue()
+    for words in (
+        "http://127.0.0.1:1/",
+        "abc",
+        "tag-001 SOS",
+        "31 m from the gate",
+        "gateway +0.12 s",
+        "pole 1 blinks",
+    ):
+        assert words in text
+
+
+def test_faults_of_the_option_are_faults_of_the_story() -> None:
+    assert set(scenario.KINDS) == {"kill-gateway", "kill-broker", "kill-city", "kill-reader", "noise"}
