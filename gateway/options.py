@@ -12,7 +12,7 @@ from readers.advertisement import TagKeys
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gateway.site import Site, Survey
+    from gateway.recording import Site, Survey
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Text = Annotated[str, Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f]+\Z")]

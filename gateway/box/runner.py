@@ -26,7 +26,7 @@ from gateway.core import pipeline
 from gateway.core.frames import Frame
 from gateway.effects import Commit, Downlink, Effect, Remember
 from gateway.events import STAGES, Clock, is_emergency
-from gateway.notice import Notice
+from gateway.health import Notice
 from gateway.options import Loaded
 from gateway.outbox.lane_file import NotCommitted
 from gateway.outbox.lanes import Outbox

@@ -22,7 +22,7 @@ from gateway.options import HINTS, LISTS, REQUIRED, TABLES, Config, Loaded, Mqtt
 from readers.advertisement import KEY_SIZE, TagKeys
 
 if TYPE_CHECKING:
-    from gateway.site import Site, Survey
+    from gateway.recording import Site, Survey
 
 READER_KEY_SIZE = 16
 ZONE_MAX_M = 20_000.0

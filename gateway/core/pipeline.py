@@ -29,7 +29,7 @@ from gateway.locate.ground import Ground
 from gateway.locate.hearing import Hearing
 from gateway.locate.locator import ZoneLocator
 from gateway.presence.settle import Settler
-from gateway.site import Site, Survey
+from gateway.recording import Site, Survey
 from gateway.zone import Field, Zone
 from readers import wire
 from readers.advertisement import TagKeys, epoch_at

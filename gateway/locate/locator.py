@@ -13,7 +13,7 @@ from gateway.locate.hearing import TEMPER, TEMPER_UNSURVEYED, Hearing
 from gateway.locate.models import models_of, models_of_street, of_readers
 from gateway.locate.sectors import Sector
 from gateway.locate.tracker import STEP_S, Tracker
-from gateway.site import Site, Survey
+from gateway.recording import Site, Survey
 
 Walked = tuple[Site, Survey]
 """A zone's walk test in its ground's plane; its reader ids are the readers' numbers as text."""

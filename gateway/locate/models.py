@@ -8,7 +8,7 @@ import numpy as np
 from gateway.locate import levels
 from gateway.locate.hearing import Model
 from gateway.locate.levels import Law, Lawful, Map
-from gateway.site import Channel, Site, Survey
+from gateway.recording import Channel, Site, Survey
 
 CHANNEL = Channel(-45.0, 2.5, 6.0)
 """Where there is no survey and nothing is known of the devices."""

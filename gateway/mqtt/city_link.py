@@ -9,9 +9,9 @@
 import asyncio
 from collections.abc import Callable
 
+from gateway.health import Notice
 from gateway.mqtt.connection import Address, Connection
 from gateway.mqtt.sender import Sender
-from gateway.notice import Notice
 from gateway.outbox.lanes import Source
 from gateway.uplink import Lane, StageNotice, Status, UplinkError, Watermark, decode_ack
 

@@ -19,7 +19,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from gateway.notice import Notice
+from gateway.health import Notice
 from gateway.options import Mqtt
 from gateway.uplink import MESSAGE_MAX_B, Kind, Lane, Status, encode_status, topic
 

@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 import msgspec
 
 from gateway.events import Emergency
+from gateway.health import Notice
 from gateway.mqtt.connection import Connection
-from gateway.notice import Notice
 from gateway.outbox.lane_file import moment
 from gateway.outbox.lanes import Source
 from gateway.outbox.rows import Kept

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gateway.effects import AlarmMemory
-from gateway.notice import Notice
+from gateway.health import Notice
 from gateway.outbox import rows, salvage
 from gateway.outbox.ballast import Ballast, Mark
 from gateway.outbox.rows import Entry, Page, transaction

@@ -26,7 +26,7 @@ import msgspec
 
 from gateway.effects import AlarmMemory
 from gateway.events import Emergency, Position, Routine
-from gateway.notice import Notice
+from gateway.health import Notice
 from gateway.outbox.lane_file import NotCommitted, Store, milliseconds
 from gateway.outbox.rows import OTHER, POSITION, Entry, Kept, Page
 from gateway.uplink import BATCH_MAX, Lane, encode_row

@@ -9,7 +9,7 @@ from typing import Any
 import zigpy.types as zt
 import zigpy.util
 
-from gateway.notice import Notice
+from gateway.health import Notice
 
 LOT_MAX = 12
 """Readers let in at once: a stick keeps few transient keys."""

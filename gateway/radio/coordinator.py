@@ -21,7 +21,7 @@ import zigpy.exceptions
 import zigpy.types as zt
 
 from gateway.core.frames import Frame, is_urgent
-from gateway.notice import Notice
+from gateway.health import Notice
 from gateway.options import Loaded
 from gateway.radio.admission import Admission, eui64_of
 

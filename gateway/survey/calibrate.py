@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.site import Floats, Ints, Site, Survey, TimedFix, Track
+from gateway.recording import Floats, Ints, Site, Survey, TimedFix, Track
 
 ROW_S = 1.0
 """One row a second and reader: at walking pace, a row each 1.3 m."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gateway.site import Site, Survey, TimedFix, Track
+from gateway.recording import Site, Survey, TimedFix, Track
 from gateway.survey import calibrate, picture, read
 from gateway.survey.calibrate import Clock, Rows, WalkRefused
 from gateway.survey.expected import Expected, Law

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from gateway.site import Floats
+from gateway.recording import Floats
 
 Points = Sequence[tuple[float, float]]
 

@@ -117,7 +117,7 @@ def calibrate(
 
 def draw(loaded: Loaded, path: Path, reach: bool, say: Say) -> int:
     """Draw what is expected of a zone: how far off a fix is, or how many readers hear a tag."""
-    from gateway.site import Survey
+    from gateway.recording import Survey
     from gateway.survey.calibrate_command import law_of
     from gateway.survey.expected import Expected
     from gateway.survey.live import site_of

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gateway.site import Channel, Floats
+from gateway.recording import Channel, Floats
 
 SPREAD_M = 50.0
 NEAREST_M = 1.0

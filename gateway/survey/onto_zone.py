@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gateway.site import Site, Survey, moved
+from gateway.recording import Site, Survey, moved
 from gateway.survey.read import load_site, load_survey
 from gateway.survey.write import RecordingError
 from gateway.zone import Field, Plane, Zone

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from gateway.site import Floats, Site, Survey, TimedFix, Track
+from gateway.recording import Floats, Site, Survey, TimedFix, Track
 from gateway.survey.canvas import DANGER, INK, Canvas, Scene
 from gateway.zone import Field, LonLat, Zone
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gateway.site import Area, Channel, Floats, Site, Survey, TimedFix, Track
+from gateway.recording import Area, Channel, Floats, Site, Survey, TimedFix, Track
 from gateway.survey.write import (
     INFO,
     PACKETS,

@@ -25,7 +25,7 @@ from gateway.locate.tracker import Tracker
 from gateway.locate.ways import chains
 from gateway.presence.changes import Arrived, Danger, Left
 from gateway.presence.settle import Settler
-from gateway.site import Floats, Site, Survey, TimedFix, Track, moved
+from gateway.recording import Floats, Site, Survey, TimedFix, Track, moved
 from gateway.zone import DangerArea, Footpath, LonLat, Place, Plane, Reader, Zone
 
 LAG_S, LAG_MAX_S = 3.0, 10.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gateway.site import Floats, Site, Survey, TimedFix, Track
+from gateway.recording import Floats, Site, Survey, TimedFix, Track
 
 Engine = Callable[[Track], Iterable[TimedFix]]
 

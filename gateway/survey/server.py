@@ -21,7 +21,7 @@ from typing import Any
 import structlog
 
 from gateway.fix import Reading
-from gateway.notice import Notice
+from gateway.health import Notice
 
 SOCKET = "record.sock"
 CLIENTS_MAX = 4

@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from gateway.site import Floats, Site
+from gateway.recording import Floats, Site
 from gateway.survey.read import fields, number, text_of
 from gateway.survey.write import RecordingError
 from gateway.zone import Plane

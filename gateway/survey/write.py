@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gateway.site import Area, Floats, Site, Survey, TimedFix, Track
+from gateway.recording import Area, Floats, Site, Survey, TimedFix, Track
 
 SIGHTINGS = ("t_s", "reader", "rssi_dbm")
 PACKETS = "packets"

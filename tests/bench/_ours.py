@@ -11,7 +11,7 @@ from gateway.fix import Reading
 from gateway.locate.ground import Ground
 from gateway.locate.locator import ZoneLocator
 from gateway.locate.tracker import Tracker
-from gateway.site import Site, Survey, Track
+from gateway.recording import Site, Survey, Track
 from gateway.survey.replay import Engine
 from gateway.zone import LonLat, Zone
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gateway import site as gateway_site
+from gateway import recording as gateway_site
 from gateway.fix import Reading
 from gateway.locate.ground import Ground
 from gateway.locate.locator import ZoneLocator

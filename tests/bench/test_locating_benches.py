@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gateway.locate.tracker import LATE_EVERY
-from gateway.site import Floats, Site, Survey, Track
+from gateway.recording import Floats, Site, Survey, Track
 from gateway.survey import read
 from tests.bench import __main__ as bench
 from tests.bench import _ours, _recorded, _speed, _zones, street

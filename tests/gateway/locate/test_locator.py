@@ -16,7 +16,7 @@ from gateway.locate import sectors, tracker
 from gateway.locate.ground import Ground
 from gateway.locate.locator import ZoneLocator
 from gateway.locate.tracker import BATCH, EVIDENCE_MAX, LATE_EVERY, LOOK_BACK, QUIET_S, WINDOW_S
-from gateway.site import Site, Survey
+from gateway.recording import Site, Survey
 from gateway.zone import Field, Footpath, Place, Reader, Route, Zone
 from tests.gateway.core.bed import at, box, zone
 

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway.__main__ import app
-from gateway.site import Area, Floats, Site, Survey, TimedFix, Track
+from gateway.recording import Area, Floats, Site, Survey, TimedFix, Track
 from gateway.survey import calibrate, read
 from gateway.survey.calibrate import WalkRefused
 from gateway.survey.truth import Walk

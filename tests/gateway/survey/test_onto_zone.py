@@ -21,7 +21,7 @@ from gateway.events import GatewayHealth, Sos
 from gateway.fix import Reading
 from gateway.locate.locator import ZoneLocator
 from gateway.options import Loaded
-from gateway.site import Site, Survey
+from gateway.recording import Site, Survey
 from gateway.survey import read
 from gateway.survey.live import site_of
 from gateway.zone import Field, Plane

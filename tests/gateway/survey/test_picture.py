@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from gateway.site import Channel, Floats, Site, Survey, TimedFix, Track
+from gateway.recording import Channel, Floats, Site, Survey, TimedFix, Track
 from gateway.survey import picture
 from gateway.survey.canvas import LINE_CHARS, SMALL_CHARS, TITLE_CHARS, Canvas
 from gateway.survey.expected import Expected, Law

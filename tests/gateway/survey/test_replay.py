@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from gateway.site import Floats, Site, Survey, TimedFix, Track
+from gateway.recording import Floats, Site, Survey, TimedFix, Track
 from gateway.survey import read
 from gateway.survey.replay import Engine
 from sim.walks import faults

@@ -23,7 +23,7 @@ from gateway.locate import sectors
 from gateway.locate.ground import Ground
 from gateway.locate.locator import ZoneLocator
 from gateway.presence.changes import Arrived, Change, Danger, Left
-from gateway.site import Site, Survey, Track
+from gateway.recording import Site, Survey, Track
 from gateway.survey import live as record_live
 from gateway.survey import onto_zone, read
 from gateway.survey.commands import words

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway.__main__ import app
-from gateway.site import Floats, Site, TimedFix, Track
+from gateway.recording import Floats, Site, TimedFix, Track
 from gateway.survey import read
 from gateway.survey.replay import LAG_MAX_S, LAG_S
 from gateway.survey.score import errors_m, located, score, table

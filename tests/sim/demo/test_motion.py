@@ -6,6 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from tests.sim.demo.test_poles import AT, HEIGHT_M, Gateway, key, mac_of
+
 from gateway.core import pipeline
 from readers import wire
 from sim.air.mesh import Mesh
@@ -14,7 +16,6 @@ from sim.clock import Clock
 from sim.demo.motion import SimulatedZone
 from sim.reader.process import Reader, prepare_flash
 from sim.street.tag import MOVING_FOR_S, Tag
-from tests.sim.demo.test_poles import AT, HEIGHT_M, Gateway, key, mac_of
 
 SEED = 8
 TAGS = 12
