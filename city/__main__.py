@@ -14,7 +14,7 @@ import structlog
 import typer
 import uvicorn
 
-from city.config import Config, ConfigError, load
+from city.config import CityConfig, CityConfigError, load
 from city.desk import Desk
 from city.pages.app import make_app, read_map
 from city.pages.login import OperatorsError, add_operator, read_operators
@@ -25,14 +25,14 @@ app = typer.Typer(
     add_completion=False,
     help="The city's server: takes the gateways' events, shows the dispatcher's page.",
 )
-ConfigFile = Annotated[Path, typer.Argument(help="the city's TOML file", metavar="CONFIG")]
+CityFile = Annotated[Path, typer.Argument(help="the city's TOML file", metavar="CONFIG")]
 STOP_S = 3
 SWITCH_S = 0.0005
 """An emergency's thread asks for the interpreter back after each of its statements; the default of 5 ms adds up."""
 
 
 @app.command()
-def run(config: ConfigFile) -> None:
+def run(config: CityFile) -> None:
     """Run the city until it is stopped (SIGTERM or Ctrl-C). One JSON line a log entry, on standard output."""
     os.umask(0o077)  # the store holds children's places
     structlog.configure(
@@ -65,7 +65,7 @@ def run(config: ConfigFile) -> None:
 
 
 @app.command()
-def check(config: ConfigFile) -> None:
+def check(config: CityFile) -> None:
     """Check the configuration, the files it names, and the store; change nothing else."""
     loaded = _checked(config)
     names = read_operators(Path(loaded.web.operators_file))
@@ -96,14 +96,14 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def _checked(config: Path) -> Config:
+def _checked(config: Path) -> CityConfig:
     try:
         loaded = load(config)
         read_operators(Path(loaded.web.operators_file))
         if loaded.map:
             read_map(Path(loaded.map.file))
         return loaded
-    except (ConfigError, OperatorsError, StoreError, ValueError) as error:
+    except (CityConfigError, OperatorsError, StoreError, ValueError) as error:
         _fail(str(error))
 
 

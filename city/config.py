@@ -15,11 +15,11 @@ Days = Annotated[float, Meta(gt=0, le=3650)]
 TOKEN_MIN = 32
 
 
-class ConfigError(ValueError):
+class CityConfigError(ValueError):
     """The configuration cannot be used. The message names the file, the line, the key and what would be right."""
 
 
-class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class MqttSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The broker. With `ca_file` the connection is TLS and the broker's certificate is checked against it."""
 
     host: str
@@ -32,7 +32,7 @@ class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     protocol: Literal["auto", "5", "3.1.1"] = "auto"
 
 
-class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class StoreSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where events are kept, and for how long."""
 
     url: Annotated[str, Meta(pattern=r"^(sqlite:///|postgresql\+psycopg://).+")]
@@ -42,7 +42,7 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Routine events and the log of looks. Emergencies and their incidents are kept."""
 
 
-class Web(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class WebSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The pages and the interface."""
 
     operators_file: str
@@ -56,20 +56,20 @@ class Web(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """True where the pages are reached by https, as they must be anywhere but on this machine."""
 
 
-class Map(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class MapSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The site's streets, buildings and readers as GeoJSON, with the attribution that must be shown."""
 
     file: str
 
 
-class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class CityConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file."""
 
     site: Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
-    mqtt: Mqtt
-    store: Store
-    web: Web
-    map: Map | None = None
+    mqtt: MqttSection
+    store: StoreSection
+    web: WebSection
+    map: MapSection | None = None
 
 
 _RIGHT = {
@@ -98,18 +98,18 @@ _RIGHT = {
 }
 
 
-def load(path: Path) -> Config:
+def load(path: Path) -> CityConfig:
     """Return the configuration in a TOML file, its paths made absolute. Raises ConfigError."""
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}; name a TOML file, as docs/CITY.md shows") from None
+        raise CityConfigError(f"{path}: cannot be read: {error}; name a TOML file, as docs/CITY.md shows") from None
     try:
-        config = msgspec.convert(tomllib.loads(text), Config)
+        config = msgspec.convert(tomllib.loads(text), CityConfig)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from None
+        raise CityConfigError(f"{path}: not TOML: {error}") from None
     except msgspec.ValidationError as error:
-        raise ConfigError(_explain(path, text, str(error))) from None
+        raise CityConfigError(_explain(path, text, str(error))) from None
     return _absolute(path, text, config)
 
 
@@ -141,13 +141,13 @@ def _line(text: str, key: str) -> int:
     return found
 
 
-def _absolute(path: Path, text: str, config: Config) -> Config:
+def _absolute(path: Path, text: str, config: CityConfig) -> CityConfig:
     def at(key: str, name: str | None) -> str | None:
         if name is None:
             return None
         full = path.resolve().parent / Path(name).expanduser()
         if not os.access(full, os.R_OK):
-            raise ConfigError(
+            raise CityConfigError(
                 f"{path}:{_line(text, key)}: {key}: no readable file {full}; right would be {_RIGHT[key]}"
             )
         return str(full)
@@ -156,14 +156,14 @@ def _absolute(path: Path, text: str, config: Config) -> Config:
     try:
         zoneinfo.ZoneInfo(web.timezone)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError):
-        raise ConfigError(
+        raise CityConfigError(
             f"{path}:{_line(text, 'web.timezone')}: web.timezone: {web.timezone!r} is not known here; "
             f"right would be {_RIGHT['web.timezone']}"
         ) from None
     for key in ("cert_file", "key_file"):
         other = "key_file" if key == "cert_file" else "cert_file"
         if getattr(mqtt, key) and not (mqtt.ca_file and getattr(mqtt, other)):
-            raise ConfigError(
+            raise CityConfigError(
                 f"{path}:{_line(text, f'mqtt.{key}')}: mqtt.{key}: stands alone; right would be {_RIGHT[f'mqtt.{key}']}"
             )
     url = config.store.url
@@ -174,7 +174,7 @@ def _absolute(path: Path, text: str, config: Config) -> Config:
     }
     token_file = at("web.token_file", web.token_file)
     if token_file and len(first_line(token_file)) < TOKEN_MIN:
-        raise ConfigError(
+        raise CityConfigError(
             f"{path}:{_line(text, 'web.token_file')}: web.token_file: under {TOKEN_MIN} characters; "
             f"right would be {_RIGHT['web.token_file']}"
         )
@@ -185,7 +185,7 @@ def _absolute(path: Path, text: str, config: Config) -> Config:
         web=msgspec.structs.replace(
             web, operators_file=at("web.operators_file", web.operators_file), token_file=token_file
         ),
-        map=Map(str(at("map.file", config.map.file))) if config.map else None,
+        map=MapSection(str(at("map.file", config.map.file))) if config.map else None,
     )
 
 

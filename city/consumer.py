@@ -23,9 +23,9 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from sqlalchemy.exc import SQLAlchemyError
 
 from city import intake
-from city.config import Mqtt, first_line
-from city.intake import Refused, Stored
-from city.store import CHECKPOINT_ROWS, Clock, Store, is_transient
+from city.config import MqttSection, first_line
+from city.intake import MessageRefused, Stored
+from city.store import CHECKPOINT_ROWS, Store, UnixClock, is_transient
 from gateway import uplink
 from gateway.uplink import Ack, Lane, Status, UplinkError, Watermark
 
@@ -56,7 +56,9 @@ class Listener(Protocol):
 class Consumer:
     """One lane: `start`, `stop`, and what it has counted."""
 
-    def __init__(self, lane: Lane, *, site: str, mqtt: Mqtt, store: Store, clock: Clock, listener: Listener) -> None:
+    def __init__(
+        self, lane: Lane, *, site: str, mqtt: MqttSection, store: Store, clock: UnixClock, listener: Listener
+    ) -> None:
         self.lane: Lane = lane
         self.site, self.mqtt, self.store = site, mqtt, store
         self._clock, self._listener = clock, listener
@@ -186,7 +188,7 @@ class Consumer:
             self.problem = f"broker {self.mqtt.host}:{self.mqtt.port} refused the connection: {reason}"
             return
         self.protocol = "5" if client.protocol == MQTTv5 else "3.1.1"
-        kinds: tuple[uplink.Kind, ...] = ("sos", "status") if self.lane == "sos" else ("events",)
+        kinds: tuple[uplink.TopicKind, ...] = ("sos", "status") if self.lane == "sos" else ("events",)
         filters = [uplink.topic_filter(kind).replace("+", self.site, 1) for kind in kinds]
         if client.protocol == MQTTv5:
             client.subscribe([(f, SubscribeOptions(qos=1)) for f in filters])
@@ -227,7 +229,7 @@ class Consumer:
         after: Callable[[], None] | None = None
         try:
             after = self._take(message)
-        except Refused as refused:
+        except MessageRefused as refused:
             log.warning("refused", lane=self.lane, reason=refused.reason, detail=_shown(refused))
             name = f"refused.{refused.reason}"
             self._safely(lambda: intake.count(self.store, name))
@@ -251,21 +253,21 @@ class Consumer:
         try:
             site, gateway, kind = uplink.parse_topic(message.topic)
         except (UplinkError, UnicodeDecodeError) as error:
-            raise Refused("bad_topic", str(error)) from None
+            raise MessageRefused("bad_topic", str(error)) from None
         if site != self.site:
-            raise Refused("wrong_site", f"site {site}, this city is {self.site}")
+            raise MessageRefused("wrong_site", f"site {site}, this city is {self.site}")
         payload = bytes(message.payload)
         if kind == "status":
             return self._take_status(gateway, payload, now_s)
         if kind != self.lane:
-            raise Refused("bad_topic", f"{kind} on lane {self.lane}")
+            raise MessageRefused("bad_topic", f"{kind} on lane {self.lane}")
         try:
             decoded = uplink.decode_urgent(payload) if kind == "sos" else uplink.decode_batch(payload)
         except UplinkError as error:
             return self._unreadable(message, gateway, error)
         try:
             intake.check_envelope(gateway, decoded)
-        except Refused as refused:
+        except MessageRefused as refused:
             if self.lane == "events" or refused.reason == "wrong_gateway":
                 raise
             return self._unreadable(message, gateway, refused)  # its own gateway, impossible numbers: still a cry
@@ -287,9 +289,9 @@ class Consumer:
         try:
             status = uplink.decode_status(payload)
         except UplinkError as error:
-            raise Refused("bad_status", str(error)) from None
+            raise MessageRefused("bad_status", str(error)) from None
         if status.gateway != gateway or status.site != self.site:
-            raise Refused("wrong_gateway", f"topic of {gateway}, status of {status.gateway[:32]!r}")
+            raise MessageRefused("wrong_gateway", f"topic of {gateway}, status of {status.gateway[:32]!r}")
         intake.store_status(self.store, status, now_s)
         return lambda: self._listener.on_status(status, now_s)
 

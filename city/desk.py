@@ -15,12 +15,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from city import docket, incidents, intake
 from city import tables as t
-from city.config import Config
+from city.config import CityConfig
 from city.consumer import Consumer
 from city.hub import Hub
-from city.incidents import Alarm
+from city.incidents import AlarmProgress
 from city.intake import Stored
-from city.store import Clock, Store, counters, prune
+from city.store import Store, UnixClock, counters, prune
 from gateway.uplink import StageNotice, Status
 
 DUTY_S = 0.5
@@ -37,7 +37,7 @@ log = structlog.get_logger()
 class Desk:
     """The running city."""
 
-    def __init__(self, config: Config, clock: Clock) -> None:
+    def __init__(self, config: CityConfig, clock: UnixClock) -> None:
         """Open the store. Raises StoreError."""
         self.config, self.clock = config, clock
         self.store = Store(config.store.url)
@@ -217,7 +217,7 @@ class Desk:
         self.hub.publish_incident(number, view)
         return view
 
-    def _notify(self, alarms: Sequence[Alarm]) -> None:
+    def _notify(self, alarms: Sequence[AlarmProgress]) -> None:
         for alarm in alarms:
             at = datetime.fromtimestamp(alarm.stage_at, UTC)
             if self.sos.publish(alarm.gateway, StageNotice(alarm=alarm.alarm, stage=alarm.stage, at=at)):

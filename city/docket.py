@@ -8,7 +8,7 @@ from sqlalchemy import Connection, RowMapping, func, select, update
 
 from city import incidents
 from city import tables as t
-from city.incidents import Alarm, Incident
+from city.incidents import AlarmProgress, Incident
 from city.store import Store, dumps
 from gateway.events import Bell, Danger, Sos, Stage, Told
 
@@ -151,7 +151,7 @@ def mark_overdue(store: Store, c: Connection, now_s: float) -> list[int]:
     return [incident.number for incident in late]
 
 
-def waiting(c: Connection, now_s: float) -> list[Alarm]:
+def waiting(c: Connection, now_s: float) -> list[AlarmProgress]:
     """Return the alarms whose lamp has not shown their stage, newest first, at most NOTICES_MAX."""
     rows = c.execute(
         select(t.alarm)
@@ -162,12 +162,12 @@ def waiting(c: Connection, now_s: float) -> list[Alarm]:
     return [_alarm(row) for row in rows.mappings()]
 
 
-def alarms_of(c: Connection, number: int) -> list[Alarm]:
+def alarms_of(c: Connection, number: int) -> list[AlarmProgress]:
     """Return an incident's alarms."""
     return [_alarm(row) for row in c.execute(select(t.alarm).where(t.alarm.c.incident == number)).mappings()]
 
 
-def alarms_of_gateway(c: Connection, gateway: str, now_s: float) -> list[Alarm]:
+def alarms_of_gateway(c: Connection, gateway: str, now_s: float) -> list[AlarmProgress]:
     """Return what a gateway should hear when it comes online: its open alarms and those still waiting for a lamp."""
     rows = c.execute(
         select(t.alarm)
@@ -290,9 +290,9 @@ def _incident(body: str) -> Incident:
     return msgspec.json.decode(body, type=Incident)
 
 
-def _alarm(row: RowMapping) -> Alarm:
-    names = Alarm.__struct_fields__
-    return msgspec.convert({name: row[name] for name in names}, Alarm)
+def _alarm(row: RowMapping) -> AlarmProgress:
+    names = AlarmProgress.__struct_fields__
+    return msgspec.convert({name: row[name] for name in names}, AlarmProgress)
 
 
 def _view(incident: Incident, version: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from city.store import Clock
+from city.store import UnixClock
 
 RING_MAX = 1024
 GATHERED_MAX = 5000
@@ -35,7 +35,7 @@ class Item(msgspec.Struct, frozen=True):
 class Hub:
     """The ring, and who listens to it."""
 
-    def __init__(self, clock: Clock, lanes: Callable[[], dict[str, bool]]) -> None:
+    def __init__(self, clock: UnixClock, lanes: Callable[[], dict[str, bool]]) -> None:
         self._clock, self._lanes = clock, lanes
         self._boot = secrets.token_hex(4)
         """An id of another boot cannot be resumed from: the ring is gone."""

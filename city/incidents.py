@@ -10,11 +10,11 @@ from typing import Literal
 
 import msgspec
 
-from gateway.events import STAGES, UNKNOWN_TAG, Bell, Clock, Danger, Sos, Stage, Where
+from gateway.events import STAGES, UNKNOWN_TAG, Bell, ClockQuality, Danger, Sos, Stage, Where
 
-Kind = Literal["sos", "bell", "danger", "unreadable"]
-State = Literal["new", "acknowledged", "closed"]
-STAGE_OF: dict[State, Stage] = {"new": "stored", "acknowledged": "acknowledged", "closed": "closed"}
+IncidentKind = Literal["sos", "bell", "danger", "unreadable"]
+IncidentState = Literal["new", "acknowledged", "closed"]
+STAGE_OF: dict[IncidentState, Stage] = {"new": "stored", "acknowledged": "acknowledged", "closed": "closed"}
 
 LATE_S = 120.0
 """An emergency older than this when stored is marked late."""
@@ -38,8 +38,8 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
 
     number: int = 0
     """0 until it is stored."""
-    kind: Kind
-    state: State = "new"
+    kind: IncidentKind
+    state: IncidentState = "new"
     gateway: str
     subject: str
     """Pseudonym of the tag, id of the bell, or the gateway whose word could not be read."""
@@ -55,7 +55,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     readers: tuple[int, ...] = ()
     where: Where | None = None
     where_at: float | None = None
-    clock: Clock = "good"
+    clock: ClockQuality = "good"
     late_s: float | None = None
     """Age at storing of an emergency that came late; None: in time, or the gateway's clock was unsure."""
     observed_at: float
@@ -73,7 +73,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True):
+class LampWord(msgspec.Struct, frozen=True, kw_only=True):
     """A lamp's word."""
 
     reader: int
@@ -82,13 +82,13 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     stored_at: float
 
 
-class Alarm(msgspec.Struct, frozen=True, kw_only=True):
+class AlarmProgress(msgspec.Struct, frozen=True, kw_only=True):
     """One alarm's name, and how far the city has come with it."""
 
     alarm: str
     incident: int
     gateway: str
-    kind: Kind
+    kind: IncidentKind
     revision: int
     stage: Stage
     stage_at: float
@@ -109,7 +109,7 @@ def decide(
     gateway: str,
     queued_at: float | None,
     now_s: float,
-    known: tuple[Incident, Alarm] | None,
+    known: tuple[Incident, AlarmProgress] | None,
     others: Sequence[Incident],
 ) -> Decision:
     """Return what an emergency event makes of the incidents.
@@ -235,12 +235,12 @@ def rank(stage: Stage | None) -> int:
     return -1 if stage is None else STAGES.index(stage)
 
 
-def has_lamp(kind: Kind) -> bool:
+def has_lamp(kind: IncidentKind) -> bool:
     """Return whether a lamp answers alarms of this kind: a danger alarm is the desk's business, not the child's."""
     return kind in ("sos", "bell")
 
 
-def notice_due(alarm: Alarm, sent_at: float | None, now_s: float) -> bool:
+def notice_due(alarm: AlarmProgress, sent_at: float | None, now_s: float) -> bool:
     """Return whether a gateway should be told how far this alarm has come. sent_at: when it last was, None: never.
 
     Again and again until a lamp shows this stage or a later one, for a day; never for a kind without a lamp.

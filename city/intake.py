@@ -43,7 +43,7 @@ SEQ_MAX = 2**63 - 1
 LATEST_KINDS = ("position", "presence", "route_deviation", "reader_health", "gateway_health")
 
 
-class Refused(ValueError):
+class MessageRefused(ValueError):
     """A message that is not taken: said to be from another gateway, or impossible. Counted under `reason`."""
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -69,15 +69,15 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
 def check_envelope(topic_gateway: str, message: Urgent | Batch) -> None:
     """Raise Refused unless the message may be from where its topic says."""
     if message.gateway != topic_gateway:
-        raise Refused("wrong_gateway", f"topic of {topic_gateway}, message of {message.gateway[:32]!r}")
+        raise MessageRefused("wrong_gateway", f"topic of {topic_gateway}, message of {message.gateway[:32]!r}")
     if not 0 < len(message.epoch) <= EPOCH_MAX or not message.epoch.isprintable():
-        raise Refused("bad_epoch", f"an epoch is 1-{EPOCH_MAX} printable characters")
+        raise MessageRefused("bad_epoch", f"an epoch is 1-{EPOCH_MAX} printable characters")
     seqs = [message.seq] if isinstance(message, Urgent) else [row.seq for row in message.rows]
     rising = all(a < b for a, b in zip([message.after, *seqs], seqs, strict=False))
     if len(seqs) > BATCH_MAX:
-        raise Refused("bad_batch", f"{len(seqs)} rows in a message, at most {BATCH_MAX}")
+        raise MessageRefused("bad_batch", f"{len(seqs)} rows in a message, at most {BATCH_MAX}")
     if not seqs or not 0 <= message.after <= SEQ_MAX or not rising or seqs[-1] > SEQ_MAX:
-        raise Refused("bad_seq", f"after {message.after}, seq {seqs[:3]}: must rise, within 63 bits")
+        raise MessageRefused("bad_seq", f"after {message.after}, seq {seqs[:3]}: must rise, within 63 bits")
 
 
 def store_urgent(store: Store, topic: str, message: Urgent, now_s: float) -> Stored:

@@ -273,5 +273,5 @@ def dumps(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-Clock = Callable[[], float]
+UnixClock = Callable[[], float]
 """Gives unix seconds, UTC. Passed in, so that tests own the time."""

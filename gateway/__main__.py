@@ -11,7 +11,7 @@ import typer
 
 from gateway import uplink
 from gateway.config.load import ConfigError, load, summary
-from gateway.options import Loaded
+from gateway.options import Configuration
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 """Set before numpy is loaded (commands load it): its threads wait for each other longer than they work. The map of a
@@ -25,12 +25,12 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
-ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The gateway's TOML file.")]
+GatewayFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The gateway's TOML file.")]
 SiteDir = Annotated[Path, typer.Argument(metavar="SITE_DIR", help="The folder of a recorded site.")]
 
 
 @app.command()
-def run(config_file: ConfigFile) -> None:
+def run(config_file: GatewayFile) -> None:
     """Run the gateway until it is told to stop (SIGTERM, Ctrl-C). Its log is JSON lines on standard output.
 
     Exit codes: 0 stopped, 1 configuration wrong, 2 another gateway has this folder, 3 no ZigBee stick, 4 a fault.
@@ -48,7 +48,7 @@ def run(config_file: ConfigFile) -> None:
 
 
 @app.command()
-def check(config_file: ConfigFile) -> None:
+def check(config_file: GatewayFile) -> None:
     """Check a configuration and every file it names, and say what it means. Nothing is started or changed.
 
     Exit codes: 0 good, 1 something is wrong: every fault is listed with its line and what would be right.
@@ -104,7 +104,7 @@ def locate(
 
 @app.command()
 def record(
-    config_file: ConfigFile,
+    config_file: GatewayFile,
     site_dir: SiteDir,
     minutes: Annotated[float | None, typer.Option(min=0, help="End by itself after so long; else by Ctrl-C.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="Only this tag's readings; may be given again.")] = None,
@@ -138,7 +138,7 @@ def calibrate(
 
 @app.command()
 def picture(
-    config_file: ConfigFile,
+    config_file: GatewayFile,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The SVG file to write.")],
     reach: Annotated[bool, typer.Option("--reach", help="How many readers hear a tag, instead of the error.")] = False,
 ) -> None:
@@ -151,7 +151,7 @@ def picture(
     raise typer.Exit(commands.draw(_load(config_file), file, reach, typer.echo))
 
 
-def _load(path: Path) -> Loaded:
+def _load(path: Path) -> Configuration:
     try:
         return load(path)
     except ConfigError as error:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-Clock = Literal["good", "unsure"]
+ClockQuality = Literal["good", "unsure"]
 """Quality of the wall clock behind `observed_at`: unsure until it was set from outside since the box started."""
 
 PresenceState = Literal["at", "moving", "uncertain", "unseen", "not_covered", "idle", "paused"]
@@ -50,7 +50,7 @@ class Where(msgspec.Struct, frozen=True, kw_only=True):
 class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
     observed_at: datetime
     """When it happened in the street, not when it was sent."""
-    clock: Clock
+    clock: ClockQuality
 
 
 # ---- emergency lane -------------------------------------------------------------------------------------------------

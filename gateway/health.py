@@ -3,7 +3,7 @@
 from typing import Protocol
 
 
-class Notice(Protocol):
+class OnHealth(Protocol):
     """what: a stable word for the thing; ok: whether it is well; detail: a sentence with the next step."""
 
     def __call__(self, what: str, ok: bool, detail: str) -> None: ...

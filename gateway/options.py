@@ -12,14 +12,14 @@ from readers.advertisement import TagKeys
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gateway.recording import Site, Survey
+    from gateway.recording import RecordedSite, Survey
 
-Port = Annotated[int, Meta(ge=1, le=65535)]
+TcpPort = Annotated[int, Meta(ge=1, le=65535)]
 Text = Annotated[str, Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
 """One line, nothing in it that cannot be seen."""
 
 
-class Radio(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class RadioTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The coordinator stick and its network."""
 
     port: Text
@@ -34,7 +34,7 @@ class Radio(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     deaf_after_s: Annotated[int, Meta(ge=30, le=86400)] = 300
 
 
-class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class StoreTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The folder of the two outboxes."""
 
     folder: Text
@@ -42,11 +42,11 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     ballast_mb: Annotated[int, Meta(ge=1, le=64)] = 1
 
 
-class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class MqttTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The broker."""
 
     host: Text
-    port: Port = 1883
+    port: TcpPort = 1883
     username: Text | None = None
     password_file: Text | None = None
     ca_file: Text | None = None
@@ -55,43 +55,43 @@ class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     protocol: Literal["auto", "5", "3.1.1"] = "auto"
 
 
-class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class KeysTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The files of secrets."""
 
     readers: Text = "reader_keys.json"
     tags: Text = "tag_keys.json"
 
 
-class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class MetricsTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Figures for Prometheus, on loopback only."""
 
-    port: Port
+    port: TcpPort
 
 
-class Clock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class ClockTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Whether the wall clock is believed."""
 
     trusted: bool = False
 
 
-class Locate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class LocateTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What locating has to go by, besides where the readers hang."""
 
     survey: Text | None = None
 
 
-class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole file."""
 
     site: zone.Id
     gateway: zone.Id
-    radio: Radio
-    store: Store
-    mqtt: Mqtt
-    keys: Keys = Keys()
-    metrics: Metrics | None = None
-    clock: Clock = Clock()
-    locate: Locate = Locate()
+    radio: RadioTable
+    store: StoreTable
+    mqtt: MqttTable
+    keys: KeysTable = KeysTable()
+    metrics: MetricsTable | None = None
+    clock: ClockTable = ClockTable()
+    locate: LocateTable = LocateTable()
     settings: zone.ReaderSettings = zone.ReaderSettings()
     readers: tuple[zone.Reader, ...]
     places: tuple[zone.Place, ...] = ()
@@ -106,10 +106,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 @dataclass(frozen=True)
-class Loaded:
+class Configuration:
     """A checked configuration and what its files hold. Paths are absolute."""
 
-    config: Config
+    config: GatewayConfig
     zone: zone.Zone
     base: "Path"
     """The folder of the file: every relative path in it begins there."""
@@ -120,7 +120,7 @@ class Loaded:
     install_codes: dict[str, bytes] = field(repr=False)
     """EUI64 (16 hexadecimal digits, MSB first) -> install code, of the zone's readers that were enrolled."""
     password: str | None = field(repr=False)
-    site: "Site | None" = None
+    site: "RecordedSite | None" = None
     """The zone as its walk test has it, in metres on the plane of `gateway.zone.Field`; None without a walk test."""
     survey: "Survey | None" = field(default=None, repr=False)
     """The walk test, on the same plane; its readers are rows of `site.reader_ids`, which are numbers as text."""
@@ -129,13 +129,13 @@ class Loaded:
 
 
 TABLES: dict[str, type[msgspec.Struct]] = {
-    "radio": Radio,
-    "store": Store,
-    "mqtt": Mqtt,
-    "keys": Keys,
-    "metrics": Metrics,
-    "clock": Clock,
-    "locate": Locate,
+    "radio": RadioTable,
+    "store": StoreTable,
+    "mqtt": MqttTable,
+    "keys": KeysTable,
+    "metrics": MetricsTable,
+    "clock": ClockTable,
+    "locate": LocateTable,
     "settings": zone.ReaderSettings,
 }
 LISTS: dict[str, type[msgspec.Struct]] = {

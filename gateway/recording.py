@@ -1,7 +1,7 @@
 """What was recorded at a site: readers, a walk test, tracks. Plain values; `gateway.survey.read` reads and writes them.
 
 Lengths in metres in a local right-handed frame (x east, y north where the site has a map), times in seconds, levels in
-dBm, headings in degrees counter-clockwise from +x. `reader` is everywhere a row of `Site.reader_ids`.
+dBm, headings in degrees counter-clockwise from +x. `reader` is everywhere a row of `RecordedSite.reader_ids`.
 """
 
 from collections.abc import Mapping
@@ -16,11 +16,11 @@ from gateway.zone import Plane
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Worn = Literal["body", "rig", "static"]
-Radio = Literal["ble", "802.15.4"]
+RadioKind = Literal["ble", "802.15.4"]
 
 
 @dataclass(frozen=True, slots=True)
-class Channel:
+class DeviceLaw:
     """A law of the kind of device: mean level = p0_dbm - 10 exponent log10(metres), spread sigma_db about it."""
 
     p0_dbm: float
@@ -40,7 +40,7 @@ class Area:
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class RecordedSite:
     """Where the readers of a recording are, and what its tags are like."""
 
     name: str
@@ -53,8 +53,8 @@ class Site:
     tag_height_m: float = 1.0
     tag_power_dbm: float | None = None
     """The tag's own calibrated level at 1 m, where its advertisements say it."""
-    radio: Radio = "ble"
-    channel: Channel | None = None
+    radio: RadioKind = "ble"
+    channel: DeviceLaw | None = None
     """Where there is no walk test, what is known of the devices."""
     seen_tracks: tuple[str, ...] = ()
     """Tracks that are part of the walk test as well: their errors flatter."""

@@ -115,10 +115,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 # ---- topics ---------------------------------------------------------------------------------------------------------
 
-Kind = Literal["status", "sos", "events", "ack"]
+TopicKind = Literal["status", "sos", "events", "ack"]
 
 
-def topic(site: str, gateway: str, kind: Kind) -> str:
+def topic(site: str, gateway: str, kind: TopicKind) -> str:
     """Return a topic. Raises UplinkError unless site and gateway are 1-32 of A-Z a-z 0-9 _ - (and no name)."""
     for what, text in (("site", site), ("gateway", gateway)):
         if not _ID.fullmatch(text):
@@ -126,24 +126,24 @@ def topic(site: str, gateway: str, kind: Kind) -> str:
     return f"{ROOT}/{site}/gw/{gateway}/{kind}"
 
 
-def topic_filter(kind: Kind) -> str:
+def topic_filter(kind: TopicKind) -> str:
     """Return the subscription that matches this kind of topic of every gateway of every site."""
     return f"{ROOT}/+/gw/+/{kind}"
 
 
-def parse_topic(text: str) -> tuple[str, str, Kind]:
+def parse_topic(text: str) -> tuple[str, str, TopicKind]:
     """Return (site, gateway, kind). Raises UplinkError when it is none of ours."""
     parts = text.split("/")
     if (
         len(parts) == 6
         and "/".join(parts[:2]) == ROOT
         and parts[3] == "gw"
-        and parts[5] in get_args(Kind)
+        and parts[5] in get_args(TopicKind)
         and _ID.fullmatch(parts[2])
         and _ID.fullmatch(parts[4])
     ):
-        return parts[2], parts[4], cast(Kind, parts[5])
-    raise UplinkError(f"topic {text[:100]!r} is not {ROOT}/SITE/gw/GATEWAY/({'|'.join(get_args(Kind))})")
+        return parts[2], parts[4], cast(TopicKind, parts[5])
+    raise UplinkError(f"topic {text[:100]!r} is not {ROOT}/SITE/gw/GATEWAY/({'|'.join(get_args(TopicKind))})")
 
 
 # ---- lanes ----------------------------------------------------------------------------------------------------------

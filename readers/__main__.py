@@ -18,8 +18,8 @@ import typer
 from readers import build as building
 from readers import flash as flashing
 from readers.inventory import Inventory, InventoryError, Record
-from readers.line import Line, LineError, PortUnusable, Timing
-from readers.provision import Module, Reader, ReaderRefused, refuse, render_config
+from readers.line import LineError, PortUnusable, SerialLine, Timing
+from readers.provision import Module, ReaderRefused, WantedReader, refuse, render_config
 
 EXITS: tuple[tuple[type[Exception], int], ...] = (
     (PortUnusable, 3),
@@ -41,7 +41,7 @@ app = typer.Typer(
     "reading back, 8 inventory, 9 firmware does not build.",
 )
 
-Port = Annotated[str, typer.Option("--port", "-p", envvar="ANSIM_PORT", help="Serial port, e.g. /dev/ttyUSB0.")]
+PortOption = Annotated[str, typer.Option("--port", "-p", envvar="ANSIM_PORT", help="Serial port, e.g. /dev/ttyUSB0.")]
 Folder = Annotated[
     Path,
     typer.Option("--inventory", envvar="ANSIM_INVENTORY", help="Folder of enrolled readers and their keys (secret)."),
@@ -53,7 +53,7 @@ TIMING = Timing()
 
 
 @app.command()
-def probe(port: Port, log: Log = None) -> None:
+def probe(port: PortOption, log: Log = None) -> None:
     """Say which module is connected and whether it can become a reader. Changes nothing."""
     with _session(log) as say, _line(port, say) as line:
         module = flashing.probe(line, say)
@@ -77,7 +77,7 @@ def build(
 
 @app.command()
 def flash(
-    port: Port,
+    port: PortOption,
     number: Annotated[int | None, typer.Option(help="Reader's number, 1..65534. A known module keeps its own.")] = None,
     name: Annotated[
         str | None, typer.Option(help="Where it hangs, e.g. 'pole 17, school gate'. Never a person.")
@@ -133,7 +133,7 @@ def flash(
 
 @app.command()
 def verify(
-    port: Port,
+    port: PortOption,
     inventory: Folder = HOME,
     built: Built = None,
     firmware: Firmware = building.FIRMWARE,
@@ -167,7 +167,7 @@ def list_readers(inventory: Folder = HOME) -> None:
 
 @app.command()
 def forget(
-    number: Annotated[int, typer.Option(help="Reader to take out of the inventory.")], inventory: Folder = HOME
+    number: Annotated[int, typer.Option(help="WantedReader to take out of the inventory.")], inventory: Folder = HOME
 ) -> None:
     """Take a reader and its key out of the inventory. The module itself is not touched."""
     with _session(None):
@@ -175,14 +175,14 @@ def forget(
         typer.echo(f"reader {number} is no longer enrolled; tell its gateway")
 
 
-def _wanted(store: Inventory, known: Record | None, asked: dict[str, Any]) -> Reader:
+def _wanted(store: Inventory, known: Record | None, asked: dict[str, Any]) -> WantedReader:
     """What the options say, else what the inventory knows of this module, else the usual."""
     try:
         if known is not None:
             return replaced(known.reader(), **asked)
         if "number" not in asked:
             raise ValueError(f"this module is new: give it a number, e.g. --number {store.next_number()}")
-        return Reader(**asked)
+        return WantedReader(**asked)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
 
@@ -194,7 +194,7 @@ def _hex(text: str | None) -> int | None:
         raise typer.BadParameter(f"{text!r} is not hexadecimal") from None
 
 
-def _record(module: Module, reader: Reader, firmware: str) -> Record:
+def _record(module: Module, reader: WantedReader, firmware: str) -> Record:
     return Record(
         number=reader.number,
         name=reader.name,
@@ -224,8 +224,8 @@ class _Say:
 
 
 @contextmanager
-def _line(port: str, say: _Say) -> Iterator[Line]:
-    line = Line(port, TIMING, say.log)
+def _line(port: str, say: _Say) -> Iterator[SerialLine]:
+    line = SerialLine(port, TIMING, say.log)
     try:
         yield line
     finally:

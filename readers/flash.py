@@ -22,11 +22,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from readers.build import PER_READER, START, Artifact
-from readers.line import BAUDS, CommandRefused, Line, LineError
+from readers.line import BAUDS, CommandRefused, LineError, SerialLine
 from readers.provision import (
     XBEE3_HV,
     Module,
-    Reader,
+    WantedReader,
     join_text,
     leaves_network,
     plan,
@@ -40,7 +40,7 @@ PUT_TRIES_MAX = 3
 BLOCK_B = 2048  # space is counted in whole blocks; unverified for the module, a generous guess
 TEMPORARY = ".new"
 
-Say = Callable[[str, str], None]  # (step, what happens now)
+SayStep = Callable[[str, str], None]  # (step, what happens now)
 
 logging.getLogger("digi").addHandler(logging.NullHandler())  # its tracebacks are not for a technician
 
@@ -66,7 +66,7 @@ class Files:
 
     is_open = False
 
-    def __init__(self, line: Line, module: Module) -> None:
+    def __init__(self, line: SerialLine, module: Module) -> None:
         from digi.xbee.filesystem import FileSystemException, LocalXBeeFileSystemManager
         from digi.xbee.models.hw import HardwareVersion
         from digi.xbee.models.protocol import XBeeProtocol
@@ -137,7 +137,7 @@ class Files:
             raise TransferFailed(f"cannot {what}: {error}; run the same command again") from error
 
 
-def probe(line: Line, say: Say) -> Module:
+def probe(line: SerialLine, say: SayStep) -> Module:
     """Open the line, read what the module is, tell it. Raises LineError; refuses nothing."""
     baud = line.open()
     hv, vr = int(line.ask("HV"), 16), int(line.ask("VR"), 16)
@@ -152,18 +152,18 @@ def probe(line: Line, say: Say) -> Module:
     return module
 
 
-def read_settings(line: Line, module: Module, reader: Reader) -> Module:
+def read_settings(line: SerialLine, module: Module, reader: WantedReader) -> Module:
     """Return `module` with the settings that matter to a reader."""
     return replace(module, settings={wish.name: line.ask(wish.name) for wish in wanted_settings(reader)})
 
 
 def flash(
-    line: Line,
+    line: SerialLine,
     module: Module,
-    reader: Reader,
+    reader: WantedReader,
     artifacts: Sequence[Artifact],
     config: bytes,
-    say: Say,
+    say: SayStep,
     *,
     full: bool = False,
 ) -> bool:
@@ -187,7 +187,9 @@ def flash(
     return True
 
 
-def verify(line: Line, module: Module, reader: Reader, artifacts: Sequence[Artifact], config: bytes, say: Say) -> None:
+def verify(
+    line: SerialLine, module: Module, reader: WantedReader, artifacts: Sequence[Artifact], config: bytes, say: SayStep
+) -> None:
     """Compare files and settings with the wanted ones. Raises VerifyFailed naming every difference."""
     with with_config(artifacts, config) as wanted:
         _compare(line, Files(line, module), module, reader, wanted, say)
@@ -208,7 +210,7 @@ def with_config(artifacts: Sequence[Artifact], config: bytes) -> Iterator[list[A
 class _Session:
     """One change of one reader. `mixed`: old and new files are both in place, so its program must not start."""
 
-    def __init__(self, line: Line, files: Files, module: Module, reader: Reader, say: Say) -> None:
+    def __init__(self, line: SerialLine, files: Files, module: Module, reader: WantedReader, say: SayStep) -> None:
         self.line, self.files, self.module, self.reader, self.say = line, files, module, reader, say
         self.mixed = False
 
@@ -322,7 +324,9 @@ class _Session:
         return name.lower() in self.files.names(folder)
 
 
-def _compare(line: Line, files: Files, module: Module, reader: Reader, wanted: list[Artifact], say: Say) -> None:
+def _compare(
+    line: SerialLine, files: Files, module: Module, reader: WantedReader, wanted: list[Artifact], say: SayStep
+) -> None:
     differences = [f"file {artifact.name} is missing or another" for artifact in _stale(files, wanted)]
     differences += [f"{path} hides a file of ours" for path in _shadows(files, wanted)]
     found = read_settings(line, module, reader).settings

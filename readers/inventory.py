@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from readers.provision import KEY_SIZE, READER_MAX, Reader
+from readers.provision import KEY_SIZE, READER_MAX, WantedReader
 
 RECORDS = "readers.json"
 KEYS = "reader_keys.json"
@@ -50,9 +50,9 @@ class Record:
     buzzer: str = "D3"
     flashed_at: str = ""
 
-    def reader(self) -> Reader:
+    def reader(self) -> WantedReader:
         """Return the wanted state this record describes."""
-        return Reader(
+        return WantedReader(
             self.number,
             self.name,
             ext_pan_id=int(self.ext_pan_id, 16),

@@ -1,6 +1,6 @@
 """The serial line to a module: opened with errors a technician understands, brought to command mode, asked.
 
-`Port` is also what Digi's file-system client gets for a serial port; it watches for silence there too.
+`SerialPort` is also what Digi's file-system client gets for a serial port; it watches for silence there too.
 """
 
 import errno
@@ -58,7 +58,7 @@ class Timing:
     attempts: int = 2
 
 
-class Port:
+class SerialPort:
     """A pyserial port that raises ReaderSilent when the module has been asked and says nothing for `silence_s`."""
 
     def __init__(self, name: str, timing: Timing) -> None:
@@ -129,14 +129,14 @@ class Port:
         self._asked_at = None
 
 
-class Line:
+class SerialLine:
     """A module in command mode. `log` gets one line for every command; answers to SECRETS are not in it."""
 
     SECRETS = ("I?", "KY", "NK")
 
     def __init__(self, port: str, timing: Timing | None = None, log: Callable[[str], None] = lambda line: None) -> None:
         self.timing = timing or Timing()
-        self.port = Port(port, self.timing)
+        self.port = SerialPort(port, self.timing)
         self.log = log
         self.baud = BAUDS[0]
         self._in_command_mode = False

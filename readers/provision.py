@@ -63,7 +63,7 @@ class Module:
 
 
 @dataclass(frozen=True)
-class Reader:
+class WantedReader:
     """The wanted state. Raises ValueError for what no reader can be.
 
     number: 1..65534, unique in its gateway's zone. ext_pan_id: the gateway's network, 0: whichever admits it.
@@ -124,7 +124,7 @@ def refuse(module: Module) -> None:
         )
 
 
-def wanted_settings(reader: Reader) -> list[Setting]:
+def wanted_settings(reader: WantedReader) -> list[Setting]:
     """Return every setting of a reader, in the order to write them; PS last, so that no half-set reader starts."""
     return [
         Setting("CE", "0"),  # a router, never a coordinator
@@ -148,7 +148,7 @@ def wanted_settings(reader: Reader) -> list[Setting]:
     ]
 
 
-def plan(reader: Reader, settings: Mapping[str, str]) -> list[Setting]:
+def plan(reader: WantedReader, settings: Mapping[str, str]) -> list[Setting]:
     """Return the settings that differ from the module's, in order. A name that `settings` lacks counts as different."""
     return [wish for wish in wanted_settings(reader) if not same(wish, settings.get(wish.name))]
 
@@ -170,7 +170,7 @@ def leaves_network(changes: list[Setting]) -> bool:
     return any(change.name in ("ID", "SC", "ZS", "EE") for change in changes)
 
 
-def render_config(reader: Reader, key: bytes) -> bytes:
+def render_config(reader: WantedReader, key: bytes) -> bytes:
     """Return the reader's config.py. It holds the reader's key: a secret, mode 0600 on any disk, never in a log."""
     if len(key) != KEY_SIZE:
         raise ValueError(f"a reader key has {KEY_SIZE} bytes, not {len(key)}")

@@ -39,7 +39,7 @@ Children = Annotated[int, typer.Option(min=1, max=500, help="Children in the zon
 Readers = Annotated[int, typer.Option(min=1, max=100, help="Poles with a reader, the nearest to the gate first.")]
 Seed = Annotated[int, typer.Option(help="Everything random follows from it.")]
 Json = Annotated[Path | None, typer.Option("--json", help="With --once: where to write the report.")]
-Faults = Annotated[
+FaultOption = Annotated[
     list[str] | None, typer.Option("--fault", help=f"KIND@SECONDS, again for more. Kinds: {', '.join(scenario.KINDS)}.")
 ]
 Broker = Annotated[str, typer.Option("--broker", help="mosquitto, nats, or auto: mosquitto where it is installed.")]
@@ -57,7 +57,7 @@ def demo_command(
     readers: Readers = 8,
     seed: Seed = 1,
     json_file: Json = None,
-    fault: Faults = None,
+    fault: FaultOption = None,
     broker_: Broker = "auto",
     auto_acknowledge: Auto = False,
     no_walk_test: NoWalkTest = False,

@@ -68,7 +68,7 @@ def test_every_command_has_help_a_technician_understands() -> None:
                 assert parameter.help, f"{name} {parameter.opts[0]} has no help"
 
 
-@pytest.mark.parametrize("kind", get_args(uplink.Kind))
+@pytest.mark.parametrize("kind", get_args(uplink.TopicKind))
 def test_every_topic_is_documented(kind: str) -> None:
     assert f"ansim/v1/{{site}}/gw/{{gateway}}/{kind}" in DOCS
 

@@ -19,7 +19,7 @@ import msgspec
 from sqlalchemy import delete, func, select, update
 
 from city import tables as t
-from city.store import Clock, Store
+from city.store import Store, UnixClock
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 SCRYPT_N, SCRYPT_R, SCRYPT_P = 2**15, 8, 1  # 32 MiB and some 80 ms a guess
@@ -94,7 +94,7 @@ class Brake:
     A name is braked only together with an address: nobody keeps an operator from the desk by guessing elsewhere.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: UnixClock) -> None:
         self._clock = clock
         self._failures: OrderedDict[str, list[float]] = OrderedDict()
         self._lock = threading.Lock()
@@ -127,7 +127,7 @@ class Brake:
 class Login:
     """Checks passcodes, opens and ends sessions, and knows the programs' token."""
 
-    def __init__(self, store: Store, clock: Clock, operators_file: Path, token: str | None) -> None:
+    def __init__(self, store: Store, clock: UnixClock, operators_file: Path, token: str | None) -> None:
         """Raises OperatorsError."""
         self._store, self._clock, self._path = store, clock, operators_file
         self._token = token

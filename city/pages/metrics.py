@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 from city.desk import Desk
 
 
-class _Figures(Collector):
+class _CityFigures(Collector):
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
@@ -47,5 +47,5 @@ class _Figures(Collector):
 def metrics_of(desk: Desk) -> bytes:
     """Return the text of one scrape."""
     registry = CollectorRegistry()
-    registry.register(_Figures(desk))
+    registry.register(_CityFigures(desk))
     return generate_latest(registry)

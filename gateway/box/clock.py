@@ -4,7 +4,7 @@ import ctypes
 import time
 from collections.abc import Callable
 
-from gateway.events import Clock
+from gateway.events import ClockQuality
 
 _STA_UNSYNC = 0x0040  # linux/timex.h
 _TIME_ERROR = 5
@@ -47,7 +47,7 @@ class ClockWatch:
         self._good = False
         self.steps = 0
 
-    def read(self, utc_s: float, now_s: float) -> Clock:
+    def read(self, utc_s: float, now_s: float) -> ClockQuality:
         """Return the quality at this moment; call it every second with both clocks."""
         offset_s = utc_s - now_s
         if self._offset_s is not None and abs(offset_s - self._offset_s) > STEP_S:

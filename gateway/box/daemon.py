@@ -18,13 +18,14 @@ import structlog
 
 from gateway.box import metrics
 from gateway.box.clock import ClockWatch
-from gateway.box.runner import STOP_MAX_S, Steps
+from gateway.box.runner import STOP_MAX_S, Runner
 from gateway.box.systemd import notify, watchdog_s
 from gateway.core import pipeline
 from gateway.core.frames import Frame
 from gateway.events import GatewayHealth
-from gateway.mqtt.city_link import STATUS_S, Address, Uplink
-from gateway.options import Loaded
+from gateway.mqtt.city_link import STATUS_S, CityLink
+from gateway.mqtt.connection import Address
+from gateway.options import Configuration
 from gateway.outbox.lanes import Outbox, OutboxBusy
 from gateway.radio.coordinator import DOWN_WORKERS, Radio, RadioGone
 from gateway.survey.server import Recorder
@@ -62,7 +63,7 @@ def version_text() -> str:
 class Daemon:
     """One gateway. Make it inside a running event loop and await `run`."""
 
-    def __init__(self, settings: Loaded, *, clock: ClockWatch | None = None) -> None:
+    def __init__(self, settings: Configuration, *, clock: ClockWatch | None = None) -> None:
         """Open the store and restore the core. Raises OutboxBusy."""
         self.settings = settings
         config = settings.config
@@ -83,7 +84,7 @@ class Daemon:
             ballast_b=config.store.ballast_mb * 1_048_576,
         )
         self.radio = Radio(settings, self, notice=self.notice)
-        self.steps = Steps(settings, self.outbox, self.radio, self._clock, notice=self.notice)
+        self.steps = Runner(settings, self.outbox, self.radio, self._clock, notice=self.notice)
         self.recorder = Recorder(settings.folder, config.gateway, notice=self.notice, on_change=self._recording_changed)
         base = settings.base
 
@@ -99,7 +100,7 @@ class Daemon:
             absolute(config.mqtt.cert_file),
             absolute(config.mqtt.key_file),
         )
-        self.uplink = Uplink(
+        self.uplink = CityLink(
             address, self.outbox.sources, notice=self.notice, on_stage=self.steps.on_stage, status=self.status
         )
 
@@ -317,7 +318,7 @@ async def _cancel(tasks: list[asyncio.Task[Any]], most_s: float) -> None:
         await asyncio.wait(tasks, timeout=most_s)
 
 
-def run(settings: Loaded) -> int:
+def run(settings: Configuration) -> int:
     """Run a gateway in this process; return its exit code. Raises OutboxBusy.
 
     The process may end itself EXIT_MAX_S later: a library's thread that hangs must not keep a closed gateway from

@@ -25,9 +25,9 @@ from gateway.box.clock import ClockWatch, utc_and_now_s
 from gateway.core import pipeline
 from gateway.core.frames import Frame
 from gateway.effects import Commit, Downlink, Effect, Remember
-from gateway.events import STAGES, Clock, is_emergency
-from gateway.health import Notice
-from gateway.options import Loaded
+from gateway.events import STAGES, ClockQuality, is_emergency
+from gateway.health import OnHealth
+from gateway.options import Configuration
 from gateway.outbox.lane_file import NotCommitted
 from gateway.outbox.lanes import Outbox
 from gateway.radio.coordinator import Radio
@@ -63,10 +63,12 @@ COUNTED = (
 log = structlog.get_logger()
 
 
-class Steps:
+class Runner:
     """The core, its queues, and the one place where effects are carried out."""
 
-    def __init__(self, settings: Loaded, outbox: Outbox, radio: Radio, clock: ClockWatch, *, notice: Notice) -> None:
+    def __init__(
+        self, settings: Configuration, outbox: Outbox, radio: Radio, clock: ClockWatch, *, notice: OnHealth
+    ) -> None:
         """Restore the core from the outbox: it blocks."""
         self._settings, self._outbox, self._radio, self._clock = settings, outbox, radio, clock
         self.counters: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
@@ -82,7 +84,7 @@ class Steps:
         self._faults: deque[float] = deque(maxlen=FAULTS_A_MINUTE)
         self._fitted: deque[tuple[int, Any]] = deque()
         utc_s, now_s = utc_and_now_s()
-        self.quality: Clock = clock.read(utc_s, now_s)
+        self.quality: ClockQuality = clock.read(utc_s, now_s)
         self.state = self._restored(utc_s, now_s, notice)
 
     def frame(self, frame: Frame, urgent: bool) -> None:
@@ -269,7 +271,7 @@ class Steps:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _restored(self, utc_s: float, now_s: float, notice: Notice) -> pipeline.State:
+    def _restored(self, utc_s: float, now_s: float, notice: OnHealth) -> pipeline.State:
         settings = self._settings
         state = pipeline.State.new(
             settings.zone,

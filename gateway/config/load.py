@@ -18,11 +18,11 @@ import msgspec
 
 from gateway import zone
 from gateway.config.toml_lines import key_lines
-from gateway.options import HINTS, LISTS, REQUIRED, TABLES, Config, Loaded, Mqtt
+from gateway.options import HINTS, LISTS, REQUIRED, TABLES, Configuration, GatewayConfig, MqttTable
 from readers.advertisement import KEY_SIZE, TagKeys
 
 if TYPE_CHECKING:
-    from gateway.recording import Site, Survey
+    from gateway.recording import RecordedSite, Survey
 
 READER_KEY_SIZE = 16
 ZONE_MAX_M = 20_000.0
@@ -51,7 +51,7 @@ class ConfigError(Exception):
         self.path, self.problems = path, tuple(problems)
 
 
-def load(path: Path) -> Loaded:
+def load(path: Path) -> Configuration:
     """Read and check a file and the files it names. Raises ConfigError with everything that is wrong."""
     try:
         with path.open("rb") as file:
@@ -75,7 +75,7 @@ def load(path: Path) -> Loaded:
     return _Check(path, raw, key_lines(text)).loaded()
 
 
-_TYPES = {one.name: one.type for one in msgspec.structs.fields(Config)}
+_TYPES = {one.name: one.type for one in msgspec.structs.fields(GatewayConfig)}
 
 
 class _Check:
@@ -85,7 +85,7 @@ class _Check:
         self.problems: list[Problem] = []
         self.notes: list[str] = []
 
-    def loaded(self) -> Loaded:
+    def loaded(self) -> Configuration:
         config = self._convert()
         if config is None:
             raise ConfigError(self.path, self.problems)
@@ -114,7 +114,7 @@ class _Check:
             from gateway.locate.ground import Ground  # numpy, as above
 
             self.notes += Ground(whole).notes
-        return Loaded(
+        return Configuration(
             config=config,
             zone=whole,
             base=self.base,
@@ -140,8 +140,8 @@ class _Check:
 
     # ---- types ------------------------------------------------------------------------------------------------------
 
-    def _convert(self) -> Config | None:
-        known = Config.__struct_fields__
+    def _convert(self) -> GatewayConfig | None:
+        known = GatewayConfig.__struct_fields__
         values: dict[str, Any] = {}
         for key, value in self.raw.items():
             if key not in known:
@@ -164,7 +164,7 @@ class _Check:
                 self.say(key, "missing")
         if "readers" in values and not values["readers"]:
             self.say("readers", "is empty")
-        return None if self.problems else Config(**values)
+        return None if self.problems else GatewayConfig(**values)
 
     def _struct(self, kind: type[msgspec.Struct], value: Any, key: str) -> msgspec.Struct | None:
         """Convert one table, telling every fault in it, not only the first."""
@@ -194,7 +194,7 @@ class _Check:
 
     # ---- what no type can say ---------------------------------------------------------------------------------------
 
-    def _numbers(self, config: Config) -> None:
+    def _numbers(self, config: GatewayConfig) -> None:
         for key, name in (
             ("readers", "number"),
             ("readers", "eui64"),
@@ -220,7 +220,7 @@ class _Check:
                 self.say(f"bells[{i}].input", f"input {bell.input} of reader {bell.reader} has a bell already")
             inputs.setdefault((bell.reader, bell.input), i)
 
-    def _positions(self, config: Config) -> None:
+    def _positions(self, config: GatewayConfig) -> None:
         plane = zone.Plane(config.readers[0].lon, config.readers[0].lat)
 
         def far(lon: float, lat: float) -> float:
@@ -258,7 +258,7 @@ class _Check:
             most = f"at most {zone.FOOTPATHS_MAX} of {zone.FOOTPATH_PIECES_MAX} in all"
             self.say("footpaths", f"{len(config.footpaths)} lines of {pieces} pieces, {most}; take those near readers")
 
-    def _tags(self, config: Config, tag_keys: dict[str, TagKeys]) -> None:
+    def _tags(self, config: GatewayConfig, tag_keys: dict[str, TagKeys]) -> None:
         """A tag without keys is only noted: it may have been taken out a moment ago, and nobody loses the gateway."""
         routes: dict[str, str] = {}
         for i, route in enumerate(config.routes):
@@ -302,7 +302,7 @@ class _Check:
             self.say(key, f"{self.base / name} is not such a file ({error})")
             return {}
 
-    def _reader_keys(self, config: Config) -> dict[int, bytes]:
+    def _reader_keys(self, config: GatewayConfig) -> dict[int, bytes]:
         before = len(self.problems)
         rows = self._json("keys.readers", config.keys.readers)
         found: dict[int, bytes] = {}
@@ -321,7 +321,7 @@ class _Check:
                     self.say(f"readers[{i}].number", f"no key for reader {reader.number} in {config.keys.readers}")
         return {reader.number: found[reader.number] for reader in config.readers if reader.number in found}
 
-    def _tag_keys(self, config: Config) -> dict[str, TagKeys]:
+    def _tag_keys(self, config: GatewayConfig) -> dict[str, TagKeys]:
         found: dict[str, TagKeys] = {}
         owners: dict[bytes, int] = {}
         for place, (tag, row) in enumerate(self._json("keys.tags", config.keys.tags).items(), 1):
@@ -336,7 +336,7 @@ class _Check:
                 found[tag], owners[k_id] = TagKeys(k_id, k_mic), place
         return found
 
-    def _walk_test(self, config: Config) -> "tuple[Site | None, Survey | None]":
+    def _walk_test(self, config: GatewayConfig) -> "tuple[RecordedSite | None, Survey | None]":
         if config.locate.survey is None or self.problems:  # where a reader is must be known first
             return None, None
         from gateway.survey import onto_zone, write  # numpy: `check` of most files needs none
@@ -349,7 +349,7 @@ class _Check:
         self.notes += notes
         return site, survey
 
-    def _install_codes(self, config: Config) -> dict[str, bytes]:
+    def _install_codes(self, config: GatewayConfig) -> dict[str, bytes]:
         if config.radio.enrolment is None:
             return {}
         wanted = {reader.eui64: reader.number for reader in config.readers}
@@ -373,7 +373,7 @@ class _Check:
             self.notes.append(f"no install code for {len(missing)} readers: they must have joined already")
         return codes
 
-    def _broker(self, mqtt: Mqtt) -> str | None:
+    def _broker(self, mqtt: MqttTable) -> str | None:
         if (mqtt.cert_file is None) != (mqtt.key_file is None):
             self.say("mqtt.cert_file" if mqtt.cert_file is None else "mqtt.key_file", "missing beside the other one")
         if mqtt.cert_file and not mqtt.ca_file:
@@ -447,7 +447,7 @@ def _crosses_itself(ring: list[tuple[float, float]]) -> bool:
     return False
 
 
-def summary(loaded: Loaded) -> str:
+def summary(loaded: Configuration) -> str:
     """Return what a technician wants to see of a good file: one screen, no secret."""
     c = loaded.config
     lines = [

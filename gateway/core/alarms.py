@@ -32,7 +32,7 @@ SAME_PRESS_S = 1200.0
 """A tag's press counter names one press for so long after its last cry; a tag cries 10 minutes at the most."""
 OLD_S = 86_400.0
 
-Kind = Literal["sos", "bell", "danger"]
+AlarmKind = Literal["sos", "bell", "danger"]
 LampKey = tuple[int, int, int]
 """Reader, its boot, its number for the alarm."""
 
@@ -63,7 +63,7 @@ class Alarm:
     """One press, or one tag near one danger."""
 
     name: str
-    kind: Kind
+    kind: AlarmKind
     key: bytes
     who: bytes
     """Identity of the press without a number in it; what another reader's cry is compared with."""
@@ -107,10 +107,10 @@ class Alarm:
         return self.stage >= wire.CLOSED or self.over
 
 
-class Kept(msgspec.Struct, frozen=True, array_like=True):
+class KeptAlarm(msgspec.Struct, frozen=True, array_like=True):
     """`AlarmMemory.data`: what an alarm needs to go on after a power cut. MessagePack; new fields only at the end."""
 
-    kind: Kind
+    kind: AlarmKind
     who: bytes
     dated: bool
     tag: str
@@ -143,7 +143,7 @@ class Alarms:
     def __len__(self) -> int:
         return len(self.by_name)
 
-    def open(self, kind: Kind, who: bytes, pressed_at_s: float, now_s: float) -> Alarm:
+    def open(self, kind: AlarmKind, who: bytes, pressed_at_s: float, now_s: float) -> Alarm:
         """Name a new alarm and keep it. It takes the place of an older one of the same `who`."""
         self._make_room(now_s)
         self.number += 1
@@ -191,7 +191,7 @@ class Alarms:
         """Return what must survive of an alarm."""
         lamps = tuple((*key, lamp.told, lamp.cry) for key, lamp in alarm.lamps.items())
         data = msgspec.msgpack.encode(
-            Kept(
+            KeptAlarm(
                 alarm.kind, alarm.who, alarm.dated, alarm.tag, alarm.verified, alarm.drill, alarm.press,
                 alarm.battery_mv, alarm.bell, alarm.area, alarm.over, alarm.revision, tuple(alarm.readers), lamps,
             )
@@ -206,7 +206,7 @@ class Alarms:
             if number != memory.alarm and number.isascii() and number.isdigit():
                 self.number = max(self.number, int(number))
             try:
-                kept = msgspec.msgpack.decode(memory.data, type=Kept)
+                kept = msgspec.msgpack.decode(memory.data, type=KeptAlarm)
             except (msgspec.MsgspecError, UnicodeDecodeError):
                 self._counts["memories_unreadable"] += 1
                 continue

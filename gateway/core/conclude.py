@@ -36,7 +36,7 @@ class Concluder:
         """Yield the event of a change."""
         tag = self._resolver.tags[change.tag].name
         at, clock = self._wall.utc(now_s), self._wall.quality
-        if isinstance(change, changes.Danger):
+        if isinstance(change, changes.DangerChange):
             yield from self._danger(change, tag, now_s)
         elif isinstance(change, changes.Arrived):
             self._counts["arrivals"] += 1
@@ -96,7 +96,7 @@ class Concluder:
                 self._dangers[row, alarm.area] = alarm
         return list(self._dangers)
 
-    def _danger(self, change: changes.Danger, tag: str, now_s: float) -> Iterator[Commit]:
+    def _danger(self, change: changes.DangerChange, tag: str, now_s: float) -> Iterator[Commit]:
         key = (change.tag, change.area)
         alarm = self._dangers.pop(key, None)
         if change.near:

@@ -68,7 +68,7 @@ class Report:
 
 
 @dataclass(slots=True)
-class Link:
+class ReaderLink:
     """What the gateway knows of one reader's frames."""
 
     reader: int
@@ -81,14 +81,14 @@ class Link:
 
 
 @dataclass(slots=True)
-class Links:
+class ReaderLinks:
     """All readers that hold a key here, by number."""
 
-    by_number: dict[int, Link] = field(default_factory=dict)
+    by_number: dict[int, ReaderLink] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, reader_keys: Mapping[int, bytes]) -> "Links":
-        return cls({number: Link(number, mac_of(key)) for number, key in reader_keys.items()})
+    def of(cls, reader_keys: Mapping[int, bytes]) -> "ReaderLinks":
+        return cls({number: ReaderLink(number, mac_of(key)) for number, key in reader_keys.items()})
 
 
 def mac_of(key: bytes) -> Mac:
@@ -111,7 +111,7 @@ def is_urgent(payload: bytes) -> bool:
     )
 
 
-def read(links: Links, payload: bytes) -> Report | Malformed:
+def read(links: ReaderLinks, payload: bytes) -> Report | Malformed:
     """Return what a payload is. Never raises, whatever the bytes; only a right MAC moves the replay window."""
     try:
         kind, reader, boot, sequence = wire.peek(payload)
@@ -138,7 +138,7 @@ def read(links: Links, payload: bytes) -> Report | Malformed:
     return Report(kind, reader, boot, sequence, freshness, rebooted, content, boot != link.boot)
 
 
-def answer(links: Links, reader: int, kind: int, body: bytes) -> bytes | None:
+def answer(links: ReaderLinks, reader: int, kind: int, body: bytes) -> bytes | None:
     """Return a sealed downlink frame, or None while that reader has not been heard (it would refuse the frame)."""
     link = links.by_number.get(reader)
     if link is None or link.boot == _UNHEARD:
@@ -146,13 +146,13 @@ def answer(links: Links, reader: int, kind: int, body: bytes) -> bytes | None:
     return wire.encode(kind, reader, link.boot, link.top, body, link.mac)
 
 
-def boot_of(links: Links, reader: int) -> int | None:
+def boot_of(links: ReaderLinks, reader: int) -> int | None:
     """Return the newest boot heard of a reader; None when it was never heard."""
     link = links.by_number.get(reader)
     return None if link is None or link.boot == _UNHEARD else link.boot
 
 
-def snapshot(links: Links) -> list[tuple[int, int, int, int, bytes]]:
+def snapshot(links: ReaderLinks) -> list[tuple[int, int, int, int, bytes]]:
     """Return (reader, boot, top, seen, key's fingerprint) of every reader heard: plain values, for `restore`."""
     return [
         (link.reader, link.boot, link.top, link.seen, _fingerprint(link))
@@ -161,7 +161,7 @@ def snapshot(links: Links) -> list[tuple[int, int, int, int, bytes]]:
     ]
 
 
-def restore(links: Links, rows: list[tuple[int, int, int, int, bytes]]) -> None:
+def restore(links: ReaderLinks, rows: list[tuple[int, int, int, int, bytes]]) -> None:
     """Take a snapshot back. A reader that was given another key since starts anew: it is another life."""
     for reader, boot, top, seen, fingerprint in rows:
         link = links.by_number.get(reader)
@@ -169,11 +169,11 @@ def restore(links: Links, rows: list[tuple[int, int, int, int, bytes]]) -> None:
             link.boot, link.top, link.seen = boot & 0xFFFF, top & wire.SEQUENCE_MAX, seen & _SEEN_ALL
 
 
-def _fingerprint(link: Link) -> bytes:
+def _fingerprint(link: ReaderLink) -> bytes:
     return link.mac(b"fingerprint of the key")[:4]
 
 
-def _note(link: Link, boot: int, sequence: int) -> Freshness:
+def _note(link: ReaderLink, boot: int, sequence: int) -> Freshness:
     if link.boot == _UNHEARD or 0 < (boot - link.boot) & 0xFFFF < 0x8000:
         link.boot, link.top, link.seen = boot, sequence, 1
         return "new"

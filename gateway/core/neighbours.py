@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gateway.core import frames
-from gateway.core.frames import Links, Report
+from gateway.core.frames import ReaderLinks, Report
 from readers.advertisement import beacon_is_true
 
 BEHIND = 4
@@ -34,7 +34,7 @@ class Burst:
 class Neighbours:
     """What readers say they hear of each other."""
 
-    def __init__(self, links: Links, counts: Counter[str]) -> None:
+    def __init__(self, links: ReaderLinks, counts: Counter[str]) -> None:
         self._links, self._counts = links, counts
         self._newest: dict[int, tuple[int, int]] = {}
         self._told: dict[tuple[int, int], tuple[int, int]] = {}

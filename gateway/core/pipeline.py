@@ -14,22 +14,22 @@ import msgspec
 from gateway.core import frames
 from gateway.core.alarms import Alarms
 from gateway.core.conclude import Concluder
-from gateway.core.frames import Frame, Links, Malformed, Report
+from gateway.core.frames import Frame, Malformed, ReaderLinks, Report
 from gateway.core.neighbours import Neighbours
 from gateway.core.reader_health import Health
-from gateway.core.reader_settings import Settings
+from gateway.core.reader_settings import SettingsAnswers
 from gateway.core.resolve import UNRESOLVED, Resolver
 from gateway.core.sightings import Sighting, Table, WallClock
 from gateway.core.sos import Emergencies
 from gateway.effects import AlarmMemory, Effect
-from gateway.events import Clock, PresenceState
+from gateway.events import ClockQuality, PresenceState
 from gateway.fix import Fix, Reading, torn
 from gateway.locate.crosscheck import Calibration, Crosscheck
 from gateway.locate.ground import Ground
 from gateway.locate.hearing import Hearing
 from gateway.locate.locator import ZoneLocator
 from gateway.presence.settle import Settler
-from gateway.recording import Site, Survey
+from gateway.recording import RecordedSite, Survey
 from gateway.zone import Field, Zone
 from readers import wire
 from readers.advertisement import TagKeys, epoch_at
@@ -45,7 +45,7 @@ class State:
 
     counts: Counter[str]
     wall: WallClock
-    links: Links
+    links: ReaderLinks
     table: Table
     resolver: Resolver
     field: Field
@@ -55,7 +55,7 @@ class State:
     settler: Settler
     concluder: Concluder
     health: Health
-    settings: Settings
+    settings: SettingsAnswers
     neighbours: Neighbours
     crosscheck: Crosscheck
     now_s: float
@@ -89,7 +89,7 @@ class State:
         """
         counts: Counter[str] = Counter()
         wall = WallClock(now_s)
-        links = Links.of(reader_keys)
+        links = ReaderLinks.of(reader_keys)
         resolver = Resolver(tag_keys, counts)
         field = Field(zone)
         ground = Ground(zone)
@@ -108,7 +108,7 @@ class State:
         return cls(
             counts, wall, links, Table(links, counts), resolver, field, locator, alarms, emergencies, settler,
             concluder, Health(reader_keys, wall, counts, now_s),
-            Settings(zone.settings, len(reader_keys), links, counts), Neighbours(links, counts),
+            SettingsAnswers(zone.settings, len(reader_keys), links, counts), Neighbours(links, counts),
             Crosscheck(field.readers, counts, now_s), now_s, now_s + SILENCE_S, now_s,
         )  # fmt: skip
 
@@ -185,7 +185,7 @@ def next_deadline_s(state: State) -> float:
     )
 
 
-def set_clock(state: State, utc_s: float, now_s: float, quality: Clock) -> None:
+def set_clock(state: State, utc_s: float, now_s: float, quality: ClockQuality) -> None:
     """Tell the wall clock's time (UTC, seconds) at `now_s`. Any value is taken; no timer listens."""
     state.wall.set(utc_s, now_s, quality)
     state.resolver.set_epoch(epoch_at(state.wall.utc_s(now_s)), unsure=quality != "good")
@@ -205,7 +205,7 @@ def resume(state: State, tag: str, now_s: float) -> None:
     state.settler.resume(state.resolver.rows[tag], now_s)
 
 
-def fit(state: State, survey: tuple[Site, Survey]) -> Iterator[tuple[int, list[Hearing] | None]]:
+def fit(state: State, survey: tuple[RecordedSite, Survey]) -> Iterator[tuple[int, list[Hearing] | None]]:
     """Fit the zone's walk test, as `gateway.config` loads it, and yield what `learn` takes, a part of the zone each.
 
     A part takes up to seconds. Any thread may do it beside a core that runs.

@@ -8,7 +8,7 @@ from gateway.core.frames import Malformed, Report
 from gateway.core.sightings import WallClock
 from gateway.effects import Commit
 from gateway.events import GatewayHealth, ReaderHealth
-from gateway.locate.crosscheck import Word
+from gateway.locate.crosscheck import ReaderFinding
 from readers import wire
 
 SILENT_S = 150.0
@@ -37,7 +37,7 @@ _NOISE = {
 
 
 @dataclass(slots=True)
-class _Reader:
+class _Watched:
     heard_at_s: float
     silent: bool = False
     old_boots: int = 0
@@ -50,7 +50,7 @@ class Health:
     """All readers that hold a key here."""
 
     def __init__(self, readers: Iterable[int], wall: WallClock, counts: Counter[str], now_s: float) -> None:
-        self._readers = {number: _Reader(now_s) for number in readers}
+        self._readers = {number: _Watched(now_s) for number in readers}
         self._wall, self._counts = wall, counts
         self._told: dict[tuple[str, int | str], float] = {}
         self._sweep_at_s = now_s + SWEEP_S
@@ -97,7 +97,7 @@ class Health:
         )
         yield from self._tell("tag_in_two_places", tag, detail, now_s)
 
-    def crosscheck(self, word: Word, now_s: float) -> Iterator[Commit]:
+    def crosscheck(self, word: ReaderFinding, now_s: float) -> Iterator[Commit]:
         """Tell what the other readers say of one; `crosscheck` says each thing once, and when it is over."""
         yield self._word(word.what, word.ok, word.detail, {"reader": word.reader}, now_s)
 
@@ -136,7 +136,7 @@ class Health:
         """Return whether no reader at all was heard for SILENT_S: then it is our radio, not theirs."""
         return bool(self._readers) and now_s - self._heard_at_s > SILENT_S
 
-    def _commit(self, number: int, reader: _Reader, now_s: float) -> Commit:
+    def _commit(self, number: int, reader: _Watched, now_s: float) -> Commit:
         return Commit(
             ReaderHealth(
                 observed_at=self._wall.utc(reader.heard_at_s if reader.silent else now_s),

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from gateway.core import frames
-from gateway.core.frames import Links, Report
+from gateway.core.frames import ReaderLinks, Report
 from gateway.effects import Downlink
 from gateway.zone import ReaderSettings
 from readers import wire
@@ -21,10 +21,10 @@ def frames_per_min(wanted: ReaderSettings, readers: int) -> int:
     return max(6, min(60, FRAMES_A_S * 60 // max(readers, 1)))
 
 
-class Settings:
+class SettingsAnswers:
     """The settings of a zone's readers, one for all."""
 
-    def __init__(self, wanted: ReaderSettings, readers: int, links: Links, counts: Counter[str]) -> None:
+    def __init__(self, wanted: ReaderSettings, readers: int, links: ReaderLinks, counts: Counter[str]) -> None:
         self._version, self._links, self._counts = wanted.version, links, counts
         self._body = wire.encode_settings(
             (

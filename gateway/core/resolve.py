@@ -36,7 +36,7 @@ Outcome = Literal["good", "unknown", "forged", "stale_epoch", "replayed"]
 
 
 @dataclass(slots=True)
-class Tag:
+class EnrolledTag:
     """One enrolled tag: its keys, the newest counter believed, and what it last said of itself."""
 
     name: str
@@ -79,7 +79,7 @@ class Resolver:
     def __init__(self, tag_keys: Mapping[str, TagKeys], counts: Counter[str]) -> None:
         if len(tag_keys) > TAGS_MAX:
             raise ValueError(f"{len(tag_keys)} tags, a gateway resolves at most {TAGS_MAX}")
-        self.tags = [Tag(name, tag_keys[name]) for name in sorted(tag_keys)]
+        self.tags = [EnrolledTag(name, tag_keys[name]) for name in sorted(tag_keys)]
         self.rows = {tag.name: row for row, tag in enumerate(self.tags)}
         self.generation = 0
         """Rises when ids were added: what was unknown may be known now."""
@@ -191,7 +191,7 @@ class Resolver:
         self.generation += 1
         return len(column) - first
 
-    def _newer(self, tag: Tag, epoch: int, counter: int, heard_at_s: float) -> bool:
+    def _newer(self, tag: EnrolledTag, epoch: int, counter: int, heard_at_s: float) -> bool:
         """A tag counts up, and never goes back to an earlier epoch. What is older may only have been heard earlier."""
         if epoch > tag.epoch:
             tag.epoch, tag.low, tag.high = epoch, counter, counter
@@ -221,7 +221,7 @@ class Resolver:
         return True
 
 
-def _take_word(tag: Tag, epoch: int, counter: int, moving: bool, heard_at_s: float) -> None:
+def _take_word(tag: EnrolledTag, epoch: int, counter: int, moving: bool, heard_at_s: float) -> None:
     """Take what a beacon says of the tag's motion, unless a newer one has spoken: readers tell of it in any order."""
     if epoch < tag.epoch:
         return

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from gateway.core import frames
-from gateway.core.frames import Links, Report
+from gateway.core.frames import ReaderLinks, Report
 from gateway.core.resolve import UNRESOLVED, Identity
 from gateway.effects import Downlink
-from gateway.events import Clock
+from gateway.events import ClockQuality
 from readers import wire
 from readers.advertisement import Advertisement, AdvertisementError, parse
 
@@ -35,10 +35,10 @@ class WallClock:
     """Maps the monotonic `now_s` of everything to UTC, which only labels. It may step: nothing is timed by it."""
 
     def __init__(self, now_s: float) -> None:
-        self.quality: Clock = "unsure"
+        self.quality: ClockQuality = "unsure"
         self._offset_s = -now_s
 
-    def set(self, utc_s: float, now_s: float, quality: Clock) -> None:
+    def set(self, utc_s: float, now_s: float, quality: ClockQuality) -> None:
         self._offset_s, self.quality = utc_s - now_s, quality
 
     def utc_s(self, at_s: float) -> float:
@@ -116,7 +116,7 @@ class Slots:
 class Table:
     """The slots of all readers; 256 a reader at the most, by their width."""
 
-    def __init__(self, links: Links, counts: Counter[str]) -> None:
+    def __init__(self, links: ReaderLinks, counts: Counter[str]) -> None:
         self._links, self._counts = links, counts
         self._slots: dict[int, Slots] = {}
 

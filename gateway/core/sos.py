@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from gateway.core import frames
 from gateway.core.alarms import OLD_S, READERS_MAX, SAME_PRESS_S, Alarm, Alarms, Lamp, LampKey, unproven
-from gateway.core.frames import Links, Report
+from gateway.core.frames import ReaderLinks, Report
 from gateway.core.resolve import UNRESOLVED, Resolver
 from gateway.core.sightings import Sighting, WallClock
 from gateway.effects import Commit, Downlink, Effect, Remember
@@ -45,7 +45,7 @@ class Emergencies:
     """Cries and bells in, alarms and lamps out."""
 
     def __init__(
-        self, zone: Zone, field: Field, links: Links, alarms: Alarms, resolver: Resolver, locator: Locator,
+        self, zone: Zone, field: Field, links: ReaderLinks, alarms: Alarms, resolver: Resolver, locator: Locator,
         wall: WallClock, counts: Counter[str],
     ) -> None:  # fmt: skip
         self._bells = {(bell.reader, bell.input): bell.id for bell in zone.bells}

@@ -45,7 +45,7 @@ class _Tick:
 
 
 @dataclass(slots=True)
-class Row:
+class TagBelief:
     """What is believed of one tag."""
 
     now: list[Any]
@@ -89,9 +89,9 @@ class Beliefs:
             for believed, likely in zip(tick.believed, tick.likely, strict=True):
                 believed[row], likely[row] = self.space.prior, 1.0
 
-    def row(self, row: int) -> Row:
+    def row(self, row: int) -> TagBelief:
         """Return what is believed of one tag, without what came before."""
-        return Row(
+        return TagBelief(
             [belief[row].copy() for belief in self.now],
             self.trust[row].copy(),
             self.own[row].copy(),
@@ -100,7 +100,7 @@ class Beliefs:
             self._apart_s[row].copy(),
         )
 
-    def set_row(self, row: int, known: Row) -> None:
+    def set_row(self, row: int, known: TagBelief) -> None:
         """Begin a row with what was believed of its tag elsewhere.
 
         Where other models were believed there, only where the tag is comes along: a walk test may end between the two.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from gateway.locate import pathloss
-from gateway.locate.pathloss import Link, Located
+from gateway.locate.pathloss import BeaconLink, LocatedReader
 
 ROUND_S = 600.0
 SLICE_S = 0.05
@@ -53,7 +53,7 @@ class Calibration:
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class ReaderFinding:
     """News of one reader, for people."""
 
     what: str
@@ -77,7 +77,7 @@ class _Pair:
 
 
 @dataclass(slots=True)
-class _Reader:
+class _Checked:
     strikes: Counter[str] = field(default_factory=Counter)
     told: set[str] = field(default_factory=set)
 
@@ -92,12 +92,12 @@ class Crosscheck:
         self._at = [at_m[number] for number in self._numbers]
         self._index = {number: i for i, number in enumerate(self._numbers)}
         self._pairs: dict[int, dict[int, _Pair]] = {number: {} for number in self._numbers}
-        self._readers = {number: _Reader() for number in self._numbers}
+        self._readers = {number: _Checked() for number in self._numbers}
         self._suspects: set[int] = set()
         self._counts = counts
         self._round_at_s = now_s + ROUND_S
         self._slice_at_s = math.inf
-        self._work: Generator[None, None, list[Word]] | None = None
+        self._work: Generator[None, None, list[ReaderFinding]] | None = None
         self._heard = False
         self._hold_until_s = -math.inf
 
@@ -132,7 +132,7 @@ class Crosscheck:
         pair.history_db += (pair.level_db - pair.history_db) * passed_s / max(memory_s, passed_s, 1.0)
         pair.worth, pair.at_s, pair.power_dbm = kept + worth, now_s, power_dbm
 
-    def tick(self, now_s: float) -> Iterator[Word]:
+    def tick(self, now_s: float) -> Iterator[ReaderFinding]:
         """Do one slice of a round that is due; yield what it concluded, once it is whole."""
         if self._work is None:
             if now_s < self._round_at_s:
@@ -149,7 +149,7 @@ class Crosscheck:
             self._slice_at_s = now_s + SLICE_S
         except StopIteration as done:
             self._work, self._slice_at_s = None, math.inf
-            words: list[Word] = done.value or []  # nothing when an earlier slice broke
+            words: list[ReaderFinding] = done.value or []  # nothing when an earlier slice broke
             yield from words
 
     def deadline_s(self) -> float:
@@ -194,14 +194,14 @@ class Crosscheck:
 
     # ---- a round ----------------------------------------------------------------------------------------------------
 
-    def _round(self, now_s: float) -> Generator[None, None, list[Word]]:
+    def _round(self, now_s: float) -> Generator[None, None, list[ReaderFinding]]:
         links = self._links(now_s)
         law = yield from pathloss.fitting(self._at, links, [self._index[number] for number in self._suspects])
         known = self.calibration
         if known is not None and now_s < self._hold_until_s and law.links < known.pairs / 2:
             return []
         self._hold_until_s = -math.inf
-        located: dict[int, Located] = {}
+        located: dict[int, LocatedReader] = {}
         for number, k in self._index.items():
             found = pathloss.locate(law, k)
             if found is not None:
@@ -223,7 +223,7 @@ class Crosscheck:
         heard = {self._numbers[k] for link in links for k in (link.receiver, link.sender)} - self._suspects
         return [*self._misplaced(located, off), *self._offset(heard - off), *self._drifted(heard)]
 
-    def _links(self, now_s: float) -> list[Link]:
+    def _links(self, now_s: float) -> list[BeaconLink]:
         links = []
         for receiver, pairs in self._pairs.items():
             for sender, pair in list(pairs.items()):
@@ -233,7 +233,7 @@ class Crosscheck:
                 elif pair.worth >= WORTH_MIN:
                     worth = pair.worth * math.exp(-silent_s / MEMORY_S)
                     links.append(
-                        Link(
+                        BeaconLink(
                             self._index[receiver], self._index[sender], pair.level_db + pair.power_dbm,
                             pair.spread_db**2 / worth + STEP_VARIANCE_DB2, pair.power_dbm,
                         )
@@ -256,7 +256,7 @@ class Crosscheck:
 
     # ---- what it means ----------------------------------------------------------------------------------------------
 
-    def _misplaced(self, located: Mapping[int, Located], off: set[int]) -> Iterator[Word]:
+    def _misplaced(self, located: Mapping[int, LocatedReader], off: set[int]) -> Iterator[ReaderFinding]:
         fresh = off - self._suspects
         worst = max(fresh, key=lambda number: located[number].deviations, default=None)
         for number in self._numbers:
@@ -282,7 +282,7 @@ class Crosscheck:
             else:
                 reader.strikes["reader_misplaced"] = 0
 
-    def _offset(self, heard: set[int]) -> Iterator[Word]:
+    def _offset(self, heard: set[int]) -> Iterator[ReaderFinding]:
         assert self.calibration is not None
         for number in heard:
             offset, sd = self.calibration.offsets_db[number], self.calibration.offsets_sd_db[number]
@@ -291,7 +291,7 @@ class Crosscheck:
             detail = f"hears {abs(offset):.0f} dB {way} than its neighbours; check antenna, cable and connector"
             yield from self._judge(number, "reader_offset", wrong, abs(offset) < OFFSET_OVER_DB, detail)
 
-    def _drifted(self, heard: set[int]) -> Iterator[Word]:
+    def _drifted(self, heard: set[int]) -> Iterator[ReaderFinding]:
         """Compare what each reader hears with its own slow history; what moved for all alike is weather."""
         moved = {}
         for number in heard:
@@ -305,7 +305,7 @@ class Crosscheck:
             detail = f"hears {abs(own):.0f} dB {way} than in the last days; check its antenna and what stands before it"
             yield from self._judge(number, "reader_drift", abs(own) > DRIFT_DB, abs(own) < DRIFT_OVER_DB, detail)
 
-    def _judge(self, number: int, what: str, wrong: bool, right: bool, detail: str) -> Iterator[Word]:
+    def _judge(self, number: int, what: str, wrong: bool, right: bool, detail: str) -> Iterator[ReaderFinding]:
         reader = self._readers[number]
         reader.strikes[what] = reader.strikes[what] + 1 if wrong else 0
         if reader.strikes[what] >= STRIKES:
@@ -313,10 +313,10 @@ class Crosscheck:
         elif right:
             yield from self._say(number, what, False, "hears as it should again")
 
-    def _say(self, number: int, what: str, wrong: bool, detail: str) -> Iterator[Word]:
+    def _say(self, number: int, what: str, wrong: bool, detail: str) -> Iterator[ReaderFinding]:
         told = self._readers[number].told
         if wrong == (what in told):
             return
         (told.add if wrong else told.discard)(what)
         self._counts[what] += wrong
-        yield Word(what, number, not wrong, f"reader {number} {detail}")
+        yield ReaderFinding(what, number, not wrong, f"reader {number} {detail}")

@@ -12,7 +12,7 @@ import numpy as np
 _ENDS = 128
 """Columns of a crossing's matrix at the most."""
 
-Run = tuple[slice, slice, Any]
+EvenRun = tuple[slice, slice, Any]
 """From, to, and the weight of each state it comes from."""
 Crossing = tuple[Any, Any, Any]
 """From, to, and the weights [from, to]."""
@@ -20,12 +20,12 @@ Crossing = tuple[Any, Any, Any]
 
 def flows(
     planes: Sequence[tuple[int, int]], ahead: Any, weights: Any, forks: Iterable[tuple[Any, Any, Any]]
-) -> tuple[list[Run], list[Crossing]]:
+) -> tuple[list[EvenRun], list[Crossing]]:
     """Return all that leads from one state to another within a second; what stays (weights[0]) is not in it.
 
     planes: first state and number of states of each plane of walkers. ahead, weights, forks: those of a `Space`.
     """
-    runs: list[Run] = []
+    runs: list[EvenRun] = []
     onward: dict[int, list[tuple[int, float]]] = {}
     for starts, ends, shares in forks:
         for start, end, share in zip(starts.tolist(), ends.tolist(), shares.tolist(), strict=True):

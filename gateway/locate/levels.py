@@ -28,14 +28,14 @@ P0_DBM, P0_SD_DB = -45.0, 30.0
 SIGMA_DB = 6.0
 """Spread about a law that nothing confirms."""
 SIGMA_ROWS = 5.0
-"""Rows of a survey that the spread before counts as: a handful of rows always lies near a law fitted to it."""
+"""LevelRows of a survey that the spread before counts as: a handful of rows always lies near a law fitted to it."""
 DISTANCE_MIN_M = 0.3
 CELL_M, FACINGS = 0.4, 8
 """A survey's readings of one reader within a cell and an eighth of a turn are one row."""
 ROWS_OF_LAW = 50
 """A survey weighs as so many independent rows at the most: shadowing makes neighbours alike."""
 ROWS_MAX, ROWS_TRIED = 900, 250
-"""Rows of a reader that its map keeps, and that the choice of its length looks at."""
+"""LevelRows of a reader that its map keeps, and that the choice of its length looks at."""
 LENGTHS_M, TURNED = (1.0, 2.0, 4.0, 8.0), (0.0, 0.3, 0.6)
 SPREAD_DB, NUGGET_DB = 3.0, 2.0
 """Of the map about the law, and of a row about the map. Fixed: leave-one-out prefers longer lengths and surer maps than
@@ -46,7 +46,7 @@ KAPPA = 2.0
 """Narrowness of facings: half the likeness is gone at 50 degrees."""
 FREEDOM = 4.0
 
-Rows = tuple[Any, Any, Any, Any, Any]
+LevelRows = tuple[Any, Any, Any, Any, Any]
 """xy_m [rows, 2], facing (nan unknown), reader, level, readings."""
 
 
@@ -100,7 +100,7 @@ class Lawful:
         return self.law.steepness(xy_m)
 
 
-def rows_of(xy_m: Any, heading_deg: Any, reader: Any, level: Any, count: Any) -> Rows:
+def rows_of(xy_m: Any, heading_deg: Any, reader: Any, level: Any, count: Any) -> LevelRows:
     """Average a survey into rows: one a cell, facing and reader."""
     known = np.isfinite(heading_deg)
     angle = np.radians(np.nan_to_num(heading_deg))
@@ -118,7 +118,7 @@ def rows_of(xy_m: Any, heading_deg: Any, reader: Any, level: Any, count: Any) ->
     return middle, facing, reader[first], mean(level), total
 
 
-def fit_law(readers_m: Any, tag_height_m: float, rows: Rows, *, worn: bool, body_db: float | None = None) -> Law:
+def fit_law(readers_m: Any, tag_height_m: float, rows: LevelRows, *, worn: bool, body_db: float | None = None) -> Law:
     """Fit a law to a survey's rows, each unknown with its prior, Huber's weights. worn: by a body.
 
     body_db: the prior's middle; None: `BODY_DB` if worn, else 0.
@@ -156,10 +156,10 @@ def _spread(found_db: float, rows: int) -> float:
     return math.sqrt((SIGMA_ROWS * SIGMA_DB**2 + rows * found_db**2) / (SIGMA_ROWS + rows))
 
 
-class Map:
+class LevelMap:
     """A law and, per reader, a Gaussian process on what the survey measured beside it."""
 
-    def __init__(self, law: Law, rows: Rows) -> None:
+    def __init__(self, law: Law, rows: LevelRows) -> None:
         xy_m, facing, reader, level, _count = rows
         expected = law.expect(xy_m, facing)[np.arange(len(level)), reader]
         beside = level - expected

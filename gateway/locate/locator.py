@@ -13,9 +13,9 @@ from gateway.locate.hearing import TEMPER, TEMPER_UNSURVEYED, Hearing
 from gateway.locate.models import models_of, models_of_street, of_readers
 from gateway.locate.sectors import Sector
 from gateway.locate.tracker import STEP_S, Tracker
-from gateway.recording import Site, Survey
+from gateway.recording import RecordedSite, Survey
 
-Walked = tuple[Site, Survey]
+Walked = tuple[RecordedSite, Survey]
 """A zone's walk test in its ground's plane; its reader ids are the readers' numbers as text."""
 
 POWER_DBM = -59.0

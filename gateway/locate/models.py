@@ -7,10 +7,10 @@ import numpy as np
 
 from gateway.locate import levels
 from gateway.locate.hearing import Model
-from gateway.locate.levels import Law, Lawful, Map
-from gateway.recording import Channel, Site, Survey
+from gateway.locate.levels import Law, Lawful, LevelMap
+from gateway.recording import DeviceLaw, RecordedSite, Survey
 
-CHANNEL = Channel(-45.0, 2.5, 6.0)
+CHANNEL = DeviceLaw(-45.0, 2.5, 6.0)
 """Where there is no survey and nothing is known of the devices."""
 STREET_P0_DB, STREET_EXPONENT, STREET_SIGMA_DB = -6.0, 2.5, 5.0
 """A zone nobody walked: a tag on a bag is heard so much below its calibrated power at 1 m; 2.0-2.5 in sight, more
@@ -22,13 +22,13 @@ two were measured for a tag on the chest; unverified for bags."""
 TAG_HEIGHT_M = 1.0
 
 
-def models_of(site: Site, survey: Survey, *, power_dbm: float = 0.0) -> list[Model]:
+def models_of(site: RecordedSite, survey: Survey, *, power_dbm: float = 0.0) -> list[Model]:
     """Return the models of a recorded site, their levels less power_dbm."""
     worn = site.worn == "body"
     if len(survey):
         rows = levels.rows_of(survey.xy_m, survey.heading_deg, survey.reader, survey.rssi_dbm - power_dbm, survey.count)
         law = levels.fit_law(site.readers_m, site.tag_height_m, rows, worn=worn)
-        return [Lawful(law, levels.SURVEYED_SD, levels.TAG_SD_DB), Map(law, rows)]
+        return [Lawful(law, levels.SURVEYED_SD, levels.TAG_SD_DB), LevelMap(law, rows)]
     channel = site.channel or CHANNEL
     bodies = (levels.BODY_DB, -levels.BODY_DB) if worn else (0.0,)
     p0_dbm = np.full(len(site.reader_ids), channel.p0_dbm - power_dbm)
@@ -50,7 +50,7 @@ def models_of_street(readers_m: Sequence[tuple[float, float, float]]) -> list[Mo
     return [Lawful(law, STREET_EXPONENT_SD, STREET_TAG_SD_DB)]
 
 
-def of_readers(site: Site, survey: Survey, names: Sequence[str]) -> tuple[Site, Survey]:
+def of_readers(site: RecordedSite, survey: Survey, names: Sequence[str]) -> tuple[RecordedSite, Survey]:
     """Return a site and its survey for some of its readers, in the order of names; unknown names have no survey rows.
 
     Raises ValueError when a name is no reader of the site.

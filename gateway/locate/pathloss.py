@@ -43,7 +43,7 @@ _P, _N, _FIRST = 0, 1, 2  # places of P, n and the first g among the parameters
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class BeaconLink:
     """One directed pair: reader `receiver` hears `sender` at level_dbm on average; both index the fit's positions."""
 
     receiver: int
@@ -71,7 +71,7 @@ class Fit:
     """Directed pairs that took part."""
     silent: frozenset[int]
     at_m: Any
-    all_links: Sequence[Link]
+    all_links: Sequence[BeaconLink]
     rows: "_Rows"
     weights: Any
     information: Any
@@ -79,7 +79,7 @@ class Fit:
 
 
 @dataclass(frozen=True, slots=True)
-class Located:
+class LocatedReader:
     """Where the others put a reader, without a word of its configured position."""
 
     error_m: float
@@ -108,7 +108,7 @@ class _Rows:
     """Declared power, dBm, to know what level the law expects."""
 
 
-def fit(at_m: Sequence[tuple[float, float, float]], links: Sequence[Link], silent: Sequence[int] = ()) -> Fit:
+def fit(at_m: Sequence[tuple[float, float, float]], links: Sequence[BeaconLink], silent: Sequence[int] = ()) -> Fit:
     """Return the law for readers at these positions (x, y, height; metres). silent: readers whose links do not count.
 
     Never fails for want of links: with none, it is the prior.
@@ -123,7 +123,7 @@ def fit(at_m: Sequence[tuple[float, float, float]], links: Sequence[Link], silen
 
 
 def fitting(
-    at_m: Sequence[tuple[float, float, float]], links: Sequence[Link], silent: Sequence[int] = ()
+    at_m: Sequence[tuple[float, float, float]], links: Sequence[BeaconLink], silent: Sequence[int] = ()
 ) -> Generator[None, None, Fit]:
     """Do what `fit` does in slices of a few milliseconds: one a `next`."""
     at = np.asarray(at_m, float).reshape(-1, 3)
@@ -172,7 +172,7 @@ def fitting(
     )  # fmt: skip
 
 
-def locate(law: Fit, k: int) -> Located | None:
+def locate(law: Fit, k: int) -> LocatedReader | None:
     """Return where the others put reader k, under the law fitted without it; None with fewer than NEIGHBOURS_MIN.
 
     Both directions count: what others hear of its beacon and what it hears of theirs. Its own offset is free. Others
@@ -230,7 +230,7 @@ def locate(law: Fit, k: int) -> Located | None:
         reach = FINE_SDS * np.sqrt(np.diag(covariance)) + step
         low, high = np.maximum(low, middle - reach), np.minimum(high, middle + reach)
     gap = middle - law.at_m[k, :2]
-    return Located(
+    return LocatedReader(
         float(np.hypot(*gap)),
         float(np.sqrt(np.trace(covariance))),
         float(np.sqrt(gap @ np.linalg.solve(covariance, gap))),
@@ -260,7 +260,7 @@ def _belief(
     return belief / belief.sum()
 
 
-def _rows(at: Any, links: Sequence[Link]) -> _Rows:
+def _rows(at: Any, links: Sequence[BeaconLink]) -> _Rows:
     data = np.array(
         [(x.receiver, x.sender, x.level_dbm, x.variance_db2, x.power_dbm) for x in links if x.receiver != x.sender]
     ).reshape(-1, 5)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gateway.locate.ways import Line, Point
+from gateway.locate.ways import PathLine, Point
 
 SHALLOW_M = 1.0
 """A line that is never deeper in a polygon than this only touches it: maps are not drawn more exactly."""
@@ -18,7 +18,7 @@ OUT, AWAY = -1, -2
 """What a piece of a line is in, if in no polygon: nothing; nothing, and out of everybody's reach."""
 
 
-def inside(xy_m: Any, ring: Line) -> Any:
+def inside(xy_m: Any, ring: PathLine) -> Any:
     """Return which points are in a polygon; of two that share an edge, a point on it is in one."""
     x, y = xy_m[:, 0], xy_m[:, 1]
     odd = np.zeros(len(xy_m), bool)
@@ -28,13 +28,13 @@ def inside(xy_m: Any, ring: Line) -> Any:
     return odd
 
 
-def depths_m(xy_m: Any, ring: Line) -> Any:
+def depths_m(xy_m: Any, ring: PathLine) -> Any:
     """Return `gateway.zone.depth_m` of each point: metres to the nearest edge, negative outside."""
     away = off_line_m(xy_m, [ring[-1], *ring])
     return np.where(inside(xy_m, ring), away, -away)
 
 
-def off_line_m(xy_m: Any, line: Line) -> Any:
+def off_line_m(xy_m: Any, line: PathLine) -> Any:
     """Return `gateway.zone.distance_to_line_m` of each point."""
     nearest2 = np.full(len(xy_m), np.inf)
     for one, other in itertools.pairwise(line):
@@ -42,14 +42,14 @@ def off_line_m(xy_m: Any, line: Line) -> Any:
     return np.sqrt(nearest2)
 
 
-def near(xy_m: Any, line: Line, margin_m: float) -> Any:
+def near(xy_m: Any, line: PathLine, margin_m: float) -> Any:
     """Return which points are in the line's box and margin_m round it: the others are further off for sure."""
     corners = np.array(line)
     low, high = corners.min(axis=0) - margin_m, corners.max(axis=0) + margin_m
     return ((xy_m >= low) & (xy_m <= high)).all(axis=1)
 
 
-def frame_of(ring: Line) -> tuple[float, float, float, float, float]:
+def frame_of(ring: PathLine) -> tuple[float, float, float, float, float]:
     """Return (angle, x0, y0, x1, y1): the smallest box round a ring, one side along an edge of it, turned by -angle."""
     corners = np.array(ring)
     best: tuple[float, ...] = ()
@@ -85,11 +85,11 @@ def clusters(points: Sequence[Point], link_m: float) -> list[list[int]]:
     return found
 
 
-Run = tuple[int, list[Point]]
+LinePart = tuple[int, list[Point]]
 """A part of a line: what it is in, and its points."""
 
 
-def cut(lines: Sequence[Line], rings: Sequence[Line], centres: Any, reach_m: float) -> list[list[Run]]:
+def cut(lines: Sequence[PathLine], rings: Sequence[PathLine], centres: Any, reach_m: float) -> list[list[LinePart]]:
     """Return each line as runs: in the first ring that holds it (its index), OUT or AWAY.
 
     AWAY is what lies in no ring and further than reach_m from all centres [n, 2]. What is only SHALLOW_M deep is OUT.
@@ -115,7 +115,7 @@ def cut(lines: Sequence[Line], rings: Sequence[Line], centres: Any, reach_m: flo
     return found
 
 
-def _spots(line: Line, edges: Any, centres: Any, reach_m: float) -> list[tuple[Point, bool]]:
+def _spots(line: PathLine, edges: Any, centres: Any, reach_m: float) -> list[tuple[Point, bool]]:
     """A line's corners (True), and where it may leave one thing for another between them; [] if it has no length."""
     spots: list[tuple[Point, bool]] = []
     for a, b in itertools.pairwise(line):
@@ -155,7 +155,7 @@ def _within(xy_m: Any, centres: Any, reach_m: float) -> Any:
 
 
 def _leave_shallow(
-    spots: Sequence[tuple[Point, bool]], labels: Any, depth: Any, bare: Any, rings: Sequence[Line]
+    spots: Sequence[tuple[Point, bool]], labels: Any, depth: Any, bare: Any, rings: Sequence[PathLine]
 ) -> None:
     """Take pieces that only touch a polygon for what they are without it, in place."""
     at = 0
@@ -168,8 +168,8 @@ def _leave_shallow(
         at = stop
 
 
-def _runs(spots: Sequence[tuple[Point, bool]], labels: Sequence[int]) -> list[Run]:
-    runs: list[Run] = []
+def _runs(spots: Sequence[tuple[Point, bool]], labels: Sequence[int]) -> list[LinePart]:
+    runs: list[LinePart] = []
     at = 0
     for label, group in itertools.groupby(labels):
         stop = at + len(list(group))

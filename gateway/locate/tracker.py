@@ -14,7 +14,7 @@ import numpy as np
 
 from gateway.events import Heard
 from gateway.fix import Fix, Reading
-from gateway.locate.belief import Beliefs, Row
+from gateway.locate.belief import Beliefs, TagBelief
 from gateway.locate.hearing import Hearing
 from gateway.locate.space import Space
 
@@ -65,7 +65,7 @@ class _Followed:
 class Luggage:
     """What a tag takes along from one tracker to another."""
 
-    row: Row
+    row: TagBelief
     readers: tuple[int, ...]
     """The order of the readers in `row`."""
     ears: dict[int, _Ear]

@@ -13,7 +13,7 @@ SNAP_M = 0.75
 SEGMENTS_MAX = 5000
 
 Point = tuple[float, float]
-Line = Sequence[Point]
+PathLine = Sequence[Point]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Chain:
         return middles, np.arctan2(dy, dx), float(along[-1])
 
 
-def chains(lines: Sequence[Line]) -> list[Chain]:
+def chains(lines: Sequence[PathLine]) -> list[Chain]:
     """Return the chains of lines that cross, touch or end at each other. Raises ValueError over SEGMENTS_MAX pieces."""
     pieces = _split(lines)
     nodes: list[Point] = []
@@ -87,7 +87,7 @@ def _done(node: int, links: dict[int, list[int]], used: set[tuple[int, int]]) ->
     return any((node, other) in used for other in links[node])
 
 
-def _split(lines: Sequence[Line]) -> list[tuple[Point, Point]]:
+def _split(lines: Sequence[PathLine]) -> list[tuple[Point, Point]]:
     """Every line's legs, cut where another leg crosses or ends at them."""
     legs = [(a, b) for line in lines for a, b in itertools.pairwise(line) if math.dist(a, b) > 1e-6]
     if len(legs) > SEGMENTS_MAX:

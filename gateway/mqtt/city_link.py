@@ -9,18 +9,18 @@
 import asyncio
 from collections.abc import Callable
 
-from gateway.health import Notice
+from gateway.health import OnHealth
 from gateway.mqtt.connection import Address, Connection
 from gateway.mqtt.sender import Sender
 from gateway.outbox.lanes import Source
 from gateway.uplink import Lane, StageNotice, Status, UplinkError, Watermark, decode_ack
 
-__all__ = ["STATUS_S", "Address", "Uplink"]
+__all__ = ["STATUS_S", "Address", "CityLink"]
 
 STATUS_S = 30.0
 
 
-class Uplink:
+class CityLink:
     """Both connections and all senders of a gateway."""
 
     def __init__(
@@ -28,7 +28,7 @@ class Uplink:
         address: Address,
         sources: tuple[Source, Source, Source],
         *,
-        notice: Notice,
+        notice: OnHealth,
         on_stage: Callable[[StageNotice], None],
         status: Callable[[bool], Status],
     ) -> None:

@@ -19,9 +19,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from gateway.health import Notice
-from gateway.options import Mqtt
-from gateway.uplink import MESSAGE_MAX_B, Kind, Lane, Status, encode_status, topic
+from gateway.health import OnHealth
+from gateway.options import MqttTable
+from gateway.uplink import MESSAGE_MAX_B, Lane, Status, TopicKind, encode_status, topic
 
 KEEPALIVE_S = 15
 CONNECT_TIMEOUT_S = 10.0
@@ -57,7 +57,7 @@ class Address:
 
     site: str
     gateway: str
-    mqtt: Mqtt
+    mqtt: MqttTable
     password: str | None = field(default=None, repr=False)
     ca_file: str | None = None
     cert_file: str | None = None
@@ -72,7 +72,7 @@ class Connection:
         address: Address,
         lane: Lane,
         *,
-        notice: Notice,
+        notice: OnHealth,
         on_ack: Callable[[Lane, bytes], None],
         status: Callable[[bool], Status] | None = None,
     ) -> None:
@@ -82,7 +82,7 @@ class Connection:
         """Events to set when the connection comes or goes, or a PUBACK came."""
         self.session = 0
         """Counts connections: what was handed to an earlier one may be lost."""
-        self._unacked: dict[int, tuple[float, Kind]] = {}
+        self._unacked: dict[int, tuple[float, TopicKind]] = {}
         self._receive_max = 65535
         self.version = "5" if address.mqtt.protocol != "3.1.1" else "3.1.1"
         self.counters = {
@@ -131,7 +131,7 @@ class Connection:
         """Return how many more messages may be under way now."""
         return min(UNDER_WAY_MAX[self.lane], self._receive_max) - len(self._unacked)
 
-    def publish(self, kind: Kind, payload: bytes, *, retain: bool = False) -> bool:
+    def publish(self, kind: TopicKind, payload: bytes, *, retain: bool = False) -> bool:
         """Hand one message (QoS 1) to the connection; False if it is not up, or has no room."""
         if self._client is None or not self.up.is_set() or self.room() <= 0:
             return False
@@ -352,7 +352,7 @@ class Connection:
         where = f"{self.address.mqtt.host}:{self.address.mqtt.port}"
         return f"{where}: {error}; the {self.lane} lane keeps its rows and tries again"
 
-    def _topic(self, kind: Kind) -> str:
+    def _topic(self, kind: TopicKind) -> str:
         return topic(self.address.site, self.address.gateway, kind)
 
     def _client_id(self) -> str:

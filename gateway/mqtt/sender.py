@@ -15,11 +15,11 @@ from datetime import UTC, datetime
 import msgspec
 
 from gateway.events import Emergency
-from gateway.health import Notice
+from gateway.health import OnHealth
 from gateway.mqtt.connection import Connection
 from gateway.outbox.lane_file import moment
 from gateway.outbox.lanes import Source
-from gateway.outbox.rows import Kept
+from gateway.outbox.rows import StoredRow
 from gateway.uplink import BATCH_MAX, POISON_MAX_B, Poison, Urgent, encode_batch, encode_urgent
 
 WINDOW = {"sos": 50, "events": 8}
@@ -36,7 +36,7 @@ _emergency: "msgspec.json.Decoder[Emergency]" = msgspec.json.Decoder(Emergency)
 class Sender:
     """Sends what a source holds over a connection: in order, a bounded window at a time, again from the watermark."""
 
-    def __init__(self, gateway: str, source: Source, connection: Connection, *, notice: Notice, name: str) -> None:
+    def __init__(self, gateway: str, source: Source, connection: Connection, *, notice: OnHealth, name: str) -> None:
         self.gateway, self.source, self.connection, self.name = gateway, source, connection, name
         self.watermark = 0
         self.counters = {"sent_rows": 0, "rewinds": 0, "acknowledged_rows": 0, "poison": 0}
@@ -127,7 +127,7 @@ class Sender:
             self._again(now_s, min(self._rewind_s * 2, REWIND_MAX_S[self.source.lane]))
             self.source.changed.set()
 
-    def _urgent(self, epoch: str, before: int, row: Kept) -> bytes:
+    def _urgent(self, epoch: str, before: int, row: StoredRow) -> bytes:
         event: Emergency | Poison
         try:
             event = _emergency.decode(row.body)
@@ -145,7 +145,7 @@ class Sender:
             )
         )
 
-    def _batch(self, epoch: str, before: int, rows: tuple[Kept, ...]) -> bytes:
+    def _batch(self, epoch: str, before: int, rows: tuple[StoredRow, ...]) -> bytes:
         """One broken row must not make its whole message unreadable: it goes as bytes, which the city quarantines."""
         sound = []
         for row in rows:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gateway.effects import AlarmMemory
-from gateway.health import Notice
+from gateway.health import OnHealth
 from gateway.outbox import rows, salvage
 from gateway.outbox.ballast import Ballast, Mark
 from gateway.outbox.rows import Entry, Page, transaction
@@ -28,7 +28,7 @@ class NotCommitted(Exception):
     """These rows are not on disk, and trying again at once is no use. The text names the file and the next step."""
 
 
-class Store:
+class LaneFile:
     """A lane's file, its ballast and its mark. Opening never raises: a store that cannot work says so at `commit`."""
 
     def __init__(
@@ -36,7 +36,7 @@ class Store:
         folder: Path,
         lane: str,
         *,
-        notice: Notice,
+        notice: OnHealth,
         utc_now: Callable[[], datetime],
         ballast_b: int,
         max_b: int | None = None,

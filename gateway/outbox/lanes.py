@@ -26,9 +26,9 @@ import msgspec
 
 from gateway.effects import AlarmMemory
 from gateway.events import Emergency, Position, Routine
-from gateway.health import Notice
-from gateway.outbox.lane_file import NotCommitted, Store, milliseconds
-from gateway.outbox.rows import OTHER, POSITION, Entry, Kept, Page
+from gateway.health import OnHealth
+from gateway.outbox.lane_file import LaneFile, NotCommitted, milliseconds
+from gateway.outbox.rows import OTHER, POSITION, Entry, Page, StoredRow
 from gateway.uplink import BATCH_MAX, Lane, encode_row
 
 GROUP_S = 0.020
@@ -68,7 +68,7 @@ class Source(Protocol):
 class StoreSource:
     """A store, behind the one thread that may touch it."""
 
-    def __init__(self, lane: Lane, store: Store) -> None:
+    def __init__(self, lane: Lane, store: LaneFile) -> None:
         self.lane, self.store = lane, store
         self.changed = asyncio.Event()
         self.thread = ThreadPoolExecutor(1, thread_name_prefix=f"outbox-{lane}")
@@ -110,7 +110,7 @@ class Ring:
         self.changed = asyncio.Event()
         self.dropped = 0
         self._seq = 0
-        self._rows: dict[int, Kept] = {}
+        self._rows: dict[int, StoredRow] = {}
 
     @property
     def backlog(self) -> int:
@@ -118,21 +118,21 @@ class Ring:
 
     def keep(self, queued_ms: int, body: bytes) -> int:
         self._seq += 1
-        self._rows[self._seq] = Kept(self._seq, queued_ms, body)
+        self._rows[self._seq] = StoredRow(self._seq, queued_ms, body)
         while len(self._rows) > RING_MAX:
             del self._rows[next(iter(self._rows))]
             self.dropped += 1
         self.changed.set()
         return self._seq
 
-    def rows(self) -> list[Kept]:
+    def rows(self) -> list[StoredRow]:
         return list(self._rows.values())
 
     def has(self, seq: int) -> bool:
         return seq in self._rows
 
     async def read(self, after: int, rows_max: int, bytes_max: int) -> Page:
-        rows: list[Kept] = []
+        rows: list[StoredRow] = []
         before = size = 0
         for row in self._rows.values():
             if row.seq <= after:
@@ -160,7 +160,7 @@ class Outbox:
         folder: Path,
         *,
         utc_now: Callable[[], datetime],
-        notice: Notice,
+        notice: OnHealth,
         bulk_max_b: int,
         ballast_b: int,
     ) -> None:
@@ -177,7 +177,7 @@ class Outbox:
             def said(what: str, ok: bool, detail: str) -> None:
                 notice(f"{lane}_{what}", ok, detail)
 
-            opened = Store(folder, lane, notice=said, utc_now=utc_now, ballast_b=ballast_b, max_b=max_b)
+            opened = LaneFile(folder, lane, notice=said, utc_now=utc_now, ballast_b=ballast_b, max_b=max_b)
             return StoreSource(lane, opened)
 
         self.sos = store("sos", None)

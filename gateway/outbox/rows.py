@@ -40,7 +40,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredRow:
     """A row as it lies there."""
 
     seq: int
@@ -53,7 +53,7 @@ class Page:
     """Rows in order, and the seq of the row before the first of them (0: none)."""
 
     before: int
-    rows: tuple[Kept, ...]
+    rows: tuple[StoredRow, ...]
 
 
 @contextlib.contextmanager
@@ -121,12 +121,12 @@ def page(db: sqlite3.Connection, after: int, rows_max: int, bytes_max: int) -> P
     """Return up to rows_max rows behind `after`, at least one if there is one. Raises sqlite3.Error."""
     found = db.execute("SELECT seq, queued_ms, body FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?", (after, rows_max))
     size = 0
-    rows: list[Kept] = []
+    rows: list[StoredRow] = []
     for seq, queued_ms, body in found:
         size += len(body)
         if rows and size > bytes_max:
             break
-        rows.append(Kept(seq, queued_ms, bytes(body)))
+        rows.append(StoredRow(seq, queued_ms, bytes(body)))
     found.close()
     if not rows:
         return Page(0, ())

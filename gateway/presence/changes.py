@@ -21,7 +21,7 @@ class Left:
 
 
 @dataclass(frozen=True, slots=True)
-class Became:
+class PresenceChange:
     """A presence changed. still: the tag itself says that it has not moved for long."""
 
     tag: int
@@ -32,7 +32,7 @@ class Became:
 
 
 @dataclass(frozen=True, slots=True)
-class Danger:
+class DangerChange:
     tag: int
     area: str
     near: bool
@@ -51,4 +51,4 @@ class Strayed:
     fix: Fix
 
 
-Change = Arrived | Left | Became | Danger | Strayed
+Change = Arrived | Left | PresenceChange | DangerChange | Strayed

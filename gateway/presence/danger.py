@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gateway.fix import Fix
-from gateway.presence.changes import Danger
+from gateway.presence.changes import DangerChange
 from gateway.presence.evidence import GAP_S, probability
 
 NEAR_AT_ONCE, NEAR, NEAR_S, NEAR_FIXES = 0.75, 0.4, 3.0, 3
@@ -25,7 +25,7 @@ class Near:
     since_s: float = 0.0
 
 
-def step(near: dict[str, Near], areas: tuple[str, ...], tag: int, fix: Fix, now_s: float) -> Iterator[Danger]:
+def step(near: dict[str, Near], areas: tuple[str, ...], tag: int, fix: Fix, now_s: float) -> Iterator[DangerChange]:
     """Take a fix; `near` is the tag's own memory, at most one entry an area."""
     for area in areas:
         p = probability(fix.dangers.get(area, 0.0))
@@ -42,7 +42,7 @@ def step(near: dict[str, Near], areas: tuple[str, ...], tag: int, fix: Fix, now_
             one.fixes += 1
             if p > NEAR_AT_ONCE or (one.fixes >= NEAR_FIXES and now_s - one.since_s >= NEAR_S):
                 one.alarmed, one.fixes = True, 0
-                yield Danger(tag, area, True, p, fix)
+                yield DangerChange(tag, area, True, p, fix)
             continue
         silent, one.at_s = now_s - one.at_s > GAP_S, now_s
         if p > CLEAR:
@@ -53,4 +53,4 @@ def step(near: dict[str, Near], areas: tuple[str, ...], tag: int, fix: Fix, now_
         one.fixes += 1
         if one.fixes >= CLEAR_FIXES and now_s - one.since_s >= CLEAR_S:
             del near[area]
-            yield Danger(tag, area, False, p, fix)
+            yield DangerChange(tag, area, False, p, fix)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from gateway.events import PresenceState
 from gateway.fix import Fix
 from gateway.presence import danger
-from gateway.presence.changes import Became, Change
+from gateway.presence.changes import Change, PresenceChange
 from gateway.presence.danger import Near
 from gateway.presence.evidence import GAP_S, Evidence
 from gateway.presence.places import Places, Whereabouts
@@ -101,7 +101,7 @@ class Settler:
                 state = "not_covered" if _deaf(settled.fix, is_silent) else "unseen"
             if settled.state != state:
                 settled.state, settled.next_state, settled.still = state, state, False
-                yield Became(tag, state, settled.place if state == "unseen" else None, settled.fix)
+                yield PresenceChange(tag, state, settled.place if state == "unseen" else None, settled.fix)
 
     def pause(self, tag: int) -> None:
         """Conclude nothing more of a tag and forget where it was. `silence` tells of the pause, once.
@@ -171,7 +171,7 @@ def _wanted(settled: Settled, fix: Fix, best: float, still: bool) -> PresenceSta
     return "uncertain" if fix.accuracy_95_m > VAGUE_M or best >= 0.5 else "moving"
 
 
-def _told(tag: int, settled: Settled, wanted: PresenceState, still: bool, now_s: float) -> Iterator[Became]:
+def _told(tag: int, settled: Settled, wanted: PresenceState, still: bool, now_s: float) -> Iterator[PresenceChange]:
     if wanted != settled.next_state:
         settled.next_state, settled.next_since_s = wanted, now_s
     at_once = "at" in (wanted, settled.state) or settled.state in _AT_ONCE
@@ -181,7 +181,7 @@ def _told(tag: int, settled: Settled, wanted: PresenceState, still: bool, now_s:
     still = still and wanted in ("at", "idle")
     if (wanted, still) != (settled.state, settled.still):
         settled.state, settled.still = wanted, still
-        yield Became(tag, wanted, settled.place, settled.fix, still)
+        yield PresenceChange(tag, wanted, settled.place, settled.fix, still)
 
 
 def _still(settled: Settled, at_m: tuple[float, float], still_since_s: float | None, now_s: float) -> bool:

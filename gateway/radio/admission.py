@@ -9,7 +9,7 @@ from typing import Any
 import zigpy.types as zt
 import zigpy.util
 
-from gateway.health import Notice
+from gateway.health import OnHealth
 
 LOT_MAX = 12
 """Readers let in at once: a stick keeps few transient keys."""
@@ -30,7 +30,7 @@ class Admission:
     """Turns of readers to join. codes: EUI64 (hexadecimal, MSB first) -> install code; numbers: EUI64 -> reader."""
 
     def __init__(
-        self, codes: Mapping[str, bytes], numbers: Mapping[str, int], counters: Counter[str], *, notice: Notice
+        self, codes: Mapping[str, bytes], numbers: Mapping[str, int], counters: Counter[str], *, notice: OnHealth
     ) -> None:
         self._codes, self._numbers, self._counters, self._notice = (
             dict(sorted(codes.items())),

@@ -21,8 +21,8 @@ import zigpy.exceptions
 import zigpy.types as zt
 
 from gateway.core.frames import Frame, is_urgent
-from gateway.health import Notice
-from gateway.options import Loaded
+from gateway.health import OnHealth
+from gateway.options import Configuration
 from gateway.radio.admission import Admission, eui64_of
 
 PROFILE, CLUSTER, ENDPOINT = 0xC105, 0x0011, 0xE8
@@ -174,7 +174,7 @@ class _Listener:
 class Radio:
     """The stick, for ever. Frames go to `inbox` on the event loop; `send` queues a downlink."""
 
-    def __init__(self, settings: Loaded, inbox: Inbox, *, notice: Notice) -> None:
+    def __init__(self, settings: Configuration, inbox: Inbox, *, notice: OnHealth) -> None:
         self.settings, self._inbox, self._notice = settings, inbox, notice
         self.readers_by_eui64 = {reader.eui64: reader.number for reader in settings.config.readers}
         self.counters: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))

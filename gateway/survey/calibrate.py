@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.recording import Floats, Ints, Site, Survey, TimedFix, Track
+from gateway.recording import Floats, Ints, RecordedSite, Survey, TimedFix, Track
 
 ROW_S = 1.0
 """One row a second and reader: at walking pace, a row each 1.3 m."""
@@ -31,7 +31,7 @@ and with LEAD_S of sightings ahead of it."""
 
 At = Callable[[Floats], tuple[Floats, Floats]]
 """Times -> where the walker was (times, 2) and his velocity (times, 2); NaN where that is not known."""
-Engine = Callable[[Survey, Track], Iterable[TimedFix]]
+SurveyReplay = Callable[[Survey, Track], Iterable[TimedFix]]
 
 
 class WalkRefused(ValueError):
@@ -39,7 +39,7 @@ class WalkRefused(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class SurveyRows:
     """A walk test's rows, each with its second."""
 
     t_s: Floats
@@ -52,7 +52,7 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class Clock:
+class ClockFit:
     """How truth and sightings agree in time."""
 
     shift_s: int
@@ -68,7 +68,7 @@ class Clock:
         return abs(self.shift_s) >= SHIFT_MIN_S and gain >= SHIFT_GAIN
 
 
-def rows(track: Track, at: At, shift_s: float = 0.0) -> Rows:
+def rows(track: Track, at: At, shift_s: float = 0.0) -> SurveyRows:
     """Return the mean level of each second and reader, where the walker was then. shift_s: added to a sighting's time.
 
     Headings are the way of walking, NaN below MOVING_MPS.
@@ -89,10 +89,10 @@ def rows(track: Track, at: At, shift_s: float = 0.0) -> Rows:
     heading = np.where(pace >= MOVING_MPS, heading.round(), np.nan)
     reader: Ints = track.reader[first]
     survey = Survey(where[known], heading[known], reader[known], level[known], count[known])
-    return Rows(middle_s[known], survey)
+    return SurveyRows(middle_s[known], survey)
 
 
-def check(site: Site, track: Track, found: Rows) -> None:
+def check(site: RecordedSite, track: Track, found: SurveyRows) -> None:
     """Raise WalkRefused, in words, for a walk that cannot help."""
     survey = found.survey
     if not len(track.t_s):
@@ -117,7 +117,7 @@ def check(site: Site, track: Track, found: Rows) -> None:
         raise WalkRefused("it lies far from the readers: are its metres those of the site, x before y, lon before lat?")
 
 
-def clock(site: Site, track: Track, at: At) -> Clock:
+def clock(site: RecordedSite, track: Track, at: At) -> ClockFit:
     """Compare truth and sightings at every shift: levels fall with distance, and best where the clocks agree."""
     span_s = float(np.ptp(track.t_s)) if len(track.t_s) else 0.0
     most = int(min(SHIFT_MAX_S, span_s / 3))
@@ -125,10 +125,10 @@ def clock(site: Site, track: Track, at: At) -> Clock:
     enough = 2 / 3 * max(len(survey) for survey in found.values())
     share = {shift: _explained(site, survey) for shift, survey in found.items() if len(survey) >= enough}
     best = max(share, key=lambda shift: (share[shift], -abs(shift)))
-    return Clock(best, share[best], share.get(0, 0.0))
+    return ClockFit(best, share[best], share.get(0, 0.0))
 
 
-def _explained(site: Site, survey: Survey) -> float:
+def _explained(site: RecordedSite, survey: Survey) -> float:
     """Share of the levels' variance about each reader's mean that distance explains; outliers clipped.
 
     A body between tag and reader makes its wearer seem ahead of where he is, so that term stands beside distance.
@@ -169,7 +169,7 @@ def both_ways(survey: Survey) -> float:
     return float(met.mean())
 
 
-def walked_again(found: Rows) -> float:
+def walked_again(found: SurveyRows) -> float:
     """Return the share (0..1) of rows near whose place the walk was at another time too, so that its parts can be held
     against each other."""
     cells, cell = np.unique(np.floor(found.survey.xy_m / AGAIN_M).astype(np.int64), axis=0, return_inverse=True)
@@ -191,7 +191,9 @@ def joined(one: Survey, other: Survey) -> Survey:
     )
 
 
-def before_and_after(known: Survey, found: Rows, track: Track, engine: Engine) -> tuple[list[TimedFix], list[TimedFix]]:
+def before_and_after(
+    known: Survey, found: SurveyRows, track: Track, engine: SurveyReplay
+) -> tuple[list[TimedFix], list[TimedFix]]:
     """Return the fixes of the walk without its own rows and, part by part, with the rows of its other parts.
 
     No fix is made with a row from within GUARD_S of it. track: its times on the clock of the truth.

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from gateway.recording import Site, Survey, TimedFix, Track
-from gateway.survey import calibrate, picture, read
-from gateway.survey.calibrate import Clock, Rows, WalkRefused
-from gateway.survey.expected import Expected, Law
+from gateway.recording import RecordedSite, Survey, TimedFix, Track
+from gateway.survey import calibrate, picture, read, write
+from gateway.survey.calibrate import ClockFit, SurveyRows, WalkRefused
+from gateway.survey.expected import Expected, ExpectedLaw
 from gateway.survey.score import Score, errors_m, score
-from gateway.survey.truth import Walk, load_walk, moment_of
+from gateway.survey.truth import TrueWalk, load_walk, moment_of
 from gateway.survey.write import RecordingError, add_seen_track, save_truth, write_text
 
 WORSE, WORSE_BESIDE = 1.05, 1.3
@@ -69,7 +69,7 @@ def _start(folder: Path, name: str, start: str | None) -> float | None:
         return None  # asked for only if the truth has dates
 
 
-def _told(site: Site, walk: Walk, found: Rows, say: Say) -> None:
+def _told(site: RecordedSite, walk: TrueWalk, found: SurveyRows, say: Say) -> None:
     heard = np.unique(found.survey.reader)
     seconds = len(np.unique(np.floor(found.t_s)))
     say(
@@ -89,14 +89,16 @@ def _told(site: Site, walk: Walk, found: Rows, say: Say) -> None:
         )
 
 
-def _judged(site: Site, known: Survey, found: Rows, track: Track, walk: Walk, keep: bool, say: Say) -> list[str]:
+def _judged(
+    site: RecordedSite, known: Survey, found: SurveyRows, track: Track, walk: TrueWalk, keep: bool, say: Say
+) -> list[str]:
     """Say the errors before and after; raise WalkRefused if the walk makes them larger."""
     from gateway.survey import replay
 
-    as_known = replay.Engine(site, known)  # a map takes seconds to fit, so not anew for each part
+    as_known = replay.ReplayEngine(site, known)  # a map takes seconds to fit, so not anew for each part
 
     def engine(survey: Survey, part: Track) -> Iterable[TimedFix]:
-        return (as_known if survey is known else replay.Engine(site, survey)).replay(part, lag_s=0.0)
+        return (as_known if survey is known else replay.ReplayEngine(site, survey)).replay(part, lag_s=0.0)
 
     truth = Track(track.name, track.t_s, track.reader, track.rssi_dbm, walk.t_s, walk.xy_m)
     before, after = (_score(truth, fixes, walk) for fixes in calibrate.before_and_after(known, found, track, engine))
@@ -122,13 +124,13 @@ def _judged(site: Site, known: Survey, found: Rows, track: Track, walk: Walk, ke
     return [f"Error before {before.mean_m:.1f} m, after {after.mean_m:.1f} m (mean, each part by the others)."]
 
 
-def _score(truth: Track, fixes: list[TimedFix], walk: Walk) -> Score:
+def _score(truth: Track, fixes: list[TimedFix], walk: TrueWalk) -> Score:
     where, _ = walk.at(np.array([fix.t_s for fix in fixes]))
     judged = [fix for fix, at in zip(fixes, where, strict=True) if np.isfinite(at).all()]
     return score(len(judged), errors_m(truth, judged))
 
 
-def _summary(walk: Walk, found: Rows, agreed: Clock) -> list[str]:
+def _summary(walk: TrueWalk, found: SurveyRows, agreed: ClockFit) -> list[str]:
     seconds = len(np.unique(np.floor(found.t_s)))
     share = calibrate.both_ways(found.survey)
     lines = [
@@ -140,16 +142,23 @@ def _summary(walk: Walk, found: Rows, agreed: Clock) -> list[str]:
 
 
 def _write(
-    folder: Path, site: Site, name: str, found: Rows, walk: Walk, offset_s: float, words: list[str], say: Say
+    folder: Path,
+    site: RecordedSite,
+    name: str,
+    found: SurveyRows,
+    walk: TrueWalk,
+    offset_s: float,
+    words: list[str],
+    say: Say,
 ) -> None:
-    written = [read.save_survey(folder, site, name, found.survey)]
+    written = [write.save_survey(folder, site, name, found.survey)]
     add_seen_track(folder, name)
     truth = folder / "tracks" / f"{name}.truth.csv"
     if not truth.exists():
         save_truth(folder, name, walk.t_s - offset_s, walk.xy_m)
         written.append(truth)
     walked, expected = folder / f"{name}.walk.svg", folder / "expected.svg"
-    write_text(walked, picture.walk_picture(picture.scene_of(site, f"Walk test {name}"), found.survey, words))
+    write_text(walked, picture.walk_picture(picture.scene_of(site, f"TrueWalk test {name}"), found.survey, words))
     whole = read.load_survey(folder, site)
     law, source = law_of(site, whole)
     e = Expected(site.readers_m, site.tag_height_m, law)
@@ -166,17 +175,19 @@ def _write(
         )
 
 
-def law_of(site: Site, survey: Survey) -> tuple[Law, str]:
+def law_of(site: RecordedSite, survey: Survey) -> tuple[ExpectedLaw, str]:
     """Return the law to expect from, and a sentence on where it comes from."""
     if not len(survey):
         usual = "the device type" if site.channel else "a usual tag"
-        return Law.of(site.channel), f"Reckoned from distances and the law of {usual}; nobody has walked here yet."
+        return ExpectedLaw.of(
+            site.channel
+        ), f"Reckoned from distances and the law of {usual}; nobody has walked here yet."
     from gateway.locate import levels
 
     rows = levels.rows_of(survey.xy_m, survey.heading_deg, survey.reader, survey.rssi_dbm, survey.count)
     law = levels.fit_law(site.readers_m, site.tag_height_m, rows, worn=site.worn == "body")
     floor_dbm = float(np.percentile(survey.rssi_dbm, 2))
-    found = Law(float(np.mean(law.p0_dbm)), law.exponent, law.sigma_db, floor_dbm)
+    found = ExpectedLaw(float(np.mean(law.p0_dbm)), law.exponent, law.sigma_db, floor_dbm)
     return found, (
         f"Reckoned from distances and the walk test: {law.exponent:.1f} exponent, {law.sigma_db:.1f} dB spread. One "
         "reading of each reader; walking on makes it better."

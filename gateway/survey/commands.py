@@ -4,12 +4,11 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from gateway.options import Loaded
-from gateway.presence.changes import Arrived, Danger, Left
-from gateway.survey import picture, read
-from gateway.survey.read import RecordingError
-from gateway.survey.score import Located, errors_m, located, score, settings_of, table
-from gateway.survey.write import write_text
+from gateway.options import Configuration
+from gateway.presence.changes import Arrived, DangerChange, Left
+from gateway.survey import picture, read, write
+from gateway.survey.score import LocatedTrack, errors_m, located, score, settings_of, table
+from gateway.survey.write import RecordingError, write_text
 
 GOOD, WRONG = 0, 1
 Say = Callable[[str], None]
@@ -17,10 +16,10 @@ Say = Callable[[str], None]
 
 def locate(folder: Path, out: Path, lag_s: float, plot: Path | None, say: Say) -> int:
     """Run the engine over every track of a site; write its fixes, print a table, draw if wanted."""
-    from gateway.survey.replay import Engine
+    from gateway.survey.replay import ReplayEngine
 
     failed = False
-    runs: list[Located] = []
+    runs: list[LocatedTrack] = []
     told: list[str] = []
     try:
         site = read.load_site(folder)
@@ -34,7 +33,7 @@ def locate(folder: Path, out: Path, lag_s: float, plot: Path | None, say: Say) -
         say(f"note: {note}")
     for reason, count in survey.skipped.items():
         say(f"note: {count} rows of the walk test left out: {reason}")
-    engine = Engine(site, survey)
+    engine = ReplayEngine(site, survey)
     for note in engine.notes:
         say(f"note: {note}")
     for name in names:
@@ -47,7 +46,7 @@ def locate(folder: Path, out: Path, lag_s: float, plot: Path | None, say: Say) -
                     told=lambda t_s, change: told.append(f"{track.name}, {t_s:g} s: {words(change)}"),
                 ),
             )
-            read.write_fixes(out / f"{name}.fixes.csv", run.fixes)
+            write.write_fixes(out / f"{name}.fixes.csv", run.fixes)
             if plot is not None:
                 end = "" if len(names) == 1 else f"-{name}"
                 path = plot.with_name(f"{plot.name.removesuffix('.svg')}{end}.svg")
@@ -66,14 +65,14 @@ def locate(folder: Path, out: Path, lag_s: float, plot: Path | None, say: Say) -
     return WRONG if failed else GOOD
 
 
-def words(change: Arrived | Left | Danger) -> str:
+def words(change: Arrived | Left | DangerChange) -> str:
     """Return what a gateway concluded in words."""
-    if isinstance(change, Danger):
+    if isinstance(change, DangerChange):
         return f"{'near' if change.near else 'clear of'} danger {change.area}"
     return f"{'arrived at' if isinstance(change, Arrived) else 'left'} {change.place}"
 
 
-def record(loaded: Loaded, out: Path, minutes: float | None, tags: list[str], say: Say) -> int:
+def record(loaded: Configuration, out: Path, minutes: float | None, tags: list[str], say: Say) -> int:
     """Record what a running gateway hears until the time is over or somebody ends it (Ctrl-C, SIGTERM)."""
     from gateway.survey import live
 
@@ -115,7 +114,7 @@ def calibrate(
     return WRONG
 
 
-def draw(loaded: Loaded, path: Path, reach: bool, say: Say) -> int:
+def draw(loaded: Configuration, path: Path, reach: bool, say: Say) -> int:
     """Draw what is expected of a zone: how far off a fix is, or how many readers hear a tag."""
     from gateway.recording import Survey
     from gateway.survey.calibrate_command import law_of

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gateway.recording import Channel, Floats
+from gateway.recording import DeviceLaw, Floats
 
 SPREAD_M = 50.0
 NEAREST_M = 1.0
@@ -23,7 +23,7 @@ _CHUNK = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Law:
+class ExpectedLaw:
     """A path-loss law and the weakest level a reader takes in."""
 
     p0_dbm: float = -55.0
@@ -34,7 +34,7 @@ class Law:
     floor_dbm: float = -95.0
 
     @classmethod
-    def of(cls, channel: Channel | None, floor_dbm: float = -95.0) -> "Law":
+    def of(cls, channel: DeviceLaw | None, floor_dbm: float = -95.0) -> "ExpectedLaw":
         """Return the law of a device type, or the usual one."""
         return cls() if channel is None else cls(channel.p0_dbm, channel.exponent, channel.sigma_db, floor_dbm)
 
@@ -49,7 +49,7 @@ class Expected:
 
     readers_m: Floats
     tag_height_m: float = 1.0
-    law: Law = Law()
+    law: ExpectedLaw = ExpectedLaw()
 
     def readers_in_reach(self, xy_m: Floats) -> Floats:
         """Return how many readers hear a tag on average, at each of (points, 2)."""

@@ -17,8 +17,8 @@ import numpy as np
 
 from gateway.locate import shapes
 from gateway.locate.ground import REACH_M
-from gateway.survey import read
-from gateway.survey.read import Area, Site
+from gateway.recording import Area, RecordedSite
+from gateway.survey import read, write
 from gateway.survey.server import SOCKET
 from gateway.survey.write import (
     INFO,
@@ -44,7 +44,7 @@ FLUSH_S = 1.0
 Say = Callable[[str], None]
 
 
-def site_of(zone: Zone, name: str) -> Site:
+def site_of(zone: Zone, name: str) -> RecordedSite:
     """Return a zone as a recorded site: metres east and north of the readers' middle, readers named by their number.
 
     Footpaths as far as readers hear; all places and danger areas.
@@ -63,7 +63,7 @@ def site_of(zone: Zone, name: str) -> Site:
     lines = [[plane.to_xy_m(*corner) for corner in path.line] for path in zone.footpaths]
     runs = [run for found in shapes.cut(lines, [], np.array(at), REACH_M) for run in found]
     (x0, y0), (x1, y1) = points.min(axis=0) - MARGIN_M, points.max(axis=0) + MARGIN_M
-    return Site(
+    return RecordedSite(
         name=name,
         bounds_m=(round(float(x0), 1), round(float(y0), 1), round(float(x1), 1), round(float(y1), 1)),
         reader_ids=tuple(str(reader.number) for reader in zone.readers),
@@ -77,7 +77,7 @@ def site_of(zone: Zone, name: str) -> Site:
 
 def record(
     folder: Path,
-    site: Site,
+    site: RecordedSite,
     out: Path,
     *,
     tags: Sequence[str],
@@ -128,10 +128,10 @@ def record(
     return writer.rows
 
 
-def _begin_site(out: Path, site: Site, say: Say) -> Site:
+def _begin_site(out: Path, site: RecordedSite, say: Say) -> RecordedSite:
     """Return the site as it lies in the folder; what is not there yet is written."""
     if not (out / "site.json").exists():
-        read.save_site(out, site)
+        write.save_site(out, site)
         return site
     known = read.load_site(out)
     same = known.reader_ids == site.reader_ids and known.origin_lonlat == site.origin_lonlat
@@ -147,10 +147,10 @@ def _begin_site(out: Path, site: Site, say: Say) -> Site:
     return known
 
 
-def _alike(one: Site, other: Site) -> bool:
+def _alike(one: RecordedSite, other: RecordedSite) -> bool:
     """Whether two sites have the same areas and footpaths."""
 
-    def shapes_of(site: Site) -> list[tuple[str, float, Any]]:
+    def shapes_of(site: RecordedSite) -> list[tuple[str, float, Any]]:
         areas = (*(site.places or ()), *(site.dangers or ()))
         return [(area.id, area.warn_m, area.ring_m) for area in areas] + [("", 0.0, line) for line in site.footpaths]
 
@@ -199,7 +199,7 @@ def _lines(line: socket.socket, path: Path) -> Iterator[dict[str, Any]]:
 class _Writer:
     """The tracks of one recording, opened as tags are heard."""
 
-    def __init__(self, out: Path, site: Site, start_s: float, power_dbm: float | None, say: Say) -> None:
+    def __init__(self, out: Path, site: RecordedSite, start_s: float, power_dbm: float | None, say: Say) -> None:
         """power_dbm: what site.json says of the tags; None: the first tag heard says it."""
         self._out, self._start_s, self._say = out / "tracks", start_s, say
         self._site, self._power_dbm = out, power_dbm

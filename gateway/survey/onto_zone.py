@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gateway.recording import Site, Survey, moved
+from gateway.recording import RecordedSite, Survey, moved
 from gateway.survey.read import load_site, load_survey
 from gateway.survey.write import RecordingError
 from gateway.zone import Field, Plane, Zone
@@ -15,7 +15,7 @@ MOVED_MAX_M = 3.0
 AWAY_MAX_M = 1000.0
 
 
-def of_zone(folder: Path, zone: Zone) -> tuple[Site, Survey, list[str]]:
+def of_zone(folder: Path, zone: Zone) -> tuple[RecordedSite, Survey, list[str]]:
     """Return the walk test of a zone, in metres on its `Field`'s plane, and what is worth a look.
 
     Raises RecordingError. Rows of readers that are no longer in the zone are left out; newer readers have none.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from gateway.recording import Floats, Site, Survey, TimedFix, Track
+from gateway.recording import Floats, RecordedSite, Survey, TimedFix, Track
 from gateway.survey.canvas import DANGER, INK, Canvas, Scene
 from gateway.zone import Field, LonLat, Zone
 
@@ -69,7 +69,7 @@ def reach_picture(scene: Scene, readers_in_reach: PerPoint, source: str) -> str:
     return canvas.svg(" ".join(lines))
 
 
-def track_picture(site: Site, track: Track, fixes: Sequence[TimedFix], words: str) -> str:
+def track_picture(site: RecordedSite, track: Track, fixes: Sequence[TimedFix], words: str) -> str:
     """Return a picture of a track: the way that was walked, the fixes, some of their 90 % circles."""
     canvas = Canvas(scene_of(site, f"{site.name}: {track.name}"), [words])
     walked = track.truth_xy_m if track.truth_xy_m is not None else track.path_xy_m
@@ -111,7 +111,7 @@ def walk_picture(scene: Scene, survey: Survey, words: Sequence[str]) -> str:
     return canvas.svg(" ".join(words))
 
 
-def scene_of(site: Site, title: str) -> Scene:
+def scene_of(site: RecordedSite, title: str) -> Scene:
     """Return what a recorded site has to show: its readers, footpaths, places and danger areas."""
     readers = [(name, float(x), float(y)) for name, (x, y, _) in zip(site.reader_ids, site.readers_m, strict=True)]
     x0, y0, x1, y1 = site.bounds_m

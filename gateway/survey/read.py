@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gateway.recording import Area, Channel, Floats, Site, Survey, TimedFix, Track
+from gateway.recording import Area, DeviceLaw, Floats, RecordedSite, Survey, Track
 from gateway.survey.write import (
     INFO,
     PACKETS,
@@ -24,17 +24,7 @@ from gateway.survey.write import (
     SURVEY,
     TRUTH,
     RecordingError,
-    save_site,
-    save_survey,
-    save_track,
-    write_fixes,
 )
-
-__all__ = [
-    "Area", "Channel", "RecordingError", "Site", "Survey", "TimedFix", "Track", "load_site", "load_survey",
-    "load_track", "load_tracks", "load_truth", "save_site", "save_survey", "save_track", "track_names",
-    "write_fixes",
-]  # fmt: skip
 
 FILE_MAX_B = 1 << 30
 ROWS_MAX = 5_000_000
@@ -57,8 +47,8 @@ HEIGHT_READER_M, HEIGHT_TAG_M, MARGIN_M = 2.5, 1.0, 5.0
 """Taken where site.json has no z_m, no height_m, no bounds (then the readers' box and this much more)."""
 
 
-def load_site(folder: Path) -> Site:
-    """Return the site of a folder. Raises RecordingError; what can be left out or assumed is told in `Site.notes`."""
+def load_site(folder: Path) -> RecordedSite:
+    """Return the site of a folder. Raises RecordingError; `RecordedSite.notes` says what was left out or assumed."""
     path = folder / "site.json"
     text = text_of(path, "a recorded site is a folder with a site.json")
     try:
@@ -77,7 +67,7 @@ def load_site(folder: Path) -> Site:
         notes.append(f"no height of the tag: {HEIGHT_TAG_M} m taken")
         height_m = HEIGHT_TAG_M
     seen = raw.get("seen_tracks")
-    return Site(
+    return RecordedSite(
         name=str(raw.get("name") or folder.resolve().name)[:200],
         bounds_m=_bounds(raw.get("bounds"), readers, notes),
         reader_ids=ids,
@@ -158,7 +148,7 @@ def _point(raw: Any) -> tuple[float, float] | None:
     return None if x_m is None or y_m is None or max(abs(x_m), abs(y_m)) > SPAN_MAX_M else (x_m, y_m)
 
 
-def load_survey(folder: Path, site: Site, *, without: str = "") -> Survey:
+def load_survey(folder: Path, site: RecordedSite, *, without: str = "") -> Survey:
     """Return everything in calibration/, file by file in the order of their names. Empty when there is nothing.
 
     without: the name of a walk whose file is passed over. Raises RecordingError.
@@ -200,13 +190,13 @@ def track_names(folder: Path) -> list[str]:
     return names
 
 
-def load_tracks(folder: Path, site: Site) -> Iterator[Track]:
+def load_tracks(folder: Path, site: RecordedSite) -> Iterator[Track]:
     """Yield every track of a site. Raises RecordingError at the first that has no shape."""
     for name in track_names(folder):
         yield load_track(folder, site, name)
 
 
-def load_track(folder: Path, site: Site, name: str) -> Track:
+def load_track(folder: Path, site: RecordedSite, name: str) -> Track:
     """Return one track, sorted by time. Raises RecordingError when a file is missing or has other columns."""
     skipped: Counter[str] = Counter()
     numbers = {reader: i for i, reader in enumerate(site.reader_ids)}
@@ -392,7 +382,7 @@ def _origin(raw: Any, notes: list[str]) -> tuple[float, float] | None:
     return lon, lat
 
 
-def _channel(raw: Any, notes: list[str]) -> Channel | None:
+def _channel(raw: Any, notes: list[str]) -> DeviceLaw | None:
     if raw is None:
         return None
     p0, exponent, sigma = (
@@ -401,4 +391,4 @@ def _channel(raw: Any, notes: list[str]) -> Channel | None:
     if p0 is None or exponent is None or sigma is None or not (-120 <= p0 <= 20 and 0 < exponent <= 10 and sigma > 0):
         notes.append("channel is not a p0_dbm, an exponent and a sigma_db: left out")
         return None
-    return Channel(p0, exponent, sigma)
+    return DeviceLaw(p0, exponent, sigma)

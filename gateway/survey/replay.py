@@ -23,9 +23,9 @@ from gateway.locate.models import models_of
 from gateway.locate.space import Space, footpaths, open_ground
 from gateway.locate.tracker import Tracker
 from gateway.locate.ways import chains
-from gateway.presence.changes import Arrived, Danger, Left
+from gateway.presence.changes import Arrived, DangerChange, Left
 from gateway.presence.settle import Settler
-from gateway.recording import Floats, Site, Survey, TimedFix, Track, moved
+from gateway.recording import Floats, RecordedSite, Survey, TimedFix, Track, moved
 from gateway.zone import DangerArea, Footpath, LonLat, Place, Plane, Reader, Zone
 
 LAG_S, LAG_MAX_S = 3.0, 10.0
@@ -37,15 +37,15 @@ GAP_S = 60.0
 LAT_MAX_DEG = 85.0
 """No zone is nearer to a pole, where metres and degrees part."""
 TAG = 0
-Told = Callable[[float, Arrived | Left | Danger], None]
+OnChange = Callable[[float, Arrived | Left | DangerChange], None]
 """At which second of the track, and what."""
 _NUMBER = re.compile(r"[1-9][0-9]{0,4}")
 
 
-class Engine:
+class ReplayEngine:
     """What a site's engine is built of; it serves all tracks of the site."""
 
-    def __init__(self, site: Site, survey: Survey) -> None:
+    def __init__(self, site: RecordedSite, survey: Survey) -> None:
         self.site = site
         self.notes: list[str] = []
         """What the ground is like where somebody might expect another, and where a walk test serves nobody."""
@@ -68,7 +68,7 @@ class Engine:
         if self._surveyed:
             self._learn(self._locator, survey)
 
-    def replay(self, track: Track, *, lag_s: float = LAG_S, told: Told | None = None) -> Iterator[TimedFix]:
+    def replay(self, track: Track, *, lag_s: float = LAG_S, told: OnChange | None = None) -> Iterator[TimedFix]:
         """Yield a fix at the end of every second in which the tag was heard, and with lag_s > 0 its smoothed one.
 
         A smoothed fix has heard what came up to lag_s (whole seconds, at most LAG_MAX_S) later, or up to the end.
@@ -84,7 +84,7 @@ class Engine:
         lag_s: float = LAG_S,
         shares: Any | None = None,
         places: Sequence[str] = (),
-        told: Told | None = None,
+        told: OnChange | None = None,
     ) -> Iterator[Fix]:
         """Yield what `replay` does, as the gateway has it; those of a zone tell of its places and danger areas.
 
@@ -100,7 +100,7 @@ class Engine:
             ):
                 if told is not None and not fix.lag_s:
                     for change in settler.step(TAG, fix, None, fix.fixed_at_s):
-                        if isinstance(change, Arrived | Left | Danger):
+                        if isinstance(change, Arrived | Left | DangerChange):
                             told(fix.fixed_at_s, change)
                 x_m, y_m = self._here.to_xy_m(*self._there.to_lonlat(fix.x_m, fix.y_m))
                 yield replace(fix, x_m=x_m, y_m=y_m)
@@ -160,12 +160,12 @@ class Engine:
             )
 
 
-def replay(site: Site, survey: Survey, track: Track, *, lag_s: float = LAG_S) -> Iterator[TimedFix]:
-    """Yield what the engine would have said of a track: see `Engine.replay`."""
-    yield from Engine(site, survey).replay(track, lag_s=lag_s)
+def replay(site: RecordedSite, survey: Survey, track: Track, *, lag_s: float = LAG_S) -> Iterator[TimedFix]:
+    """Yield what the engine would have said of a track: see `ReplayEngine.replay`."""
+    yield from ReplayEngine(site, survey).replay(track, lag_s=lag_s)
 
 
-def zone_of(site: Site) -> Zone | None:
+def zone_of(site: RecordedSite) -> Zone | None:
     """Return the zone whose gateway recorded a site; None: no gateway did.
 
     It lies on the map, and says its places, danger areas or footpaths. `channel` is a law that no gateway has. Readers
@@ -190,7 +190,7 @@ def zone_of(site: Site) -> Zone | None:
     )
 
 
-def space_of(site: Site) -> Space:
+def space_of(site: RecordedSite) -> Space:
     """Return the states of a site that is no zone: its footpaths where it has some, else the ground in its bounds."""
     lines = [[(float(x), float(y)) for x, y in line] for line in site.footpaths]
     ways = chains(lines)

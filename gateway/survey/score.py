@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gateway.recording import Floats, Site, Survey, TimedFix, Track
+from gateway.recording import Floats, RecordedSite, Survey, TimedFix, Track
 
-Engine = Callable[[Track], Iterable[TimedFix]]
+TrackReplay = Callable[[Track], Iterable[TimedFix]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class Located:
+class LocatedTrack:
     """A track, what the engine made of it, and what that cost."""
 
     track: Track
@@ -44,12 +44,12 @@ class Located:
         return [fix for fix in self.fixes if (fix.lag_s > 0) == (kind > 0)]
 
 
-def located(track: Track, engine: Engine) -> Located:
+def located(track: Track, engine: TrackReplay) -> LocatedTrack:
     """Run the engine over a track."""
     start_s = time.perf_counter()
     fixes = tuple(engine(track))
     took_s = time.perf_counter() - start_s
-    return Located(track, fixes, 1000 * took_s / max(sum(fix.lag_s == 0 for fix in fixes), 1))
+    return LocatedTrack(track, fixes, 1000 * took_s / max(sum(fix.lag_s == 0 for fix in fixes), 1))
 
 
 def errors_m(track: Track, fixes: Iterable[TimedFix]) -> Floats:
@@ -79,7 +79,7 @@ def score(fixes: int, errors: Floats) -> Score:
     return Score(fixes, float(median_m), float(off.mean()), float(p90_m), float(held_50), float(held_90))
 
 
-def table(runs: Sequence[Located], site: Site) -> Iterator[str]:
+def table(runs: Sequence[LocatedTrack], site: RecordedSite) -> Iterator[str]:
     """Yield the lines of a table, one for each track and kind of fix, and the sum of all that count."""
     yield (
         f"{'track':24} {'rows':>7} {'skipped':>7} {'kind':>8} {'fixes':>6} {'median':>7} {'mean':>7} {'90 %':>7} "
@@ -125,7 +125,7 @@ def _distance_to_line_m(points: Floats, line: Floats) -> Floats:
     return nearest
 
 
-def settings_of(site: Site, survey: Survey) -> str:
+def settings_of(site: RecordedSite, survey: Survey) -> str:
     """Return one line on what the engine has to go by."""
     walked = "a walk test" if len(survey) else "no walk test"
     directions = int(np.isfinite(survey.heading_deg).sum())

@@ -21,7 +21,7 @@ from typing import Any
 import structlog
 
 from gateway.fix import Reading
-from gateway.health import Notice
+from gateway.health import OnHealth
 
 SOCKET = "record.sock"
 CLIENTS_MAX = 4
@@ -65,7 +65,7 @@ class _Client:
 class Recorder:
     """The socket and its clients. `on_change(whether anybody listens)` is called when that changes."""
 
-    def __init__(self, folder: Path, gateway: str, *, notice: Notice, on_change: Callable[[bool], None]) -> None:
+    def __init__(self, folder: Path, gateway: str, *, notice: OnHealth, on_change: Callable[[bool], None]) -> None:
         self.path = folder / SOCKET
         self._gateway, self._notice, self._on_change = gateway, notice, on_change
         self._clients: set[_Client] = set()

@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from gateway.recording import Floats, Site
+from gateway.recording import Floats, RecordedSite
 from gateway.survey.read import fields, number, text_of
 from gateway.survey.write import RecordingError
 from gateway.zone import Plane
@@ -37,7 +37,7 @@ _ACCURACY, _HDOP = ("accuracy_m", "accuracy"), ("hdop",)
 
 
 @dataclass(frozen=True, slots=True)
-class Walk:
+class TrueWalk:
     """Where a walker was. Times of the recording, strictly increasing; straight and even in between."""
 
     t_s: Floats
@@ -58,7 +58,7 @@ class Walk:
         return np.where(known[:, None], where, np.nan), np.where(known[:, None], velocity, np.nan)
 
 
-def load_walk(path: Path, site: Site, start_utc_s: float | None) -> Walk:
+def load_walk(path: Path, site: RecordedSite, start_utc_s: float | None) -> TrueWalk:
     """Return a walk. start_utc_s: when the recording's t_s was 0. Raises RecordingError."""
     skipped: Counter[str] = Counter()
     text = text_of(path, "name the file of tapped points, or the GPX file")
@@ -88,7 +88,7 @@ def load_walk(path: Path, site: Site, start_utc_s: float | None) -> Walk:
         raise RecordingError(path, 0, f"fewer than two usable points ({why or 'empty'})", "look at its columns")
     xy_m = _smoothed(table) if gps else table[:, 1:3].copy()
     left_out = {reason: n for reason, n in skipped.items() if n}
-    return Walk(table[:, 0].copy(), xy_m, GAP_GPS_S if gps else GAP_TAPPED_S, "GPS" if gps else "tapped", left_out)
+    return TrueWalk(table[:, 0].copy(), xy_m, GAP_GPS_S if gps else GAP_TAPPED_S, "GPS" if gps else "tapped", left_out)
 
 
 def _of_csv(path: Path, text: str, skipped: Counter[str]) -> tuple[list[list[float]], bool, bool]:

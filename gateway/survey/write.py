@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gateway.recording import Area, Floats, Site, Survey, TimedFix, Track
+from gateway.recording import Area, Floats, RecordedSite, Survey, TimedFix, Track
 
 SIGHTINGS = ("t_s", "reader", "rssi_dbm")
 PACKETS = "packets"
@@ -33,7 +33,7 @@ class RecordingError(Exception):
         self.path, self.line, self.what, self.next_step = path, line, what, next_step
 
 
-def save_site(folder: Path, site: Site) -> None:
+def save_site(folder: Path, site: RecordedSite) -> None:
     """Write site.json. Raises RecordingError."""
     tag: dict[str, Any] = {"worn": site.worn, "height_m": site.tag_height_m}
     if site.tag_power_dbm is not None:
@@ -57,7 +57,7 @@ def save_site(folder: Path, site: Site) -> None:
     write_text(folder / "site.json", json.dumps(raw, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _areas(site: Site) -> dict[str, Any]:
+def _areas(site: RecordedSite) -> dict[str, Any]:
     """An empty list says that the zone has none; no key, that nobody says."""
 
     def row(area: Area) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def _corners(line: Floats) -> list[list[float]]:
     return [[round(float(x), 3), round(float(y), 3)] for x, y in line]
 
 
-def save_survey(folder: Path, site: Site, name: str, survey: Survey) -> Path:
+def save_survey(folder: Path, site: RecordedSite, name: str, survey: Survey) -> Path:
     """Write calibration/NAME.csv and return its path. Raises RecordingError."""
 
     def turned(heading: float) -> str:
@@ -92,7 +92,7 @@ def save_survey(folder: Path, site: Site, name: str, survey: Survey) -> Path:
     return path
 
 
-def save_track(folder: Path, site: Site, track: Track) -> None:
+def save_track(folder: Path, site: RecordedSite, track: Track) -> None:
     """Write tracks/NAME.sightings.csv, and its truth or path where there is one. Raises RecordingError."""
     base = folder / "tracks"
     name = checked_name(folder, track.name)
@@ -132,7 +132,7 @@ def set_tag_power(folder: Path, power_dbm: float) -> None:
     _save_again(folder, raw | {"tag": {**(tag if isinstance(tag, dict) else {}), "power_dbm": power_dbm}})
 
 
-def set_areas(folder: Path, site: Site) -> None:
+def set_areas(folder: Path, site: RecordedSite) -> None:
     """Note in site.json the places and danger areas of a site; the rest of the file stays. Raises RecordingError."""
     _save_again(folder, _site_again(folder) | _areas(site))
 

@@ -21,8 +21,9 @@ from cryptography.hazmat.primitives.ciphers.modes import ECB
 from sim import chance
 from sim.clock import Clock
 from sim.ncp import zdo
-from sim.ncp.chip import Broadcast, Coordinator, Unicast
-from sim.reader.process import Reader
+from sim.ncp.chip import Coordinator
+from sim.ncp.messages import Broadcast, Unicast
+from sim.reader.process import ReaderProcess
 from sim.street.paths import Point
 from sim.xbee.module import install_code
 
@@ -44,7 +45,7 @@ NOT_JOINED, LOST = "ENOTCONN", "ETIMEDOUT"
 class Station:
     """A reader as the mesh knows it."""
 
-    reader: Reader
+    reader: ReaderProcess
     eui64: bytes
     hops: int
     nwk: int
@@ -91,7 +92,7 @@ class Mesh:
         coordinator.on_unicast = self._on_unicast
         coordinator.on_broadcast = self._on_broadcast
 
-    def add(self, reader: Reader, eui64: bytes, at: Point, centre: Point) -> Station:
+    def add(self, reader: ReaderProcess, eui64: bytes, at: Point, centre: Point) -> Station:
         """Put a reader into the mesh; `centre`: where the coordinator stands. Its power is the caller's to give."""
         hops = min(HOPS_MAX, 1 + int(math.dist(at, centre) // HOP_M))
         nwk = 0x1000 + (int(chance.words(self.seed, "nwk", reader.number)[0]) % 0xE000)
@@ -131,7 +132,9 @@ class Mesh:
 
     # ---- what a reader asks of its radio (sim.reader.process.Radio) ----
 
-    def on_transmit(self, reader: Reader, now_ms: float, payload: bytes, endpoints: tuple[int, int, int, int]) -> None:
+    def on_transmit(
+        self, reader: ReaderProcess, now_ms: float, payload: bytes, endpoints: tuple[int, int, int, int]
+    ) -> None:
         station = self.stations[reader.number]
         station.up += 1
         if station.joined_at_s is None:
@@ -148,11 +151,11 @@ class Mesh:
             lambda: self._arrive(station, now_ms, payload, endpoints, lost=lost, ack_lost=ack_lost),
         )
 
-    def on_pin(self, reader: Reader, now_ms: float, name: str, level: int) -> None:
+    def on_pin(self, reader: ReaderProcess, now_ms: float, name: str, level: int) -> None:
         if self.on_pin_change is not None:
             self.on_pin_change(reader.number, now_ms / 1000, name, level)
 
-    def on_log(self, reader: Reader, line: str) -> None:
+    def on_log(self, reader: ReaderProcess, line: str) -> None:
         self.counts.logs[line.split(":")[0][:40]] += 1
         if self.on_line is not None:
             self.on_line(reader.number, self.clock.now_s, line)

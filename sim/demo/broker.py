@@ -20,7 +20,7 @@ from typing import Literal
 from gateway.uplink import ROOT, topic, topic_filter
 from sim.demo.processes import Program, StartError, free_ports
 
-Kind = Literal["mosquitto", "nats"]
+BrokerKind = Literal["mosquitto", "nats"]
 Choice = Literal["auto", "mosquitto", "nats"]
 CITY = "city"
 QUEUED_MAX_B = 64 * 1024 * 1024
@@ -29,7 +29,7 @@ _ITERATIONS = 101
 _SBIN = "/usr/sbin:/usr/local/sbin"
 
 
-def choose(choice: Choice) -> Kind:
+def choose(choice: Choice) -> BrokerKind:
     """Return the broker to use. Raises StartError when the one asked for is not installed."""
     if choice in ("auto", "mosquitto") and _mosquitto() is not None:
         return "mosquitto"
@@ -40,7 +40,7 @@ def choose(choice: Choice) -> Kind:
     return "nats"
 
 
-def make(kind: Kind, folder: Path, site: str, gateway: str, passwords: Mapping[str, str]) -> tuple[Program, int]:
+def make(kind: BrokerKind, folder: Path, site: str, gateway: str, passwords: Mapping[str, str]) -> tuple[Program, int]:
     """Write the broker's configuration into folder and return (the program, its MQTT port).
 
     passwords: of the users `gateway` (its own id) and CITY.

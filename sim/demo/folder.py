@@ -88,7 +88,7 @@ def write_gateway(
     radio_port: Path,
     broker_port: int,
     metrics_port: int,
-    walked: sites.Site | None = None,
+    walked: sites.SimulatedSite | None = None,
 ) -> Path:
     """Write the gateway's configuration, its files of secrets and its walk test; return the TOML's path.
 

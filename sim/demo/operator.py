@@ -36,7 +36,7 @@ class Seen:
 
 
 @dataclass
-class Operator:
+class DemoOperator:
     """One operator of one city."""
 
     address: str

@@ -24,7 +24,7 @@ class RecordsError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
+class LaneRecord:
     """One lane of one epoch as the gateway left it."""
 
     lane: str
@@ -51,7 +51,7 @@ class CityRecords:
     quarantined: int = 0
 
 
-def read_gateway(folder: Path) -> list[Lane]:
+def read_gateway(folder: Path) -> list[LaneRecord]:
     """Return the lanes of a gateway's outbox folder. Raises RecordsError."""
     lanes = []
     for lane in LANES:
@@ -59,21 +59,21 @@ def read_gateway(folder: Path) -> list[Lane]:
             epoch = db.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()[0]
             last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
             waiting = frozenset(row[0] for row in db.execute("SELECT seq FROM outbox"))
-        lanes.append(Lane(lane, epoch, last[0] if last else 0, waiting))
+        lanes.append(LaneRecord(lane, epoch, last[0] if last else 0, waiting))
     return lanes
 
 
-def lost(lanes: list[Lane], city: CityRecords) -> int:
+def lost(lanes: list[LaneRecord], city: CityRecords) -> int:
     """Return how many committed rows are neither in the city nor with the gateway any more."""
     return sum(len(_missing(lane, city) - lane.waiting) for lane in lanes)
 
 
-def undelivered(drained: list[Lane], city: CityRecords) -> int:
+def undelivered(drained: list[LaneRecord], city: CityRecords) -> int:
     """Return how many rows committed by the time of `drained` have not come to the city until its end."""
     return sum(len(_missing(lane, city)) for lane in drained)
 
 
-def _missing(lane: Lane, city: CityRecords) -> set[int]:
+def _missing(lane: LaneRecord, city: CityRecords) -> set[int]:
     return set(range(1, lane.committed + 1)) - city.seqs.get((lane.epoch, lane.lane), set())
 
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from gateway.zone import distance_to_polygon_m
 from sim.demo.presses import Hops, Pressed, Presses
-from sim.demo.records import CityRecords, Lane, lost, undelivered
-from sim.demo.rig import Stand
+from sim.demo.records import CityRecords, LaneRecord, lost, undelivered
+from sim.demo.rig import Rig
 from sim.street.children import Child, World
 from sim.street.site import DangerPatch
 
@@ -37,11 +37,11 @@ class Measured:
     options: dict[str, Any]
     digest: str
     world: World
-    stand: Stand
+    stand: Rig
     presses: Presses
-    lanes: list[Lane]
+    lanes: list[LaneRecord]
     """The gateway's outbox when all had ended."""
-    drained: list[Lane]
+    drained: list[LaneRecord]
     """The same when the time to drain was over, before the gateway was stopped."""
     city: CityRecords
     stats: dict[str, Any]

@@ -18,7 +18,8 @@ from sim.demo.folder import eui64_of
 from sim.demo.motion import SimulatedZone
 from sim.ncp.chip import Coordinator, PtyCoordinator
 from sim.ncp.nvm import Nvm
-from sim.reader.process import Reader, prepare_flash
+from sim.reader.flash import prepare_flash
+from sim.reader.process import ReaderProcess
 from sim.street.children import World
 from sim.street.site import Pole
 from sim.street.tag import Tag
@@ -29,7 +30,7 @@ BELL_PIN, LAMP_PIN, BUZZER_PIN = "D4", "D2", "D3"
 POWER_EVERY_S = 0.05
 
 
-class Stand:
+class Rig:
     """Everything simulated of one run. Made by `set_up`; `wall_of` and `clock` share one origin."""
 
     def __init__(
@@ -58,7 +59,7 @@ async def set_up(
     speed: float | None = 1.0,
     channel: Channel | None = None,
     pty: bool = True,
-) -> AsyncIterator[Stand]:
+) -> AsyncIterator[Rig]:
     """Build the simulated side in `folder`; take it down at the end, the pty and the processes of the readers."""
     seed = world.seed
     clock = Clock(speed)
@@ -71,7 +72,7 @@ async def set_up(
     gate = poles[0].at
     for pole in poles:
         sizes = prepare_flash(flash / f"{pole.number:02d}", pole.number, reader_keys[pole.number])
-        reader = Reader(pole.number, flash / f"{pole.number:02d}", radio=mesh, seed=seed)
+        reader = ReaderProcess(pole.number, flash / f"{pole.number:02d}", radio=mesh, seed=seed)
         mesh.add(reader, eui64_of(seed, pole.number), pole.at, gate)
         await asyncio.sleep(0)
     ears = [Ear(pole.number, pole.at, pole.height_m) for pole in poles]
@@ -79,7 +80,7 @@ async def set_up(
     tags = {child.number: Tag(seed, child.number, child.tag) for child in world.children}
     macs = {number: _mac(key) for number, key in reader_keys.items()}
     zone = SimulatedZone(clock, world, tags, air, mesh, mac_of=macs.__getitem__, bell_pin=BELL_PIN)
-    stand = Stand(clock, coordinator, mesh, zone, sizes)
+    stand = Rig(clock, coordinator, mesh, zone, sizes)
     line = PtyCoordinator(coordinator, folder / "coordinator") if pty else None
     try:
         if line is not None:

@@ -22,7 +22,7 @@ import httpx
 
 from sim import chance
 from sim.demo import broker, folder, records, report, rig, scenario, survey
-from sim.demo.operator import Operator, Seen
+from sim.demo.operator import DemoOperator, Seen
 from sim.demo.presses import Pressed, Presses
 from sim.demo.processes import Program, StartError, console, free_ports, listens, until
 from sim.demo.scenario import Fault, Press
@@ -77,15 +77,15 @@ class Demo:
         seconds = options.seconds if options.once else 1e9
         self.story = scenario.write(self.world, self.poles, seconds=seconds, faults=options.faults, live=live)
         self.presses = Presses(lambda text, kind: show.say(text, "good" if kind == "good" else "info"))
-        self._drained: list[records.Lane] = []
+        self._drained: list[records.LaneRecord] = []
         self.figures: Counter[str] = Counter()
         self.setup_s: dict[str, float] = {}
         self.faults_done: list[dict[str, Any]] = []
         self.settled_s = 0.0
         self.arrived: set[str] = set()
         self.words: dict[str, dict[str, Any]] = {}
-        self.stand: rig.Stand
-        self.operator: Operator
+        self.stand: rig.Rig
+        self.operator: DemoOperator
         self.programs: dict[str, Program] = {}
         self._figures_before: Counter[str] = Counter()
         self._figures_now: Counter[str] = Counter()
@@ -141,7 +141,7 @@ class Demo:
         self._address, self._passcode = f"http://127.0.0.1:{web_port}/", secrets_.passcode
         self.stand = await stack.enter_async_context(rig.set_up(base, self.world, self.poles, secrets_.reader_keys))
         self._wire_up()
-        self.operator = Operator(self._address.rstrip("/"), secrets_.token, self._on_incident, self._on_word)
+        self.operator = DemoOperator(self._address.rstrip("/"), secrets_.token, self._on_incident, self._on_word)
         stack.push_async_callback(self._end)
         gateway_toml = folder.write_gateway(
             base, self.site, self.poles, {tag.name: tag.keys for tag in self.stand.zone.tags.values()}, secrets_,
@@ -167,7 +167,7 @@ class Demo:
         self._spawn(self.stand.clock.run(float("inf")))
         await self._settle_in(began)
 
-    def _walked(self) -> sites.Site | None:
+    def _walked(self) -> sites.SimulatedSite | None:
         if not self.options.walk_test:
             self.show.say("nobody walked the zone: its gateway knows no more of the air than any gateway")
             return None

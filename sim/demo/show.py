@@ -15,7 +15,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-Kind = Literal["info", "good", "alarm", "warning"]
+Tone = Literal["info", "good", "alarm", "warning"]
 LINES_SHOWN = 12
 CHILDREN_SHOWN = 24
 REFRESH_PER_S = 4
@@ -76,7 +76,7 @@ class Show:
         self._console = Console(file=file or sys.stdout, highlight=False)
         self._live_wanted = self._console.is_terminal if live is None else live
         self._quiet = quiet
-        self._lines: deque[tuple[str, str, Kind]] = deque(maxlen=200)
+        self._lines: deque[tuple[str, str, Tone]] = deque(maxlen=200)
         self._began = time.monotonic()
         self._live: Live | None = None
         self._view: Callable[[], View] | None = None
@@ -103,7 +103,7 @@ class Show:
             if self._view is not None:
                 self._console.print(self._picture(all_lines=True))
 
-    def say(self, text: str, kind: Kind = "info") -> None:
+    def say(self, text: str, kind: Tone = "info") -> None:
         """Add a line."""
         stamp = f"{time.monotonic() - self._began:7.1f}"
         self._lines.append((stamp, text, kind))

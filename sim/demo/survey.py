@@ -41,7 +41,7 @@ DUTY = ReaderSettings().scan_window_ms / ReaderSettings().scan_interval_ms
 MARGIN_M = 5.0
 
 
-def walk(site: Site, poles: Sequence[Pole], air: Air, seed: int) -> sites.Site:
+def walk(site: Site, poles: Sequence[Pole], air: Air, seed: int) -> sites.SimulatedSite:
     """Return the walk test of a zone whose readers hang on `poles`, in metres on the site's plane.
 
     Every footpath a gateway of these poles is told of, and lanes over the yard, both ways. A row is one packet at one
@@ -68,10 +68,10 @@ def walk(site: Site, poles: Sequence[Pole], air: Air, seed: int) -> sites.Site:
             (float(tapped[i, 0]), float(tapped[i, 1]), float(degrees[i]), int(k), float(rssi_of(dbm[i, k])), 1)
             for i, k in np.argwhere(heard)
         ]
-    return sites.Site(_facts(site, poles, air, lines), tuple(rows), {})
+    return sites.SimulatedSite(_facts(site, poles, air, lines), tuple(rows), {})
 
 
-def write(folder: Path, walked: sites.Site) -> Path:
+def write(folder: Path, walked: sites.SimulatedSite) -> Path:
     """Write the walk test as a recorded site into `folder`/walk_test and return that."""
     return sites.write(walked, folder)
 

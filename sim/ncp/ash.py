@@ -33,7 +33,7 @@ FRAME_MIN, FRAME_MAX = 3, 1 + DATA_FIELD_MAX + 2
 RAW_MAX = 4096
 
 
-class Kind(IntEnum):
+class FrameKind(IntEnum):
     """What a frame is; the values are the control bytes with all variable bits clear."""
 
     DATA = 0x00
@@ -45,10 +45,10 @@ class Kind(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class AshFrame:
     """One valid frame. `number` and `retransmitted` mean something on DATA only, `not_ready` on ACK and NAK."""
 
-    kind: Kind
+    kind: FrameKind
     data: bytes = b""
     number: int = 0
     retransmitted: bool = False
@@ -57,7 +57,7 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
-class Malformed:
+class MalformedAsh:
     """A frame that cannot be used: why, its unstuffed bytes, and whether its control byte said DATA."""
 
     reason: str
@@ -96,38 +96,38 @@ def stuff(raw: bytes) -> bytes:
     return bytes(out)
 
 
-def encode(frame: Frame) -> bytes:
+def encode(frame: AshFrame) -> bytes:
     """Return one frame as it goes on the line, stuffed and ended by FLAG. ValueError if the data are too long."""
     control, data = int(frame.kind), frame.data
-    if frame.kind is Kind.DATA:
+    if frame.kind is FrameKind.DATA:
         control = (frame.number & 7) << 4 | frame.retransmitted << 3 | frame.ack & 7
         data = randomise(data)
-    elif frame.kind in (Kind.ACK, Kind.NAK):
+    elif frame.kind in (FrameKind.ACK, FrameKind.NAK):
         control |= frame.not_ready << 3 | frame.ack & 7
     raw = bytes((control,)) + data
     return stuff(raw + crc_hqx(raw, 0xFFFF).to_bytes(2, "big")) + bytes((FLAG,))
 
 
-def parse(raw: bytes) -> Frame | Malformed:
+def parse(raw: bytes) -> AshFrame | MalformedAsh:
     """Read one unstuffed frame (control to CRC). Never raises."""
     looks_like_data = bool(raw) and raw[0] < 0x80
     if not FRAME_MIN <= len(raw) <= FRAME_MAX:
-        return Malformed("length", raw, looks_like_data)
+        return MalformedAsh("length", raw, looks_like_data)
     if crc_hqx(raw[:-2], 0xFFFF) != int.from_bytes(raw[-2:], "big"):
-        return Malformed("crc", raw, looks_like_data)
+        return MalformedAsh("crc", raw, looks_like_data)
     control, data = raw[0], raw[1:-2]
     if control < 0x80:
-        return Frame(Kind.DATA, randomise(data), control >> 4, bool(control & 8), control & 7)
+        return AshFrame(FrameKind.DATA, randomise(data), control >> 4, bool(control & 8), control & 7)
     if control < 0xC0:
         if data:
-            return Malformed("length", raw, False)
-        kind = Kind.NAK if control & 0x20 else Kind.ACK
-        return Frame(kind, ack=control & 7, not_ready=bool(control & 8))
-    if control == Kind.RST and not data:
-        return Frame(Kind.RST)
-    if control in (Kind.RSTACK, Kind.ERROR) and len(data) == 2:
-        return Frame(Kind(control), data)
-    return Malformed("control", raw, False)
+            return MalformedAsh("length", raw, False)
+        kind = FrameKind.NAK if control & 0x20 else FrameKind.ACK
+        return AshFrame(kind, ack=control & 7, not_ready=bool(control & 8))
+    if control == FrameKind.RST and not data:
+        return AshFrame(FrameKind.RST)
+    if control in (FrameKind.RSTACK, FrameKind.ERROR) and len(data) == 2:
+        return AshFrame(FrameKind(control), data)
+    return MalformedAsh("control", raw, False)
 
 
 class Decoder:
@@ -148,7 +148,7 @@ class Decoder:
             del self._raw[:excess]
             self.raw_dropped += excess
 
-    def next_frame(self) -> Frame | Malformed | bool | None:
+    def next_frame(self) -> AshFrame | MalformedAsh | bool | None:
         """Return the next frame, True for XON, False for XOFF, None when more bytes are needed."""
         for used, byte in enumerate(self._raw, 1):
             out = self._take(byte)
@@ -158,7 +158,7 @@ class Decoder:
         self._raw.clear()
         return None
 
-    def _take(self, byte: int) -> Frame | Malformed | bool | None:
+    def _take(self, byte: int) -> AshFrame | MalformedAsh | bool | None:
         if byte in (XON, XOFF):
             return byte == XON
         if byte == CANCEL:
@@ -170,7 +170,7 @@ class Decoder:
             self._restart(skipping=False)
             if skipping or not (raw or escaped):
                 return None
-            return Malformed("escape", raw, bool(raw) and raw[0] < 0x80) if escaped else parse(raw)
+            return MalformedAsh("escape", raw, bool(raw) and raw[0] < 0x80) if escaped else parse(raw)
         elif self._skipping:
             pass
         elif byte == ESC:
@@ -181,7 +181,7 @@ class Decoder:
             if len(self._partial) > FRAME_MAX:
                 raw = bytes(self._partial)
                 self._restart(skipping=True)
-                return Malformed("length", raw, raw[0] < 0x80)
+                return MalformedAsh("length", raw, raw[0] < 0x80)
         return None
 
     def _restart(self, *, skipping: bool) -> None:

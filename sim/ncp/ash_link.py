@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field, fields
 
-from sim.ncp.ash import ASH_VERSION, DATA_FIELD_MAX, FRAME_MAX, RAW_MAX, Decoder, Frame, Kind, Malformed, encode
+from sim.ncp.ash import (
+    ASH_VERSION,
+    DATA_FIELD_MAX,
+    FRAME_MAX,
+    RAW_MAX,
+    AshFrame,
+    Decoder,
+    FrameKind,
+    MalformedAsh,
+    encode,
+)
 
 T_RX_ACK_START_S, T_RX_ACK_MIN_S, T_RX_ACK_MAX_S = 1.6, 0.4, 3.2
 T_TX_ACK_DELAY_S = 0.02
@@ -67,11 +77,11 @@ class _Sent:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """The host sent RST: everything above the link starts anew; answer with `Link.reset`."""
+    """The host sent RST: everything above the link starts anew; answer with `AshLink.reset`."""
 
 
 @dataclass
-class Link:
+class AshLink:
     """The NCP's end of one ASH link.
 
     Bytes from the host go into `receive_data`; `next_frame` gives EZSP payloads and `Reset`, in order, None when there
@@ -139,7 +149,7 @@ class Link:
             while (frame := self._decoder.next_frame()) is not None:
                 if isinstance(frame, bool):
                     self._xoff_until_s = None if frame else now_s + T_XOFF_MAX_S
-                elif isinstance(frame, Malformed):
+                elif isinstance(frame, MalformedAsh):
                     self._on_malformed(frame)
                 else:
                     self.counters.frames_in += 1
@@ -168,7 +178,7 @@ class Link:
         self._raw_out.clear()
         self._inbox.clear()
         self.counters.resets += 1
-        self._write(Frame(Kind.RSTACK, bytes((ASH_VERSION, code))))
+        self._write(AshFrame(FrameKind.RSTACK, bytes((ASH_VERSION, code))))
 
     def fail(self, code: int) -> None:
         """Enter the FAILED state: ERROR now and to every frame but RST, until the host sends RST."""
@@ -178,7 +188,7 @@ class Link:
         self._raw_out.clear()
         self._inbox.clear()
         self.counters.failures += 1
-        self._write(Frame(Kind.ERROR, bytes((ASH_VERSION, code))))
+        self._write(AshFrame(FrameKind.ERROR, bytes((ASH_VERSION, code))))
 
     def data_to_send(self, now_s: float) -> bytes:
         """Return all bytes to write now: re-transmissions, new DATA within the window, then an ACK or NAK if owed."""
@@ -200,7 +210,7 @@ class Link:
                     self._arm()
             if self._owe_ack_s is not None and now_s >= self._owe_ack_s:
                 self._owe_ack_s = None
-                self._write(Frame(Kind.ACK, ack=self._rx_number))
+                self._write(AshFrame(FrameKind.ACK, ack=self._rx_number))
         out = bytes(self._raw_out)
         self._raw_out.clear()
         self.counters.bytes_out += len(out)
@@ -230,15 +240,15 @@ class Link:
         self._go_back = True
         self._arm()
 
-    def _on_malformed(self, bad: Malformed) -> None:
+    def _on_malformed(self, bad: MalformedAsh) -> None:
         self.counters.malformed += 1
         if self.failed_code is not None:
             self._write_error()
         elif bad.looks_like_data and not self._booting:
             self._reject()
 
-    def _on_frame(self, frame: Frame) -> None:
-        if frame.kind is Kind.RST:
+    def _on_frame(self, frame: AshFrame) -> None:
+        if frame.kind is FrameKind.RST:
             self._inbox.clear()
             self._inbox.append(Reset())
             self.failed_code = None
@@ -248,18 +258,18 @@ class Link:
             pass  # a chip that restarts hears nothing until `reset`
         elif self.failed_code is not None:
             self._write_error()
-        elif frame.kind is Kind.DATA:
+        elif frame.kind is FrameKind.DATA:
             self._on_ack(frame.ack)
             self._on_data(frame)
-        elif frame.kind in (Kind.ACK, Kind.NAK):
+        elif frame.kind in (FrameKind.ACK, FrameKind.NAK):
             self._not_ready_until_s = self._now_s + T_REMOTE_NOT_READY_S if frame.not_ready else None
             self._on_ack(frame.ack)
-            if frame.kind is Kind.NAK:
+            if frame.kind is FrameKind.NAK:
                 self.counters.naks_in += 1
                 if self._in_flight and frame.ack == self._in_flight[0].number:
                     self._go_back = True
 
-    def _on_data(self, frame: Frame) -> None:
+    def _on_data(self, frame: AshFrame) -> None:
         if frame.number == self._rx_number:
             if len(self._inbox) >= INBOX_MAX:
                 self.counters.inbox_full += 1
@@ -302,7 +312,7 @@ class Link:
             self._rejecting = True
             self.counters.naks_out += 1
             self._owe_ack_s = None
-            self._write(Frame(Kind.NAK, ack=self._rx_number))
+            self._write(AshFrame(FrameKind.NAK, ack=self._rx_number))
 
     def _set_timeout(self, seconds: float) -> None:
         self._t_rx_ack_s = min(max(seconds, T_RX_ACK_MIN_S), T_RX_ACK_MAX_S)
@@ -314,15 +324,15 @@ class Link:
         return sum(sent.size for sent in self._in_flight) < IN_FLIGHT_BYTES_MAX - 2 * FRAME_MAX
 
     def _write_data(self, sent: _Sent) -> None:
-        raw = encode(Frame(Kind.DATA, sent.payload, sent.number, sent.again, self._rx_number))
+        raw = encode(AshFrame(FrameKind.DATA, sent.payload, sent.number, sent.again, self._rx_number))
         sent.size = len(raw)
         self.counters.data_out += 1
         self._owe_ack_s = None
         self._raw_out += raw
 
-    def _write(self, frame: Frame) -> None:
+    def _write(self, frame: AshFrame) -> None:
         self._raw_out += encode(frame)
 
     def _write_error(self) -> None:
         if not self._raw_out and self.failed_code is not None:
-            self._write(Frame(Kind.ERROR, bytes((ASH_VERSION, self.failed_code))))
+            self._write(AshFrame(FrameKind.ERROR, bytes((ASH_VERSION, self.failed_code))))

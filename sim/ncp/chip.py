@@ -31,9 +31,9 @@ from sim.ncp.ezsp_commands import BY_ID, COMMANDS
 from sim.ncp.ezsp_ids import (
     WELL_KNOWN_LINK_KEY,
     Aps,
-    Config,
+    ConfigId,
     Counter,
-    Decision,
+    DecisionId,
     Ember,
     Ezsp,
     Incoming,
@@ -84,7 +84,7 @@ class Coordinator(Security, Messages):
         self.on_unicast, self.on_broadcast, self.on_remove = on_unicast, on_broadcast, on_remove
         self.on_output: Callable[[], None] | None = None
         self.on_reset: Callable[[], None] | None = None
-        self.link = ash_link.Link()
+        self.link = ash_link.AshLink()
         self.state = state
         self._handle = 0
         self.forget_messages()
@@ -156,7 +156,7 @@ class Coordinator(Security, Messages):
             return False
         self.count(Counter.JOIN_INDICATION)
         key = self.joining_key(eui64)
-        decision = Decision.DENY_JOIN if key is None else Decision.USE_PRECONFIGURED_KEY
+        decision = DecisionId.DENY_JOIN if key is None else DecisionId.USE_PRECONFIGURED_KEY
         self.emit("trustCenterJoinHandler", nwk, eui64, Update.UNSECURED_JOIN, decision, parent)
         if key is None:
             self.tally["joins_denied"] += 1
@@ -185,7 +185,7 @@ class Coordinator(Security, Messages):
             return False
         allowed = secured or bool(self.ram.policies[Policy.TRUST_CENTER] & TrustCenter.ALLOW_UNSECURED_REJOINS)
         update = Update.SECURED_REJOIN if secured else Update.UNSECURED_REJOIN
-        decision = Decision.DENY_JOIN if not allowed else Decision.NO_ACTION if secured else Decision(0)
+        decision = DecisionId.DENY_JOIN if not allowed else DecisionId.NO_ACTION if secured else DecisionId(0)
         self.emit("trustCenterJoinHandler", nwk, eui64, update, decision, parent)
         if allowed:
             self._enter(eui64, nwk, parent, logical_type, node, announce=announce)
@@ -203,7 +203,7 @@ class Coordinator(Security, Messages):
         if (node := self.responders.get(nwk)) is not None and node.eui64 == eui64:
             del self.responders[nwk]
         if self.ram.up:
-            self.emit("trustCenterJoinHandler", nwk, eui64, Update.DEVICE_LEFT, Decision.NO_ACTION, 0x0000)
+            self.emit("trustCenterJoinHandler", nwk, eui64, Update.DEVICE_LEFT, DecisionId.NO_ACTION, 0x0000)
         self._changed()
 
     def receive(
@@ -377,7 +377,7 @@ class Coordinator(Security, Messages):
             self.take_message(nwk, aps, body, lqi=NODE_LQI, rssi_dbm=NODE_RSSI_DBM, kind=Incoming.BROADCAST)
 
     def _free_child(self, eui64: bytes) -> int | None:
-        most = min(self.ram.config[Config.MAX_END_DEVICE_CHILDREN], CHILDREN_MAX)
+        most = min(self.ram.config[ConfigId.MAX_END_DEVICE_CHILDREN], CHILDREN_MAX)
         known = next((i for i, child in self.nvm.children.items() if child.eui64 == eui64), None)
         return known if known is not None else next((i for i in range(most) if i not in self.nvm.children), None)
 

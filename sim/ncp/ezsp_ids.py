@@ -117,7 +117,7 @@ class Update(IntEnum):
     UNSECURED_REJOIN = 3
 
 
-class Decision(IntEnum):
+class DecisionId(IntEnum):
     """What the trust centre did about a join."""
 
     USE_PRECONFIGURED_KEY = 0
@@ -192,7 +192,7 @@ class KeyType(IntEnum):
 KEY_HAS_OUTGOING_FRAME_COUNTER, KEY_HAS_INCOMING_FRAME_COUNTER, KEY_HAS_PARTNER_EUI64 = 0x02, 0x04, 0x08
 
 
-class Config(IntEnum):
+class ConfigId(IntEnum):
     """Configuration ids whose value changes what the emulator does."""
 
     PACKET_BUFFER_COUNT = 0x01

@@ -18,7 +18,7 @@ from sim.ncp.ezsp_ids import (
     ZDO_APP_HANDLES_UNSUPPORTED,
     ZDO_APP_RECEIVES_SUPPORTED,
     Aps,
-    Config,
+    ConfigId,
     Counter,
     Ember,
     Incoming,
@@ -145,7 +145,7 @@ class Messages(Network, Tables):
         refusal = self._refuse(aps, contents)
         if refusal is None and nwk is None:
             refusal = Ember.INVALID_BINDING_INDEX if kind == Outgoing.VIA_BINDING else Ember.BAD_ARGUMENT
-        if refusal is None and len(self._pending) >= self.ram.config[Config.APS_UNICAST_MESSAGE_COUNT]:
+        if refusal is None and len(self._pending) >= self.ram.config[ConfigId.APS_UNICAST_MESSAGE_COUNT]:
             refusal = Ember.MAX_MESSAGE_LIMIT_REACHED
         if refusal is not None or nwk is None:
             return refusal, 0
@@ -223,7 +223,7 @@ class Messages(Network, Tables):
         return Ember.SUCCESS, aps.sequence
 
     def _broadcast_room(self) -> bool:
-        size = self.ram.config[Config.BROADCAST_TABLE_SIZE]
+        size = self.ram.config[ConfigId.BROADCAST_TABLE_SIZE]
         burst = float(max(size - BROADCAST_RESERVE, 1))
         now_s = self._now()
         if self.ram.broadcast_credit_s == 0.0:
@@ -259,7 +259,7 @@ class Messages(Network, Tables):
 
     def _ack_timeout_s(self, nwk: int) -> float:
         slow = any(e.extended_timeout for e in self.ram.addresses.values() if e.nwk == nwk)
-        return (self.ram.config[0x12] if slow else 0) / 1000 + self.ram.config[Config.APS_ACK_TIMEOUT_MS] / 1000
+        return (self.ram.config[0x12] if slow else 0) / 1000 + self.ram.config[ConfigId.APS_ACK_TIMEOUT_MS] / 1000
 
     def _next_aps(self) -> int:
         self.ram.aps_sequence = (self.ram.aps_sequence + 1) & 0xFF
@@ -312,7 +312,7 @@ class Messages(Network, Tables):
         """Answer a remote node's ZDO request ourselves; True if the host shall see the message too."""
         if aps.cluster_id & zdo.RESPONSE or aps.cluster_id in (zdo.DEVICE_ANNCE, zdo.PARENT_ANNCE):
             return True
-        flags = self.ram.config[Config.APPLICATION_ZDO_FLAGS]
+        flags = self.ram.config[ConfigId.APPLICATION_ZDO_FLAGS]
         answer = self.node().answer(aps.cluster_id, payload, broadcast=broadcast)
         unsupported = answer is not None and answer[1][1:2] == bytes((zdo.NOT_SUPPORTED,))
         if unsupported and flags & ZDO_APP_HANDLES_UNSUPPORTED:

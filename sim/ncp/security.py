@@ -8,7 +8,7 @@ from sim.ncp.ezsp_ids import (
     KEY_HAS_OUTGOING_FRAME_COUNTER,
     KEY_HAS_PARTNER_EUI64,
     WILDCARD_EUI64,
-    Config,
+    ConfigId,
     Ember,
     KeyType,
     Policy,
@@ -105,7 +105,7 @@ class Security(Core):
         return found[1].eui64, _metadata(found[1]), Sl.OK
 
     def do_importLinkKey(self, index: int, eui64: bytes, key: bytes) -> Answer:
-        size = min(self.ram.config[Config.KEY_TABLE_SIZE], KEY_ENTRIES_MAX)
+        size = min(self.ram.config[ConfigId.KEY_TABLE_SIZE], KEY_ENTRIES_MAX)
         if index == NO_ENTRY:  # "wherever there is room"
             index = next((i for i in range(size) if i not in self.nvm.link_keys), NO_ENTRY)
         if index >= size:
@@ -115,7 +115,7 @@ class Security(Core):
         return (Sl.OK,)
 
     def do_exportLinkKeyByIndex(self, index: int) -> Answer:
-        if index >= self.ram.config[Config.KEY_TABLE_SIZE]:
+        if index >= self.ram.config[ConfigId.KEY_TABLE_SIZE]:
             return bytes(8), NO_KEY, KeyMetadata(), Sl.INVALID_INDEX
         entry = self.nvm.link_keys.get(index)
         if entry is None:
@@ -132,7 +132,7 @@ class Security(Core):
         return (next((i for i, entry in self.nvm.link_keys.items() if entry.eui64 == eui64), NO_ENTRY),)
 
     def do_eraseKeyTableEntry(self, index: int) -> Answer:
-        if index >= self.ram.config[Config.KEY_TABLE_SIZE]:
+        if index >= self.ram.config[ConfigId.KEY_TABLE_SIZE]:
             return (Ember.INDEX_OUT_OF_RANGE,)
         if self.nvm.link_keys.pop(index, None) is None:
             return (Ember.TABLE_ENTRY_ERASED,)
@@ -148,7 +148,7 @@ class Security(Core):
         self._expire_transient_keys()
         if eui64 not in self.ram.transient_keys and len(self.ram.transient_keys) >= TRANSIENT_KEYS_MAX:
             return (Sl.NO_MORE_RESOURCE,)
-        expires_s = self._now() + self.ram.config[Config.TRANSIENT_KEY_TIMEOUT_S]
+        expires_s = self._now() + self.ram.config[ConfigId.TRANSIENT_KEY_TIMEOUT_S]
         self.ram.transient_keys[eui64] = TransientKey(key, flags, expires_s)
         return (Sl.OK,)
 

@@ -26,7 +26,7 @@ from sim.ncp.ezsp_ids import (
     READ_ONLY_VALUES,
     VALUE_DEFAULTS,
     VERSION_INFO,
-    Config,
+    ConfigId,
     Counter,
     Ember,
     Extended,
@@ -111,7 +111,7 @@ class Core:
     @property
     def buffers(self) -> int:
         """Packet buffers in all, as configured; each waiting callback and unanswered unicast holds one."""
-        return min(self.ram.config[Config.PACKET_BUFFER_COUNT], BUFFERS_MAX)
+        return min(self.ram.config[ConfigId.PACKET_BUFFER_COUNT], BUFFERS_MAX)
 
     @property
     def free_buffers(self) -> int:
@@ -182,7 +182,7 @@ class Core:
                 zdo.Neighbor(n.eui64, n.nwk, n.logical_type, 255, 1 if n.logical_type == zdo.END_DEVICE else 2)
                 for n in self.responders.values()
             ],
-            routes=[zdo.Route(nwk, nwk) for nwk in self.responders],
+            routes=[zdo.SourceRoute(nwk, nwk) for nwk in self.responders],
         )
 
     def do_nop(self) -> Answer:
@@ -227,7 +227,7 @@ class Core:
             return (Ezsp.INVALID_ID,)
         if self.ram.up and config in PROTECTED_CONFIG:
             return (Ezsp.INVALID_CALL,)
-        self.ram.config[config] = BUFFERS_MAX if config == Config.PACKET_BUFFER_COUNT and value == 0xFF else value
+        self.ram.config[config] = BUFFERS_MAX if config == ConfigId.PACKET_BUFFER_COUNT and value == 0xFF else value
         return (Ezsp.SUCCESS,)
 
     def do_setPolicy(self, policy: int, decision: int) -> Answer:
@@ -274,7 +274,7 @@ class Core:
         elif value_id in self.ram.values:
             self.ram.values[value_id] = value
             if value_id == ValueId.TRANSIENT_KEY_TIMEOUT_S and len(value) == 2:
-                self.ram.config[Config.TRANSIENT_KEY_TIMEOUT_S] = int.from_bytes(value, "little")
+                self.ram.config[ConfigId.TRANSIENT_KEY_TIMEOUT_S] = int.from_bytes(value, "little")
         else:
             return (Ezsp.INVALID_ID,)
         return (Ezsp.SUCCESS,)

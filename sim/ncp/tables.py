@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sim.ncp.ezsp import BindingEntry, ChildData, MulticastEntry, NeighborEntry, RouteEntry
-from sim.ncp.ezsp_ids import NWK_UNUSED, Config, Ember
+from sim.ncp.ezsp_ids import NWK_UNUSED, ConfigId, Ember
 from sim.ncp.nvm import CHILDREN_MAX
 from sim.ncp.state import AddressEntry, Answer, Core
 
@@ -15,7 +15,7 @@ class Tables(Core):
 
     def do_setSourceRoute(self, nwk: int, relays: list[int]) -> Answer:
         if nwk not in self.ram.source_routes and len(self.ram.source_routes) >= self._size(
-            Config.SOURCE_ROUTE_TABLE_SIZE
+            ConfigId.SOURCE_ROUTE_TABLE_SIZE
         ):
             return (Ember.TABLE_FULL,)
         self.ram.source_routes[nwk] = relays
@@ -25,24 +25,24 @@ class Tables(Core):
         return (min(len(self.ram.source_routes), 255),)
 
     def do_getSourceRouteTableTotalSize(self) -> Answer:
-        return (min(self._size(Config.SOURCE_ROUTE_TABLE_SIZE), 255),)
+        return (min(self._size(ConfigId.SOURCE_ROUTE_TABLE_SIZE), 255),)
 
     def do_getSourceRouteTableEntry(self, index: int) -> Answer:
         routes = list(self.ram.source_routes)
         return (Ember.SUCCESS, routes[index], 0xFF) if index < len(routes) else (Ember.NOT_FOUND, NWK_UNUSED, 0xFF)
 
     def do_getRouteTableEntry(self, index: int) -> Answer:
-        if index >= self._size(Config.ROUTE_TABLE_SIZE):
+        if index >= self._size(ConfigId.ROUTE_TABLE_SIZE):
             return Ember.INDEX_OUT_OF_RANGE, RouteEntry()
         nodes = list(self.responders)
         return Ember.SUCCESS, RouteEntry(nodes[index], nodes[index], 0) if index < len(nodes) else RouteEntry()
 
     def do_neighborCount(self) -> Answer:
-        return (min(len(self.responders), self._size(Config.NEIGHBOR_TABLE_SIZE)),)
+        return (min(len(self.responders), self._size(ConfigId.NEIGHBOR_TABLE_SIZE)),)
 
     def do_getNeighbor(self, index: int) -> Answer:
         nodes = list(self.responders.values())
-        if index >= min(len(nodes), self._size(Config.NEIGHBOR_TABLE_SIZE)):
+        if index >= min(len(nodes), self._size(ConfigId.NEIGHBOR_TABLE_SIZE)):
             return Ember.FATAL, NeighborEntry()
         return Ember.SUCCESS, NeighborEntry(nodes[index].nwk, 255, 1, 1, 0, nodes[index].eui64)
 
@@ -51,7 +51,7 @@ class Tables(Core):
         return (Ember.NOT_JOINED, ChildData()) if child is None else (Ember.SUCCESS, child)
 
     def do_setChildData(self, index: int, child: ChildData) -> Answer:
-        if index >= min(self._size(Config.MAX_END_DEVICE_CHILDREN), CHILDREN_MAX):
+        if index >= min(self._size(ConfigId.MAX_END_DEVICE_CHILDREN), CHILDREN_MAX):
             return (Ember.INDEX_OUT_OF_RANGE,)
         self.nvm.children[index] = child
         self._dirty = True
@@ -65,13 +65,13 @@ class Tables(Core):
         return (self._address(index).nwk != NWK_UNUSED,)
 
     def do_setAddressTableRemoteEui64(self, index: int, eui64: bytes) -> Answer:
-        if index >= self._size(Config.ADDRESS_TABLE_SIZE):
+        if index >= self._size(ConfigId.ADDRESS_TABLE_SIZE):
             return (Ember.ADDRESS_TABLE_INDEX_OUT_OF_RANGE,)
         self.ram.addresses[index] = AddressEntry(eui64, self._address(index).nwk)
         return (Ember.SUCCESS,)
 
     def do_setAddressTableRemoteNodeId(self, index: int, nwk: int) -> Answer:
-        if index < self._size(Config.ADDRESS_TABLE_SIZE):
+        if index < self._size(ConfigId.ADDRESS_TABLE_SIZE):
             self.ram.addresses[index] = replace(self._address(index), nwk=nwk)
         return ()
 
@@ -83,7 +83,7 @@ class Tables(Core):
 
     def do_replaceAddressTableEntry(self, index: int, eui64: bytes, nwk: int, extended: bool) -> Answer:
         old = self._address(index)
-        if index >= self._size(Config.ADDRESS_TABLE_SIZE):
+        if index >= self._size(ConfigId.ADDRESS_TABLE_SIZE):
             return Ember.ADDRESS_TABLE_INDEX_OUT_OF_RANGE, bytes(8), NWK_UNUSED, False
         self.ram.addresses[index] = AddressEntry(eui64, nwk, extended)
         return Ember.SUCCESS, old.eui64, old.nwk, old.extended_timeout
@@ -110,12 +110,12 @@ class Tables(Core):
         return (Ember.FATAL, bytes(8)) if found is None else (Ember.SUCCESS, found)
 
     def do_getMulticastTableEntry(self, index: int) -> Answer:
-        if index >= self._size(Config.MULTICAST_TABLE_SIZE):
+        if index >= self._size(ConfigId.MULTICAST_TABLE_SIZE):
             return Ember.INDEX_OUT_OF_RANGE, MulticastEntry()
         return Ember.SUCCESS, self.ram.multicast.get(index, MulticastEntry())
 
     def do_setMulticastTableEntry(self, index: int, entry: MulticastEntry) -> Answer:
-        if index >= self._size(Config.MULTICAST_TABLE_SIZE):
+        if index >= self._size(ConfigId.MULTICAST_TABLE_SIZE):
             return (Ember.INDEX_OUT_OF_RANGE,)
         self.ram.multicast[index] = entry
         return (Ember.SUCCESS,)
@@ -125,18 +125,18 @@ class Tables(Core):
         return (Ember.SUCCESS,)
 
     def do_setBinding(self, index: int, entry: BindingEntry) -> Answer:
-        if index >= self._size(Config.BINDING_TABLE_SIZE):
+        if index >= self._size(ConfigId.BINDING_TABLE_SIZE):
             return (Ember.BINDING_INDEX_OUT_OF_RANGE,)
         self.ram.bindings[index] = entry
         return (Ember.SUCCESS,)
 
     def do_getBinding(self, index: int) -> Answer:
-        if index >= self._size(Config.BINDING_TABLE_SIZE):
+        if index >= self._size(ConfigId.BINDING_TABLE_SIZE):
             return Ember.BINDING_INDEX_OUT_OF_RANGE, BindingEntry()
         return Ember.SUCCESS, self.ram.bindings.get(index, BindingEntry())
 
     def do_deleteBinding(self, index: int) -> Answer:
-        if index >= self._size(Config.BINDING_TABLE_SIZE):
+        if index >= self._size(ConfigId.BINDING_TABLE_SIZE):
             return (Ember.BINDING_INDEX_OUT_OF_RANGE,)
         self.ram.bindings.pop(index, None)
         return (Ember.SUCCESS,)
@@ -144,7 +144,7 @@ class Tables(Core):
     def do_bindingIsActive(self, index: int) -> Answer:
         return (index in self.ram.bindings,)
 
-    def _size(self, config: Config) -> int:
+    def _size(self, config: ConfigId) -> int:
         return self.ram.config[config]
 
     def _address(self, index: int) -> AddressEntry:

@@ -58,7 +58,7 @@ class Neighbor:
 
 
 @dataclass(frozen=True)
-class Route:
+class SourceRoute:
     """One row of a routing table. `status`: 0 active, 3 inactive."""
 
     destination: int
@@ -80,7 +80,7 @@ class Node:
     endpoints: dict[int, Endpoint] = field(default_factory=dict)
     extended_pan_id: bytes = bytes(8)
     neighbors: list[Neighbor] = field(default_factory=list)
-    routes: list[Route] = field(default_factory=list)
+    routes: list[SourceRoute] = field(default_factory=list)
     permit_duration_s: int | None = None
     """The last duration a Mgmt_Permit_Joining_req asked for, None if none did; the owner acts on it."""
 

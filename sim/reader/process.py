@@ -31,9 +31,7 @@ from pathlib import Path
 from typing import Protocol
 
 from readers import wire
-from sim.reader.flash import boot_folder, compile_firmware, image_file, prepare_flash
-
-__all__ = ["Radio", "Reader", "compile_firmware", "prepare_flash"]
+from sim.reader.flash import boot_folder, image_file
 
 HEAP_B = 32 * 1024
 WALL_LIMIT_S = 5.0  # of real time for the firmware to reach its next wait
@@ -62,25 +60,25 @@ sys.exit(micropython_unix.main())
 """
 
 
-class Radio(Protocol):
+class ReaderRadio(Protocol):
     """What the world round a reader does with what the reader does. Called from inside `run` and `transmit_done`."""
 
     def on_transmit(
-        self, reader: "Reader", now_ms: float, payload: bytes, endpoints: tuple[int, int, int, int]
+        self, reader: "ReaderProcess", now_ms: float, payload: bytes, endpoints: tuple[int, int, int, int]
     ) -> None:
         """The reader waits in xbee.transmit to the coordinator; call `reader.transmit_done` now or later.
 
         endpoints: (source endpoint, destination endpoint, cluster, profile).
         """
 
-    def on_pin(self, reader: "Reader", now_ms: float, name: str, level: int) -> None:
+    def on_pin(self, reader: "ReaderProcess", now_ms: float, name: str, level: int) -> None:
         """An output pin was driven to level 0 or 1 (told at every write, changed or not)."""
 
-    def on_log(self, reader: "Reader", line: str) -> None:
+    def on_log(self, reader: "ReaderProcess", line: str) -> None:
         """A line of the console (a traceback), or of the driver itself (a hang, a watchdog reset)."""
 
 
-class Reader:
+class ReaderProcess:
     """One XBee 3 with the firmware on it. Not thread-safe; costs one process of about 12 MB while it runs.
 
     number, key: what `prepare_flash` wrote, for the caller's use. seed: of os.urandom on the device. ticks_at_boot_ms:
@@ -92,7 +90,7 @@ class Reader:
         number: int,
         flash_dir: Path,
         *,
-        radio: Radio,
+        radio: ReaderRadio,
         heap_b: int = HEAP_B,
         seed: int = 0,
         boot_ms: int = BOOT_MS,
@@ -115,7 +113,7 @@ class Reader:
         self.heartbeat: dict[str, int] | None = None  # newest sent, by wire.HEARTBEAT_FIELDS
         self.scan_stalled = False  # fault: the scanner never hands out its next advertisement
         self.cut_at_flash_step: int | None = None  # fault: power fails at this many flash steps from now (torn writes)
-        self.on_advertise: Callable[[Reader, float], None] | None = None
+        self.on_advertise: Callable[[ReaderProcess, float], None] | None = None
         """Told (reader, now_ms) whenever `advertising` may have changed."""
         self.advertising: tuple[float, int, bytes] | None = None
         """(since ms, interval us, payload) of what its Bluetooth advertises now; None when it is silent or off."""

@@ -37,7 +37,7 @@ START_NEAR_M, START_NEAR = 60.0, 0.6
 """Six in ten are within this when the story begins: a story of a minute and a half has arrivals in it."""
 START_DELAY_S = 8.0
 YARD_DEPTH_M = (15.0, 42.0)
-"""Where children go once inside, from the gate: the school's doors and the yard before them."""
+"""ChildAt children go once inside, from the gate: the school's doors and the yard before them."""
 YARD_EDGE_M = 10.0
 SCHOOL_S = (150.0, 240.0)
 """How long a child stays before it walks home again, in an endless story only."""
@@ -47,7 +47,7 @@ PRECISION_M = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
+class ChildAt:
     """A child at one instant: metres, heading in radians (0 east, anticlockwise), walking or not."""
 
     x_m: float
@@ -72,18 +72,18 @@ class Walk:
         if seconds > 0:
             self._add(self.times_s[-1] + seconds, self.points[-1])
 
-    def at(self, t_s: float) -> Where:
+    def at(self, t_s: float) -> ChildAt:
         """Return where the child is at t_s."""
         n = int(np.searchsorted(self.times_s, t_s, side="right"))
         if n == 0 or n == len(self.times_s):
             x, y = self.points[0 if n == 0 else -1]
-            return Where(x, y, self._heading(n - 1), False)
+            return ChildAt(x, y, self._heading(n - 1), False)
         (xa, ya), (xb, yb) = self.points[n - 1], self.points[n]
         ta, tb = self.times_s[n - 1], self.times_s[n]
         part = (t_s - ta) / (tb - ta)
         moving = (xa, ya) != (xb, yb)
         heading = math.atan2(yb - ya, xb - xa) if moving else self._heading(n - 1)
-        return Where(xa + part * (xb - xa), ya + part * (yb - ya), heading, moving)
+        return ChildAt(xa + part * (xb - xa), ya + part * (yb - ya), heading, moving)
 
     def _heading(self, n: int) -> float:
         for k in range(min(n, len(self.points) - 1), 0, -1):
@@ -108,7 +108,7 @@ class Child:
     walk: Walk
     legs: Iterator[None]
 
-    def at(self, t_s: float) -> Where:
+    def at(self, t_s: float) -> ChildAt:
         while self.walk.times_s[-1] <= t_s and next(self.legs, StopIteration) is not StopIteration:
             pass
         return self.walk.at(t_s)

@@ -26,7 +26,7 @@ RSSI_MIN_DBM, RSSI_MAX_DBM = -110, 20
 
 
 @dataclass(frozen=True, slots=True)
-class Channel:
+class WalkChannel:
     """Parameters of the air, dB and metres. The ranges `sim.walks.sites` draws from are those of measured channels."""
 
     p0_dbm: float = -50.0
@@ -50,10 +50,10 @@ class Channel:
     quantum_db: float = 1.0
 
 
-class Air:
+class WalkAir:
     """One channel between readers (rows x, y, z in metres) and tags at one height."""
 
-    def __init__(self, seed: int, readers_m: Floats, tag_height_m: float, channel: Channel) -> None:
+    def __init__(self, seed: int, readers_m: Floats, tag_height_m: float, channel: WalkChannel) -> None:
         self.channel, self.readers_m, self.tag_height_m = channel, readers_m, tag_height_m
         self._seed = seed
         self._numbers: Ints = np.arange(len(readers_m), dtype=np.int64)

@@ -36,7 +36,7 @@ class FaultError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class TrackRows:
     """Sightings as columns; `reader` is any number from 0 on for each reader."""
 
     t_s: Floats
@@ -44,7 +44,7 @@ class Rows:
     rssi_dbm: Floats
 
 
-def apply(fault: str, rows: Rows, seed: int, *, victim: int | None = None) -> Rows:
+def apply(fault: str, rows: TrackRows, seed: int, *, victim: int | None = None) -> TrackRows:
     """Return the rows with one fault; `victim`: the reader whose fault it is, None: `reader_of(rows, seed)`.
 
     Raises FaultError for a fault not listed at the top of this file.
@@ -82,7 +82,7 @@ def parse(fault: str) -> tuple[str, float]:
     return kind, value
 
 
-def reader_of(rows: Rows, seed: int) -> int:
+def reader_of(rows: TrackRows, seed: int) -> int:
     """Return the reader that a fault of one reader falls on; -1 when there are no rows."""
     readers, counts = np.unique(rows.reader, return_counts=True)
     if not len(readers):
@@ -109,7 +109,7 @@ def copy(site: Path, out: Path, faults: Sequence[str], seed: int) -> list[tuple[
     names = list(ids)
     if not tracks:
         raise FaultError(f"{site} has no tracks/NAME.sightings.csv")
-    victim = reader_of(Rows(*(np.concatenate(c) for c in zip(*map(_columns, tracks), strict=True))), seed)
+    victim = reader_of(TrackRows(*(np.concatenate(c) for c in zip(*map(_columns, tracks), strict=True))), seed)
     shutil.copytree(site, out)
     counts = []
     for i, (path, rows) in enumerate(zip(files, tracks, strict=True)):
@@ -124,19 +124,19 @@ def copy(site: Path, out: Path, faults: Sequence[str], seed: int) -> list[tuple[
     return counts
 
 
-def _read(path: Path, ids: dict[str, int]) -> Rows:
+def _read(path: Path, ids: dict[str, int]) -> TrackRows:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = [(float(r["t_s"]), r["reader"], float(r["rssi_dbm"])) for r in csv.DictReader(file)]
     except (KeyError, TypeError, ValueError) as error:
         raise FaultError(f"{path}: not a table of t_s,reader,rssi_dbm: {error}") from None
     readers = np.array([ids.setdefault(name, len(ids)) for _, name, _ in rows], np.int64)
-    return Rows(np.array([t for t, _, _ in rows]), readers, np.array([dbm for _, _, dbm in rows]))
+    return TrackRows(np.array([t for t, _, _ in rows]), readers, np.array([dbm for _, _, dbm in rows]))
 
 
-def _columns(rows: Rows) -> tuple[Floats, Ints, Floats]:
+def _columns(rows: TrackRows) -> tuple[Floats, Ints, Floats]:
     return rows.t_s, rows.reader, rows.rssi_dbm
 
 
-def _pick(rows: Rows, index: Ints) -> Rows:
-    return Rows(rows.t_s[index], rows.reader[index], rows.rssi_dbm[index])
+def _pick(rows: TrackRows, index: Ints) -> TrackRows:
+    return TrackRows(rows.t_s[index], rows.reader[index], rows.rssi_dbm[index])

@@ -9,14 +9,14 @@ import numpy as np
 
 from sim import chance
 from sim.chance import Floats
-from sim.walks.channel import Channel
+from sim.walks.channel import WalkChannel
 
-Kind = Literal["street", "room", "yard"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+PlaceKind = Literal["street", "room", "yard"]
+KINDS: tuple[PlaceKind, ...] = get_args(PlaceKind)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class WalkPlace:
     """A drawn place, before anything is heard in it. Metres."""
 
     readers_m: Floats
@@ -42,17 +42,17 @@ class Draw:
         return chance.one(self._seed, "walks", self._key, *what)
 
 
-def place_of(kind: Kind, seed: int) -> Place:
+def place_of(kind: PlaceKind, seed: int) -> WalkPlace:
     """Return the place a seed draws."""
     return {"street": _street, "room": _room, "yard": _yard}[kind](seed)
 
 
-def channel_of(kind: Kind, worn: str, seed: int) -> Channel:
+def channel_of(kind: PlaceKind, worn: str, seed: int) -> WalkChannel:
     """Return the channel a seed draws: measured ranges indoors and on streets (see docs/SIMULATOR.md)."""
     u = Draw(seed, "channel")
     indoors = kind == "room"
     body = (3.0, 6.0, -3.0)[int(3 * u("body"))] if worn == "body" else 0.0
-    return Channel(
+    return WalkChannel(
         p0_dbm=round(-50.0 + 6.0 * (u("p0") - 0.5), 1),
         exponent=round((1.6 if indoors else 2.0) + 1.0 * u("n"), 2),
         slow_db=round(3.0 + 2.0 * u("slow"), 1),
@@ -62,7 +62,7 @@ def channel_of(kind: Kind, worn: str, seed: int) -> Channel:
     )
 
 
-def _street(seed: int) -> Place:
+def _street(seed: int) -> WalkPlace:
     """A straight street with readers every 30 m, on one side or both, a footpath on either side and three crossings."""
     u = Draw(seed, "street")
     both, count, spacing_m = u("sides") < 0.5, 5 + int(4 * u("count")), 30.0
@@ -85,14 +85,14 @@ def _street(seed: int) -> Place:
     low, high = readers[:, :2].min(0), readers[:, :2].max(0)
     walked = np.concatenate(paths)
     low, high = np.minimum(low, walked.min(0)) - 3.0, np.maximum(high, walked.max(0)) + 3.0
-    return Place(
+    return WalkPlace(
         readers, (float(low[0]), float(low[1]), float(high[0]), float(high[1])), (*paths, *crossings), tuple(lines),
         speed_m_s=1.2, stop_gap_m=70.0, wander_m=0.5, height_m=0.9, worn="body",
         radio=_radio(u("radio")),
     )  # fmt: skip
 
 
-def _room(seed: int) -> Place:
+def _room(seed: int) -> WalkPlace:
     """A room 6-26 m long with 4-12 readers round its walls, the last few on pillars within; walks of three shapes."""
     u = Draw(seed, "room")
     long_m = 6.0 + 20.0 * u("long")
@@ -104,14 +104,14 @@ def _room(seed: int) -> Place:
         for i in range(count - inner)
     ]
     readers += [(long_m * (0.3 + 0.4 * u("px", i)), wide_m * (0.3 + 0.4 * u("py", i)), 1.3) for i in range(inner)]
-    return Place(
+    return WalkPlace(
         np.array(readers), (0.0, 0.0, long_m, wide_m), (), _indoor_lines(long_m, wide_m, u),
         speed_m_s=0.4 + 0.6 * u("speed"), stop_gap_m=25.0, wander_m=0.1, height_m=1.2,
         worn="rig" if u("worn") < 0.5 else "body", radio=_radio(u("radio")),
     )  # fmt: skip
 
 
-def _yard(seed: int) -> Place:
+def _yard(seed: int) -> WalkPlace:
     """A school yard 35-75 m long, 5-9 readers round its edge; children run, stand and run back."""
     u = Draw(seed, "yard")
     long_m = 35.0 + 40.0 * u("long")
@@ -119,7 +119,7 @@ def _yard(seed: int) -> Place:
     count = 5 + int(5 * u("count"))
     readers = [(*_on_wall((i + u("first")) / count, long_m, wide_m), 3.5) for i in range(count)]
     lines = tuple(_random_line(long_m, wide_m, 9, 2.0, u, i) for i in range(3))
-    return Place(
+    return WalkPlace(
         np.array(readers), (0.0, 0.0, long_m, wide_m), (), lines,
         speed_m_s=1.0 + 1.2 * u("speed"), stop_gap_m=50.0, wander_m=0.3, height_m=0.9, worn="body",
         radio=_radio(u("radio")),

@@ -18,8 +18,8 @@ import numpy as np
 
 from sim import chance
 from sim.chance import Floats
-from sim.walks.channel import Air, Ints
-from sim.walks.places import Kind, Place, channel_of, place_of
+from sim.walks.channel import Ints, WalkAir
+from sim.walks.places import PlaceKind, WalkPlace, channel_of, place_of
 
 STEP_S = 0.1
 """Truth is made, and written, so often."""
@@ -29,7 +29,7 @@ SURVEY_POINTS_MAX = 130
 
 
 @dataclass(frozen=True, slots=True)
-class Walk:
+class SimulatedWalk:
     """Where a tag was every STEP_S from 0 on, and where its wearer faced (radians from +x, counter-clockwise)."""
 
     t_s: Floats
@@ -38,10 +38,10 @@ class Walk:
 
 
 @dataclass(frozen=True, slots=True)
-class Track:
+class SimulatedTrack:
     """What was heard on one walk, by time; `reader` is an index."""
 
-    walk: Walk
+    walk: SimulatedWalk
     t_s: Floats
     reader: Ints
     rssi_dbm: Floats
@@ -52,32 +52,37 @@ SurveyRow = tuple[float, float, float | None, int, float, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class SimulatedSite:
     """One site as it is written: site.json, survey rows (none: no survey), tracks by name."""
 
     facts: dict[str, Any]
     survey: tuple[SurveyRow, ...]
-    tracks: dict[str, Track]
+    tracks: dict[str, SimulatedTrack]
 
     @property
     def name(self) -> str:
         return str(self.facts["name"])
 
 
-def collection(count: int, seed: int) -> list[Site]:
+def collection(count: int, seed: int) -> list[SimulatedSite]:
     """Return `count` sites of all kinds: of every four, two rooms (a rig, a body), one street, one yard."""
-    order: tuple[tuple[Kind, str | None], ...] = (("room", "rig"), ("street", None), ("room", "body"), ("yard", None))
+    order: tuple[tuple[PlaceKind, str | None], ...] = (
+        ("room", "rig"),
+        ("street", None),
+        ("room", "body"),
+        ("yard", None),
+    )
     return [make(order[i % 4][0], seed + i, worn=order[i % 4][1]) for i in range(count)]
 
 
 def make(
-    kind: Kind,
+    kind: PlaceKind,
     seed: int,
     *,
     worn: str | None = None,
     survey: bool | None = None,
     channel: dict[str, float] | None = None,
-) -> Site:
+) -> SimulatedSite:
     """Return one simulated site; what is not given is drawn from the seed.
 
     worn: "body" or "rig" (rooms only); survey: whether there is one; channel: numbers of `Channel` to set.
@@ -89,7 +94,7 @@ def make(
     air_numbers = channel_of(kind, place.worn, seed)
     air_numbers = replace(air_numbers, **channel) if channel else air_numbers
     height_m = place.height_m + 0.15 * float(chance.normal(seed, key, "height")[0])
-    air = Air(seed, place.readers_m, height_m, air_numbers)
+    air = WalkAir(seed, place.readers_m, height_m, air_numbers)
     rate_hz = round(10.0 ** (1.0 * chance.one(seed, key, "rate")), 1)
     surveyed = survey if survey is not None else kind == "room" or chance.one(seed, key, "survey") < 0.5
     other_tag = chance.one(seed, key, "other tag") < 0.5
@@ -100,7 +105,7 @@ def make(
         rows = _survey_points(air, place, seed, survey_offset_db)
     elif surveyed:
         rows = _survey_walk(air, place, seed, survey_offset_db)
-    tracks: dict[str, Track] = {}
+    tracks: dict[str, SimulatedTrack] = {}
     for i, line in enumerate(place.lines):
         name = f"walk_{i + 1}"
         speed = place.speed_m_s * (1.0 + 0.12 * float(np.clip(chance.normal(seed, key, "speed", i)[0], -2, 2)))
@@ -123,10 +128,12 @@ def make(
         "survey_tag_offset_db": round(survey_offset_db, 2), "tag_height_m": round(height_m, 2),
         "reader_offset_db": np.round(air.offset_db, 2).tolist(), "channel": asdict(air_numbers),
     }  # fmt: skip
-    return Site(facts, rows, tracks)
+    return SimulatedSite(facts, rows, tracks)
 
 
-def record(air: Air, walk: Walk, rate_hz: float, tag: str, seed: int, offset_db: float = 0.0) -> Track:
+def record(
+    air: WalkAir, walk: SimulatedWalk, rate_hz: float, tag: str, seed: int, offset_db: float = 0.0
+) -> SimulatedTrack:
     """Return what is heard of a tag that sends rate_hz packets a second, each up to 10 ms late, along a walk."""
     count = int(walk.t_s[-1] * rate_hz)
     n: Ints = np.arange(count, dtype=np.int64)
@@ -135,12 +142,12 @@ def record(air: Air, walk: Walk, rate_hz: float, tag: str, seed: int, offset_db:
     xy = np.stack([np.interp(sent_s, walk.t_s, walk.xy_m[:, axis]) for axis in (0, 1)], axis=1)
     facing = np.interp(sent_s, walk.t_s, np.unwrap(walk.heading))
     got, reader, dbm = air.hear(tag, sent_s, air.mean_dbm(xy, facing) + offset_db)
-    return Track(walk, sent_s[got], reader, dbm)
+    return SimulatedTrack(walk, sent_s[got], reader, dbm)
 
 
 def along(
     line: Floats, speed_m_s: float, seed: int, key: str, *, stop_gap_m: float = math.inf, wander_m: float = 0.0
-) -> Walk:
+) -> SimulatedWalk:
     """Return a walk along a polyline, its speed varying by a fifth, `wander_m` (spread) beside the line, with stops.
 
     Stops come every `stop_gap_m` on the average and last 3-20 s; the wearer turns about while standing.
@@ -181,7 +188,7 @@ def along(
     beside = wander_m * _smooth(d / 5.0, seed, key)
     xy = xy + beside[:, None] * np.stack([-np.sin(course), np.cos(course)], axis=1)
     heading = _rounded(np.unwrap(course + np.array(turned)))
-    return Walk(
+    return SimulatedWalk(
         STEP_S * np.arange(len(d), dtype=np.float64), np.stack([_rounded(each) for each in xy.T], axis=1), heading
     )
 
@@ -193,7 +200,7 @@ def _rounded(column: Floats) -> Floats:
     return result
 
 
-def write(site: Site, folder: Path) -> Path:
+def write(site: SimulatedSite, folder: Path) -> Path:
     """Write folder/NAME in the recorded-site format and return that path. Raises OSError when it cannot be written."""
     home = folder / site.name
     (home / "tracks").mkdir(parents=True, exist_ok=True)
@@ -221,7 +228,7 @@ def _lines(path: Path, header: str, rows: Sequence[str]) -> None:
 
 
 # ------------------------------------------------------------------ surveys
-def _survey_points(air: Air, place: Place, seed: int, offset_db: float) -> tuple[SurveyRow, ...]:
+def _survey_points(air: WalkAir, place: WalkPlace, seed: int, offset_db: float) -> tuple[SurveyRow, ...]:
     """A rig stands a minute at each point of a lattice, 2 packets a second; a row is a level and how often it came."""
     x0, y0, x1, y1 = place.bounds_m
     step_m = max(1.0, math.sqrt((x1 - x0) * (y1 - y0) / SURVEY_POINTS_MAX))
@@ -237,7 +244,7 @@ def _survey_points(air: Air, place: Place, seed: int, offset_db: float) -> tuple
     return tuple(rows)
 
 
-def _survey_walk(air: Air, place: Place, seed: int, offset_db: float) -> tuple[SurveyRow, ...]:
+def _survey_walk(air: WalkAir, place: WalkPlace, seed: int, offset_db: float) -> tuple[SurveyRow, ...]:
     """Somebody walks the footpaths, or lanes 2-6 m apart, both ways, 5 packets a second; a row is a second's mean."""
     x0, y0, x1, y1 = place.bounds_m
     lines = list(place.footpaths)

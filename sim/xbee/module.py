@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
-from sim.xbee.volume import Refused, Volume
-from sim.xbee.ymodem import CAN, CRC_REQUEST, NAK, PROMPT_S, Receiver, Sender
+from sim.xbee.volume import FileRefused, Volume
+from sim.xbee.ymodem import CAN, CRC_REQUEST, NAK, PROMPT_S, YmodemReceiver, YmodemSender
 
 LINE_MAX = 320  # a command line: "ATFS MV " and two paths; longer is an error, as on any module with a fixed buffer
 ANSWER_TICK_S = 0.01
@@ -107,7 +107,7 @@ class VirtualXBee:
         self._plus = b""
         self._line = bytearray()
         self._command_mode = False
-        self._transfer: Receiver | Sender | None = None
+        self._transfer: YmodemReceiver | YmodemSender | None = None
         self._put_path = ""
         self._boot()
 
@@ -272,9 +272,9 @@ class VirtualXBee:
         self.counts[f"FS {verb}"] += 1
         try:
             answer = self._file_verb(verb, args, now_s).encode() + b"\r"
-        except Refused as refused:
+        except FileRefused as refused:
             return f"{refused}\r".encode()
-        ready = {Receiver: CRC_REQUEST, Sender: NAK}.get(type(self._transfer))
+        ready = {YmodemReceiver: CRC_REQUEST, YmodemSender: NAK}.get(type(self._transfer))
         return answer if ready is None else answer + bytes((ready,))
 
     def _file_verb(self, verb: str, args: list[str], now_s: float) -> str:
@@ -300,12 +300,12 @@ class VirtualXBee:
                 return f"sha256 {self._hash(volume.read(path))}"
             case "PUT", [path]:
                 self._put_path = volume.claim(path)
-                self._transfer = Receiver(now_s, self._prompt_s)
+                self._transfer = YmodemReceiver(now_s, self._prompt_s)
                 return "Receiving file with YMODEM..."
             case "GET", [path]:
-                self._transfer = Sender(path.rsplit("/", 1)[-1], volume.read(path), now_s)
+                self._transfer = YmodemSender(path.rsplit("/", 1)[-1], volume.read(path), now_s)
                 return "Sending file with YMODEM..."
-        raise Refused("EINVAL", "unknown or incomplete file system command")
+        raise FileRefused("EINVAL", "unknown or incomplete file system command")
 
     def _hash(self, content: bytes) -> str:
         if self.faults.wrong_hashes:
@@ -315,10 +315,10 @@ class VirtualXBee:
 
     def _power_fails(self) -> bool:
         transfer, cut_b = self._transfer, self.faults.cut_power_after_put_b
-        if not isinstance(transfer, Receiver) or cut_b is None or len(transfer.content) < cut_b:
+        if not isinstance(transfer, YmodemReceiver) or cut_b is None or len(transfer.content) < cut_b:
             return False
         self.faults.cut_power_after_put_b = None
-        with suppress(Refused):  # what had reached the flash by then
+        with suppress(FileRefused):  # what had reached the flash by then
             self.volume.write(self._put_path, bytes(transfer.content))
         self.counts["power cuts"] += 1
         self.faults.silent = self.faults.stay_off
@@ -334,14 +334,14 @@ class VirtualXBee:
         if transfer.failed:
             self.counts["transfers failed"] += 1
             return bytes((CAN, CAN)) + f"ECANCELED {transfer.failed}\r".encode()
-        if isinstance(transfer, Receiver):
+        if isinstance(transfer, YmodemReceiver):
             content = bytearray(transfer.content)
             if self.faults.corrupt_puts and content:
                 self.faults.corrupt_puts -= 1
                 content[len(content) // 2] ^= 0x10
             try:
                 self.volume.write(self._put_path, bytes(content))
-            except Refused as refused:
+            except FileRefused as refused:
                 return f"{refused}\r".encode()
         return b"OK\r"
 

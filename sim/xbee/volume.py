@@ -12,7 +12,7 @@ PATH_MAX = 255
 BLOCK_B = 2048  # space is taken in blocks of the flash page; the page size is the EFR32MG's
 
 
-class Refused(Exception):
+class FileRefused(Exception):
     """A file command failed; the text is what the module prints."""
 
     def __init__(self, code: str, why: str) -> None:
@@ -29,14 +29,14 @@ class Volume:
 
     def change(self, path: str) -> str:
         if not self._host(path).is_dir():
-            raise Refused("ENOENT", "no such directory")
+            raise FileRefused("ENOENT", "no such directory")
         self.here = self._absolute(path)
         return self.here
 
     def list(self, path: str) -> str:
         host = self._host(path)
         if not host.exists():
-            raise Refused("ENOENT", "no such file or directory")
+            raise FileRefused("ENOENT", "no such file or directory")
         if host.is_file():
             return f"{host.stat().st_size:8} {host.name}\r"
         rows = ["   <DIR> ./", "   <DIR> ../"]
@@ -47,20 +47,20 @@ class Volume:
     def make(self, path: str) -> str:
         host = self._host(path)
         if host.exists():
-            raise Refused("EEXIST", "the name exists")
+            raise FileRefused("EEXIST", "the name exists")
         if not host.parent.is_dir():
-            raise Refused("ENOENT", "no such directory")
+            raise FileRefused("ENOENT", "no such directory")
         host.mkdir()
         return "OK"
 
     def remove(self, path: str) -> str:
         host = self._host(path)
         if not host.exists():
-            raise Refused("ENOENT", "no such file or directory")
+            raise FileRefused("ENOENT", "no such file or directory")
         if host.is_file():
             host.unlink()
         elif any(host.iterdir()) or host == self.root or self._absolute(path) == self.here:
-            raise Refused("EACCES", "the directory is in use or not empty")
+            raise FileRefused("EACCES", "the directory is in use or not empty")
         else:
             host.rmdir()
         return "OK"
@@ -68,11 +68,11 @@ class Volume:
     def move(self, source: str, target: str) -> str:
         old, new = self._host(source), self._host(target)
         if not old.exists():
-            raise Refused("ENOENT", "no such file or directory")
+            raise FileRefused("ENOENT", "no such file or directory")
         if new.exists():
-            raise Refused("EEXIST", "the new name exists")
+            raise FileRefused("EEXIST", "the new name exists")
         if not new.parent.is_dir():
-            raise Refused("ENOENT", "no such directory")
+            raise FileRefused("ENOENT", "no such directory")
         old.rename(new)
         return "OK"
 
@@ -92,21 +92,21 @@ class Volume:
     def read(self, path: str) -> bytes:
         host = self._host(path)
         if not host.is_file():
-            raise Refused("ENOENT", "no such file")
+            raise FileRefused("ENOENT", "no such file")
         return host.read_bytes()
 
     def claim(self, path: str) -> str:
         """Return the absolute path a new file may be written to."""
         host = self._host(path)
         if host.exists():
-            raise Refused("EEXIST", "the name exists")
+            raise FileRefused("EEXIST", "the name exists")
         if not host.parent.is_dir() or self._absolute(path).count("/") < 2:
-            raise Refused("ENOENT", "no such directory")
+            raise FileRefused("ENOENT", "no such directory")
         return self._absolute(path)
 
     def write(self, path: str, content: bytes) -> None:
         if self._used_b() + _blocks_b(len(content)) > self.size_b:
-            raise Refused("ENOSPC", "no space left")
+            raise FileRefused("ENOSPC", "no space left")
         self._host(path).write_bytes(content)
 
     def _used_b(self) -> int:
@@ -119,17 +119,17 @@ class Volume:
                 parts = parts[:-1]
             elif part not in ("", "."):
                 if not NAME.fullmatch(part):
-                    raise Refused("EINVAL", "a name has letters, digits, dot, dash, underscore, 64 at most")
+                    raise FileRefused("EINVAL", "a name has letters, digits, dot, dash, underscore, 64 at most")
                 parts.append(part)
         absolute = "/" + "/".join(parts)
         if len(absolute) > PATH_MAX:
-            raise Refused("ENAMETOOLONG", "a path has 255 characters at most")
+            raise FileRefused("ENAMETOOLONG", "a path has 255 characters at most")
         return absolute
 
     def _host(self, path: str) -> Path:
         parts = self._absolute(path).strip("/").split("/")
         if parts[0].lower() != "flash":
-            raise Refused("ENOENT", "there is only /flash")
+            raise FileRefused("ENOENT", "there is only /flash")
         host = self.root
         for part in parts[1:]:
             same = [entry for entry in host.iterdir() if entry.name.lower() == part.lower()] if host.is_dir() else []

@@ -29,7 +29,7 @@ def crc16(data: bytes) -> int:
     return crc
 
 
-class Receiver:
+class YmodemReceiver:
     """The receiving side of one file. `content` holds what came so far; `done` turns True, or `failed` says why not."""
 
     def __init__(self, now_s: float, prompt_s: float = PROMPT_S) -> None:
@@ -116,7 +116,7 @@ class Receiver:
         return bytes((ACK, CRC_REQUEST))
 
 
-class Sender:
+class YmodemSender:
     """The sending side of one file, for `ATFS GET`."""
 
     def __init__(self, name: str, content: bytes, now_s: float) -> None:

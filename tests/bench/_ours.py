@@ -11,8 +11,8 @@ from gateway.fix import Reading
 from gateway.locate.ground import Ground
 from gateway.locate.locator import ZoneLocator
 from gateway.locate.tracker import Tracker
-from gateway.recording import Site, Survey, Track
-from gateway.survey.replay import Engine
+from gateway.recording import RecordedSite, Survey, Track
+from gateway.survey.replay import ReplayEngine
 from gateway.zone import LonLat, Zone
 
 Floats = NDArray[np.float64]
@@ -21,7 +21,7 @@ LAG_S = 2.0
 SECOND_S = 0.9
 """A second's batches are worked off one after the other, long before the next second's are due."""
 
-Walked = tuple[Site, Survey]
+Walked = tuple[RecordedSite, Survey]
 
 
 class Locator:
@@ -54,7 +54,7 @@ def locator(zone: Zone, tags: int, *, walked: Walked | None = None) -> Locator:
 def walked(zone: Zone, places: Sequence[LonLat], heading_deg: Floats, level_dbm: Floats) -> Walked:
     """Return readings (places, readers) of a worn tag as the walk test of a zone."""
     ground = Ground(zone)
-    site = Site(
+    site = RecordedSite(
         name="zone",
         bounds_m=(-1e3, -1e3, 1e3, 1e3),
         reader_ids=tuple(str(number) for number in ground.readers),
@@ -69,10 +69,10 @@ def _lives(reader: int) -> bool:
     return False
 
 
-def path_site(readers_m: Floats, tag_height_m: float, length_m: float) -> Site:
+def path_site(readers_m: Floats, tag_height_m: float, length_m: float) -> RecordedSite:
     """Return a street as a recorded site: readers along x, one footpath on y = 0 from 0 to length_m."""
     low, high = min(readers_m[:, 1].min(), 0.0) - 2.0, max(readers_m[:, 1].max(), 0.0) + 2.0
-    return Site(
+    return RecordedSite(
         name="street",
         bounds_m=(0.0, float(low), length_m, float(high)),
         worn="rig",
@@ -95,7 +95,7 @@ def once_on_path(
 ) -> Callable[[Floats], float]:
     """Return our single-second estimator: dBm of each reader (NaN: not heard) -> metres along the path."""
     site = path_site(readers_m, tag_height_m, length_m)
-    engine = Engine(site, path_survey(survey_x_m, survey_dbm))
+    engine = ReplayEngine(site, path_survey(survey_x_m, survey_dbm))
     tracker = Tracker(engine.space, engine.hearings, range(len(readers_m)), Counter())
     for k in range(len(readers_m)):  # other tags are about, so that every reader is known to listen
         tracker.hear(0, Reading(k, -60, 1, 0.0, 0), 0.0)
@@ -112,7 +112,7 @@ def walk_on_path(
     readers_m: Floats, tag_height_m: float, length_m: float, survey_x_m: Floats, survey_dbm: Floats, level_dbm: Floats
 ) -> dict[str, Floats]:
     """Run our filter over readings (row i: second i + 1); return "instant" and "lagged": rows (t_s, metres along)."""
-    engine = Engine(path_site(readers_m, tag_height_m, length_m), path_survey(survey_x_m, survey_dbm))
+    engine = ReplayEngine(path_site(readers_m, tag_height_m, length_m), path_survey(survey_x_m, survey_dbm))
     row, reader = np.nonzero(np.isfinite(level_dbm))
     track = Track("walk", row + 1.0, reader, level_dbm[row, reader])
     table = np.array([(fix.t_s, fix.x_m, fix.lag_s) for fix in engine.replay(track, lag_s=LAG_S)]).reshape(-1, 3)

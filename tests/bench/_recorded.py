@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from gateway.survey import read
-from gateway.survey.replay import Engine
+from gateway.survey.replay import ReplayEngine
 from sim.walks import faults
 from tests.roots import SHARED
 
@@ -56,7 +56,7 @@ def ours(folder: Path) -> Ours:
     survey = read.load_survey(folder, site)
     tracks = read.load_tracks(folder, site)
     started_s = time.perf_counter()
-    engine = Engine(site, survey)
+    engine = ReplayEngine(site, survey)
     begun_s = time.perf_counter()
     fixes: dict[str, list[Any]] = {track.name: list(engine.replay(track, lag_s=LAG_S)) for track in tracks}
     spent_s = time.perf_counter() - begun_s

@@ -16,7 +16,7 @@ from gateway.fix import Fix
 from gateway.locate.tracker import LOOK_BACK, STEP_S
 from gateway.presence.evidence import Zones
 from gateway.survey import read
-from gateway.survey.replay import Engine
+from gateway.survey.replay import ReplayEngine
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -37,7 +37,7 @@ def counted(shared: Any, folder: Path) -> Found:
     site = read.load_site(folder)
     theirs = shared.site_io.load_site(folder)
     assert tuple(theirs.reader_ids) == site.reader_ids
-    engine = Engine(site, read.load_survey(folder, site))
+    engine = ReplayEngine(site, read.load_survey(folder, site))
     found: Found = {}
     timed = [t for t in shared.site_io.load_tracks(folder, theirs) if t.truth_t_s is not None]
     ours = {track.name: track for track in read.load_tracks(folder, site)}

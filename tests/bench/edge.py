@@ -30,7 +30,7 @@ from sim.air.radio import Air, Ear, rssi_of
 from sim.chance import Floats, one
 from sim.demo import survey as walk_test
 from sim.street import site as sites
-from sim.street.children import Walk, Where, World
+from sim.street.children import ChildAt, Walk, World
 from sim.street.paths import Point
 from sim.street.site import Site
 from sim.street.tag import POWER_DBM, POWER_SIGMA_DB
@@ -49,7 +49,7 @@ YARD_M, LEAVES_S, GONE_S = (4.0, 30.0), (60.0, 240.0), 360.0
 WINDOW_S = 2
 """A reader tells of a tag so often; a tag beacons each second, and a reader listens `walk_test.DUTY` of the time."""
 
-Way = Callable[[float], Where]
+Way = Callable[[float], ChildAt]
 Word = tuple[int, int, bool]
 """Who, after how many seconds, and whether it arrived: else it left."""
 
@@ -146,7 +146,7 @@ class _Street:
     def run(self, ways: Sequence[Way], seconds: int) -> Iterator[Word]:
         """Let time pass; yield each word of a tag."""
         rng = np.random.default_rng(self.seed)
-        still: dict[int, tuple[Where, Floats]] = {}
+        still: dict[int, tuple[ChildAt, Floats]] = {}
         window: list[tuple[int, Reading]] = []
         for second in range(seconds):
             for n, way in enumerate(ways):
@@ -180,9 +180,9 @@ def _staying(spot: Point, seed: int, n: int) -> Way:
     """Stands about a spot; goes to another within a metre and turns about every MOVES_S."""
     moves = np.random.default_rng((seed, n)).uniform(-1, 1, (int(HOURS * 3600 / MOVES_S) + 1, 3))
 
-    def at(t_s: float) -> Where:
+    def at(t_s: float) -> ChildAt:
         x, y, turn = moves[int(t_s / MOVES_S)].tolist()
-        return Where(spot[0] + x, spot[1] + y, math.pi * turn, False)
+        return ChildAt(spot[0] + x, spot[1] + y, math.pi * turn, False)
 
     return at
 
@@ -249,7 +249,7 @@ def _spots(site: Site, inside: bool, near_m: float, far_m: float) -> Iterator[Po
             yield x, y
 
 
-def _walk_test(site: Site, zone: Zone, air: Air, seed: int) -> tuple[gateway_site.Site, gateway_site.Survey]:
+def _walk_test(site: Site, zone: Zone, air: Air, seed: int) -> tuple[gateway_site.RecordedSite, gateway_site.Survey]:
     with tempfile.TemporaryDirectory() as folder:
         walked = walk_test.walk(site, site.poles[:READERS], air, seed)
         found, survey, _ = onto_zone.of_zone(walk_test.write(Path(folder), walked), zone)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim import chance
-from sim.walks.channel import Air, Channel
+from sim.walks.channel import WalkAir, WalkChannel
 from tests.bench import _ours
 
 Floats = NDArray[np.float64]
@@ -58,14 +58,14 @@ class Street:
     """Readers along x, the path on y = 0, and the air between."""
 
     readers_m: Floats
-    air: Air
+    air: WalkAir
 
     @classmethod
-    def new(cls, sides: int, lateral_m: float, channel: Channel, seed: int) -> "Street":
+    def new(cls, sides: int, lateral_m: float, channel: WalkChannel, seed: int) -> "Street":
         rows = [(SPACING_M * i, lateral_m, HEIGHT_M) for i in range(READERS)]
         rows += [(SPACING_M * i, lateral_m - WIDTH_M, HEIGHT_M) for i in range(READERS)] if sides == 2 else []
         readers = np.array(rows)
-        return cls(readers, Air(seed, readers, TAG_HEIGHT_M, channel))
+        return cls(readers, WalkAir(seed, readers, TAG_HEIGHT_M, channel))
 
     def distance_m(self, x_m: Floats) -> Floats:
         """Return the distance in space from each place on the path to each reader (N, K)."""
@@ -83,9 +83,9 @@ class Street:
         return np.where(self.distance_m(x_m) <= REACH_M, table, np.nan)
 
 
-def channel(exponent: float, sigma_db: float, slow_m: float) -> Channel:
+def channel(exponent: float, sigma_db: float, slow_m: float) -> WalkChannel:
     """Return a channel with this law and spread and nothing else. slow_m 0: a new shadowing every second."""
-    return Channel(
+    return WalkChannel(
         exponent=exponent, slow_db=sigma_db, slow_m=slow_m, rice_k_db=60.0, body_db=0.0, reader_sigma_db=0.0,
         edge_dbm=-300.0, loss=0.0, quantum_db=0.01,
     )  # fmt: skip

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from gateway.locate.tracker import LATE_EVERY
-from gateway.recording import Floats, Site, Survey, Track
-from gateway.survey import read
+from gateway.recording import Floats, RecordedSite, Survey, Track
+from gateway.survey import write
 from tests.bench import __main__ as bench
 from tests.bench import _ours, _recorded, _speed, _zones, street
+from tests.roots import SHARED
 
 READERS: Floats = np.array([[0.0, 0.0, 2.5], [9.0, 0.0, 2.5], [9.0, 6.0, 2.5], [0.0, 6.0, 2.5]])
 TOOLS = pytest.mark.skipif(_recorded.missing() is not None, reason=f"{_recorded.missing()}")
@@ -24,19 +25,19 @@ def level_dbm(xy_m: Floats) -> Floats:
 
 def make_site(folder: Path) -> Path:
     """A room with a reader in each corner, a walk test on a grid, and a walk along its length and back."""
-    site = Site("room", (0.0, 0.0, 9.0, 6.0), ("a", "b", "c", "d"), READERS, worn="rig")
-    read.save_site(folder, site)
+    site = RecordedSite("room", (0.0, 0.0, 9.0, 6.0), ("a", "b", "c", "d"), READERS, worn="rig")
+    write.save_site(folder, site)
     x, y = np.meshgrid([1.0, 3.0, 5.0, 7.0], [1.0, 3.0, 5.0])
     at = np.stack([x.ravel(), y.ravel()], axis=1)
     place, reader = np.indices((len(at), 4)).reshape(2, -1)
     ones = np.ones(len(place))
-    read.save_survey(folder, site, "grid", Survey(at[place], np.nan * ones, reader, level_dbm(at).ravel(), ones))
+    write.save_survey(folder, site, "grid", Survey(at[place], np.nan * ones, reader, level_dbm(at).ravel(), ones))
     seconds = np.arange(24)
     xy = np.stack([1.0 + 7.0 * (1.0 - np.abs(seconds - 12) / 12.0), np.full(24, 2.0)], axis=1)
     row, reader = np.indices((24, 4)).reshape(2, -1)
     level = level_dbm(xy).ravel() + np.random.default_rng(4).normal(0.0, 1.0, len(row))
     track = Track("there_and_back", row + 0.9, reader, level, truth_t_s=seconds + 1.0, truth_xy_m=xy)
-    read.save_track(folder, site, track)
+    write.save_track(folder, site, track)
     return folder
 
 
@@ -95,7 +96,7 @@ def test_an_unknown_benchmark_is_told_of_and_known_ones_write_both_files(
     monkeypatch.chdir(tmp_path)
     assert bench.main(["nonsense"]) == 2
     assert "locating" in capsys.readouterr().out
-    monkeypatch.setattr(_recorded, "SITES", _recorded.SHARED / "nowhere")
+    monkeypatch.setattr(_recorded, "SITES", SHARED / "nowhere")
     assert bench.main(["locating"]) == 0
     written = json.loads((tmp_path / "bench-results.json").read_text())["results"]["locating"]
     assert "is not there" in written["skipped"]

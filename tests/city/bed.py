@@ -196,7 +196,7 @@ class Gateway:
         self.client.disconnect()
         self.client.loop_stop()
 
-    def send(self, kind: uplink.Kind, payload: bytes, *, retain: bool = False, name: str | None = None) -> None:
+    def send(self, kind: uplink.TopicKind, payload: bytes, *, retain: bool = False, name: str | None = None) -> None:
         topic = uplink.topic(SITE, name or self.name, kind)
         self.client.publish(topic, payload, qos=1, retain=retain)
 

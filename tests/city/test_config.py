@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from city.__main__ import app
-from city.config import ConfigError, load
+from city.config import CityConfigError, load
 from city.pages.login import OperatorsError, add_operator, read_operators
 
 GOOD = """site = "gongdeok"
@@ -59,7 +59,7 @@ def test_good_configuration_has_absolute_paths(folder: Path) -> None:
     ],
 )
 def test_errors_name_line_key_and_what_is_right(folder: Path, old: str, new: str, said: str) -> None:
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(CityConfigError) as error:
         load(written(folder, GOOD.replace(old, new, 1)))
     assert said in str(error.value)
     assert str(folder / "city.toml") in str(error.value)
@@ -67,7 +67,7 @@ def test_errors_name_line_key_and_what_is_right(folder: Path, old: str, new: str
 
 def test_short_token_is_refused(folder: Path) -> None:
     (folder / "token").write_text("short\n")
-    with pytest.raises(ConfigError, match=r"web\.token_file: under 32 characters"):
+    with pytest.raises(CityConfigError, match=r"web\.token_file: under 32 characters"):
         load(written(folder, GOOD + 'token_file = "token"\n'))
 
 

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from city import incidents
-from city.incidents import Alarm, Incident, WrongState, decide
+from city.incidents import AlarmProgress, Incident, WrongState, decide
 from gateway.events import Bell, Danger, Sos, Stage
 from tests.city.bed import place, sos
 
@@ -17,7 +17,7 @@ NOW_S = 1_800_000_000.0
 def take(
     event: Sos | Bell | Danger, now_s: float = NOW_S, known: Incident | None = None, revision: int = 0, **more: Any
 ) -> Any:
-    alarm = Alarm(
+    alarm = AlarmProgress(
         alarm=event.alarm,
         incident=1,
         gateway="gw1",
@@ -156,8 +156,10 @@ def test_overdue_after_a_minute() -> None:
     assert not incidents.is_overdue(incidents.acknowledge(new, "kim", NOW_S), NOW_S + 100)
 
 
-def alarm(stage: Stage = "stored", told: Stage | None = None, kind: incidents.Kind = "sos") -> Alarm:
-    return Alarm(alarm="a1", incident=1, gateway="gw1", kind=kind, revision=0, stage=stage, stage_at=NOW_S, told=told)
+def alarm(stage: Stage = "stored", told: Stage | None = None, kind: incidents.IncidentKind = "sos") -> AlarmProgress:
+    return AlarmProgress(
+        alarm="a1", incident=1, gateway="gw1", kind=kind, revision=0, stage=stage, stage_at=NOW_S, told=told
+    )
 
 
 @pytest.mark.parametrize(
@@ -176,7 +178,9 @@ def alarm(stage: Stage = "stored", told: Stage | None = None, kind: incidents.Ki
         (alarm(kind="danger"), None, 0, False),
     ],
 )
-def test_notices_repeat_until_a_lamp_says_so(of: Alarm, sent_at: float | None, after_s: float, due: bool) -> None:
+def test_notices_repeat_until_a_lamp_says_so(
+    of: AlarmProgress, sent_at: float | None, after_s: float, due: bool
+) -> None:
     assert incidents.notice_due(of, sent_at, NOW_S + after_s) is due
 
 

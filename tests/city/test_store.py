@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql
 
 from city import docket, intake
 from city import tables as t
-from city.intake import Refused
+from city.intake import MessageRefused
 from city.store import Store, StoreError, Turn, counters, prune
 from gateway import uplink
 from gateway.events import Emergency, Routine
@@ -171,7 +171,7 @@ def test_retention_deletes_positions_first_and_a_pruned_row_does_not_come_back(s
     ],
 )
 def test_impossible_numbers_are_refused(message: Urgent | Batch, reason: str) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(MessageRefused) as refused:
         intake.check_envelope("gw1", message)
     assert refused.value.reason == reason
 

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from readers import advertisement, wire
-from sim.reader.process import Reader, prepare_flash
+from sim.reader.flash import prepare_flash
+from sim.reader.process import ReaderProcess
 
 NUMBER = 7
 KEY = bytes(range(100, 116))
@@ -96,7 +97,7 @@ class Street:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         prepare_flash(self.flash_dir, NUMBER, KEY, config=self.config)
-        self.reader = Reader(
+        self.reader = ReaderProcess(
             NUMBER,
             self.flash_dir,
             radio=self,
@@ -172,7 +173,9 @@ class Street:
         values = dict(zip(wire.SETTINGS_FIELDS, (version, 2000, 40, 10, 60, 60, 0xFFFF), strict=True)) | changes
         return wire.encode_settings(list(values.values()))
 
-    def on_transmit(self, reader: Reader, now_ms: float, payload: bytes, endpoints: tuple[int, int, int, int]) -> None:
+    def on_transmit(
+        self, reader: ReaderProcess, now_ms: float, payload: bytes, endpoints: tuple[int, int, int, int]
+    ) -> None:
         assert endpoints == (0xE8, 0xE8, 0x11, 0xC105)
         assert len(payload) <= wire.FRAME_MAX
         kind, number, boot, sequence = wire.peek(payload)
@@ -218,10 +221,10 @@ class Street:
         if rssi != tag.rssi_dbm:
             self.wrong.append(f"{self.now_ms}: tag {tag.number} at {tag.rssi_dbm} dBm reported with {rssi}")
 
-    def on_pin(self, reader: Reader, now_ms: float, name: str, level: int) -> None:
+    def on_pin(self, reader: ReaderProcess, now_ms: float, name: str, level: int) -> None:
         self.pins.append((now_ms, name, level))
 
-    def on_log(self, reader: Reader, line: str) -> None:
+    def on_log(self, reader: ReaderProcess, line: str) -> None:
         self.log.append(line)
 
     # ---- what tests ask ----

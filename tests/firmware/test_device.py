@@ -16,11 +16,12 @@ from types import SimpleNamespace
 import pytest
 
 from readers import build, wire
-from sim.reader.process import Reader, compile_firmware
+from sim.reader.flash import compile_firmware
+from sim.reader.process import ReaderProcess
 from tests.roots import ROOT
 
 Make = Callable[..., "Street"]  # noqa: F821  - conftest.Street
-DEVICE = ROOT / "sim" / "device"
+DEVICE = ROOT / "sim" / "reader" / "device"
 TYPINGS = ROOT / "firmware" / "typings"
 
 
@@ -106,7 +107,7 @@ def run_on_device(tmp_path: Path, source: str, *, seconds: float = 60, wall_limi
         on_pin=lambda *_: None,
         on_transmit=lambda reader, now_ms, *_: reader.transmit_done(now_ms),
     )
-    reader = Reader(1, flash, radio=radio, wall_limit_s=wall_limit_s)
+    reader = ReaderProcess(1, flash, radio=radio, wall_limit_s=wall_limit_s)
     reader.start(0)
     while reader.wake_at_ms <= seconds * 1000:
         reader.run(reader.wake_at_ms)

@@ -24,7 +24,7 @@ from gateway.box.daemon import BEAT_MAX_S, END_MAX_S, EXIT_MAX_S
 from gateway.box.systemd import notify, watchdog_s
 from gateway.events import Sos
 from readers import wire
-from tests.gateway.box.bed import LIMIT_S, plugged, rows, run, until, write
+from tests.gateway.box.bed import LIMIT_S, plugged, rows, run, until, write_config
 from tests.gateway.core.bed import Pole, advertisement
 from tests.roots import ROOT
 
@@ -102,7 +102,7 @@ class Systemd:
 def test_a_service_from_its_start_to_its_end(tmp_path: Path) -> None:
     async def story() -> None:
         box = tmp_path / "box"
-        config_file = write(box, tmp_path / "stick")
+        config_file = write_config(box, tmp_path / "stick")
         with Systemd(tmp_path / "notify") as systemd:
             await lives(systemd, box, config_file)
 
@@ -143,7 +143,7 @@ def test_a_service_from_its_start_to_its_end(tmp_path: Path) -> None:
 def test_killed_between_the_commit_and_the_answer_it_answers_the_repetition_and_keeps_one_alarm(tmp_path: Path) -> None:
     async def story() -> None:
         box = tmp_path / "box"
-        config_file = write(box, tmp_path / "stick")
+        config_file = write_config(box, tmp_path / "stick")
         pole = Pole(1)
         cry = advertisement(flags=wire.FLAG_SOS, press=3, utc_s=time.time())
         async with plugged(tmp_path) as stick:
@@ -171,7 +171,7 @@ def test_killed_between_the_commit_and_the_answer_it_answers_the_repetition_and_
 
 
 def test_check_says_good_and_what_it_means(tmp_path: Path) -> None:
-    config_file = write(tmp_path, Path("/dev/ttyUSB0"))
+    config_file = write_config(tmp_path, Path("/dev/ttyUSB0"))
     before = sorted(path.name for path in tmp_path.iterdir())
     done = CliRunner().invoke(app, ["check", str(config_file)])
     assert done.exit_code == 0
@@ -182,7 +182,7 @@ def test_check_says_good_and_what_it_means(tmp_path: Path) -> None:
 
 
 def test_check_lists_every_fault_with_its_line(tmp_path: Path) -> None:
-    config_file = write(tmp_path, Path("/dev/ttyUSB0"))
+    config_file = write_config(tmp_path, Path("/dev/ttyUSB0"))
     text = config_file.read_text().replace("number = 2", "number = 0").replace("[clock]", "[radio.extra]\n[clock]")
     config_file.write_text(text)
     done = CliRunner().invoke(app, ["check", str(config_file)])

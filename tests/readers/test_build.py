@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import readers.__main__ as command
 from readers import build as building
-from sim.reader.process import compile_firmware
+from sim.reader.flash import compile_firmware
 from tests.roots import ROOT
 
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 import readers.__main__ as command
 from readers import build as building
 from readers import flash as flashing
-from readers.line import Line, Port, PortUnusable, Timing, explain_open
+from readers.line import PortUnusable, SerialLine, SerialPort, Timing, explain_open
 from sim.xbee.module import Factory, Faults, Pty, VirtualXBee
 from tests.roots import ROOT
 
@@ -357,10 +357,10 @@ def test_a_module_that_is_not_enrolled_cannot_be_verified(bench: Bench) -> None:
 
 def test_a_module_left_in_command_mode_is_found(bench: Bench) -> None:
     with Pty(bench.module, bench.link):
-        first = Line(str(bench.link), FAST)
+        first = SerialLine(str(bench.link), FAST)
         first.open()
         first.port.close()  # as if killed
-        second = Line(str(bench.link), FAST)
+        second = SerialLine(str(bench.link), FAST)
         second.open()
         assert second.ask("VR") == "1014"
         second.close()
@@ -374,15 +374,15 @@ def taken(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_port_that_does_not_open_says_what_to_do(taken: Path, tmp_path: Path) -> None:
     with pytest.raises(PortUnusable, match=r"no port .*/gone.*ls /dev/serial/by-id"):
-        Port(str(tmp_path / "gone"), FAST).open()
-    holder = Port(str(taken), FAST)
+        SerialPort(str(tmp_path / "gone"), FAST).open()
+    holder = SerialPort(str(taken), FAST)
     holder.open()
     with pytest.raises(PortUnusable, match=r"another program uses .*fuser"):
-        Port(str(taken), FAST).open()
+        SerialPort(str(taken), FAST).open()
     holder.close()
     (tmp_path / "file").write_text("")
     with pytest.raises(PortUnusable, match="is it a serial port"):
-        Port(str(tmp_path / "file"), FAST).open()
+        SerialPort(str(tmp_path / "file"), FAST).open()
     assert "dialout" in explain_open("/dev/ttyUSB0", errno.EACCES, "")
 
 

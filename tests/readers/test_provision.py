@@ -8,7 +8,7 @@ import pytest
 from readers.provision import (
     BadInstallCode,
     Module,
-    Reader,
+    WantedReader,
     WrongFirmware,
     WrongHardware,
     install_code_valid,
@@ -24,7 +24,7 @@ CODE = bytes.fromhex("83FED3407A939723A5C639B26916D505C3B5")  # the ZigBee speci
 GOOD = Module(hv=0x4247, vr=0x1014, eui64=bytes(8), install_code=CODE, ai=0)
 
 
-def printed(reader: Reader) -> dict[str, str]:
+def printed(reader: WantedReader) -> dict[str, str]:
     return {wish.name: wish.value for wish in wanted_settings(reader)}
 
 
@@ -60,13 +60,13 @@ def test_a_wrong_install_code_is_refused() -> None:
 
 
 def test_a_module_that_is_right_gets_no_command() -> None:
-    reader = Reader(7, ext_pan_id=0xDDDDDDDDDDDDDDDD, channel_mask=0x800)
+    reader = WantedReader(7, ext_pan_id=0xDDDDDDDDDDDDDDDD, channel_mask=0x800)
     assert plan(reader, printed(reader)) == []
     assert plan(reader, printed(reader) | {"SC": "0800", "DC": "0021", "NI": "ansim-7 "}) == [], "as any module prints"
 
 
 def test_only_what_differs_is_written_and_ps_comes_last() -> None:
-    reader = Reader(7)
+    reader = WantedReader(7)
     assert [(s.name, s.value) for s in plan(reader, printed(reader) | {"NW": "0", "ZS": "junk"})] == [
         ("ZS", "2"),
         ("NW", "A"),
@@ -76,7 +76,7 @@ def test_only_what_differs_is_written_and_ps_comes_last() -> None:
 
 
 def test_a_reader_is_a_router_that_never_leaves_sleeps_or_opens_the_network() -> None:
-    settings = printed(Reader(1))
+    settings = printed(WantedReader(1))
     assert (settings["CE"], settings["SM"], settings["NJ"]) == ("0", "0", "0")
     assert int(settings["DC"], 16) & 0x21 == 0x21, "install code; rejoin, never leave"
     assert int(settings["NW"], 16) > 0
@@ -85,9 +85,9 @@ def test_a_reader_is_a_router_that_never_leaves_sleeps_or_opens_the_network() ->
 
 
 def test_leaving_the_network_is_foretold() -> None:
-    reader = Reader(7)
-    assert leaves_network(plan(reader, printed(Reader(7, ext_pan_id=1))))
-    assert not leaves_network(plan(reader, printed(Reader(8))))
+    reader = WantedReader(7)
+    assert leaves_network(plan(reader, printed(WantedReader(7, ext_pan_id=1))))
+    assert not leaves_network(plan(reader, printed(WantedReader(8))))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_leaving_the_network_is_foretold() -> None:
 )  # fmt: skip
 def test_what_no_reader_can_be_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"number|PAN|mask|name|company|pin"):
-        Reader(**wrong)  # type: ignore[arg-type]
+        WantedReader(**wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_what_no_reader_can_be_is_refused(wrong: dict[str, object]) -> None:
 def test_config_is_python_with_just_these_constants(key: bytes, tmp_path: Path) -> None:
     path = tmp_path / "config.py"
     for bells in ((), ("D4",), ("D4", "P1")):
-        path.write_bytes(render_config(Reader(7, company_id=0x0059, bells=bells, lamp="P0"), key))
+        path.write_bytes(render_config(WantedReader(7, company_id=0x0059, bells=bells, lamp="P0"), key))
         names = {name: value for name, value in runpy.run_path(str(path)).items() if not name.startswith("__")}
         pins = {"BELLS": bells, "LAMP": "P0", "BUZZER": "D3"}
         assert names == {"READER": 7, "KEY": key, "COMPANY_ID": 0x59, **pins}
@@ -119,7 +119,7 @@ def test_config_is_python_with_just_these_constants(key: bytes, tmp_path: Path) 
 
 def test_config_needs_a_whole_key() -> None:
     with pytest.raises(ValueError, match="16 bytes"):
-        render_config(Reader(7), b"short")
+        render_config(WantedReader(7), b"short")
 
 
 def test_join_status_is_told_in_words() -> None:

@@ -20,9 +20,10 @@ from gateway.box.daemon import Daemon
 from gateway.config import load as config
 from gateway.core.frames import Frame
 from gateway.events import Emergency
-from gateway.options import Loaded
+from gateway.options import Configuration
 from readers import wire
-from sim.ncp.chip import Broadcast, Coordinator, PtyCoordinator, Unicast
+from sim.ncp.chip import Coordinator, PtyCoordinator
+from sim.ncp.messages import Broadcast, Unicast
 from sim.ncp.nvm import Nvm
 from sim.xbee.module import install_code
 from tests.gateway.core.bed import KEYS, TAGS, Pole, zone
@@ -45,7 +46,7 @@ def nwk(number: int) -> int:
     return 0x1000 + number
 
 
-def write(folder: Path, port: Path, *, enrolled: bool = False, extra: str = "", mqtt_port: int = 9) -> Path:
+def write_config(folder: Path, port: Path, *, enrolled: bool = False, extra: str = "", mqtt_port: int = 9) -> Path:
     """Write a box's configuration and secrets. Nobody listens at mqtt_port 9: these tests end at the outbox."""
     folder.mkdir(exist_ok=True)
 
@@ -73,8 +74,8 @@ def write(folder: Path, port: Path, *, enrolled: bool = False, extra: str = "", 
     return path
 
 
-def load(folder: Path, port: Path, **kwargs: Any) -> Loaded:
-    return config.load(write(folder, port, **kwargs))
+def load(folder: Path, port: Path, **kwargs: Any) -> Configuration:
+    return config.load(write_config(folder, port, **kwargs))
 
 
 class Stick:
@@ -135,7 +136,7 @@ async def plugged(folder: Path, nvm: Nvm | None = None) -> AsyncIterator[Stick]:
 
 
 @asynccontextmanager
-async def running(settings: Loaded, *, radio_up: bool = True) -> AsyncIterator[Daemon]:
+async def running(settings: Configuration, *, radio_up: bool = True) -> AsyncIterator[Daemon]:
     """A daemon in this very process, stopped as SIGTERM would."""
     daemon = Daemon(settings)
     task = asyncio.create_task(daemon.run())

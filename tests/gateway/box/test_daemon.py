@@ -17,14 +17,14 @@ from gateway.box.daemon import Daemon
 from gateway.core import frames, pipeline
 from gateway.effects import Effect
 from gateway.events import Bell, GatewayHealth, ReaderHealth, Sos
-from gateway.options import Loaded
+from gateway.options import Configuration
 from gateway.outbox.lane_file import NotCommitted
 from gateway.outbox.lanes import Outbox
 from gateway.radio import coordinator
 from gateway.radio.coordinator import Radio
 from gateway.uplink import StageNotice
 from readers import wire
-from sim.ncp.chip import Unicast
+from sim.ncp.messages import Unicast
 from tests.gateway.box.bed import LOG, load, plugged, rows, run, running, until
 from tests.gateway.core.bed import Pole, advertisement
 from tests.roots import ROOT
@@ -297,7 +297,7 @@ def test_a_snapshot_is_kept_only_behind_the_events_that_led_to_it(
             settings.folder, utc_now=lambda: datetime.now(UTC), notice=notice, bulk_max_b=1 << 22, ballast_b=1 << 20
         )
         clock = ClockWatch(trusted=True)
-        core = runner.Steps(settings, outbox, Radio(settings, _Nobody(), notice=notice), clock, notice=notice)
+        core = runner.Runner(settings, outbox, Radio(settings, _Nobody(), notice=notice), clock, notice=notice)
         task = asyncio.create_task(core.run(lambda: None))
         await until(lambda: core.counters["snapshots"] >= 3, "a snapshot now and then")
         core.frame(Pole(1).beat(), False)
@@ -392,7 +392,7 @@ def test_a_metrics_port_in_use_is_told_and_stops_nothing(tmp_path: Path) -> None
     run(story)
 
 
-def told(settings: Loaded, what: str) -> list[GatewayHealth]:
+def told(settings: Configuration, what: str) -> list[GatewayHealth]:
     return [event for event in of(GatewayHealth, rows(settings.folder, "events")) if event.what == what]
 
 

@@ -13,7 +13,7 @@ import pytest
 from gateway import zone
 from gateway.config.load import FILE_MAX_B, ConfigError, load, summary
 from gateway.config.toml_lines import key_lines
-from gateway.options import HINTS, LISTS, TABLES, Config
+from gateway.options import HINTS, LISTS, TABLES, GatewayConfig
 
 GOOD = """site = "gongdeok"
 gateway = "gw1"
@@ -124,7 +124,7 @@ def test_a_good_file_comes_through_whole(folder: Path) -> None:
     assert loaded.tag_keys["t-01"].k_mic == b"\x02" * 16
     assert (loaded.folder, loaded.database) == (folder / "outbox", folder / "zigbee.db")
     assert loaded.notes == ()
-    assert msgspec.convert(msgspec.to_builtins(config), Config) == config
+    assert msgspec.convert(msgspec.to_builtins(config), GatewayConfig) == config
 
 
 def test_neither_the_summary_nor_the_repr_shows_a_secret(folder: Path) -> None:
@@ -144,7 +144,7 @@ def test_no_tls_to_another_machine_is_noted(folder: Path) -> None:
 
 
 def test_every_key_has_a_hint() -> None:
-    keys = {key for key in Config.__struct_fields__ if key not in (*TABLES, *LISTS)}
+    keys = {key for key in GatewayConfig.__struct_fields__ if key not in (*TABLES, *LISTS)}
     for table, kind in (TABLES | LISTS).items():
         keys |= {f"{table}.{name}" for name in kind.__struct_fields__}
     tables = {"radio", "store", "mqtt", "readers"}

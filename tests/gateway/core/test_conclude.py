@@ -53,14 +53,14 @@ def test_an_arrival_and_a_departure_name_the_place_and_the_tag() -> None:
 
 
 def test_a_presence_may_have_no_position() -> None:
-    presence = one(Bed().say(changes.Became(ROW, "unseen", "school", None)))
+    presence = one(Bed().say(changes.PresenceChange(ROW, "unseen", "school", None)))
     assert isinstance(presence, Presence)
     assert (presence.state, presence.place, presence.where) == ("unseen", "school", None)
 
 
 def test_a_still_bag_and_a_strayed_tag_are_told() -> None:
     bed = Bed()
-    presence = one(bed.say(changes.Became(ROW, "at", "school", FIX, still=True)))
+    presence = one(bed.say(changes.PresenceChange(ROW, "at", "school", FIX, still=True)))
     assert isinstance(presence, Presence)
     assert (presence.state, presence.place, presence.still) == ("at", "school", True)
     off = one(bed.say(changes.Strayed(ROW, "by-the-park", True, 0.98765, FIX)))
@@ -92,27 +92,27 @@ def test_positions_are_rationed_a_tag() -> None:
 
 def test_a_danger_is_one_alarm_from_near_to_clear() -> None:
     bed = Bed()
-    [near] = bed.say(changes.Danger(ROW, "river", True, 0.61234, FIX))
+    [near] = bed.say(changes.DangerChange(ROW, "river", True, 0.61234, FIX))
     assert isinstance(near.event, Danger)
     assert (near.event.alarm, near.event.revision, near.event.near, near.event.probability) == (
         "gw1-e1-1", 0, True, 0.612,
     )  # fmt: skip
     assert near.memory is not None
-    [clear] = bed.say(changes.Danger(ROW, "river", False, 0.05, FIX))
+    [clear] = bed.say(changes.DangerChange(ROW, "river", False, 0.05, FIX))
     assert isinstance(clear.event, Danger)
     assert (clear.event.alarm, clear.event.revision, clear.event.near) == ("gw1-e1-1", 1, False)
-    [again] = bed.say(changes.Danger(ROW, "river", True, 0.7, FIX))
+    [again] = bed.say(changes.DangerChange(ROW, "river", True, 0.7, FIX))
     assert isinstance(again.event, Danger)
     assert again.event.alarm == "gw1-e1-2"
 
 
 def test_a_danger_goes_on_after_a_power_cut() -> None:
     bed = Bed()
-    [near] = bed.say(changes.Danger(ROW, "river", True, 0.6, FIX))
+    [near] = bed.say(changes.DangerChange(ROW, "river", True, 0.6, FIX))
     assert near.memory is not None
     again = Bed([near.memory], now_s=5.0)
     assert again.near == [(ROW, "river")]
-    [clear] = again.say(changes.Danger(ROW, "river", False, 0.1, FIX))
+    [clear] = again.say(changes.DangerChange(ROW, "river", False, 0.1, FIX))
     assert isinstance(clear.event, Danger)
     assert (clear.event.alarm, clear.event.revision) == ("gw1-e1-1", 1)
     assert clear.memory is not None
@@ -120,4 +120,4 @@ def test_a_danger_goes_on_after_a_power_cut() -> None:
 
 
 def test_a_danger_forgotten_under_pressure_ends_in_silence() -> None:
-    assert Bed().say(changes.Danger(ROW, "river", False, 0.1, FIX)) == []
+    assert Bed().say(changes.DangerChange(ROW, "river", False, 0.1, FIX)) == []

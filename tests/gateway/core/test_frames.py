@@ -7,16 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core import frames
-from gateway.core.frames import WINDOW, Links, Malformed, Report, is_urgent, mac_of, read
+from gateway.core.frames import WINDOW, Malformed, ReaderLinks, Report, is_urgent, mac_of, read
 from readers import wire
 from tests.gateway.core.bed import KEYS, Pole
 
 
-def links() -> Links:
-    return Links.of(KEYS)
+def links() -> ReaderLinks:
+    return ReaderLinks.of(KEYS)
 
 
-def freshness(known: Links, payload: bytes) -> str:
+def freshness(known: ReaderLinks, payload: bytes) -> str:
     found = read(known, payload)
     assert isinstance(found, Report), found
     return found.freshness
@@ -150,7 +150,7 @@ def test_replays_are_known_after_a_restart() -> None:
 def test_a_reader_with_a_new_key_starts_anew() -> None:
     known = links()
     read(known, bell(Pole(3, 9), 50))
-    again = Links.of({3: bytes(16)})
+    again = ReaderLinks.of({3: bytes(16)})
     frames.restore(again, frames.snapshot(known))
     assert frames.boot_of(again, 3) is None
     assert freshness(again, wire.encode(wire.BELL, 3, 1, 1, bytes(6), mac_of(bytes(16)))) == "new"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gateway.core import frames, neighbours, pipeline
-from gateway.core.frames import Frame, Links, Report
+from gateway.core.frames import Frame, ReaderLinks, Report
 from gateway.core.neighbours import Burst, Neighbours
 from gateway.events import GatewayHealth
 from readers import wire
@@ -30,7 +30,7 @@ class Desk:
     """A core's reader of NEIGHBOURS reports, and nothing behind it."""
 
     def __init__(self) -> None:
-        self.links, self.counts = Links.of(KEYS), Counter[str]()
+        self.links, self.counts = ReaderLinks.of(KEYS), Counter[str]()
         self.neighbours = Neighbours(self.links, self.counts)
 
     def read(self, pole: Pole, *rows: Row) -> list[Burst]:

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from gateway.core import frames
-from gateway.core.frames import Frame, Links, Report
+from gateway.core.frames import Frame, ReaderLinks, Report
 from gateway.core.sightings import ACK_WAIT_S, REBIND_QUIET_S, Sighting, Table, WallClock
 from gateway.effects import Downlink
 from readers import wire
@@ -16,7 +16,7 @@ from tests.gateway.core.bed import KEYS, TAGS, Pole, acks, advertisement
 class Bed:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self.links = Links.of(KEYS)
+        self.links = ReaderLinks.of(KEYS)
         self.table = Table(self.links, self.counts)
 
     def hear(self, frame: Frame, now_s: float, *, answer: bool = True) -> tuple[list[Sighting], list[Downlink]]:

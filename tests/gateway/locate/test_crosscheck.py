@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gateway.locate import crosscheck
-from gateway.locate.crosscheck import Crosscheck, Word
+from gateway.locate.crosscheck import Crosscheck, ReaderFinding
 
 Place = tuple[float, float, float]
 POWER_DBM, BURST_S = -30, 240.0
@@ -39,7 +39,7 @@ class Poles:
         self.now_s = 0.0
         self.counts: Counter[str] = Counter()
         self.check = Crosscheck(self.configured, self.counts, 0.0)
-        self.words: list[Word] = []
+        self.words: list[ReaderFinding] = []
         self.slices = 0
 
     def level_dbm(self, receiver: int, sender: int) -> float:
@@ -48,7 +48,9 @@ class Poles:
         pair = min(receiver, sender), max(receiver, sender)
         return law + self.received[receiver] + self.sent[sender] + self.shadow[pair] + self.asymmetry[receiver, sender]
 
-    def live(self, hours: float, spoil: Callable[[int, int, float], float] = lambda i, j, dbm: dbm) -> list[Word]:
+    def live(
+        self, hours: float, spoil: Callable[[int, int, float], float] = lambda i, j, dbm: dbm
+    ) -> list[ReaderFinding]:
         """Let every reader beacon once in BURST_S for so long; return the words of that time."""
         before = len(self.words)
         for _ in range(round(hours * 3600 / BURST_S)):
@@ -77,7 +79,7 @@ def hourly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crosscheck, "ROUND_S", 3600.0)
 
 
-def named(words: list[Word], what: str) -> set[int]:
+def named(words: list[ReaderFinding], what: str) -> set[int]:
     return {word.reader for word in words if word.what == what and not word.ok}
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from gateway.locate import levels
-from gateway.locate.levels import Law, Lawful, Map, Rows, fit_law, rows_of
+from gateway.locate.levels import Law, Lawful, LevelMap, LevelRows, fit_law, rows_of
 from tests.gateway.locate.bed import HEIGHT_M, law, poles
 
 READERS = poles((0.0, 0.0), (20.0, 0.0), (20.0, 15.0), (0.0, 15.0), (10.0, 7.0))
-NO_ROWS: Rows = (np.zeros((0, 2)), np.zeros(0), np.zeros(0, int), np.zeros(0), np.zeros(0))
+NO_ROWS: LevelRows = (np.zeros((0, 2)), np.zeros(0), np.zeros(0, int), np.zeros(0), np.zeros(0))
 
 
 def survey(
@@ -22,8 +22,8 @@ def survey(
     spread_db: float = 3.0,
     facings: bool = True,
     field: Any = None,
-) -> Rows:
-    """Rows of a walk all over the room: every reader at every place."""
+) -> LevelRows:
+    """LevelRows of a walk all over the room: every reader at every place."""
     xy_m = rng.uniform((0.0, 0.0), (20.0, 15.0), (places, 2))
     facing = rng.uniform(-math.pi, math.pi, places) if facings else np.full(places, np.nan)
     level = truth.expect(xy_m, facing) + spread_db * rng.normal(size=(places, len(truth.readers_m)))
@@ -32,7 +32,7 @@ def survey(
     return flat(xy_m, facing, level)
 
 
-def flat(xy_m: Any, facing: Any, level: Any) -> Rows:
+def flat(xy_m: Any, facing: Any, level: Any) -> LevelRows:
     places, readers = level.shape
     return (
         np.repeat(xy_m, readers, axis=0),
@@ -113,7 +113,7 @@ def test_an_empty_survey_gives_the_priors() -> None:
     assert (found.exponent, found.body_db, found.sigma_db) == (levels.EXPONENT, levels.BODY_DB, levels.SIGMA_DB)
     assert found.p0_dbm == pytest.approx(np.full(len(READERS), levels.P0_DBM))
     places = np.array([[3.0, 4.0], [300.0, 4.0]])
-    level, sd_db = Map(found, NO_ROWS).expect(places, np.zeros(2))
+    level, sd_db = LevelMap(found, NO_ROWS).expect(places, np.zeros(2))
     assert level == pytest.approx(found.expect(places, np.zeros(2)))
     assert (sd_db > 0).all()
 
@@ -158,7 +158,7 @@ def held_out_rms(rng: np.random.Generator, field: Any) -> tuple[float, float]:
     found = fit_law(READERS, HEIGHT_M, rows, worn=False)
     places = rng.uniform((1.0, 1.0), (19.0, 14.0), (200, 2))
     want = truth.expect(places) + (0.0 if field is None else field(places))
-    level, _ = Map(found, rows).expect(places)
+    level, _ = LevelMap(found, rows).expect(places)
     return tuple(float(np.sqrt(np.mean((x - want) ** 2))) for x in (found.expect(places), level))  # type: ignore[return-value]
 
 
@@ -182,7 +182,7 @@ def test_far_from_the_survey_the_map_is_the_law_and_says_how_little_it_knows() -
     rng = np.random.default_rng(3)
     rows = survey(rng, law(READERS), 80, field=smooth_field(rng))
     found = fit_law(READERS, HEIGHT_M, rows, worn=True)
-    made = Map(found, rows)
+    made = LevelMap(found, rows)
     far = np.array([[200.0, 200.0], [-150.0, 40.0]])
     level, sd_db = made.expect(far, np.zeros(2))
     assert level == pytest.approx(found.expect(far, np.zeros(2)), abs=0.01)
@@ -204,10 +204,10 @@ def test_only_the_way_walked_is_believed(monkeypatch: pytest.MonkeyPatch) -> Non
     level += rng.normal(size=level.shape)
     rows = flat(both, facing, level)
     found = fit_law(READERS, HEIGHT_M, rows, worn=True)
-    assert Map(found, rows).turned > 0, "both ways measured, and they differ: the map sees it"
+    assert LevelMap(found, rows).turned > 0, "both ways measured, and they differ: the map sees it"
     only_east = tuple(part[np.cos(rows[1]) > 0] for part in rows)
     monkeypatch.setattr(levels, "TURNED", (0.6,))  # a walk one way cannot tell by itself that facing matters
-    made = Map(found, only_east)
+    made = LevelMap(found, only_east)
     (_, with_walk), (_, against) = made.expect(along, np.zeros(60)), made.expect(along, np.full(60, math.pi))
     (_, nobody_knows) = made.expect(along)
     assert (against > 1.2 * with_walk).all()
@@ -222,7 +222,7 @@ def test_a_survey_of_one_reader_leaves_the_others_at_the_law() -> None:
     rows = survey(np.random.default_rng(5), law(READERS, p0_dbm=-55.0), 60)
     mine = tuple(part[rows[2] == 2] for part in rows)
     found = fit_law(READERS, HEIGHT_M, mine, worn=True)
-    made = Map(found, mine)
+    made = LevelMap(found, mine)
     places = np.array([[5.0, 5.0], [12.0, 9.0]])
     level, sd_db = made.expect(places, np.zeros(2))
     others = [0, 1, 3, 4]
@@ -236,7 +236,7 @@ def test_a_handful_of_rows_is_a_survey_too(rows: int) -> None:
     print("seed 6")
     whole = survey(np.random.default_rng(6), law(READERS), 5)
     few = tuple(part[:rows] for part in whole)
-    made = Map(fit_law(READERS, HEIGHT_M, few, worn=True), few)
+    made = LevelMap(fit_law(READERS, HEIGHT_M, few, worn=True), few)
     level, sd_db = made.expect(np.array([[1.0, 1.0], [1e4, 1e4]]), np.array([0.0, math.nan]))
     assert np.isfinite(level).all()
     assert np.isfinite(sd_db).all()
@@ -251,7 +251,7 @@ def test_absurd_surveys_give_finite_levels() -> None:
     level = rng.choice([42.0, -300.0, 0.0, -70.0], 100)
     rows = (xy_m, facing, rng.integers(0, len(READERS), 100), level, rng.uniform(0.5, 1e6, 100))
     found = fit_law(READERS, HEIGHT_M, rows, worn=True)
-    for model in (Lawful(found, 0.3, 2.0), Map(found, rows)):
+    for model in (Lawful(found, 0.3, 2.0), LevelMap(found, rows)):
         expected, sd_db = model.expect(np.concatenate([xy_m, [[1e5, 0.0]]]), np.append(facing, 0.0))
         assert np.isfinite(expected).all()
         assert np.isfinite(sd_db).all()

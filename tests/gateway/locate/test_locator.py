@@ -16,7 +16,7 @@ from gateway.locate import sectors, tracker
 from gateway.locate.ground import Ground
 from gateway.locate.locator import ZoneLocator
 from gateway.locate.tracker import BATCH, EVIDENCE_MAX, LATE_EVERY, LOOK_BACK, QUIET_S, WINDOW_S
-from gateway.recording import Site, Survey
+from gateway.recording import RecordedSite, Survey
 from gateway.zone import Field, Footpath, Place, Reader, Route, Zone
 from tests.gateway.core.bed import at, box, zone
 
@@ -252,7 +252,7 @@ def test_what_a_reader_hears_too_loud_is_taken_off() -> None:
 def test_a_walk_test_that_cannot_be_fitted_keeps_no_gateway_from_locating(level_dbm: float) -> None:
     ground, counts = Ground(zone()), Counter[str]()
     readers = np.array(list(ground.readers.values()))
-    site = Site("zone", (-200.0, -50.0, 200.0, 50.0), tuple(str(number) for number in ground.readers), readers)
+    site = RecordedSite("zone", (-200.0, -50.0, 200.0, 50.0), tuple(str(number) for number in ground.readers), readers)
     rows = 200
     survey = Survey(
         readers[np.arange(rows) % len(readers), :2] + 1.0, np.full(rows, np.nan), np.arange(rows) % len(readers),
@@ -282,7 +282,7 @@ def test_a_walk_test_of_one_tag_serves_tags_of_another_power() -> None:
     survey = Survey(spots[row], np.full(len(row), np.nan), reader, levels, np.ones(len(row)))
 
     def located(power_dbm: int, *, quieter_db: int = 0, said_dbm: float | None = POWER_DBM) -> Fix:
-        site = Site("block", bounds_m, names, readers_m, worn="rig", tag_power_dbm=said_dbm)
+        site = RecordedSite("block", bounds_m, names, readers_m, worn="rig", tag_power_dbm=said_dbm)
         locator = ZoneLocator(ground, Counter(), survey=(site, survey))
         locator.set_offsets({1: 20.0})
         for second in range(5):
@@ -431,7 +431,7 @@ def test_a_tag_is_carried_out_of_where_somebody_walked_and_back(wide: Ground) ->
             rows += [(*xy_m, math.degrees(facing), r.reader - 1, r.rssi_dbm) for r in surveyor.hear(xy_m, facing, 0.0)]
     x, y, heading_deg, reader, level = np.array(rows).T
     names, readers_m = tuple(str(number) for number in wide.readers), np.array(list(wide.readers.values()))
-    site = Site("town", (-500, -500, 500, 500), names, readers_m, worn="body", tag_power_dbm=POWER_DBM)
+    site = RecordedSite("town", (-500, -500, 500, 500), names, readers_m, worn="body", tag_power_dbm=POWER_DBM)
     survey = Survey(np.column_stack([x, y]), heading_deg, reader.astype(int), level, np.ones(len(rows)))
     known = 0
     for sector in range(gateway.locator.sectors):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gateway.locate import pathloss
-from gateway.locate.pathloss import Fit, Link, fit, locate
+from gateway.locate.pathloss import BeaconLink, Fit, fit, locate
 
 Place = tuple[float, float, float]
 POWER_DBM = -30
@@ -27,7 +27,7 @@ def quarter(rng: np.random.Generator, readers: int) -> list[Place]:
 def hear(
     rng: np.random.Generator, at: Sequence[Place], exponent: float, received: np.ndarray, sent: np.ndarray,
     *, shadow_db: float = 4.0, asymmetry_db: float = 2.0, edge_dbm: float = -95.0,
-) -> list[Link]:  # fmt: skip
+) -> list[BeaconLink]:  # fmt: skip
     """What readers hear of each other: the model's own law, shadowing the same both ways, nothing under the edge."""
     links = []
     for i in range(len(at)):
@@ -37,7 +37,7 @@ def hear(
                 level = POWER_DBM - 2 - 10 * exponent * math.log10(max(math.dist(at[i], at[j]), 1.0)) + b
                 level += received[receiver] + sent[sender] + asymmetry_db * rng.normal() + 0.5 * rng.normal()
                 if level > edge_dbm + rng.normal():
-                    links.append(Link(receiver, sender, level, 0.25, POWER_DBM))
+                    links.append(BeaconLink(receiver, sender, level, 0.25, POWER_DBM))
     return links
 
 
@@ -76,7 +76,7 @@ def test_without_links_the_law_is_the_prior_and_says_how_little_it_knows() -> No
 
 def test_two_readers_tell_nothing_of_the_exponent_and_half_of_an_offset() -> None:
     at = [(0.0, 0.0, 3.5), (30.0, 0.0, 3.5)]
-    law = fit(at, [Link(0, 1, -70.0, 0.25, POWER_DBM), Link(1, 0, -76.0, 0.25, POWER_DBM)])
+    law = fit(at, [BeaconLink(0, 1, -70.0, 0.25, POWER_DBM), BeaconLink(1, 0, -76.0, 0.25, POWER_DBM)])
     assert law.exponent_sd > 0.9 * pathloss.EXPONENT_SD
     assert law.received_db[0] > 0.5
     assert law.received_db.sum() == pytest.approx(0.0)
@@ -101,7 +101,10 @@ def test_a_silent_reader_has_no_say() -> None:
     rng = np.random.default_rng(5)
     at = quarter(rng, 9)
     links = hear(rng, at, 2.3, np.zeros(9), np.zeros(9))
-    bad = [Link(x.receiver, x.sender, x.level_dbm - 25 * (4 in (x.receiver, x.sender)), 0.25, POWER_DBM) for x in links]
+    bad = [
+        BeaconLink(x.receiver, x.sender, x.level_dbm - 25 * (4 in (x.receiver, x.sender)), 0.25, POWER_DBM)
+        for x in links
+    ]
     without = fit(at, [x for x in links if 4 not in (x.receiver, x.sender)])
     silenced = fit(at, bad, [4])
     assert silenced.exponent == pytest.approx(without.exponent)
@@ -112,7 +115,9 @@ def test_a_pair_behind_a_lorry_moves_the_law_little() -> None:
     rng = np.random.default_rng(6)
     at = quarter(rng, 16)
     links = hear(rng, at, 2.4, np.zeros(16), np.zeros(16))
-    wild = [Link(x.receiver, x.sender, x.level_dbm - 40 * (n % 12 == 0), 0.25, POWER_DBM) for n, x in enumerate(links)]
+    wild = [
+        BeaconLink(x.receiver, x.sender, x.level_dbm - 40 * (n % 12 == 0), 0.25, POWER_DBM) for n, x in enumerate(links)
+    ]
     clean, dirty = fit(at, links), fit(at, wild)
     moved = abs(dirty.exponent - clean.exponent)
     print(f"1 link in 12 is 40 dB low: exponent {clean.exponent:.2f} -> {dirty.exponent:.2f}")

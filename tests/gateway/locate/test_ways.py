@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.locate.space import footpaths
-from gateway.locate.ways import SEGMENTS_MAX, SNAP_M, Chain, Line, chains
+from gateway.locate.ways import SEGMENTS_MAX, SNAP_M, Chain, PathLine, chains
 
 
 def total_m(found: list[Chain]) -> float:
@@ -81,7 +81,7 @@ def test_points_drawn_too_densely_do_no_harm() -> None:
 
 
 @pytest.mark.parametrize("lines", [[], [[]], [[(1.0, 2.0)]], [[(1.0, 2.0), (1.0, 2.0)]], [[(0.0, 0.0), (0.2, 0.0)]]])
-def test_what_is_no_line_gives_no_chain(lines: list[Line]) -> None:
+def test_what_is_no_line_gives_no_chain(lines: list[PathLine]) -> None:
     assert chains(lines) == []
 
 
@@ -113,7 +113,7 @@ grid_spots = st.tuples(st.integers(-3, 3), st.integers(-3, 3)).map(lambda p: (10
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.lists(spots, max_size=6), max_size=6))
-def test_whatever_is_drawn_its_length_is_kept_and_it_can_be_walked(lines: list[Line]) -> None:
+def test_whatever_is_drawn_its_length_is_kept_and_it_can_be_walked(lines: list[PathLine]) -> None:
     found = chains(lines)
     drawn = [(a, b) for line in lines for a, b in pairwise(line)]
     pieces = sum(len(chain.points) - 1 for chain in found)

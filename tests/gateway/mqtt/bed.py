@@ -17,8 +17,9 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from gateway.events import GatewayHealth, Told
-from gateway.mqtt.city_link import Address, Uplink
-from gateway.options import Mqtt
+from gateway.mqtt.city_link import CityLink
+from gateway.mqtt.connection import Address
+from gateway.options import MqttTable
 from gateway.outbox.lanes import Outbox
 from gateway.uplink import (
     LANES,
@@ -160,8 +161,8 @@ class Bed:
         self.stages: list[StageNotice] = []
         self.outbox = Outbox(folder, utc_now=lambda: datetime.now(UTC), notice=self._notice, bulk_max_b=50_000_000,
                              ballast_b=1 << 16)  # fmt: skip
-        self.address = Address(SITE, gateway, Mqtt(host="127.0.0.1", port=port, protocol=protocol))
-        self.uplink = Uplink(
+        self.address = Address(SITE, gateway, MqttTable(host="127.0.0.1", port=port, protocol=protocol))
+        self.uplink = CityLink(
             self.address, self.outbox.sources, notice=self._notice, on_stage=self.stages.append, status=self._status
         )
         self.tasks: list[asyncio.Task[Any]] = []

@@ -21,7 +21,7 @@ import pytest
 
 from gateway.effects import AlarmMemory
 from gateway.events import GatewayHealth, Point, Position, Routine, Told, Where
-from gateway.outbox.lane_file import NotCommitted, Store
+from gateway.outbox.lane_file import LaneFile, NotCommitted
 from gateway.outbox.lanes import RING_MAX, Outbox, OutboxBusy
 from gateway.outbox.rows import ALARMS_MAX, OTHER, POSITION, Entry
 from tests.roots import ROOT
@@ -43,9 +43,11 @@ class Told_:
         return {what for what, _, _ in self.said}
 
 
-def store(folder: Path, lane: str = "sos", max_b: int | None = None, ballast_b: int = 1 << 16) -> tuple[Store, Told_]:
+def store(
+    folder: Path, lane: str = "sos", max_b: int | None = None, ballast_b: int = 1 << 16
+) -> tuple[LaneFile, Told_]:
     told = Told_()
-    return Store(folder, lane, notice=told, utc_now=lambda: NOW, ballast_b=ballast_b, max_b=max_b), told
+    return LaneFile(folder, lane, notice=told, utc_now=lambda: NOW, ballast_b=ballast_b, max_b=max_b), told
 
 
 def entries(n: int, kind: int = OTHER, size: int = 40) -> list[Entry]:

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.events import Heard
 from gateway.fix import Fix
-from gateway.presence.changes import Arrived, Became, Change, Danger, Left
+from gateway.presence.changes import Arrived, Change, DangerChange, Left, PresenceChange
 from gateway.presence.settle import HOLD_S, STILL_S, UNSEEN_S, Settler
 from gateway.zone import Field, Place
 from tests.gateway.core.bed import at, box, zone
@@ -118,11 +118,11 @@ def test_silence_is_unseen_and_never_left() -> None:
     walk.stay(IN, 40)
     assert walk.silent(UNSEEN_S - 2) == []
     [unseen] = walk.silent(4)
-    assert isinstance(unseen, Became)
+    assert isinstance(unseen, PresenceChange)
     assert (unseen.state, unseen.place) == ("unseen", "school")
     assert walk.silent(8 * 3600 // 60) == []
     [back] = walk.stay(IN, 30)
-    assert isinstance(back, Became)
+    assert isinstance(back, PresenceChange)
     assert (back.state, back.place) == ("at", "school"), "no second arrival"
 
 
@@ -139,14 +139,14 @@ def test_a_dead_reader_is_not_covered_and_says_nothing_of_the_child() -> None:
     walk.stay(IN, 40)
     dead: set[int] = set()
     [unseen] = walk.silent(90, dead.__contains__)
-    assert isinstance(unseen, Became)
+    assert isinstance(unseen, PresenceChange)
     dead.add(2)
     [gone] = walk.silent(5, dead.__contains__)
-    assert isinstance(gone, Became)
+    assert isinstance(gone, PresenceChange)
     assert (gone.state, gone.place) == ("not_covered", None)
     dead.clear()
     [again] = walk.silent(5, dead.__contains__)
-    assert isinstance(again, Became)
+    assert isinstance(again, PresenceChange)
     assert (again.state, again.place) == ("unseen", "school")
     assert only(walk.stay(IN, 10), Arrived, Left) == []
 
@@ -154,13 +154,13 @@ def test_a_dead_reader_is_not_covered_and_says_nothing_of_the_child() -> None:
 def test_moving_and_uncertain_do_not_flap() -> None:
     walk = Walk()
     first = walk.stay(OUT, 4)
-    assert [c.state for c in first if isinstance(c, Became)] == ["moving"]
+    assert [c.state for c in first if isinstance(c, PresenceChange)] == ["moving"]
     found = []
     for _ in range(60):
         found += walk.stay(OUT, 4) + walk.stay(OUT, 4, spread_m=45)
     assert found == []
     found = walk.stay(OUT, HOLD_S + 4, spread_m=45)
-    assert [c.state for c in found if isinstance(c, Became)] == ["uncertain"]
+    assert [c.state for c in found if isinstance(c, PresenceChange)] == ["uncertain"]
 
 
 def test_a_tag_that_does_not_move_away_from_any_place_is_idle() -> None:
@@ -170,61 +170,61 @@ def test_a_tag_that_does_not_move_away_from_any_place_is_idle() -> None:
     found = walk.stay(OUT, STILL_S - 20)
     assert found == []
     found = walk.stay(OUT, 60)
-    assert [c.state for c in found if isinstance(c, Became)] == ["idle"]
+    assert [c.state for c in found if isinstance(c, PresenceChange)] == ["idle"]
     walk.still_since_s = None
-    assert [c.state for c in walk.stay(OUT, 2) if isinstance(c, Became)] == ["moving"], "with the next fix"
+    assert [c.state for c in walk.stay(OUT, 2) if isinstance(c, PresenceChange)] == ["moving"], "with the next fix"
     walk.still_since_s = walk.now_s
     assert walk.stay(OUT, STILL_S - 20) == [], "and is not said again before ten more minutes"
     inside = Walk()
     inside.stay(IN, 40)
     inside.still_since_s = inside.now_s
     [hung_up] = inside.stay(IN, STILL_S + 60)
-    assert isinstance(hung_up, Became)
+    assert isinstance(hung_up, PresenceChange)
     assert (hung_up.state, hung_up.place, hung_up.still) == ("at", "school", True), "at school, and the bag hangs there"
     inside.still_since_s = None
-    assert [(c.state, c.still) for c in inside.stay(IN, 2) if isinstance(c, Became)] == [("at", False)]
+    assert [(c.state, c.still) for c in inside.stay(IN, 2) if isinstance(c, PresenceChange)] == [("at", False)]
 
 
 def test_a_tag_that_is_carried_away_is_not_still_whatever_it_said_last() -> None:
     walk = Walk()
     walk.stay(OUT, 10)
     walk.still_since_s = walk.now_s - STILL_S
-    assert [c.state for c in walk.stay(OUT, 30) if isinstance(c, Became)] == ["idle"]
-    assert [c.state for c in walk.stay(FAR, 60) if isinstance(c, Became)] == ["moving"]
+    assert [c.state for c in walk.stay(OUT, 30) if isinstance(c, PresenceChange)] == ["idle"]
+    assert [c.state for c in walk.stay(FAR, 60) if isinstance(c, PresenceChange)] == ["moving"]
 
 
 def test_a_danger_is_near_at_once_when_sure_and_soon_when_likely() -> None:
     walk = Walk()
     walk.stay(OUT, 20)
-    [near] = only(walk.stay(RIVER, 2), Danger)
-    assert isinstance(near, Danger)
+    [near] = only(walk.stay(RIVER, 2), DangerChange)
+    assert isinstance(near, DangerChange)
     assert (near.near, near.area) == (True, "river")
     likely = Walk()
     likely.stay(OUT, 20)
-    [near] = only(likely.stay((231.0, 0.0), 8), Danger)
-    assert isinstance(near, Danger)
+    [near] = only(likely.stay((231.0, 0.0), 8), DangerChange)
+    assert isinstance(near, DangerChange)
     assert 0.4 < near.probability < 0.75
     assert likely.now_s <= 100 + 20 + 8
 
 
 def test_the_bank_on_the_other_side_of_the_street_is_not_near() -> None:
     walk = Walk()
-    assert only(walk.stay(BANK, 600), Danger) == []
+    assert only(walk.stay(BANK, 600), DangerChange) == []
     wild = Walk()
     for _ in range(50):
-        assert only(wild.stay(BANK, 10) + wild.stay((231.0, 0.0), 2), Danger) == []
+        assert only(wild.stay(BANK, 10) + wild.stay((231.0, 0.0), 2), DangerChange) == []
 
 
 def test_a_danger_is_clear_slowly_and_never_by_silence() -> None:
     walk = Walk()
     walk.stay(RIVER, 4)
-    assert only(walk.stay(FAR, 12), Danger) == []
-    assert only(walk.stay(RIVER, 4), Danger) == [], "still the same alarm"
-    assert only(walk.silent(1000), Danger) == []
-    [clear] = only(walk.stay(FAR, 40), Danger)
-    assert isinstance(clear, Danger)
+    assert only(walk.stay(FAR, 12), DangerChange) == []
+    assert only(walk.stay(RIVER, 4), DangerChange) == [], "still the same alarm"
+    assert only(walk.silent(1000), DangerChange) == []
+    [clear] = only(walk.stay(FAR, 40), DangerChange)
+    assert isinstance(clear, DangerChange)
     assert not clear.near
-    assert len(only(walk.stay(RIVER, 2), Danger)) == 1
+    assert len(only(walk.stay(RIVER, 2), DangerChange)) == 1
 
 
 def test_what_was_settled_is_taken_back_after_a_restart() -> None:
@@ -237,11 +237,11 @@ def test_what_was_settled_is_taken_back_after_a_restart() -> None:
     assert walk.stay(IN, 60) == [], "neither arrives nor changes"
     assert settler.tags[2].place is None
     [unseen] = list(settler.silence(100.0 + UNSEEN_S, lambda _: False))[:1]
-    assert isinstance(unseen, Became)
+    assert isinstance(unseen, PresenceChange)
     found: list[Change] = []
     for n in range(30):
         found += settler.step(3, fix(*RIVER, 100.0 + n), None, 100.0 + n)
-    assert only(found, Danger) == []
+    assert only(found, DangerChange) == []
 
 
 def test_the_readers_that_heard_it_best_decide_what_silence_means() -> None:
@@ -289,7 +289,7 @@ def test_of_a_paused_tag_only_the_pause_is_told() -> None:
     walk = Walk()
     walk.stay(IN, 40)
     [told] = paused(walk)
-    assert told == Became(1, "paused", None, None)
+    assert told == PresenceChange(1, "paused", None, None)
     settled = walk.settler.tags[1]
     assert (settled.fix, settled.place, settled.about_m, settled.where.about) == (None, None, None, {}), "nor kept"
     assert walk.settler.is_paused(1)
@@ -302,9 +302,9 @@ def test_after_a_pause_nothing_arrives_and_nothing_leaves(spot: tuple[float, flo
     paused(walk)
     walk.settler.resume(1, walk.now_s)
     found = walk.stay(spot, 900)
-    assert only(found, Arrived, Left, Danger) == []
+    assert only(found, Arrived, Left, DangerChange) == []
     if spot == IN:
-        assert [(c.state, c.place) for c in found if isinstance(c, Became)][-1] == ("at", "school")
+        assert [(c.state, c.place) for c in found if isinstance(c, PresenceChange)][-1] == ("at", "school")
 
 
 def test_who_was_seen_outside_after_a_pause_arrives_as_ever() -> None:
@@ -320,11 +320,11 @@ def test_who_was_seen_outside_after_a_pause_arrives_as_ever() -> None:
 def test_a_danger_goes_on_over_a_pause_as_one_alarm() -> None:
     walk = Walk()
     walk.stay(RIVER, 4)
-    assert only(paused(walk), Danger) == []
+    assert only(paused(walk), DangerChange) == []
     walk.settler.resume(1, walk.now_s)
-    assert only(walk.stay(RIVER, 20), Danger) == []
-    [clear] = only(walk.stay(OUT, 60), Danger)
-    assert isinstance(clear, Danger)
+    assert only(walk.stay(RIVER, 20), DangerChange) == []
+    [clear] = only(walk.stay(OUT, 60), DangerChange)
+    assert isinstance(clear, DangerChange)
     assert not clear.near
 
 
@@ -339,4 +339,4 @@ def test_a_pause_lasts_over_a_restart_and_its_end_too() -> None:
     walk.settler = ended
     found = walk.stay(IN, 60)
     assert only(found, Arrived) == []
-    assert [(c.state, c.place) for c in found if isinstance(c, Became)][-1] == ("at", "school")
+    assert [(c.state, c.place) for c in found if isinstance(c, PresenceChange)][-1] == ("at", "school")

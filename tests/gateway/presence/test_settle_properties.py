@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.events import Heard
 from gateway.fix import Fix
-from gateway.presence.changes import Arrived, Became, Change, Danger, Left, Strayed
+from gateway.presence.changes import Arrived, Change, DangerChange, Left, PresenceChange, Strayed
 from gateway.presence.evidence import Zones
 from gateway.presence.settle import UNSEEN_S, Settler
 from gateway.zone import DangerArea, Field, Place, Route
@@ -86,7 +86,7 @@ def test_any_story_is_told_in_an_order_that_makes_sense(
     def check(change: Change, kind: str) -> None:
         tag = change.tag
         if tag in paused:
-            assert isinstance(change, Became)
+            assert isinstance(change, PresenceChange)
             assert (change.state, change.place, change.fix) == ("paused", None, None)
             assert tag not in told_paused, "once"
             told_paused.add(tag)
@@ -98,7 +98,7 @@ def test_any_story_is_told_in_an_order_that_makes_sense(
             assert kind == "fix", "never by silence"
             assert place[tag] == change.place, "left only what it was at"
             place[tag] = None
-        elif isinstance(change, Danger):
+        elif isinstance(change, DangerChange):
             assert kind == "fix"
             assert ((tag, change.area) in near) != change.near, "near and clear in turn"
             (near.add if change.near else near.discard)((tag, change.area))
@@ -153,7 +153,7 @@ def test_silence_of_any_length_leaves_nothing(before: list[tuple[Fix, float]], s
         list(settler.step(1, made, None, now_s))
     here = settler.tags[1].place
     found = [c for n in range(100) for c in settler.silence(now_s + seconds * (n + 1) / 100, lambda _: False)]
-    assert all(isinstance(c, Became) and c.state == "unseen" and c.place == here for c in found)
+    assert all(isinstance(c, PresenceChange) and c.state == "unseen" and c.place == here for c in found)
     assert settler.tags[1].place == here
 
 

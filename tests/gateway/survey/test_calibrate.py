@@ -10,15 +10,15 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway.__main__ import app
-from gateway.recording import Area, Floats, Site, Survey, TimedFix, Track
-from gateway.survey import calibrate, read
+from gateway.recording import Area, Floats, RecordedSite, Survey, TimedFix, Track
+from gateway.survey import calibrate, read, write
 from gateway.survey.calibrate import WalkRefused
-from gateway.survey.truth import Walk
+from gateway.survey.truth import TrueWalk
 from tests.roots import RECORDED
 
 SEED = 7
 READERS = np.array([[0.0, 4, 3.5], [30, -4, 3.5], [60, 4, 3.5], [90, -4, 3.5]])
-SITE = Site("street", (-10.0, -10.0, 100.0, 10.0), ("1", "2", "3", "4"), READERS)
+SITE = RecordedSite("street", (-10.0, -10.0, 100.0, 10.0), ("1", "2", "3", "4"), READERS)
 
 
 def levels(xy_m: Floats, heading: Floats, rng: np.random.Generator, sigma_db: float = 4.0) -> Floats:
@@ -28,7 +28,7 @@ def levels(xy_m: Floats, heading: Floats, rng: np.random.Generator, sigma_db: fl
     return -48 - 23 * np.log10(distance) + 3 * ahead + rng.normal(0, sigma_db, distance.shape)
 
 
-def walked(*, back: bool = True, late_s: float = 0.0, seconds: int = 75, seed: int = SEED) -> tuple[Track, Walk]:
+def walked(*, back: bool = True, late_s: float = 0.0, seconds: int = 75, seed: int = SEED) -> tuple[Track, TrueWalk]:
     """Along the street at 1.2 m/s and, if wanted, back; a packet a second and reader; truth late_s too late."""
     print(f"seed {seed}")
     rng = np.random.default_rng(seed)
@@ -42,14 +42,14 @@ def walked(*, back: bool = True, late_s: float = 0.0, seconds: int = 75, seed: i
     ends = [0.0, float(seconds)] + ([2.0 * seconds] if back else [])
     xs = [0.0, 1.2 * seconds] + ([0.0] if back else [])
     truth_t, truth_x = np.arange(0.0, ends[-1] + 1, 5.0), np.interp(np.arange(0.0, ends[-1] + 1, 5.0), ends, xs)
-    return track, Walk(truth_t + late_s, np.column_stack([truth_x, 0 * truth_x]), 90.0, "tapped", {})
+    return track, TrueWalk(truth_t + late_s, np.column_stack([truth_x, 0 * truth_x]), 90.0, "tapped", {})
 
 
 def test_a_row_is_the_mean_of_a_second_where_the_walker_was() -> None:
     track = Track(
         "w", np.array([0.1, 0.5, 0.9, 1.2, 9.0]), np.array([0, 0, 1, 0, 0]), np.array([-60.0, -64, -80, -70, -50])
     )
-    walk = Walk(np.array([0.0, 4.0]), np.array([[0.0, 0.0], [0.0, 8.0]]), 90.0, "tapped", {})
+    walk = TrueWalk(np.array([0.0, 4.0]), np.array([[0.0, 0.0], [0.0, 8.0]]), 90.0, "tapped", {})
     survey = calibrate.rows(track, walk.at).survey
     assert survey.rssi_dbm.tolist() == [-62.0, -80.0, -70.0]
     assert survey.count.tolist() == [2.0, 1.0, 1.0]
@@ -61,7 +61,7 @@ def test_packets_weigh_and_who_stands_has_no_heading() -> None:
     track = Track(
         "w", np.array([0.2, 0.4]), np.zeros(2, dtype=np.int64), np.array([-60.0, -70]), packets=np.array([3, 1])
     )
-    walk = Walk(np.array([0.0, 9.0]), np.zeros((2, 2)), 90.0, "tapped", {})
+    walk = TrueWalk(np.array([0.0, 9.0]), np.zeros((2, 2)), 90.0, "tapped", {})
     survey = calibrate.rows(track, walk.at).survey
     assert survey.rssi_dbm.tolist() == [-62.5]
     assert survey.count.tolist() == [4.0]
@@ -99,13 +99,13 @@ def test_no_recorded_clock_is_suspected_and_one_set_wrong_is() -> None:
         for track in read.load_tracks(folder, site):
             assert track.truth_t_s is not None
             assert track.truth_xy_m is not None
-            walk = Walk(track.truth_t_s, track.truth_xy_m, 90.0, "tapped", {})
+            walk = TrueWalk(track.truth_t_s, track.truth_xy_m, 90.0, "tapped", {})
             assert not calibrate.clock(site, track, walk.at).suspected, (site.name, track.name)
             found += calibrate.clock(site, calibrate.shifted(track, 8.0), walk.at).suspected
     assert found >= 8, "a walker's 8 s are found; a slow robot's may not be"
 
 
-def refused(track: Track, walk: Walk) -> str:
+def refused(track: Track, walk: TrueWalk) -> str:
     with pytest.raises(WalkRefused) as caught:
         calibrate.check(SITE, track, calibrate.rows(track, walk.at))
     return str(caught.value)
@@ -117,9 +117,9 @@ def test_a_walk_that_cannot_help_is_refused_in_words() -> None:
     assert "no sighting of the tag" in refused(nothing, walk)
     assert "no moment in common" in refused(calibrate.shifted(track, 1e6), walk)
     assert "too short: 20 s" in refused(*walked(seconds=20, back=False))
-    assert "stays within 0.0 m" in refused(track, Walk(walk.t_s, 0 * walk.xy_m, 90.0, "tapped", {}))
+    assert "stays within 0.0 m" in refused(track, TrueWalk(walk.t_s, 0 * walk.xy_m, 90.0, "tapped", {}))
     assert "only one reader" in refused(Track("w", track.t_s, 0 * track.reader, track.rssi_dbm), walk)
-    assert "far from the readers" in refused(track, Walk(walk.t_s, walk.xy_m + 5000.0, 90.0, "tapped", {}))
+    assert "far from the readers" in refused(track, TrueWalk(walk.t_s, walk.xy_m + 5000.0, 90.0, "tapped", {}))
     calibrate.check(SITE, track, calibrate.rows(track, walk.at))
 
 
@@ -176,9 +176,9 @@ def test_a_walk_there_and_back_is_located_by_its_other_parts() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    read.save_site(tmp_path, SITE)
+    write.save_site(tmp_path, SITE)
     track, walk = walked()
-    read.save_track(tmp_path, SITE, track)
+    write.save_track(tmp_path, SITE, track)
     lines = [f"{t},{x},{y}" for t, (x, y) in zip(walk.t_s, walk.xy_m, strict=True)]
     (tmp_path / "taps.csv").write_text("\n".join(["t_s,x_m,y_m", *lines]))
     return tmp_path
@@ -218,7 +218,7 @@ def test_calibrate_keeps_what_the_recording_says_of_the_tag_and_the_footpaths(fo
     line = np.array([[-10.0, 0.0], [100.0, 0.0]])
     yard = Area("yard", np.array([[20.0, 4.0], [60.0, 4.0], [60.0, 20.0]]))
     there = replace(SITE, tag_power_dbm=-57.0, footpaths=(line,), origin_lonlat=(126.95, 37.54), places=(yard,))
-    read.save_site(folder, there)
+    write.save_site(folder, there)
     code, said = run(folder)
     assert code == 0, said
     assert "next: name the folder in the gateway's file" in said
@@ -246,7 +246,7 @@ def test_calibrate_refuses_a_clock_that_differs_until_it_is_told_how_much(folder
 
 
 def test_calibrate_says_what_to_do_about_what_it_cannot_read(folder: Path) -> None:
-    read.save_track(folder, SITE, Track("x", np.zeros(0), np.zeros(0, dtype=np.int64), np.zeros(0)))
+    write.save_track(folder, SITE, Track("x", np.zeros(0), np.zeros(0, dtype=np.int64), np.zeros(0)))
     code, said = run(folder)
     assert code == 1
     assert "2 tracks are there (w, x); name one with --track" in said

@@ -20,13 +20,13 @@ from gateway.box.daemon import Daemon
 from gateway.core import pipeline
 from gateway.fix import Reading
 from gateway.locate.ground import REACH_M
-from gateway.options import Loaded
-from gateway.survey import live, read
-from gateway.survey.read import RecordingError
+from gateway.options import Configuration
+from gateway.survey import live, read, write
 from gateway.survey.server import CLIENTS_MAX, QUEUE_MAX, SOCKET, Recorder
+from gateway.survey.write import RecordingError
 from gateway.zone import Footpath, Place
 from readers import wire
-from tests.gateway.box.bed import Stick, load, plugged, run, running, until, write
+from tests.gateway.box.bed import Stick, load, plugged, run, running, until, write_config
 from tests.gateway.core.bed import PLANE, SPACING_M, Pole, Shell, advertisement, at, box, zone
 
 
@@ -39,7 +39,7 @@ def heard(stick: Stick, poles: list[Pole], tag: str, counter: int, *, rssi_dbm: 
 class Recording:
     """`ansim-gateway record` in a thread of its own."""
 
-    def __init__(self, settings: Loaded, out: Path, *tags: str, minutes: float | None = None) -> None:
+    def __init__(self, settings: Configuration, out: Path, *tags: str, minutes: float | None = None) -> None:
         self.said: list[str] = []
         self.over = False
         site = live.site_of(settings.zone, settings.config.site)
@@ -115,7 +115,7 @@ def test_the_zones_footpaths_are_in_the_site_as_far_as_readers_hear() -> None:
 
 def test_the_zones_places_and_dangers_are_in_the_site(tmp_path: Path) -> None:
     site = live.site_of(zone(3), "here")
-    read.save_site(tmp_path, site)
+    write.save_site(tmp_path, site)
     [school], [river] = read.load_site(tmp_path).places or (), read.load_site(tmp_path).dangers or ()
     assert (school.id, river.id, river.warn_m) == ("school", "river", 10.0)
     middle_m = SPACING_M  # three poles from x = 0 on
@@ -127,7 +127,7 @@ def test_the_zones_places_and_dangers_are_in_the_site(tmp_path: Path) -> None:
 
 def test_a_site_of_an_older_gateway_gets_the_areas_and_other_areas_are_told_of(tmp_path: Path) -> None:
     site, said = live.site_of(zone(3), "here"), list[str]()
-    read.save_site(tmp_path, replace(site, places=None, dangers=None, seen_tracks=("w",)))
+    write.save_site(tmp_path, replace(site, places=None, dangers=None, seen_tracks=("w",)))
     known = live._begin_site(tmp_path, site, said.append)
     back = read.load_site(tmp_path)
     assert [place.id for place in back.places or ()] == ["school"]
@@ -142,7 +142,7 @@ def test_a_site_of_an_older_gateway_gets_the_areas_and_other_areas_are_told_of(t
 
 def test_the_first_tags_power_stays_and_another_kind_of_tag_is_told(tmp_path: Path) -> None:
     site = live.site_of(zone(3), "here")
-    read.save_site(tmp_path, site)
+    write.save_site(tmp_path, site)
     said: list[str] = []
 
     def write_rows(*powers: tuple[str, int | None]) -> None:
@@ -155,7 +155,7 @@ def test_the_first_tags_power_stays_and_another_kind_of_tag_is_told(tmp_path: Pa
 
     write_rows(("of-an-older-gateway", None))
     assert read.load_site(tmp_path).tag_power_dbm is None
-    read.save_site(tmp_path, replace(read.load_site(tmp_path), seen_tracks=("w",)))
+    write.save_site(tmp_path, replace(read.load_site(tmp_path), seen_tracks=("w",)))
     write_rows(("one", -55), ("like-it", -57))
     assert read.load_site(tmp_path).tag_power_dbm == -55
     assert read.load_site(tmp_path).seen_tracks == ("w",)
@@ -213,13 +213,13 @@ def test_a_time_ends_it(tmp_path: Path) -> None:
 
 
 def test_another_zone_is_not_mixed_into_a_site(tmp_path: Path) -> None:
-    read.save_site(tmp_path, live.site_of(zone(3), "here"))
+    write.save_site(tmp_path, live.site_of(zone(3), "here"))
     with pytest.raises(RecordingError, match="another zone, or its readers were moved; name a new folder"):
         live.record(tmp_path, live.site_of(zone(4), "here"), tmp_path, tags=[], minutes=None, stopped=bool, say=print)
 
 
 def test_without_a_gateway_it_says_what_to_do(tmp_path: Path) -> None:
-    path = write(tmp_path, tmp_path / "stick")
+    path = write_config(tmp_path, tmp_path / "stick")
     done = CliRunner().invoke(app, ["record", str(path), str(tmp_path / "site")])
     assert done.exit_code == 1
     assert "record.sock: no gateway answers there" in done.output

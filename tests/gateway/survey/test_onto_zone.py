@@ -20,19 +20,19 @@ from gateway.effects import Commit
 from gateway.events import GatewayHealth, Sos
 from gateway.fix import Reading
 from gateway.locate.locator import ZoneLocator
-from gateway.options import Loaded
-from gateway.recording import Site, Survey
-from gateway.survey import read
+from gateway.options import Configuration
+from gateway.recording import RecordedSite, Survey
+from gateway.survey import write
 from gateway.survey.live import site_of
 from gateway.zone import Field, Plane
 from readers import wire
-from tests.gateway.box.bed import LIMIT_S, READERS, plugged, rows, run, running, until, write
+from tests.gateway.box.bed import LIMIT_S, READERS, plugged, rows, run, running, until, write_config
 from tests.gateway.core.bed import SPACING_M, Pole, advertisement, zone
 
 EXTRA = '[locate]\nsurvey = "walk"'
 
 
-def survey_of(site: Site, *rows: tuple[float, float, str]) -> Survey:
+def survey_of(site: RecordedSite, *rows: tuple[float, float, str]) -> Survey:
     xy_m = np.array([row[:2] for row in rows], dtype=float).reshape(-1, 2)
     reader = np.array([site.reader_ids.index(row[2]) for row in rows], dtype=np.int64)
     far_m = np.hypot(np.hypot(*(site.readers_m[reader, :2] - xy_m).T), 2.5)
@@ -40,11 +40,11 @@ def survey_of(site: Site, *rows: tuple[float, float, str]) -> Survey:
     return Survey(xy_m, np.full(len(rows), np.nan), reader, levels, np.ones(len(rows)))
 
 
-def box(folder: Path, site: Site, *rows: tuple[float, float, str]) -> Path:
-    read.save_site(folder / "walk", site)
+def box(folder: Path, site: RecordedSite, *rows: tuple[float, float, str]) -> Path:
+    write.save_site(folder / "walk", site)
     if rows:
-        read.save_survey(folder / "walk", site, "w", survey_of(site, *rows))
-    return write(folder, folder / "stick", extra=EXTRA)
+        write.save_survey(folder / "walk", site, "w", survey_of(site, *rows))
+    return write_config(folder, folder / "stick", extra=EXTRA)
 
 
 def problem(path: Path) -> str:
@@ -57,7 +57,7 @@ def problem(path: Path) -> str:
     return found.text
 
 
-def taken(path: Path) -> tuple[Loaded, Site, Survey]:
+def taken(path: Path) -> tuple[Configuration, RecordedSite, Survey]:
     loaded = load.load(path)
     assert loaded.site is not None
     assert loaded.survey is not None
@@ -153,7 +153,7 @@ def test_footpaths_of_the_walk_lie_on_the_zones_plane_too(tmp_path: Path) -> Non
 
 
 def test_without_one_there_is_none(tmp_path: Path) -> None:
-    loaded = load.load(write(tmp_path, tmp_path / "stick"))
+    loaded = load.load(write_config(tmp_path, tmp_path / "stick"))
     assert loaded.site is None
     assert loaded.survey is None
     assert "walk test: none" in load.summary(loaded)
@@ -167,7 +167,7 @@ def test_readers_it_lacks_are_told(tmp_path: Path) -> None:
 
 def test_every_fault_is_told_with_its_line_and_what_would_be_right(tmp_path: Path) -> None:
     site = site_of(zone(READERS), "here")
-    path = write(tmp_path, tmp_path / "stick", extra=EXTRA)
+    path = write_config(tmp_path, tmp_path / "stick", extra=EXTRA)
     assert "a recorded site is a folder with a site.json" in problem(path)
     assert "no walk test is there; make one with ansim-gateway calibrate" in problem(box(tmp_path, site))
     rows = (5.0, 2.0, "1"), (6.0, 2.0, "2")
@@ -188,7 +188,7 @@ def test_a_zone_elsewhere_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_zone_is_drawn_with_its_places_and_dangers(tmp_path: Path) -> None:
-    path = write(tmp_path, tmp_path / "stick")
+    path = write_config(tmp_path, tmp_path / "stick")
     text = path.read_text()
     corners = [[126.9500, 37.5398], [126.9505, 37.5398], [126.9505, 37.5402]]
     path.write_text(text + f'[[places]]\nid = "our-school"\nkind = "school"\npolygon = {corners}\n')
@@ -203,7 +203,7 @@ def test_a_zone_is_drawn_with_its_places_and_dangers(tmp_path: Path) -> None:
 
 
 def test_a_zone_is_drawn_with_its_footpaths_and_whose_map_they_are(tmp_path: Path) -> None:
-    path = write(tmp_path, tmp_path / "stick")
+    path = write_config(tmp_path, tmp_path / "stick")
     whose = 'attribution = "(c) OpenStreetMap contributors, ODbL 1.0"\n'
     line = [[126.9500, 37.5398], [126.9505, 37.5402]]
     path.write_text(f"{whose}{path.read_text()}[[footpaths]]\nline = {line}\n")

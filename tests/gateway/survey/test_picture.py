@@ -8,11 +8,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from gateway.recording import Channel, Floats, Site, Survey, TimedFix, Track
+from gateway.recording import DeviceLaw, Floats, RecordedSite, Survey, TimedFix, Track
 from gateway.survey import picture
-from gateway.survey.canvas import LINE_CHARS, SMALL_CHARS, TITLE_CHARS, Canvas
-from gateway.survey.expected import Expected, Law
-from gateway.survey.picture import Scene
+from gateway.survey.canvas import LINE_CHARS, SMALL_CHARS, TITLE_CHARS, Canvas, Scene
+from gateway.survey.expected import Expected, ExpectedLaw
 
 READERS = np.array([[0.0, 0.0, 3.5], [60.0, 0.0, 3.5], [0.0, 60.0, 3.5], [60.0, 60.0, 3.5]])
 SCENE = Scene(
@@ -24,7 +23,7 @@ SCENE = Scene(
     paths=[[(-20, 0), (80, 0)]],
     north_up=True,
 )
-SITE = Site("yard", (0.0, 0.0, 60.0, 60.0), ("a", "b", "c", "d"), READERS)
+SITE = RecordedSite("yard", (0.0, 0.0, 60.0, 60.0), ("a", "b", "c", "d"), READERS)
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -130,7 +129,7 @@ def test_a_walk_shows_where_it_went() -> None:
 
 def test_one_circle_of_readers_has_the_bound_of_the_textbook() -> None:
     """K readers evenly round at one distance: rms = (ln 10 / 10) (s / n) d sqrt(4 / K), flat ground, weak prior."""
-    d, k, law = 30.0, 8, Law(p0_dbm=-40.0, exponent=2.5, sigma_db=5.0)
+    d, k, law = 30.0, 8, ExpectedLaw(p0_dbm=-40.0, exponent=2.5, sigma_db=5.0)
     turns = 2 * np.pi * np.arange(k) / k
     e = Expected(np.column_stack([d * np.cos(turns), d * np.sin(turns), np.ones(k)]), tag_height_m=1.0, law=law)
     textbook_m = np.log(10) / 10 * (5.0 / 2.5) * d * np.sqrt(4 / k)
@@ -150,8 +149,8 @@ def test_the_bound_is_finite_everywhere_and_grows_outside() -> None:
 
 
 def test_a_law_of_the_devices_is_used_where_it_is_known() -> None:
-    assert Law.of(None) == Law()
-    assert Law.of(Channel(-50.0, 2.0, 6.0)).reach_m() == pytest.approx(10 ** (45 / 20))
+    assert ExpectedLaw.of(None) == ExpectedLaw()
+    assert ExpectedLaw.of(DeviceLaw(-50.0, 2.0, 6.0)).reach_m() == pytest.approx(10 ** (45 / 20))
 
 
 CHROMIUM = Path("/usr/bin/chromium")

@@ -10,15 +10,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.survey import read
-from gateway.survey.read import Area, Channel, RecordingError, Site, Survey, TimedFix, Track
-from gateway.survey.replay import Engine
+from gateway.recording import Area, DeviceLaw, RecordedSite, Survey, TimedFix, Track
+from gateway.survey import read, write
+from gateway.survey.replay import ReplayEngine
+from gateway.survey.write import RecordingError
 from gateway.zone import DangerArea
 from tests.roots import RECORDED
 
 """Recorded sites, where a checkout has them beside it."""
 
-SITE = Site(
+SITE = RecordedSite(
     name="yard",
     bounds_m=(-5.0, -2.0, 40.0, 20.5),
     reader_ids=("r1", "gate, north", "3"),
@@ -26,7 +27,7 @@ SITE = Site(
     worn="body",
     tag_height_m=1.1,
     radio="802.15.4",
-    channel=Channel(-52.0, 2.3, 6.0),
+    channel=DeviceLaw(-52.0, 2.3, 6.0),
     seen_tracks=("morning",),
     tag_power_dbm=-57.5,
     footpaths=(np.array([[0.0, -3.0], [30.125, -3.0], [30.125, 9.5]]), np.array([[0.0, -3.0], [-5.0, -2.0]])),
@@ -37,7 +38,7 @@ SITE = Site(
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    read.save_site(tmp_path, SITE)
+    write.save_site(tmp_path, SITE)
     return tmp_path
 
 
@@ -65,7 +66,7 @@ def test_places_and_dangers_come_back_and_none_is_not_the_same_as_nobody_says(fo
         for one, other in zip(got, wrote, strict=True):
             assert (one.id, one.warn_m) == (other.id, other.warn_m)
             assert np.array_equal(one.ring_m, other.ring_m)
-    read.save_site(folder, replace(SITE, places=(), dangers=None))
+    write.save_site(folder, replace(SITE, places=(), dangers=None))
     assert read.load_site(folder).places == ()
     assert read.load_site(folder).dangers is None
 
@@ -138,7 +139,7 @@ def test_footpaths_that_cannot_be_used_are_left_out_and_told(
     site = read.load_site(folder)
     assert len(site.footpaths) == kept
     assert not note or any(note in told for told in site.notes)
-    Engine(site, Survey.empty())
+    ReplayEngine(site, Survey.empty())
 
 
 def test_a_survey_comes_back_file_by_file(folder: Path) -> None:
@@ -149,8 +150,8 @@ def test_a_survey_comes_back_file_by_file(folder: Path) -> None:
         np.array([-61.5, -80.0]),
         np.array([3.0, 1.0]),
     )
-    read.save_survey(folder, SITE, "b", first)
-    read.save_survey(folder, SITE, "a", Survey(*(column[:1] for column in _columns(first))))
+    write.save_survey(folder, SITE, "b", first)
+    write.save_survey(folder, SITE, "a", Survey(*(column[:1] for column in _columns(first))))
     back = read.load_survey(folder, SITE)
     assert len(back) == 3
     assert not back.skipped
@@ -177,7 +178,7 @@ def test_a_track_comes_back_with_its_truth(folder: Path) -> None:
         np.array([0.0, 2.0]),
         np.array([[1.0, 1.0], [2.0, 3.0]]),
     )
-    read.save_track(folder, SITE, track)
+    write.save_track(folder, SITE, track)
     (back,) = read.load_tracks(folder, SITE)
     assert back.name == track.name
     assert not back.skipped
@@ -188,7 +189,7 @@ def test_a_track_comes_back_with_its_truth(folder: Path) -> None:
 
 def test_a_path_without_times_comes_back(folder: Path) -> None:
     walked = np.array([[0.0, 0.0], [4.0, 1.0], [4.0, 9.0]])
-    read.save_track(
+    write.save_track(
         folder, SITE, Track("w", np.zeros(1), np.zeros(1, dtype=np.int64), np.array([-60.0]), None, None, walked)
     )
     back = read.load_track(folder, SITE, "w")
@@ -198,7 +199,7 @@ def test_a_path_without_times_comes_back(folder: Path) -> None:
 
 def test_fixes_have_the_agreed_header(tmp_path: Path) -> None:
     path = tmp_path / "out" / "w.fixes.csv"
-    assert read.write_fixes(path, [TimedFix(1.0, 2.0, 3.0, 0.5, 1.5), TimedFix(0.0, 2.0, 3.0, 0.5, 1.5, 3.0)]) == 2
+    assert write.write_fixes(path, [TimedFix(1.0, 2.0, 3.0, 0.5, 1.5), TimedFix(0.0, 2.0, 3.0, 0.5, 1.5, 3.0)]) == 2
     assert path.read_text().splitlines() == [
         "t_s,x_m,y_m,r50_m,r90_m,lag_s",
         "1.000,2.000,3.000,0.500,1.500,0",
@@ -245,7 +246,7 @@ def test_a_track_of_nothing_is_a_track(folder: Path, text: str) -> None:
 def test_survey_rows_that_say_nothing_are_counted(folder: Path) -> None:
     text = "x_m,y_m,reader,rssi_dbm,heading_deg\n1,2,r1,-60,-90\n1,2,r1,-60,\n1,,r1,-60,\n1,2,q,-60,\n1,2,r1,99,\n"
     put(folder, "calibration/walk.csv", text)
-    put(folder, "calibration/more.csv", ",".join(read.SURVEY) + "\n1,2,,r1,-60,0\n1,2,450,r1,-60,2\n")
+    put(folder, "calibration/more.csv", ",".join(write.SURVEY) + "\n1,2,,r1,-60,0\n1,2,450,r1,-60,2\n")
     survey = read.load_survey(folder, SITE)
     assert survey.count.tolist() == [2.0, 1.0, 1.0]
     np.testing.assert_array_equal(survey.heading_deg, [90.0, 270.0, math.nan])
@@ -299,14 +300,14 @@ def test_a_missing_folder_a_missing_column_and_a_wrong_name_say_what_to_do(folde
     with pytest.raises(RecordingError, match=r"line 1: no column t_s, rssi_dbm; .* t_s,reader,rssi_dbm"):
         read.load_track(folder, SITE, "w")
     with pytest.raises(RecordingError, match="cannot name a file"):
-        read.save_survey(folder, SITE, "../up", Survey.empty())
+        write.save_survey(folder, SITE, "../up", Survey.empty())
 
 
 def test_a_write_that_fails_leaves_the_old_file(folder: Path) -> None:
     put(folder, "calibration/walk.csv", "old")
     (folder / "calibration" / "walk.csv.new").mkdir()  # in the way of the write, for root as well
     with pytest.raises(RecordingError, match=r"walk\.csv: cannot be written"):
-        read.save_survey(folder, SITE, "walk", Survey.empty())
+        write.save_survey(folder, SITE, "walk", Survey.empty())
     assert (folder / "calibration" / "walk.csv").read_text() == "old"
 
 
@@ -324,7 +325,7 @@ def test_no_row_can_surprise_what_works_on_it(folder: Path, sightings: str, trut
     put(folder, "tracks/w.sightings.csv", "t_s,reader,rssi_dbm\n" + sightings)
     put(folder, "tracks/w.truth.csv", "t_s,x_m,y_m\n" + truth)
     put(folder, "tracks/w.path.csv", "x_m,y_m\n" + walk)
-    put(folder, "calibration/walk.csv", ",".join(read.SURVEY) + "\n" + survey)
+    put(folder, "calibration/walk.csv", ",".join(write.SURVEY) + "\n" + survey)
     track = read.load_track(folder, SITE, "w")
     found = read.load_survey(folder, SITE)
     for array in (track.t_s, track.rssi_dbm, track.truth_t_s, track.truth_xy_m, track.path_xy_m, found.xy_m,
@@ -356,7 +357,7 @@ def test_whatever_ground_is_read_can_be_replayed_on(
         site = read.load_site(folder)
     except RecordingError:
         return
-    engine = Engine(site, Survey.empty())
+    engine = ReplayEngine(site, Survey.empty())
     assert engine.space.cells < 5000
     fixes = list(engine.replay(read.load_track(folder, SITE, "w"), lag_s=2.0))
     assert len(fixes) > 2

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from gateway.recording import Floats, Site, Survey, TimedFix, Track
+from gateway.recording import Floats, RecordedSite, Survey, TimedFix, Track
 from gateway.survey import read
-from gateway.survey.replay import Engine
+from gateway.survey.replay import ReplayEngine
 from sim.walks import faults
 from tests.roots import RECORDED
 
@@ -34,10 +34,10 @@ class Score(NamedTuple):
 
 
 @cache
-def site(name: str) -> tuple[Site, Engine, tuple[Track, ...]]:
+def site(name: str) -> tuple[RecordedSite, ReplayEngine, tuple[Track, ...]]:
     folder = RECORDED / name
     known = read.load_site(folder)
-    return known, Engine(known, read.load_survey(folder, known)), tuple(read.load_tracks(folder, known))
+    return known, ReplayEngine(known, read.load_survey(folder, known)), tuple(read.load_tracks(folder, known))
 
 
 def scores(tracks_of: Callable[[str], tuple[Track, ...]]) -> dict[str, Score]:
@@ -111,17 +111,17 @@ def test_rows_in_any_order_give_the_same_fixes(tmp_path: Path) -> None:
 # ---- recordings that hold next to nothing ----------------------------------------------------------------------------
 
 SQUARE: Floats = np.array([[0.0, 0.0, 2.5], [8.0, 0.0, 2.5], [8.0, 6.0, 2.5], [0.0, 6.0, 2.5]])
-YARD = Site("yard", (0.0, 0.0, 8.0, 6.0), ("a", "b", "c", "d"), SQUARE)
+YARD = RecordedSite("yard", (0.0, 0.0, 8.0, 6.0), ("a", "b", "c", "d"), SQUARE)
 
 
 @cache
-def yard() -> Engine:
+def yard() -> ReplayEngine:
     """A site with a walk test of a line of five places."""
     place, reader = (each.ravel() for each in np.indices((5, 4)))
     xy = np.stack([1.0 + 1.5 * np.arange(5), np.full(5, 3.0)], axis=1)
     gap_m = np.sqrt(((SQUARE[None, :, :2] - xy[:, None]) ** 2).sum(-1) + 1.5**2)
     level = (-50.0 - 22.0 * np.log10(gap_m)).ravel()
-    return Engine(YARD, Survey(xy[place], np.full(20, np.nan), reader, level, np.ones(20)))
+    return ReplayEngine(YARD, Survey(xy[place], np.full(20, np.nan), reader, level, np.ones(20)))
 
 
 def walk(seconds: int, readers: tuple[int, ...] = (0, 1, 2, 3)) -> Track:

@@ -22,14 +22,14 @@ from gateway.fix import Fix, Reading
 from gateway.locate import sectors
 from gateway.locate.ground import Ground
 from gateway.locate.locator import ZoneLocator
-from gateway.presence.changes import Arrived, Change, Danger, Left
-from gateway.recording import Site, Survey, Track
+from gateway.presence.changes import Arrived, Change, DangerChange, Left
+from gateway.recording import RecordedSite, Survey, Track
 from gateway.survey import live as record_live
-from gateway.survey import onto_zone, read
+from gateway.survey import onto_zone, read, write
 from gateway.survey.commands import words
-from gateway.survey.replay import Engine
+from gateway.survey.replay import ReplayEngine
 from gateway.survey.server import Recorder, _Client
-from gateway.zone import DangerArea, Footpath, Place, Reader, Zone, depth_m
+from gateway.zone import DangerArea, Footpath, Place, Plane, Reader, Zone, depth_m
 from tests.gateway.core.bed import UTC_S, Pole, Shell, advertisement, at, box
 
 XY = tuple[float, float]
@@ -123,7 +123,7 @@ def test_a_child_in_the_yard_is_replayed_where_the_gateway_saw_it(tmp_path: Path
 
     def settled(tag: int, fix: Fix, *more: Any) -> Iterator[Change]:
         for change in settle(tag, fix, *more):
-            if isinstance(change, Arrived | Left | Danger):
+            if isinstance(change, Arrived | Left | DangerChange):
                 concluded.append(f"tag-003, {round(fix.fixed_at_s - start_s)} s: {words(change)}")
             yield change
 
@@ -136,7 +136,7 @@ def test_a_child_in_the_yard_is_replayed_where_the_gateway_saw_it(tmp_path: Path
         shell.wait(1.0 if n else 0.7)
 
     site = tmp_path / "site"
-    read.save_site(site, record_live.site_of(zone, "block"))
+    write.save_site(site, record_live.site_of(zone, "block"))
     writer = record_live._Writer(site, read.load_site(site), start_s, None, lambda _: None)
     for line in client.queue:
         writer.reading(json.loads(json.dumps(line)))
@@ -146,7 +146,7 @@ def test_a_child_in_the_yard_is_replayed_where_the_gateway_saw_it(tmp_path: Path
     assert [line for line in done.output.splitlines() if " s: " in line] == concluded
     assert any("arrived at yard" in line for line in concluded), concluded
 
-    here, there = shell.state.field.plane, record_live.Plane(*(read.load_site(site).origin_lonlat or ()))
+    here, there = shell.state.field.plane, Plane(*(read.load_site(site).origin_lonlat or ()))
     rows = table(tmp_path / "fixes" / "tag-003.fixes.csv")
     ours = {kind: {row[0]: row for row in rows if row[5] == kind} for kind in (0.0, 3.0)}
     live: dict[float, dict[float, Fix]] = {0.0: {}, 3.0: {}}
@@ -171,7 +171,7 @@ def test_a_child_in_the_yard_is_replayed_where_the_gateway_saw_it(tmp_path: Path
 def test_what_a_gateway_makes_of_places_is_in_the_fixes_too() -> None:
     zone = block()
     track, locator = recorded(zone, walk((60.0, 0.0), (60.0, 14.0), (75.0, 40.0), stand_s=15), seed=2)
-    found = {fix.fixed_at_s: fix for fix in Engine(site_of(zone), Survey.empty()).fixes(track, lag_s=0.0)}
+    found = {fix.fixed_at_s: fix for fix in ReplayEngine(site_of(zone), Survey.empty()).fixes(track, lag_s=0.0)}
     ours, theirs = found[max(found)], locator.told[max(found)]
     assert ours.places.keys() == {"yard"}
     assert ours.dangers.keys() == {"pond"}
@@ -180,7 +180,7 @@ def test_what_a_gateway_makes_of_places_is_in_the_fixes_too() -> None:
     assert ours.places["yard"] > 0.5
 
 
-def site_of(zone: Zone) -> Site:
+def site_of(zone: Zone) -> RecordedSite:
     """As `record` writes and `locate` reads it, less what the first tag says of its power."""
     return record_live.site_of(zone, "here")
 
@@ -193,7 +193,7 @@ class Live(ZoneLocator):
 
 
 def recorded(
-    zone: Zone, way: Sequence[XY], *, seed: int, survey: tuple[Site, Survey] | None = None, counts: Any = None
+    zone: Zone, way: Sequence[XY], *, seed: int, survey: tuple[RecordedSite, Survey] | None = None, counts: Any = None
 ) -> tuple[Track, Live]:
     """Let a locator hear a walk; return the walk as it is recorded, and the locator."""
     locator, air = Live(Ground(zone), Counter() if counts is None else counts, survey=survey), Air(zone, seed)
@@ -220,7 +220,7 @@ def recorded(
 def walk_test(zone: Zone, folder: Path) -> None:
     """Both footpaths, there and back, a row each two metres and reader."""
     site, air = replace(site_of(zone), tag_power_dbm=float(POWER_DBM)), Air(zone, seed=9)
-    plane = record_live.Plane(*(site.origin_lonlat or ()))
+    plane = Plane(*(site.origin_lonlat or ()))
     shift = plane.to_xy_m(*at(0.0, 0.0))
     rows = [
         (x + shift[0], y + shift[1], heading, number - 1, level)
@@ -228,9 +228,9 @@ def walk_test(zone: Zone, folder: Path) -> None:
         for number, level in air.hear((float(x), y))
     ]  # fmt: skip
     column = np.array(rows)
-    read.save_site(folder, site)
+    write.save_site(folder, site)
     survey = Survey(column[:, :2], column[:, 2], column[:, 3].astype(int), column[:, 4], np.ones(len(rows)))
-    read.save_survey(folder, site, "w", survey)
+    write.save_survey(folder, site, "w", survey)
 
 
 @pytest.mark.parametrize("walked", [False, True])
@@ -246,8 +246,8 @@ def test_a_walk_through_sectors_is_replayed_sector_by_sector(
     assert locator.sectors > 1
     assert counts["tags_moved_on"] > 0
     site = read.load_site(tmp_path)
-    engine = Engine(site, read.load_survey(tmp_path, site) if walked else Survey.empty())
-    here, there = Ground(zone).plane, record_live.Plane(*(site.origin_lonlat or ()))
+    engine = ReplayEngine(site, read.load_survey(tmp_path, site) if walked else Survey.empty())
+    here, there = Ground(zone).plane, Plane(*(site.origin_lonlat or ()))
     seen = Counter[float]()
     for row in engine.replay(track, lag_s=3.0):
         fix = (locator.smoothed if row.lag_s else locator.told).get(row.t_s)

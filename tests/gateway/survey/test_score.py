@@ -8,12 +8,12 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway.__main__ import app
-from gateway.recording import Floats, Site, TimedFix, Track
-from gateway.survey import read
+from gateway.recording import Floats, RecordedSite, TimedFix, Track
+from gateway.survey import write
 from gateway.survey.replay import LAG_MAX_S, LAG_S
 from gateway.survey.score import errors_m, located, score, table
 
-SITE = Site("yard", (0.0, 0.0, 30.0, 30.0), ("a", "b", "c"), np.array([[0.0, 0, 3], [30, 0, 3], [15, 30, 3]]))
+SITE = RecordedSite("yard", (0.0, 0.0, 30.0, 30.0), ("a", "b", "c"), np.array([[0.0, 0, 3], [30, 0, 3], [15, 30, 3]]))
 T = np.arange(0.0, 20.0, 0.5)
 TRUTH: Floats = np.array([[0.0, 5.0], [20.0, 5.0]])
 
@@ -46,7 +46,7 @@ def test_figures_count_what_the_radii_held() -> None:
 
 
 def test_the_table_has_both_kinds_the_rows_left_out_and_no_seen_track_in_its_sum() -> None:
-    site = Site("yard", SITE.bounds_m, SITE.reader_ids, SITE.readers_m, seen_tracks=("seen",))
+    site = RecordedSite("yard", SITE.bounds_m, SITE.reader_ids, SITE.readers_m, seen_tracks=("seen",))
 
     def off_by(metres: float) -> list[TimedFix]:
         return [TimedFix(t, t, 5.0 + metres, 3.0, 6.0, lag) for t in range(20) for lag in (0.0, 3.0)]
@@ -65,8 +65,8 @@ def test_the_table_has_both_kinds_the_rows_left_out_and_no_seen_track_in_its_sum
 
 
 def test_locate_writes_fixes_a_table_and_a_picture(tmp_path: Path) -> None:
-    read.save_site(tmp_path, SITE)
-    read.save_track(tmp_path, SITE, track())
+    write.save_site(tmp_path, SITE)
+    write.save_track(tmp_path, SITE, track())
     arguments = ["locate", str(tmp_path), "--out", str(tmp_path / "fixes"), "--plot", str(tmp_path / "w.svg")]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
@@ -83,8 +83,8 @@ def test_locate_writes_fixes_a_table_and_a_picture(tmp_path: Path) -> None:
 
 
 def test_a_track_that_cannot_be_read_does_not_cost_the_others(tmp_path: Path) -> None:
-    read.save_site(tmp_path, SITE)
-    read.save_track(tmp_path, SITE, track())
+    write.save_site(tmp_path, SITE)
+    write.save_track(tmp_path, SITE, track())
     (tmp_path / "tracks" / "a.sightings.csv").write_text("wrong,header\n1,2\n")
     (tmp_path / "tracks" / "empty.sightings.csv").write_text("")
     done = CliRunner().invoke(app, ["locate", str(tmp_path), "--out", str(tmp_path / "fixes"), "--lag", "0"])

@@ -7,18 +7,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.survey.read import RecordingError, Site
-from gateway.survey.truth import ACCURACY_MAX_M, Walk, load_walk, moment_of
+from gateway.recording import RecordedSite
+from gateway.survey.truth import ACCURACY_MAX_M, TrueWalk, load_walk, moment_of
+from gateway.survey.write import RecordingError
 from gateway.zone import Plane
 
 ORIGIN = (126.95, 37.54)
 PLANE = Plane(*ORIGIN)
-SITE = Site("yard", (0, 0, 100, 100), ("1", "2"), np.array([[0.0, 0, 3], [100, 0, 3]]), origin_lonlat=ORIGIN)
+SITE = RecordedSite("yard", (0, 0, 100, 100), ("1", "2"), np.array([[0.0, 0, 3], [100, 0, 3]]), origin_lonlat=ORIGIN)
 START_S = 1_772_439_300.0  # 2026-03-02T08:15:00Z
 SEED = 20260302
 
 
-def walk(tmp_path: Path, text: str, *, name: str = "walk.csv", site: Site = SITE, start: float | None = None) -> Walk:
+def walk(
+    tmp_path: Path, text: str, *, name: str = "walk.csv", site: RecordedSite = SITE, start: float | None = None
+) -> TrueWalk:
     path = tmp_path / name
     path.write_text(text, encoding="utf-8")
     return load_walk(path, site, start)
@@ -114,7 +117,11 @@ def test_a_walk_that_cannot_be_read_says_what_is_missing(tmp_path: Path, text: s
 
 def test_degrees_need_an_origin(tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match=r"site\.json has no origin; give the site"):
-        walk(tmp_path, "t_s,lon,lat\n0,127,37\n9,127,37\n", site=Site("y", (0, 0, 1, 1), ("1",), np.zeros((1, 3))))
+        walk(
+            tmp_path,
+            "t_s,lon,lat\n0,127,37\n9,127,37\n",
+            site=RecordedSite("y", (0, 0, 1, 1), ("1",), np.zeros((1, 3))),
+        )
     with pytest.raises(RecordingError, match="cannot be read"):
         load_walk(tmp_path / "nothing.csv", SITE, None)
 

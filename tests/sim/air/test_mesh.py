@@ -9,7 +9,7 @@ import pytest
 
 from sim.air.mesh import LOSS, TIMEOUT_MS, Mesh, link_key
 from sim.clock import Clock
-from sim.ncp.chip import Unicast
+from sim.ncp.messages import Unicast
 
 ENDPOINTS = (0xE8, 0xE8, 0x11, 0xC105)
 

@@ -6,16 +6,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from tests.sim.demo.test_poles import AT, HEIGHT_M, Gateway, key, mac_of
-
 from gateway.core import pipeline
 from readers import wire
 from sim.air.mesh import Mesh
 from sim.air.radio import Air, Channel, Ear
 from sim.clock import Clock
 from sim.demo.motion import SimulatedZone
-from sim.reader.process import Reader, prepare_flash
+from sim.reader.flash import prepare_flash
+from sim.reader.process import ReaderProcess
 from sim.street.tag import MOVING_FOR_S, Tag
+from tests.sim.demo.test_poles import AT, HEIGHT_M, Gateway, key, mac_of
 
 SEED = 8
 TAGS = 12
@@ -46,7 +46,7 @@ def test_the_core_says_within_seconds_that_a_tag_moves_or_rests(tmp_path: Path) 
     air = Air(SEED, [Ear(n, at, HEIGHT_M) for n, at in AT.items()], Channel())
     for n, at in AT.items():
         prepare_flash(tmp_path / f"{n}", n, key(n))
-        mesh.add(Reader(n, tmp_path / f"{n}", radio=mesh, seed=SEED), bytes(7) + bytes([n]), at, AT[1])
+        mesh.add(ReaderProcess(n, tmp_path / f"{n}", radio=mesh, seed=SEED), bytes(7) + bytes([n]), at, AT[1])
     world = SimpleNamespace(children=[Playing(n) for n in tags])
     zone = SimulatedZone(clock, world, tags, air, mesh, mac_of=mac_of, bell_pin="D4")  # type: ignore[arg-type]
     words = {tag.name: tag for tag in gateway.state.resolver.tags}

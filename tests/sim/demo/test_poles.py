@@ -21,8 +21,9 @@ from sim.air.mesh import Mesh
 from sim.air.radio import Air, Channel, Ear
 from sim.clock import Clock
 from sim.demo.motion import SimulatedZone
-from sim.ncp.chip import Unicast
-from sim.reader.process import Reader, prepare_flash
+from sim.ncp.messages import Unicast
+from sim.reader.flash import prepare_flash
+from sim.reader.process import ReaderProcess
 from sim.street import site
 from sim.street.children import World
 
@@ -89,7 +90,7 @@ def test_firmware_readers_hear_each_other_and_the_core_fits(tmp_path: Path, monk
     air._offset_db[3] -= 8.0  # reader 4: a bad connector on the receiving side
     for n, at in AT.items():
         prepare_flash(tmp_path / f"{n}", n, key(n))
-        mesh.add(Reader(n, tmp_path / f"{n}", radio=mesh, seed=SEED), bytes(7) + bytes([n]), at, AT[1])
+        mesh.add(ReaderProcess(n, tmp_path / f"{n}", radio=mesh, seed=SEED), bytes(7) + bytes([n]), at, AT[1])
     zone = SimulatedZone(clock, World(site.load(), SEED, 1), {}, air, mesh, mac_of=mac_of, bell_pin="D4")
     try:
         for n in AT:

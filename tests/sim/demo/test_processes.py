@@ -141,7 +141,7 @@ class Client:
 
 
 @pytest.mark.parametrize("kind", ["nats", pytest.param("mosquitto", marks=pytest.mark.mosquitto)])
-def test_the_broker_lets_a_gateway_speak_and_hear_as_itself_only(kind: broker.Kind, tmp_path: Path) -> None:
+def test_the_broker_lets_a_gateway_speak_and_hear_as_itself_only(kind: broker.BrokerKind, tmp_path: Path) -> None:
     if kind == "mosquitto" and broker._mosquitto() is None:
         pytest.skip("mosquitto is not installed: apt-get install mosquitto")
     words = {"gw1": broker.password(), broker.CITY: broker.password()}
@@ -189,7 +189,7 @@ def test_a_broker_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch
 
 
 def test_secrets_are_readable_by_nobody_else(tmp_path: Path) -> None:
-    kind: broker.Kind = "mosquitto" if shutil.which("mosquitto") else "nats"
+    kind: broker.BrokerKind = "mosquitto" if shutil.which("mosquitto") else "nats"
     word = broker.password()
     broker.make(kind, tmp_path / "broker", "zone", "gw1", {"gw1": word, broker.CITY: broker.password()})
     for path in (tmp_path / "broker").iterdir():

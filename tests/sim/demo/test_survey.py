@@ -25,15 +25,15 @@ def air_of(seed: int) -> Air:
 
 
 @pytest.fixture(scope="module")
-def walked() -> sites.Site:
+def walked() -> sites.SimulatedSite:
     return walk_test.walk(ZONE, POLES, air_of(1), 1)
 
 
-def columns(walked: sites.Site) -> np.ndarray:
+def columns(walked: sites.SimulatedSite) -> np.ndarray:
     return np.array([tuple(row) for row in walked.survey], float)
 
 
-def test_levels_fall_with_distance_as_the_airs_law_says(walked: sites.Site) -> None:
+def test_levels_fall_with_distance_as_the_airs_law_says(walked: sites.SimulatedSite) -> None:
     x, y, _, reader, dbm, _ = columns(walked).T
     poles = np.array([p.at for p in POLES])[reader.astype(int)]
     distance = np.hypot(x - poles[:, 0], y - poles[:, 1])
@@ -44,7 +44,7 @@ def test_levels_fall_with_distance_as_the_airs_law_says(walked: sites.Site) -> N
     assert dbm.max() < POWER_DBM + 10
 
 
-def test_every_way_is_walked_both_ways_and_so_is_the_yard(walked: sites.Site) -> None:
+def test_every_way_is_walked_both_ways_and_so_is_the_yard(walked: sites.SimulatedSite) -> None:
     rows = columns(walked)
     for line in (*ZONE.footpaths([POLES[0].at], 20.0), *walk_test.lanes(ZONE.school, [POLES[1].at])):
         a, b = line[0], line[1]
@@ -59,12 +59,12 @@ def test_every_way_is_walked_both_ways_and_so_is_the_yard(walked: sites.Site) ->
     assert sum(inside((x, y), ZONE.school) for x, y in rows[:, :2]) > 100
 
 
-def test_the_same_seed_is_the_same_walk_and_another_seed_another(walked: sites.Site) -> None:
+def test_the_same_seed_is_the_same_walk_and_another_seed_another(walked: sites.SimulatedSite) -> None:
     assert walk_test.walk(ZONE, POLES, air_of(1), 1).survey == walked.survey
     assert walk_test.walk(ZONE, POLES, air_of(2), 2).survey != walked.survey
 
 
-def test_it_is_the_storys_air_and_its_rows_lie_about_the_storys_levels(walked: sites.Site) -> None:
+def test_it_is_the_storys_air_and_its_rows_lie_about_the_storys_levels(walked: sites.SimulatedSite) -> None:
     """With another air the rest is 6 dB: shadows (4 dB) and readers (2 dB) differ, each twice."""
 
     def off_db(air: Air) -> float:
@@ -86,7 +86,7 @@ def test_listening_to_many_events_at_once_is_listening_to_each() -> None:
         assert np.array_equal(together[1][n], alone[1])
 
 
-def test_a_gateway_takes_it_without_a_note(walked: sites.Site, tmp_path: Path) -> None:
+def test_a_gateway_takes_it_without_a_note(walked: sites.SimulatedSite, tmp_path: Path) -> None:
     folder = walk_test.write(tmp_path, walked)
     recorded, survey, notes = of_zone(folder, ON_PLANE)
     assert notes == []

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.ncp import ash
-from sim.ncp.ash import CANCEL, DATA_FIELD_MAX, Decoder, Frame, Kind, Malformed, encode
+from sim.ncp.ash import CANCEL, DATA_FIELD_MAX, AshFrame, Decoder, FrameKind, MalformedAsh, encode
 from sim.ncp.ash_link import (
     ERROR_ACK_TIMEOUTS,
     INBOX_MAX,
@@ -21,14 +21,14 @@ from sim.ncp.ash_link import (
     T_TX_ACK_DELAY_S,
     T_XOFF_MAX_S,
     WINDOW_MAX,
-    Link,
+    AshLink,
     Reset,
 )
 
-RST = bytes((CANCEL,)) * 32 + encode(Frame(Kind.RST))
+RST = bytes((CANCEL,)) * 32 + encode(AshFrame(FrameKind.RST))
 
 
-def frames(data: bytes) -> list[Frame | Malformed | bool]:
+def frames(data: bytes) -> list[AshFrame | MalformedAsh | bool]:
     decoder, out = Decoder(), []
     decoder.receive_data(data)
     while (frame := decoder.next_frame()) is not None:
@@ -36,31 +36,31 @@ def frames(data: bytes) -> list[Frame | Malformed | bool]:
     return out
 
 
-def inbox(link: Link) -> list[bytes | Reset]:
+def inbox(link: AshLink) -> list[bytes | Reset]:
     return list(iter(link.next_frame, None))
 
 
 def data(number: int, payload: bytes = b"\x00\x00\x00\x02", *, ack: int = 0, again: bool = False) -> bytes:
-    return encode(Frame(Kind.DATA, payload, number, again, ack))
+    return encode(AshFrame(FrameKind.DATA, payload, number, again, ack))
 
 
 def ack(number: int, *, not_ready: bool = False) -> bytes:
-    return encode(Frame(Kind.ACK, ack=number, not_ready=not_ready))
+    return encode(AshFrame(FrameKind.ACK, ack=number, not_ready=not_ready))
 
 
 @pytest.mark.parametrize(
     ("frame", "line"),
     [
-        (Frame(Kind.RST), "c0 38 bc 7e"),
-        (Frame(Kind.RSTACK, b"\x02\x02"), "c1 02 02 9b 7b 7e"),
-        (Frame(Kind.DATA, bytes((0, 0, 0, 2)), 2, False, 5), "25 42 21 a8 56 a6 09 7e"),
-        (Frame(Kind.ACK, ack=1), "81 60 59 7e"),
-        (Frame(Kind.ACK, ack=6, not_ready=True), "8e 91 b6 7e"),
-        (Frame(Kind.NAK, ack=6), "a6 34 dc 7e"),
-        (Frame(Kind.NAK, ack=5, not_ready=True), "ad 85 b7 7e"),
+        (AshFrame(FrameKind.RST), "c0 38 bc 7e"),
+        (AshFrame(FrameKind.RSTACK, b"\x02\x02"), "c1 02 02 9b 7b 7e"),
+        (AshFrame(FrameKind.DATA, bytes((0, 0, 0, 2)), 2, False, 5), "25 42 21 a8 56 a6 09 7e"),
+        (AshFrame(FrameKind.ACK, ack=1), "81 60 59 7e"),
+        (AshFrame(FrameKind.ACK, ack=6, not_ready=True), "8e 91 b6 7e"),
+        (AshFrame(FrameKind.NAK, ack=6), "a6 34 dc 7e"),
+        (AshFrame(FrameKind.NAK, ack=5, not_ready=True), "ad 85 b7 7e"),
     ],
 )
-def test_the_frames_printed_in_ug101(frame: Frame, line: str) -> None:
+def test_the_frames_printed_in_ug101(frame: AshFrame, line: str) -> None:
     assert encode(frame) == bytes.fromhex(line)
     assert frames(bytes.fromhex(line)) == [frame]
 
@@ -78,19 +78,19 @@ def test_reserved_bytes_are_escaped_and_only_they() -> None:
 def test_another_implementation_reads_what_is_written_and_writes_what_is_read(
     payload: bytes, number: int, wanted: int, again: bool
 ) -> None:
-    ours = encode(Frame(Kind.DATA, payload, number, again, wanted))
+    ours = encode(AshFrame(FrameKind.DATA, payload, number, again, wanted))
     theirs = bellows.ash.DataFrame(frm_num=number, re_tx=again, ack_num=wanted, ezsp_frame=payload)
     assert bellows.ash.AshProtocol._stuff_bytes(theirs.to_bytes()) + b"\x7e" == ours
 
 
 @given(payload=st.binary(max_size=DATA_FIELD_MAX))
 def test_any_payload_comes_back(payload: bytes) -> None:
-    assert frames(data(3, payload, ack=6)) == [Frame(Kind.DATA, payload, 3, False, 6)]
+    assert frames(data(3, payload, ack=6)) == [AshFrame(FrameKind.DATA, payload, 3, False, 6)]
 
 
 def test_a_payload_too_long_is_the_callers_mistake() -> None:
     with pytest.raises(ValueError, match="at most 220"):
-        Link().send(bytes(DATA_FIELD_MAX + 1))
+        AshLink().send(bytes(DATA_FIELD_MAX + 1))
     with pytest.raises(ValueError, match="at most 220"):
         data(0, bytes(DATA_FIELD_MAX + 1))
 
@@ -98,9 +98,9 @@ def test_a_payload_too_long_is_the_callers_mistake() -> None:
 def test_what_a_receiver_lost_is_ignored_up_to_the_next_flag() -> None:
     whole = ack(3)
     assert frames(whole[:2] + b"\x18" + whole) == []
-    assert frames(whole[:2] + b"\x18" + whole + ack(4)) == [Frame(Kind.ACK, ack=4)]
-    assert frames(whole[:2] + b"\x1a" + whole) == [Frame(Kind.ACK, ack=3)]
-    assert frames(whole[:2] + b"\x11\x13" + whole[2:]) == [True, False, Frame(Kind.ACK, ack=3)]
+    assert frames(whole[:2] + b"\x18" + whole + ack(4)) == [AshFrame(FrameKind.ACK, ack=4)]
+    assert frames(whole[:2] + b"\x1a" + whole) == [AshFrame(FrameKind.ACK, ack=3)]
+    assert frames(whole[:2] + b"\x11\x13" + whole[2:]) == [True, False, AshFrame(FrameKind.ACK, ack=3)]
 
 
 def test_any_flipped_bit_is_refused() -> None:
@@ -108,7 +108,7 @@ def test_any_flipped_bit_is_refused() -> None:
     for at in range(8 * (len(whole) - 1)):
         damaged = bytearray(whole)
         damaged[at // 8] ^= 1 << at % 8
-        assert not any(isinstance(f, Frame) for f in frames(bytes(damaged))), at
+        assert not any(isinstance(f, AshFrame) for f in frames(bytes(damaged))), at
 
 
 _noise = st.lists(
@@ -116,7 +116,7 @@ _noise = st.lists(
         st.binary(max_size=40),
         st.builds(data, st.integers(0, 7), st.binary(max_size=30), ack=st.integers(0, 7), again=st.booleans()),
         st.builds(ack, st.integers(0, 7), not_ready=st.booleans()),
-        st.builds(lambda n: encode(Frame(Kind.NAK, ack=n)), st.integers(0, 7)),
+        st.builds(lambda n: encode(AshFrame(FrameKind.NAK, ack=n)), st.integers(0, 7)),
         st.just(RST),
     ),
     max_size=20,
@@ -126,7 +126,7 @@ _noise = st.lists(
 @given(noise=_noise, sends=st.integers(1, 7))
 @settings(max_examples=200)
 def test_whole_is_the_same_as_byte_by_byte(noise: bytes, sends: int) -> None:
-    whole, bitwise = Link(), Link()
+    whole, bitwise = AshLink(), AshLink()
     for link in (whole, bitwise):
         for number in range(sends):
             link.send(bytes((number,)) * 4)
@@ -143,14 +143,14 @@ def test_whole_is_the_same_as_byte_by_byte(noise: bytes, sends: int) -> None:
 @given(noise=st.binary(max_size=6000))
 @settings(max_examples=50)
 def test_noise_neither_raises_nor_grows(noise: bytes) -> None:
-    link = Link()
+    link = AshLink()
     link.receive_data(noise, 0.0)
     assert len(inbox(link)) <= INBOX_MAX + 1
     assert len(link.data_to_send(1.0)) <= 5 * len(noise) + 8
 
 
 def test_the_host_resets_a_link_with_cancels_and_rst() -> None:
-    link = Link()
+    link = AshLink()
     link.send(b"lost")
     link.data_to_send(0.0)
     link.receive_data(b"\x7d\x21garbage" + RST, 1.0)
@@ -158,13 +158,13 @@ def test_the_host_resets_a_link_with_cancels_and_rst() -> None:
     link.receive_data(data(0), 1.0)
     assert inbox(link) == [], "a chip that restarts hears nothing"
     link.reset()
-    assert frames(link.data_to_send(1.0)) == [Frame(Kind.RSTACK, bytes((2, RESET_SOFTWARE)))]
+    assert frames(link.data_to_send(1.0)) == [AshFrame(FrameKind.RSTACK, bytes((2, RESET_SOFTWARE)))]
     link.receive_data(data(0), 1.1)
     assert inbox(link) == [b"\x00\x00\x00\x02"]
 
 
 def test_at_most_five_frames_are_on_the_way_and_each_ack_lets_more_go() -> None:
-    link = Link()
+    link = AshLink()
     for number in range(12):
         assert link.send(bytes((number,)) * 8)
     out = frames(link.data_to_send(0.0))
@@ -180,7 +180,7 @@ def test_at_most_five_frames_are_on_the_way_and_each_ack_lets_more_go() -> None:
 
 
 def test_long_frames_never_fill_a_hosts_receive_buffer() -> None:
-    link = Link()
+    link = AshLink()
     for _ in range(8):
         link.send(bytes.fromhex("7e7d1113181a") * 36)
     assert len(frames(out := link.data_to_send(0.0))) >= 2
@@ -188,43 +188,43 @@ def test_long_frames_never_fill_a_hosts_receive_buffer() -> None:
 
 
 def test_an_ack_waits_20_ms_for_data_to_ride_on() -> None:
-    link = Link()
+    link = AshLink()
     link.receive_data(data(0), 1.0)
     assert link.data_to_send(1.0) == b""
     assert link.next_deadline_s() == pytest.approx(1.0 + T_TX_ACK_DELAY_S)
-    assert frames(link.data_to_send(1.0 + T_TX_ACK_DELAY_S)) == [Frame(Kind.ACK, ack=1)]
+    assert frames(link.data_to_send(1.0 + T_TX_ACK_DELAY_S)) == [AshFrame(FrameKind.ACK, ack=1)]
     assert link.next_deadline_s() is None
     link.receive_data(data(1), 2.0)
     link.send(b"answer")
-    assert frames(link.data_to_send(2.0)) == [Frame(Kind.DATA, b"answer", 0, False, 2)]
+    assert frames(link.data_to_send(2.0)) == [AshFrame(FrameKind.DATA, b"answer", 0, False, 2)]
     assert frames(link.data_to_send(2.1)) == [], "the ack has gone with the data"
 
 
 def test_a_frame_sent_again_is_acknowledged_at_once_and_not_taken_twice() -> None:
-    link = Link()
+    link = AshLink()
     link.receive_data(data(0), 0.0)
     link.data_to_send(0.1)
     link.receive_data(data(0, again=True), 2.0)
-    assert frames(link.data_to_send(2.0)) == [Frame(Kind.ACK, ack=1)]
+    assert frames(link.data_to_send(2.0)) == [AshFrame(FrameKind.ACK, ack=1)]
     assert len(inbox(link)) == 1
     assert link.counters.duplicates == 1
 
 
 def test_a_damaged_frame_is_rejected_once_until_the_right_one_comes() -> None:
-    link = Link()
+    link = AshLink()
     damaged = bytearray(data(0))
     damaged[3] ^= 1
     link.receive_data(bytes(damaged) + data(1) + bytes(damaged) + data(2), 0.0)
-    assert frames(link.data_to_send(0.0)) == [Frame(Kind.NAK, ack=0)]
+    assert frames(link.data_to_send(0.0)) == [AshFrame(FrameKind.NAK, ack=0)]
     assert inbox(link) == []
     link.receive_data(data(0, again=True) + data(1, again=True), 0.1)
     assert len(inbox(link)) == 2
     link.receive_data(data(5), 0.2)
-    assert [f.kind for f in frames(link.data_to_send(0.2))] == [Kind.NAK], "the condition was lifted in between"
+    assert [f.kind for f in frames(link.data_to_send(0.2))] == [FrameKind.NAK], "the condition was lifted in between"
 
 
 def test_a_damaged_ack_is_ignored() -> None:
-    link = Link()
+    link = AshLink()
     damaged = bytearray(ack(1))
     damaged[1] ^= 1
     link.receive_data(bytes(damaged), 0.0)
@@ -233,17 +233,17 @@ def test_a_damaged_ack_is_ignored() -> None:
 
 
 def test_a_nak_sends_everything_from_that_frame_again() -> None:
-    link = Link()
+    link = AshLink()
     for number in range(4):
         link.send(bytes((number,)) * 4)
     link.data_to_send(0.0)
-    link.receive_data(encode(Frame(Kind.NAK, ack=2)), 0.1)
+    link.receive_data(encode(AshFrame(FrameKind.NAK, ack=2)), 0.1)
     again = frames(link.data_to_send(0.1))
     assert [(f.number, f.retransmitted) for f in again] == [(2, True), (3, True)]
 
 
 def test_unanswered_frames_go_again_slower_each_time_then_the_link_fails_and_only_rst_heals() -> None:
-    link = Link()
+    link = AshLink()
     link.send(b"data")
     link.data_to_send(0.0)
     now_s, waits = 0.0, []
@@ -255,19 +255,19 @@ def test_unanswered_frames_go_again_slower_each_time_then_the_link_fails_and_onl
         link.on_time(now_s)
         out = frames(link.data_to_send(now_s))
     assert waits == pytest.approx([T_RX_ACK_START_S, T_RX_ACK_MAX_S, T_RX_ACK_MAX_S, T_RX_ACK_MAX_S])
-    assert out == [Frame(Kind.ERROR, bytes((2, ERROR_ACK_TIMEOUTS)))]
+    assert out == [AshFrame(FrameKind.ERROR, bytes((2, ERROR_ACK_TIMEOUTS)))]
     assert link.counters.retransmitted == 3
     assert not link.send(b"more")
     for heard in (data(0), ack(1), b"\x01\x02\x03\x04\x7e"):
         link.receive_data(heard, now_s)
-        assert frames(link.data_to_send(now_s)) == [Frame(Kind.ERROR, bytes((2, ERROR_ACK_TIMEOUTS)))]
+        assert frames(link.data_to_send(now_s)) == [AshFrame(FrameKind.ERROR, bytes((2, ERROR_ACK_TIMEOUTS)))]
     link.receive_data(RST, now_s)
     assert inbox(link) == [Reset()]
     assert link.failed_code is None
 
 
 def test_the_time_out_follows_the_line() -> None:
-    link = Link()
+    link = AshLink()
     link.send(b"data")
     link.data_to_send(10.0)
     link.receive_data(ack(1), 10.2)
@@ -280,7 +280,7 @@ def test_the_time_out_follows_the_line() -> None:
 
 
 def test_a_host_that_is_not_ready_gets_no_callbacks_for_a_second_at_most() -> None:
-    link = Link()
+    link = AshLink()
     link.receive_data(ack(0, not_ready=True), 5.0)
     assert not link.host_ready
     assert link.next_deadline_s() == pytest.approx(6.0)
@@ -292,7 +292,7 @@ def test_a_host_that_is_not_ready_gets_no_callbacks_for_a_second_at_most() -> No
 
 
 def test_xoff_holds_the_line_until_xon_or_its_own_limit() -> None:
-    link = Link()
+    link = AshLink()
     link.receive_data(b"\x13", 0.0)
     link.send(b"data")
     assert link.data_to_send(0.1) == b""
@@ -303,18 +303,18 @@ def test_xoff_holds_the_line_until_xon_or_its_own_limit() -> None:
     deadline_s = link.next_deadline_s()
     assert deadline_s == pytest.approx(1.0 + T_XOFF_MAX_S), "no busy loop on the acknowledgement that waits"
     link.on_time(deadline_s)
-    assert frames(link.data_to_send(deadline_s)) == [Frame(Kind.ACK, ack=1)]
+    assert frames(link.data_to_send(deadline_s)) == [AshFrame(FrameKind.ACK, ack=1)]
 
 
 def test_every_queue_has_an_end() -> None:
-    link = Link()
+    link = AshLink()
     taken = sum(link.send(b"data") for _ in range(100))
     assert taken == OUTBOX_MAX
     assert link.counters.outbox_full == 100 - OUTBOX_MAX
     for number in range(INBOX_MAX + 1):
         link.receive_data(data(number & 7), 0.0)
     assert link.counters.inbox_full == 1
-    assert frames(link.data_to_send(0.0))[0] == Frame(Kind.NAK, ack=0), "no room: please send it again"
+    assert frames(link.data_to_send(0.0))[0] == AshFrame(FrameKind.NAK, ack=0), "no room: please send it again"
     assert len(inbox(link)) == INBOX_MAX
     link.receive_data(data(0, again=True), 0.1)
     assert len(inbox(link)) == 1
@@ -324,7 +324,7 @@ def test_every_queue_has_an_end() -> None:
 def test_over_a_bad_line_every_payload_arrives_once_and_in_order(seed: int) -> None:
     """Two ends of this implementation, bytes lost and flipped between them, time in steps of 10 ms."""
     rng = random.Random(seed)
-    left, right = Link(), Link()
+    left, right = AshLink(), AshLink()
     wanted = [rng.randbytes(rng.randrange(3, 60)) for _ in range(120)]
     to_send, got, back = list(wanted), [], 0
     now_s = 0.0

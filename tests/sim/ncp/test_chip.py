@@ -15,9 +15,11 @@ import zigpy.types as zt
 from zigpy.zdo import types as zdo_types
 
 from sim.ncp import ash_link, zdo
-from sim.ncp.chip import Broadcast, Coordinator, LineFaults, PtyCoordinator, Unicast
+from sim.ncp.chip import Coordinator, PtyCoordinator
 from sim.ncp.ezsp_ids import Extended, Ezsp
+from sim.ncp.messages import Broadcast, Unicast
 from sim.ncp.nvm import Nvm
+from sim.pty_line import LineFaults
 
 EUI64 = bytes.fromhex("f4ce360000000001")
 READER = bytes.fromhex("0013a20041f00d01")

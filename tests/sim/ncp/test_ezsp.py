@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from zigpy.zdo import types as zdo_types
 
 from sim.ncp import zdo
-from sim.ncp.ash import Decoder, Frame, Kind, encode
+from sim.ncp.ash import AshFrame, Decoder, FrameKind, encode
 from sim.ncp.chip import Coordinator
 from sim.ncp.ezsp import (
     STRUCTS,
@@ -52,35 +52,35 @@ class Host:
         self.reset()
 
     def reset(self) -> None:
-        self.stick.receive_data(b"\x1a" * 32 + encode(Frame(Kind.RST)), self.now_s)
+        self.stick.receive_data(b"\x1a" * 32 + encode(AshFrame(FrameKind.RST)), self.now_s)
         self.tx = self.rx = 0
         (rstack,) = self.line()
-        assert rstack.kind is Kind.RSTACK
+        assert rstack.kind is FrameKind.RSTACK
         assert self("version", 13, legacy=True) == (13, 2, 0x7440)
 
-    def line(self) -> list[Frame]:
+    def line(self) -> list[AshFrame]:
         decoder, out = Decoder(), []
         decoder.receive_data(self.stick.data_to_send(self.now_s))
         while (frame := decoder.next_frame()) is not None:
-            assert isinstance(frame, Frame)
+            assert isinstance(frame, AshFrame)
             out.append(frame)
         return out
 
     def raw(self, payload: bytes) -> list[bytes]:
         """Send one frame's payload; give back all payloads that come, acknowledged."""
-        self.stick.receive_data(encode(Frame(Kind.DATA, payload, self.tx, False, self.rx)), self.now_s)
+        self.stick.receive_data(encode(AshFrame(FrameKind.DATA, payload, self.tx, False, self.rx)), self.now_s)
         self.tx = (self.tx + 1) & 7
         return self.collect()
 
     def collect(self) -> list[bytes]:
         got = []
         while True:
-            new = [f for f in self.line() if f.kind is Kind.DATA]
+            new = [f for f in self.line() if f.kind is FrameKind.DATA]
             if not new:
                 return got
             got += [f.data for f in new]
             self.rx = (self.rx + len(new)) & 7
-            self.stick.receive_data(encode(Frame(Kind.ACK, ack=self.rx)), self.now_s)
+            self.stick.receive_data(encode(AshFrame(FrameKind.ACK, ack=self.rx)), self.now_s)
 
     def take(self, payloads: list[bytes], legacy: bool = False) -> tuple[str, tuple[Any, ...]] | None:
         answer = None
@@ -252,7 +252,7 @@ def test_random_commands_with_random_parameters_never_raise(seed: int) -> None:
 
 def test_nothing_but_version_is_answered_before_version() -> None:
     host = Host()
-    host.stick.receive_data(b"\x1a" + encode(Frame(Kind.RST)), host.now_s)
+    host.stick.receive_data(b"\x1a" + encode(AshFrame(FrameKind.RST)), host.now_s)
     host.line()
     host.tx = host.rx = 0
     assert host.raw(write_request(1, 0x05, b"")) == [bytes((1, 0x80, 1, 0x58, 0, Ezsp.VERSION_NOT_SET))]
@@ -325,7 +325,7 @@ def test_a_failed_chip_neither_works_nor_keeps_the_clock_busy() -> None:
     host.form()
     host("sendUnicast", 0, 1, ApsFrame(0xC105, 0x11, 0xE8, 0xE8, 0x0040), 0, b"")
     host.stick.crash(0x06, dead=True)
-    assert [f.kind for f in host.line()] == [Kind.ERROR]
+    assert [f.kind for f in host.line()] == [FrameKind.ERROR]
     assert host.stick.next_deadline_s() is None
     assert not host.stick.receive(
         nwk=1, profile_id=0, cluster_id=0, source_endpoint=0, destination_endpoint=0, payload=b"", lqi=0, rssi_dbm=0
@@ -339,7 +339,7 @@ def test_a_hung_stick_acknowledges_and_does_not_answer() -> None:
     host.stick.hung = True
     assert host.raw(write_request(1, 5, b"")) == []
     host.now_s += 0.1
-    assert [(f.kind, f.ack) for f in host.line()] == [(Kind.ACK, host.tx)]
+    assert [(f.kind, f.ack) for f in host.line()] == [(FrameKind.ACK, host.tx)]
 
 
 def test_a_network_left_is_forgotten() -> None:
@@ -427,15 +427,17 @@ def test_a_host_that_is_not_ready_gets_answers_and_no_callbacks() -> None:
     host = Host()
     host.form()
     host.callbacks.clear()
-    host.stick.receive_data(encode(Frame(Kind.ACK, ack=host.rx, not_ready=True)), host.now_s)
+    host.stick.receive_data(encode(AshFrame(FrameKind.ACK, ack=host.rx, not_ready=True)), host.now_s)
     host.stick.emit("idConflictHandler", 5)
     assert host.line() == []
-    host.stick.receive_data(encode(Frame(Kind.DATA, write_request(99, 5, b""), host.tx, False, host.rx)), host.now_s)
+    host.stick.receive_data(
+        encode(AshFrame(FrameKind.DATA, write_request(99, 5, b""), host.tx, False, host.rx)), host.now_s
+    )
     host.tx = (host.tx + 1) & 7
     (answer,) = host.line()
     assert answer.data[:2] == bytes((99, 0x84)), "the answer, and the word that callbacks wait"
     host.rx = (host.rx + 1) & 7
-    host.stick.receive_data(encode(Frame(Kind.ACK, ack=host.rx)), host.now_s)
+    host.stick.receive_data(encode(AshFrame(FrameKind.ACK, ack=host.rx)), host.now_s)
     host.sequence = 99
     host.take(host.collect())
     assert host.callbacks == [("idConflictHandler", (5,))]

@@ -14,39 +14,39 @@ from typer.testing import CliRunner
 from gateway.survey import read
 from sim.walks import command, sites
 from sim.walks import faults as walk_faults
-from sim.walks.channel import Air, Channel
-from sim.walks.faults import FaultError, Rows
+from sim.walks.channel import WalkAir, WalkChannel
+from sim.walks.faults import FaultError, TrackRows
 from sim.walks.places import KINDS
 
 SEED = 11
-PLAIN = Channel(slow_db=0, body_db=0, reader_sigma_db=0, rice_k_db=60, loss=0, edge_dbm=-200)
+PLAIN = WalkChannel(slow_db=0, body_db=0, reader_sigma_db=0, rice_k_db=60, loss=0, edge_dbm=-200)
 READERS = np.array([(0.0, 0.0, 1.0), (30.0, 5.0, 3.5), (60.0, -5.0, 3.5)])
 
 
-def standing(x: float, y: float, seconds: int) -> sites.Walk:
+def standing(x: float, y: float, seconds: int) -> sites.SimulatedWalk:
     n = seconds * 10 + 1
-    return sites.Walk(np.arange(n) * sites.STEP_S, np.tile([x, y], (n, 1)), np.zeros(n))
+    return sites.SimulatedWalk(np.arange(n) * sites.STEP_S, np.tile([x, y], (n, 1)), np.zeros(n))
 
 
 # ------------------------------------------------------------------ the channel
 def test_ten_times_the_distance_costs_ten_times_the_exponent() -> None:
-    air = Air(SEED, READERS[:1], 1.0, PLAIN)
+    air = WalkAir(SEED, READERS[:1], 1.0, PLAIN)
     near, far = air.mean_dbm(np.array([[10.0, 0.0], [100.0, 0.0]]), np.zeros(2))[:, 0]
     assert near - far == pytest.approx(10 * PLAIN.exponent)
     assert near == pytest.approx(PLAIN.p0_dbm - 10 * PLAIN.exponent)
 
 
 def test_the_body_dims_what_is_behind_it() -> None:
-    air = Air(SEED, READERS[:1], 1.0, Channel(slow_db=0, reader_sigma_db=0, body_db=3.0))
+    air = WalkAir(SEED, READERS[:1], 1.0, WalkChannel(slow_db=0, reader_sigma_db=0, body_db=3.0))
     towards, away = air.mean_dbm(np.tile([10.0, 0.0], (2, 1)), np.array([math.pi, 0.0]))[:, 0]
     assert towards - away == pytest.approx(6.0)
 
 
 def test_shadowing_has_its_spread_and_an_exponential_correlation_that_depends_on_nothing_but_distance() -> None:
     many = np.tile([5.0, 5.0, 3.0], (600, 1))
-    air = Air(SEED, many, 1.0, Channel(slow_db=4.0, slow_m=10.0, reader_sigma_db=0, body_db=0))
+    air = WalkAir(SEED, many, 1.0, WalkChannel(slow_db=4.0, slow_m=10.0, reader_sigma_db=0, body_db=0))
     places = np.array([[0.0, 0.0], [2.5, 0.0], [0.0, 5.0], [6.0, 8.0], [0.0, 30.0], [500.0, -400.0]])
-    flat = Air(SEED, many, 1.0, Channel(slow_db=0.0, reader_sigma_db=0, body_db=0))
+    flat = WalkAir(SEED, many, 1.0, WalkChannel(slow_db=0.0, reader_sigma_db=0, body_db=0))
     shadow = air.mean_dbm(places, np.zeros(6)) - flat.mean_dbm(places, np.zeros(6))
     assert shadow.std(axis=1) == pytest.approx(np.full(6, 4.0), rel=0.1)
     found = np.corrcoef(shadow)[0]
@@ -55,7 +55,9 @@ def test_shadowing_has_its_spread_and_an_exponential_correlation_that_depends_on
 
 
 def test_shadowing_of_length_zero_is_another_number_every_second_and_for_every_reader() -> None:
-    air = Air(SEED, READERS, 1.0, Channel(slow_m=0, slow_db=5, reader_sigma_db=0, rice_k_db=60, loss=0, edge_dbm=-200))
+    air = WalkAir(
+        SEED, READERS, 1.0, WalkChannel(slow_m=0, slow_db=5, reader_sigma_db=0, rice_k_db=60, loss=0, edge_dbm=-200)
+    )
     track = sites.record(air, standing(30.0, 0.0, 600), 4.0, "tag", SEED)
     means = [
         [track.rssi_dbm[(track.reader == k) & (np.ceil(track.t_s) == s)].mean() for s in range(2, 600)]
@@ -68,11 +70,11 @@ def test_shadowing_of_length_zero_is_another_number_every_second_and_for_every_r
 
 def test_half_of_the_packets_arrive_at_the_edge_and_nearly_all_well_above_it() -> None:
     xy, n = np.array([[10.0, 0.0]]), 4000
-    level = float(Air(SEED, READERS[:1], 1.0, PLAIN).mean_dbm(xy, np.zeros(1))[0, 0])
+    level = float(WalkAir(SEED, READERS[:1], 1.0, PLAIN).mean_dbm(xy, np.zeros(1))[0, 0])
     shares = {}
     for above in (0.0, 12.0):
-        channel = Channel(slow_db=0, body_db=0, reader_sigma_db=0, rice_k_db=60, loss=0.0, edge_dbm=level - above)
-        air = Air(SEED, READERS[:1], 1.0, channel)
+        channel = WalkChannel(slow_db=0, body_db=0, reader_sigma_db=0, rice_k_db=60, loss=0.0, edge_dbm=level - above)
+        air = WalkAir(SEED, READERS[:1], 1.0, channel)
         got, _, dbm = air.hear("tag", np.arange(n) / 5.0, air.mean_dbm(xy, np.zeros(1)))
         shares[above] = len(got) / n
         assert np.all(dbm == np.round(dbm))
@@ -83,7 +85,7 @@ def test_half_of_the_packets_arrive_at_the_edge_and_nearly_all_well_above_it() -
 def test_a_packet_sounds_the_same_whoever_else_listens_and_whatever_comes_after() -> None:
     n = 200
     t, xy = np.arange(n) / 3.0, np.c_[np.linspace(0, 60, n), np.zeros(n)]
-    three, one = Air(SEED, READERS, 1.0, Channel()), Air(SEED, READERS[:1], 1.0, Channel())
+    three, one = WalkAir(SEED, READERS, 1.0, WalkChannel()), WalkAir(SEED, READERS[:1], 1.0, WalkChannel())
     whole = three.hear("tag", t, three.mean_dbm(xy, np.zeros(n)))
     half = three.hear("tag", t[:100], three.mean_dbm(xy[:100], np.zeros(100)))
     alone = one.hear("tag", t, one.mean_dbm(xy, np.zeros(n)))
@@ -174,9 +176,9 @@ def test_a_walked_survey_goes_both_ways() -> None:
 
 # ------------------------------------------------------------------ faults
 @cache
-def _rows() -> Rows:
+def _rows() -> TrackRows:
     track = sites.make("room", SEED).tracks["walk_1"]
-    return Rows(track.t_s, track.reader, track.rssi_dbm)
+    return TrackRows(track.t_s, track.reader, track.rssi_dbm)
 
 
 def test_outliers_hit_their_share_by_20_to_40_db_both_ways() -> None:
@@ -225,7 +227,7 @@ def test_a_fault_that_is_none_is_refused_with_what_to_write(fault: str) -> None:
 
 
 def test_no_rows_stay_no_rows() -> None:
-    none = Rows(np.zeros(0), np.zeros(0, np.int64), np.zeros(0))
+    none = TrackRows(np.zeros(0), np.zeros(0, np.int64), np.zeros(0))
     for fault in walk_faults.DEFAULTS:
         assert len(walk_faults.apply(fault, none, 1).t_s) == 0
 
