@@ -10,7 +10,8 @@ import msgspec
 import typer
 
 from gateway import uplink
-from gateway.config.load import ConfigError, load, summary
+from gateway.config.findings import ConfigError
+from gateway.config.load import load, summary
 from gateway.options import Configuration
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -11,7 +11,9 @@ import msgspec
 import pytest
 
 from gateway import zone
-from gateway.config.load import FILE_MAX_B, ConfigError, load, summary
+from gateway.config.files import FILE_MAX_B
+from gateway.config.findings import ConfigError
+from gateway.config.load import load, summary
 from gateway.config.toml_lines import key_lines
 from gateway.options import HINTS, LISTS, TABLES, GatewayConfig
 

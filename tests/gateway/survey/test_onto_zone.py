@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from gateway.__main__ import app
 from gateway.box import runner
 from gateway.config import load
-from gateway.config.load import ConfigError
+from gateway.config.findings import ConfigError
 from gateway.core import pipeline
 from gateway.core.pipeline import State
 from gateway.effects import Commit

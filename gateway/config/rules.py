@@ -1,0 +1,144 @@
+"""What no type can say of a configuration: numbers given twice, names without an owner, positions that cannot be."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from gateway.config.findings import Findings
+from gateway.options import GatewayConfig
+from gateway.zone import FOOTPATH_PIECES_MAX, FOOTPATHS_MAX, Plane
+from readers.advertisement import TagKeys
+
+ZONE_MAX_M = 20_000.0
+"""No two positions of one zone are further apart: a typing error in a degree is found by it."""
+UNIQUE = (
+    ("readers", "number"), ("readers", "eui64"), ("places", "id"), ("dangers", "id"), ("bells", "id"), ("routes", "id"),
+)  # fmt: skip
+"""(list, key): no two entries of the list have the same."""
+POLYGONS, LINES = ("places", "dangers"), ("routes", "footpaths")
+"""Lists whose entries have a polygon, and a line."""
+Ring = list[tuple[float, float]]
+"""Corners in metres, east and north of the first reader, the last not the first again."""
+
+
+def unique(findings: Findings, config: GatewayConfig) -> None:
+    """No number, EUI64 or id is given twice."""
+    for key, name in UNIQUE:
+        seen: dict[Any, int] = {}
+        for i, item in enumerate(getattr(config, key)):
+            value = getattr(item, name)
+            if value in seen:
+                first = findings.lines.get(f"{key}[{seen[value]}].{name}", 0)
+                findings.say(f"{key}[{i}].{name}", f"{value!r} is given twice (first in line {first})")
+            seen.setdefault(value, i)
+
+
+def bells(findings: Findings, config: GatewayConfig) -> None:
+    """A bell is at a reader of this file, and alone at its input."""
+    numbers = {reader.number for reader in config.readers}
+    inputs: set[tuple[int, int]] = set()
+    for i, bell in enumerate(config.bells):
+        if bell.reader not in numbers:
+            listed = ", ".join(str(n) for n in sorted(numbers)[:20])
+            findings.say(f"bells[{i}].reader", f"there is no reader {bell.reader}; there are {listed}")
+        if (bell.reader, bell.input) in inputs:
+            findings.say(f"bells[{i}].input", f"input {bell.input} of reader {bell.reader} has a bell already")
+        inputs.add((bell.reader, bell.input))
+
+
+def readers(findings: Findings, config: GatewayConfig) -> None:
+    """All readers are within one zone of the first."""
+    plane = _plane(config)
+    for i, reader in enumerate(config.readers):
+        far_m = math.hypot(*plane.to_xy_m(reader.lon, reader.lat))
+        if far_m > ZONE_MAX_M:
+            findings.say(f"readers[{i}].lon", f"{far_m / 1000:.0f} km from the first reader")
+
+
+def polygons(findings: Findings, config: GatewayConfig) -> None:
+    """A polygon encloses some ground of the zone, and its edges do not cross."""
+    plane = _plane(config)
+    for key in POLYGONS:
+        for i, item in enumerate(getattr(config, key)):
+            ring = [plane.to_xy_m(lon, lat) for lon, lat in item.polygon]
+            if ring[0] == ring[-1]:
+                ring.pop()
+            if fault := _ring_fault(ring):
+                findings.say(f"{key}[{i}].polygon", fault)
+
+
+def lines(findings: Findings, config: GatewayConfig) -> None:
+    """A line goes somewhere within the zone, and all footpaths together are as many as an engine takes."""
+    plane = _plane(config)
+    for key in LINES:
+        for i, item in enumerate(getattr(config, key)):
+            points = [plane.to_xy_m(lon, lat) for lon, lat in item.line]
+            if len(set(points)) < 2:
+                findings.say(f"{key}[{i}].line", "fewer than 2 different points")
+            elif max(math.hypot(x, y) for x, y in points) > ZONE_MAX_M:
+                findings.say(f"{key}[{i}].line", "a point is over 20 km from the first reader")
+    pieces = sum(len(path.line) - 1 for path in config.footpaths)
+    if len(config.footpaths) > FOOTPATHS_MAX or pieces > FOOTPATH_PIECES_MAX:
+        most = f"at most {FOOTPATHS_MAX} of {FOOTPATH_PIECES_MAX} in all"
+        text = f"{len(config.footpaths)} lines of {pieces} pieces, {most}; take those near readers"
+        findings.say("footpaths", text)
+
+
+RULES = (unique, bells, readers, polygons, lines)
+"""Every rule that needs no other file, in the order in which complaints are shown."""
+
+
+def tags(findings: Findings, config: GatewayConfig, tag_keys: dict[str, TagKeys]) -> None:
+    """A tag has one route at most. One without keys is only noted: it may have been taken out a moment ago, and a
+    configuration that refused it would cost the whole zone its gateway."""
+    routes: dict[str, str] = {}
+    for i, route in enumerate(config.routes):
+        for tag in route.tags:
+            if tag in routes:
+                findings.say(f"routes[{i}].tags", f"{tag} has the route {routes[tag]} already")
+            routes.setdefault(tag, route.id)
+    for key, named in (("routes", routes.keys()), ("paused", set(config.paused))):
+        if unknown := sorted(named - tag_keys.keys()):
+            text = f"{key} names {len(unknown)} tags without keys, so nothing is done for them"
+            findings.notes.append(f"{text}: {', '.join(unknown[:10])}")
+
+
+def _plane(config: GatewayConfig) -> Plane:
+    return Plane(config.readers[0].lon, config.readers[0].lat)
+
+
+def _ring_fault(ring: Ring) -> str:
+    if len(set(ring)) < 3:
+        return "fewer than 3 different corners"
+    if len(set(ring)) < len(ring):
+        return "the same corner twice"
+    if _crosses_itself(ring):
+        return "its edges cross each other"
+    if abs(_area_m2(ring)) < 1.0:
+        return "encloses less than a square metre"
+    if max(math.hypot(x, y) for x, y in ring) > ZONE_MAX_M:
+        return "a corner is over 20 km from the first reader"
+    return ""
+
+
+def _area_m2(ring: Ring) -> float:
+    return sum(x1 * y2 - x2 * y1 for (x1, y1), (x2, y2) in _edges(ring)) / 2
+
+
+def _edges(ring: Ring) -> Iterator[tuple[tuple[float, float], tuple[float, float]]]:
+    return zip(ring, ring[1:] + ring[:1], strict=True)
+
+
+def _crosses_itself(ring: Ring) -> bool:
+    edges = list(_edges(ring))
+
+    def side(a: tuple[float, float], b: tuple[float, float], p: tuple[float, float]) -> float:
+        return (b[0] - a[0]) * (p[1] - a[1]) - (b[1] - a[1]) * (p[0] - a[0])
+
+    for i, (a, b) in enumerate(edges):
+        for j, (c, d) in enumerate(edges[i + 2 :], i + 2):
+            if (j + 1) % len(edges) == i:
+                continue  # neighbours share a corner
+            if side(a, b, c) * side(a, b, d) < 0 and side(c, d, a) * side(c, d, b) < 0:
+                return True
+    return False
