@@ -7,6 +7,7 @@ failed, 7 not as wanted after reading back, 8 inventory, 9 firmware does not bui
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from dataclasses import replace as replaced
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,12 +100,8 @@ def flash(
     log: Log = None,
 ) -> None:
     """Make the connected module a reader: firmware, settings, key; read back; enrol it. Run it again at will."""
-    store = Inventory(inventory)
-    with _session(log) as say, TemporaryDirectory(prefix="ansim-") as scratch, _line(port, say) as line:
-        artifacts = building.read_build(built) if built else building.build(Path(scratch) / "build", firmware)
-        module = flashing.probe(line, say)
-        refuse(module)
-        known = store.by_eui64(module.eui64)
+    with _connected(port, inventory, built, firmware, log) as at:
+        say, store, module, known = at.say, at.store, at.module, at.known
         asked = {
             "number": number,
             "name": name,
@@ -122,8 +119,8 @@ def flash(
         fresh = key is None
         if key is None:
             key = store.make_key(reader.number)  # saved before the reader has it: a crash between loses nothing
-        changed = flashing.flash(line, module, reader, artifacts, render_config(reader, key), say, full=full)
-        record = _record(module, reader, building.version(artifacts))
+        changed = flashing.flash(at.line, module, reader, at.artifacts, render_config(reader, key), say, full=full)
+        record = _record(module, reader, building.version(at.artifacts))
         if changed or known is None or (known.firmware, known.name) != (record.firmware, record.name):
             store.save(record, replace=replace)
         say("verify", f"reader {reader.number} is ready: firmware {record.firmware}, enrolled in {inventory}")
@@ -140,19 +137,14 @@ def verify(
     log: Log = None,
 ) -> None:
     """Compare the connected reader with what it should be: every file, every setting. Changes nothing."""
-    store = Inventory(inventory)
-    with _session(log) as say, TemporaryDirectory(prefix="ansim-") as scratch, _line(port, say) as line:
-        artifacts = building.read_build(built) if built else building.build(Path(scratch) / "build", firmware)
-        module = flashing.probe(line, say)
-        refuse(module)
-        known = store.by_eui64(module.eui64)
-        key = store.key(known.number) if known else None
-        if known is None or key is None:
+    with _connected(port, inventory, built, firmware, log) as at:
+        key = at.store.key(at.known.number) if at.known else None
+        if at.known is None or key is None:
             raise InventoryError(
-                f"module {module.eui64.hex()} is not enrolled in {inventory}; flash it, or --inventory"
+                f"module {at.module.eui64.hex()} is not enrolled in {inventory}; flash it, or --inventory"
             )
-        reader = known.reader()
-        flashing.verify(line, module, reader, artifacts, render_config(reader, key), say)
+        reader = at.known.reader()
+        flashing.verify(at.line, at.module, reader, at.artifacts, render_config(reader, key), at.say)
 
 
 @app.command("list")
@@ -167,7 +159,7 @@ def list_readers(inventory: Folder = HOME) -> None:
 
 @app.command()
 def forget(
-    number: Annotated[int, typer.Option(help="WantedReader to take out of the inventory.")], inventory: Folder = HOME
+    number: Annotated[int, typer.Option(help="Reader to take out of the inventory.")], inventory: Folder = HOME
 ) -> None:
     """Take a reader and its key out of the inventory. The module itself is not touched."""
     with _session(None):
@@ -230,6 +222,30 @@ def _line(port: str, say: _Say) -> Iterator[SerialLine]:
         yield line
     finally:
         line.close()
+
+
+@dataclass(frozen=True)
+class _Connected:
+    """A module that can be a reader, the files that are to be on it, and what the inventory knows of it."""
+
+    say: _Say
+    line: SerialLine
+    artifacts: list[building.Artifact]
+    module: Module
+    store: Inventory
+    known: Record | None
+
+
+@contextmanager
+def _connected(
+    port: str, inventory: Path, built: Path | None, firmware: Path, log: Path | None
+) -> Iterator[_Connected]:
+    store = Inventory(inventory)
+    with _session(log) as say, TemporaryDirectory(prefix="ansim-") as scratch, _line(port, say) as line:
+        artifacts = building.read_build(built) if built else building.build(Path(scratch) / "build", firmware)
+        module = flashing.probe(line, say)
+        refuse(module)
+        yield _Connected(say, line, artifacts, module, store, store.by_eui64(module.eui64))
 
 
 @contextmanager

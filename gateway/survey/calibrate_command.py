@@ -158,7 +158,7 @@ def _write(
         save_truth(folder, name, walk.t_s - offset_s, walk.xy_m)
         written.append(truth)
     walked, expected = folder / f"{name}.walk.svg", folder / "expected.svg"
-    write_text(walked, picture.walk_picture(picture.scene_of(site, f"TrueWalk test {name}"), found.survey, words))
+    write_text(walked, picture.walk_picture(picture.scene_of(site, f"Walk test {name}"), found.survey, words))
     whole = read.load_survey(folder, site)
     law, source = law_of(site, whole)
     e = Expected(site.readers_m, site.tag_height_m, law)
