@@ -15,9 +15,9 @@ import typer
 import uvicorn
 
 from city.config import CityConfig, CityConfigError, load
-from city.desk import Desk
 from city.pages.app import make_app, read_map
 from city.pages.login import OperatorsError, add_operator, read_operators
+from city.server import City
 from city.store import StoreError
 
 app = typer.Typer(
@@ -42,11 +42,11 @@ def run(config: CityFile) -> None:
     )
     sys.setswitchinterval(SWITCH_S)
     loaded = _checked(config)
-    desk = Desk(loaded, time.time)
+    city = City(loaded, time.time)
     structlog.get_logger().info("page", address=f"http://{loaded.web.host}:{loaded.web.port}/", site=loaded.site)
     server = _Server(
         uvicorn.Config(
-            make_app(desk),
+            make_app(city),
             host=loaded.web.host,
             port=loaded.web.port,
             log_level="warning",
@@ -58,7 +58,7 @@ def run(config: CityFile) -> None:
             h11_max_incomplete_event_size=32 * 1024,
         )
     )
-    server.on_exit = desk.hub.close
+    server.on_exit = city.stream.close
     server.run()
     if not server.started:
         _fail(f"{config}: web: cannot listen on {loaded.web.host}:{loaded.web.port}; is another city running?")

@@ -16,7 +16,7 @@ import msgspec
 from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from city import docket
+from city import incident_store
 from city import tables as t
 from city.store import Store, dumps, is_transient
 from gateway.events import (
@@ -103,14 +103,16 @@ def _store_urgent(store: Store, topic: str, message: Urgent, event: Event | Pois
             _quarantine(store, c, topic, message.gateway, event, now_s, epoch=message.epoch, seq=message.seq)
             detail = f"seq {message.seq}: {event.reason}"
             touched.append(
-                docket.take_unreadable(
+                incident_store.take_unreadable(
                     store, c, gateway=message.gateway, detail=detail, queued_at=queued_at, now_s=now_s
                 )
             )
         elif isinstance(event, Told):
-            touched.append(docket.take_told(store, c, event, gateway=message.gateway, now_s=now_s))
+            touched.append(incident_store.take_told(store, c, event, gateway=message.gateway, now_s=now_s))
         elif isinstance(event, Sos | Bell | Danger):
-            touched.append(docket.take(store, c, event, gateway=message.gateway, queued_at=queued_at, now_s=now_s))
+            touched.append(
+                incident_store.take(store, c, event, gateway=message.gateway, queued_at=queued_at, now_s=now_s)
+            )
         if new:
             store.count(c, {f"stored.{row['type']}": 1})
         upto, gap = _move(store, c, message, "sos", message.seq, new=new, duplicates=1 - new, now_s=now_s)
@@ -204,7 +206,7 @@ def store_unreadable(
         first = _quarantine(store, c, topic, gateway, Poison(raw[:POISON_MAX_B], reason), now_s)
         if lane != "sos" or not first:
             return None
-        return docket.take_unreadable(store, c, gateway=gateway, detail=reason, queued_at=None, now_s=now_s)
+        return incident_store.take_unreadable(store, c, gateway=gateway, detail=reason, queued_at=None, now_s=now_s)
 
 
 def count(store: Store, name: str) -> None:

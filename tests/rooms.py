@@ -13,6 +13,8 @@ from pathlib import Path
 
 from tests.roots import ROOT
 
+PACKAGES = ("readers", "gateway", "city", "sim")
+
 FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
     {"readers": (), "sim": (), "sim.xbee": ()},
     {
@@ -103,19 +105,36 @@ def imports(path: Path, root: Path = ROOT) -> Iterator[tuple[str, int]]:
                 yield f"{base}.{alias.name}", node.lineno
 
 
+def modules(root: Path = ROOT) -> dict[str, Path]:
+    """Return every module of the product by its dotted name; a reader's own and its stand-ins are MicroPython."""
+    found: dict[str, Path] = {}
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            if "device" not in path.parts:
+                parts = path.relative_to(root).with_suffix("").parts
+                found[".".join(parts).removesuffix(".__init__")] = path
+    return found
+
+
+def defined(path: Path) -> set[str]:
+    """Return the names that a file itself defines at its top."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif not isinstance(node, (ast.Import, ast.ImportFrom)):
+            found |= {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+    return found
+
+
 def measure(root: Path = ROOT) -> House:
     """Read the house as it stands."""
     house = House()
-    paths: dict[str, Path] = {}
-    for package in ("readers", "gateway", "city", "sim"):
-        for path in sorted((root / package).rglob("*.py")):
-            if "device" in path.parts or "__pycache__" in path.parts:
-                continue  # MicroPython: a reader's stand-ins import the device's own modules
-            parts = path.relative_to(root).with_suffix("").parts
-            module = ".".join(parts).removesuffix(".__init__")
-            room = module if path.stem == "__main__" else ".".join(parts[:-1])
-            paths[module], house.rooms[module] = path, room
-            house.files.setdefault(room, []).append(path)
+    paths = modules(root)
+    for module, path in paths.items():
+        room = module if path.stem == "__main__" else ".".join(path.relative_to(root).parent.parts)
+        house.rooms[module] = room
+        house.files.setdefault(room, []).append(path)
     for module, path in paths.items():
         for name, _ in imports(path, root):
             target = name if name in paths and paths[name].stem != "__init__" else name.rpartition(".")[0]

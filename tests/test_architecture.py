@@ -180,6 +180,36 @@ def test_a_rooms_face_says_what_it_is_for_and_defines_nothing() -> None:
             assert not body[1:], f"{shown} does more than say what the room is for"
 
 
+def test_a_type_has_one_name_and_a_name_means_one_type() -> None:
+    """`Floats` and `Ints` are two: the simulator knows of the gateway only its contract."""
+    homes: dict[str, set[str]] = {}
+    for path in sources("readers", "gateway", "city", "sim"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [node.name] if isinstance(node, ast.ClassDef) else []
+            if isinstance(node, ast.Assign):
+                names = [each.id for each in node.targets if isinstance(each, ast.Name)]
+            for name in names:
+                if name[:1].isupper() and not name.isupper():
+                    homes.setdefault(name, set()).add(str(path.relative_to(ROOT)))
+    twice = {name: sorted(paths) for name, paths in homes.items() if len(paths) > 1}
+    assert set(twice) == {"Floats", "Ints"}, twice
+
+
+def test_a_name_comes_from_where_it_is_defined() -> None:
+    """No room hands on what another made: a reader who follows an import lands at the definition."""
+    strays = []
+    for module, path in rooms.modules().items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module in rooms.modules():
+                known = rooms.defined(rooms.modules()[node.module])
+                strays += [
+                    f"{module} takes {alias.name} from {node.module}"
+                    for alias in node.names
+                    if alias.name not in known and f"{node.module}.{alias.name}" not in rooms.modules()
+                ]
+    assert not strays, "\n".join(strays)
+
+
 def test_the_checkers_see_a_stray(tmp_path: Path) -> None:
     for name, text in {
         "gateway/core/__init__.py": "",

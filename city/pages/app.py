@@ -1,4 +1,4 @@
-"""The pages and the interface: FastAPI over a `city.desk.Desk`. Nothing on a page comes from another host.
+"""The pages and the interface: FastAPI over a `city.server.City`. Nothing on a page comes from another host.
 
 Everything but the login page, the static files and /healthz asks for a session (a browser) or a token (a program). A
 POST with a session must come from a page of this very host. Every look and every press is written down with its name.
@@ -26,18 +26,18 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from city.config import first_line
-from city.desk import Desk
-from city.hub import STREAMS_MAX
 from city.incidents import WrongState
+from city.page_stream import STREAMS_MAX
 from city.pages.login import Busy, Login
 from city.pages.metrics import metrics_of
+from city.server import City
 
 COOKIE = "ansim_session"
 LOOK_S = 60.0
 """The same look by the same person is written down once in this time."""
 LOOKS_MAX = 4096
 PROGRAM = "program"
-STATIC = ("desk.css", "login.css", "desk.js", "dom.js", "map.js", "words.js")
+STATIC = ("console.css", "login.css", "console.js", "dom.js", "map.js", "words.js")
 DRAWN = ("street", "building", "school", "danger", "reader", "gate", "crossing")
 """Kinds of the site file that are drawn. Homes are not: the desk has no use for them."""
 HEADERS = {
@@ -53,26 +53,26 @@ HEADERS = {
 }
 
 
-def make_app(desk: Desk) -> FastAPI:
+def make_app(city: City) -> FastAPI:
     """Return the app. Raises `OperatorsError` when nobody could log in, `ValueError` for a map that is none."""
-    web = desk.config.web
+    web = city.config.web
     token = first_line(web.token_file) if web.token_file else None
-    login = Login(desk.store, desk.clock, Path(web.operators_file), token)
+    login = Login(city.store, city.clock, Path(web.operators_file), token)
     site_map = (
-        read_map(Path(desk.config.map.file)) if desk.config.map else {"type": "FeatureCollection", "features": []}
+        read_map(Path(city.config.map.file)) if city.config.map else {"type": "FeatureCollection", "features": []}
     )
     looked: dict[tuple[str, str, str], float] = {}
     pages = Environment(loader=PackageLoader("city", "pages"), autoescape=True, undefined=StrictUndefined)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        desk.hub.attach(asyncio.get_running_loop())
-        gathering = asyncio.create_task(desk.hub.run())
-        await run_in_threadpool(desk.start)
+        city.stream.attach(asyncio.get_running_loop())
+        gathering = asyncio.create_task(city.stream.run())
+        await run_in_threadpool(city.start)
         yield
-        desk.hub.close()
+        city.stream.close()
         await gathering
-        await run_in_threadpool(desk.stop)
+        await run_in_threadpool(city.stop)
 
     app = FastAPI(title="Ansim city", version="0.1", docs_url=None, redoc_url=None, lifespan=lifespan)
 
@@ -100,11 +100,11 @@ def make_app(desk: Desk) -> FastAPI:
     def look(request: Request, name: str, what: str) -> None:
         """Write the look down before it is answered, the same one once a minute."""
         address = request.client.host if request.client else ""
-        key, now_s = (name, what, address), desk.clock()
+        key, now_s = (name, what, address), city.clock()
         if now_s - looked.get(key, 0.0) >= LOOK_S:
             if len(looked) >= LOOKS_MAX:
                 looked.clear()
-            desk.looked(name, what, address)
+            city.looked(name, what, address)
             looked[key] = now_s
 
     Who = Annotated[str, Depends(who)]
@@ -118,12 +118,12 @@ def make_app(desk: Desk) -> FastAPI:
             return RedirectResponse("/login", 303)
         look(request, name, "page")
         return HTMLResponse(
-            pages.get_template("desk.html").render(operator=name, site=desk.config.site, timezone=web.timezone)
+            pages.get_template("console.html").render(operator=name, site=city.config.site, timezone=web.timezone)
         )
 
     @app.get("/login", response_class=HTMLResponse, include_in_schema=False)
     def login_page() -> Response:
-        return HTMLResponse(pages.get_template("login.html").render(site=desk.config.site, problem="", name=""))
+        return HTMLResponse(pages.get_template("login.html").render(site=city.config.site, problem="", name=""))
 
     @app.post("/login", response_class=HTMLResponse, include_in_schema=False)
     def log_in(
@@ -142,24 +142,24 @@ def make_app(desk: Desk) -> FastAPI:
             problem, code = f"Too many attempts. Try again in {wait_s:.0f} s.", 429
         elif not good:
             login.brake.failed(operator, address)
-            desk.looked(operator if operator.isprintable() else "?", "login refused", address)
+            city.looked(operator if operator.isprintable() else "?", "login refused", address)
             problem, code = "Name or passcode is wrong.", 401
         else:
             cookie = login.open(operator)
-            desk.looked(operator, "login", address)
+            city.looked(operator, "login", address)
             response = RedirectResponse("/", 303)
             response.set_cookie(
                 COOKIE, cookie, httponly=True, samesite="strict", secure=web.secure_cookie, max_age=12 * 3600
             )
             return response
-        page = pages.get_template("login.html").render(site=desk.config.site, problem=problem, name=operator)
+        page = pages.get_template("login.html").render(site=city.config.site, problem=problem, name=operator)
         headers = {"Retry-After": f"{wait_s:.0f}"} if wait_s else None
         return HTMLResponse(page, code, headers)
 
     @app.post("/logout", include_in_schema=False)
     def log_out(request: Request, name: Who) -> Response:
         login.end(request.cookies.get(COOKIE, ""))
-        desk.looked(name, "logout", request.client.host if request.client else "")
+        city.looked(name, "logout", request.client.host if request.client else "")
         response = RedirectResponse("/login", 303)
         response.delete_cookie(COOKIE)
         return response
@@ -183,9 +183,9 @@ def make_app(desk: Desk) -> FastAPI:
     def state(request: Request, name: Who) -> dict[str, Any]:
         """Everything the page shows, and `position`, from where GET /events?after= goes on."""
         look(request, name, "state")
-        snapshot = desk.snapshot()
+        snapshot = city.snapshot()
         new = [i["number"] for i in snapshot["incidents"] if i["shown_at"] is None and i["state"] == "new"]
-        desk.shown(new, name)
+        city.shown(new, name)
         return snapshot
 
     @app.get("/api/incidents")
@@ -194,26 +194,26 @@ def make_app(desk: Desk) -> FastAPI:
     ) -> dict[str, Any]:
         """Incidents with the time of every hop, their alarms, each lamp's word and the log. Times: unix seconds."""
         look(request, name, "incidents")
-        return desk.incident_list(open_only=open, limit=limit)
+        return city.incident_list(open_only=open, limit=limit)
 
     @app.post("/api/incidents/{number}/acknowledge")
     def acknowledge(number: int, name: Who) -> dict[str, Any]:
         """Take an incident: the child's lamp will say that help is coming. Again, or by a second person: no change."""
-        return _act(desk.acknowledge, number, name)
+        return _act(city.acknowledge, number, name)
 
     @app.post("/api/incidents/{number}/close")
     def close(number: int, name: Who) -> dict[str, Any]:
         """Close an acknowledged incident; 409 for a new one."""
-        return _act(desk.close, number, name)
+        return _act(city.close, number, name)
 
     @app.get("/api/stats")
     def stats(request: Request, name: Who) -> dict[str, Any]:
         """What was stored, doubled, missed and refused, and each lane's watermark."""
         look(request, name, "stats")
-        return desk.stats()
+        return city.stats()
 
     def room() -> None:
-        if desk.hub.streams >= STREAMS_MAX:
+        if city.stream.streams >= STREAMS_MAX:
             raise HTTPException(503, f"{STREAMS_MAX} streams are open; close a page", {"Retry-After": "10"})
 
     @app.get("/events", response_class=EventSourceResponse, dependencies=[Depends(room)])
@@ -226,20 +226,20 @@ def make_app(desk: Desk) -> FastAPI:
         """The stream: `incident`, `words`, `tick`; `reset` where it cannot go on from the id: read the state again."""
         await run_in_threadpool(look, request, name, "events")
         checked_s = time.monotonic()
-        async for item in desk.hub.listen(last_event_id or after):
+        async for item in city.stream.listen(last_event_id or after):
             if name != PROGRAM and time.monotonic() - checked_s > LOOK_S:  # a session may have ended meanwhile
                 checked_s = time.monotonic()
                 if await run_in_threadpool(login.who, request.cookies.get(COOKIE)) != name:
                     return
             yield ServerSentEvent(raw_data=item.data, event=item.event, id=item.id or None)
             if item.incident is not None and '"shown_at":null' in item.data:
-                await run_in_threadpool(desk.shown, [item.incident], name)
+                await run_in_threadpool(city.shown, [item.incident], name)
 
     @app.get("/healthz")
     def healthz() -> Response:
         """200 while both lanes and the store work, else 503."""
-        lanes = {lane: bool(of["connected"]) for lane, of in desk.lanes().items()}
-        store_ok = desk.clock() - desk.store_ok_at < 10
+        lanes = {lane: bool(of["connected"]) for lane, of in city.lanes().items()}
+        store_ok = city.clock() - city.store_ok_at < 10
         ok = store_ok and all(lanes.values())
         return JSONResponse({"ok": ok, "lanes": lanes, "store": store_ok}, 200 if ok else 503)
 
@@ -251,7 +251,7 @@ def make_app(desk: Desk) -> FastAPI:
         trusted = local and not proxied and authorization is None
         if not trusted and who(request, authorization) != PROGRAM:
             raise HTTPException(403, "metrics are for this machine, or for a program with the token")
-        return Response(metrics_of(desk), media_type=prometheus_client.CONTENT_TYPE_LATEST)
+        return Response(metrics_of(city), media_type=prometheus_client.CONTENT_TYPE_LATEST)
 
     return app
 

@@ -6,15 +6,15 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from city.desk import Desk
+from city.server import City
 
 
 class _CityFigures(Collector):
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, city: City) -> None:
+        self._city = city
 
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
-        stats = self._desk.stats()
+        stats = self._city.stats()
         stored = CounterMetricFamily("ansim_city_stored", "Events stored, by type", labels=["type"])
         for kind, n in stats["stored"].items():
             stored.add_metric([kind], n)
@@ -44,8 +44,8 @@ class _CityFigures(Collector):
         yield GaugeMetricFamily("ansim_city_streams", "Open event streams", value=stats["streams"])
 
 
-def metrics_of(desk: Desk) -> bytes:
+def metrics_of(city: City) -> bytes:
     """Return the text of one scrape."""
     registry = CollectorRegistry()
-    registry.register(_CityFigures(desk))
+    registry.register(_CityFigures(city))
     return generate_latest(registry)

@@ -17,7 +17,7 @@ UNIQUE = (
 """(list, key): no two entries of the list have the same."""
 POLYGONS, LINES = ("places", "dangers"), ("routes", "footpaths")
 """Lists whose entries have a polygon, and a line."""
-Ring = list[tuple[float, float]]
+Corners = list[tuple[float, float]]
 """Corners in metres, east and north of the first reader, the last not the first again."""
 
 
@@ -107,7 +107,7 @@ def _plane(config: GatewayConfig) -> Plane:
     return Plane(config.readers[0].lon, config.readers[0].lat)
 
 
-def _ring_fault(ring: Ring) -> str:
+def _ring_fault(ring: Corners) -> str:
     if len(set(ring)) < 3:
         return "fewer than 3 different corners"
     if len(set(ring)) < len(ring):
@@ -121,15 +121,15 @@ def _ring_fault(ring: Ring) -> str:
     return ""
 
 
-def _area_m2(ring: Ring) -> float:
+def _area_m2(ring: Corners) -> float:
     return sum(x1 * y2 - x2 * y1 for (x1, y1), (x2, y2) in _edges(ring)) / 2
 
 
-def _edges(ring: Ring) -> Iterator[tuple[tuple[float, float], tuple[float, float]]]:
+def _edges(ring: Corners) -> Iterator[tuple[tuple[float, float], tuple[float, float]]]:
     return zip(ring, ring[1:] + ring[:1], strict=True)
 
 
-def _crosses_itself(ring: Ring) -> bool:
+def _crosses_itself(ring: Corners) -> bool:
     edges = list(_edges(ring))
 
     def side(a: tuple[float, float], b: tuple[float, float], p: tuple[float, float]) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 from gateway.locate import shapes
 from gateway.locate.sectors import HEARD_M, Sector, sectors
 from gateway.locate.space import PATH_WIDTH_M, Space, footpaths, joined, open_ground
-from gateway.locate.ways import SEGMENTS_MAX, Chain, Point, chains
+from gateway.locate.ways import SEGMENTS_MAX, Chain, PointM, chains
 from gateway.zone import LonLat, Plane, Zone
 
 REACH_M = 80.0
@@ -45,7 +45,7 @@ NAMED_MAX = 10
 class _Patch:
     """Open ground within a ring. place: whose walls they are; None: no walls."""
 
-    ring: list[Point]
+    ring: list[PointM]
     space: Space
     place: str | None
 
@@ -78,7 +78,7 @@ class Ground:
         self._spots = np.array([(x, y) for x, y, _ in self.readers.values()] or [(0.0, 0.0)])
         self._patches: list[_Patch] = []
         self._ways: list[Chain] = []
-        self._crossings: list[tuple[Point, int, int]] = []
+        self._crossings: list[tuple[PointM, int, int]] = []
         if lines:
             self._lay_yards(list(zip(self.places, rings, strict=True)))
             self._lay_paths(lines)
@@ -96,12 +96,12 @@ class Ground:
         self.home = {number: i for i, sector in enumerate(self.sectors) for number in sector.home}
         """Reader -> its home sector."""
 
-    def _shape(self, points: Sequence[LonLat]) -> list[Point]:
+    def _shape(self, points: Sequence[LonLat]) -> list[PointM]:
         return [self.plane.to_xy_m(lon, lat) for lon, lat in points]
 
     # ---- what is walked on -------------------------------------------------------------------------------------------
 
-    def _lay_yards(self, places: Sequence[tuple[str, list[Point]]]) -> None:
+    def _lay_yards(self, places: Sequence[tuple[str, list[PointM]]]) -> None:
         """A patch for each place near a reader; where two overlap, the larger has it."""
         far = []
         for name, ring in sorted(places, key=lambda place: -abs(_area_m2(place[1]))):
@@ -112,9 +112,9 @@ class Ground:
         if far:
             self.notes.append(f"over {REACH_M:.0f} m from every reader, so nobody is seen there: place {_named(far)}")
 
-    def _lay_paths(self, lines: Sequence[list[Point]]) -> None:
+    def _lay_paths(self, lines: Sequence[list[PointM]]) -> None:
         """The parts of footpaths in reach and outside the patches, and where they lead into a patch."""
-        kept: list[list[Point]] = []
+        kept: list[list[PointM]] = []
         pieces = 0
         for runs in shapes.cut(lines, [patch.ring for patch in self._patches], self._spots, REACH_M):
             for (one, points), (other, _) in itertools.pairwise(runs):
@@ -135,7 +135,7 @@ class Ground:
         step_m = min(max(PATH_STEP_M, length_m / PATH_CELLS), PATH_STEP_MAX_M)
         return footpaths(self._ways, step_m) if self._ways else None
 
-    def _lay_dangers(self, warned: Sequence[tuple[list[Point], float]]) -> None:
+    def _lay_dangers(self, warned: Sequence[tuple[list[PointM], float]]) -> None:
         """A patch for a danger area that no footpath comes near: a tag in it could not be believed there otherwise."""
         for ring, warn_m in warned:
             cells = self._cells()
@@ -157,7 +157,7 @@ class Ground:
             cells = OPEN_CELLS * (x1 - x0) * (y1 - y0) / area_m2
             self._lay([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], OPEN_STEP_M, cells)
 
-    def _lay(self, ring: list[Point], step_m: float, cells: float, place: str | None = None) -> None:
+    def _lay(self, ring: list[PointM], step_m: float, cells: float, place: str | None = None) -> None:
         space = _patch(ring, step_m, cells, self._spots, [patch.ring for patch in self._patches])
         if space is not None:
             self._patches.append(_Patch(ring, space, place))
@@ -191,7 +191,7 @@ class Ground:
 
     # ---- areas -------------------------------------------------------------------------------------------------------
 
-    def _shares(self, areas: Sequence[tuple[list[Point], float, bool]]) -> Any:
+    def _shares(self, areas: Sequence[tuple[list[PointM], float, bool]]) -> Any:
         """areas: (shape, margin, whether it is a ring)."""
         samples, counted = self._samples()
         flat = samples.reshape(-1, 2)
@@ -242,10 +242,10 @@ class _Doors:
         self._spaces = [*([] if paths is None else [paths]), *patches]
         self._first = 0 if paths is None else 1
         self._free = [space.within.copy() for space in self._spaces]
-        self._at: dict[int, list[Point]] = {}
+        self._at: dict[int, list[PointM]] = {}
         self.found: list[tuple[int, int, int, int]] = []
 
-    def cut(self, at: Point, patch: int, gap_m: float, beyond: int = -1) -> None:
+    def cut(self, at: PointM, patch: int, gap_m: float, beyond: int = -1) -> None:
         """A door into a patch, from the footpaths or from a patch beyond, unless one of that patch is within gap_m."""
         if any(math.dist(at, other) < gap_m for other in self._at.get(patch, ())):
             return
@@ -273,7 +273,7 @@ class _Doors:
         self._at[patch] = [(float(at[0]), float(at[1]))]
         return True
 
-    def _nearest(self, n: int, at: Point) -> int | None:
+    def _nearest(self, n: int, at: PointM) -> int | None:
         space = self._spaces[n]
         far = np.where(self._free[n], np.hypot(*(space.xy_m - at).T), np.inf)
         cell = int(far.argmin())
@@ -284,7 +284,7 @@ class _Doors:
         self.found.append((one, i, other, j))
 
 
-def _patch(ring: list[Point], step_m: float, cells: float, spots: Any, taken: Sequence[list[Point]]) -> Space | None:
+def _patch(ring: list[PointM], step_m: float, cells: float, spots: Any, taken: Sequence[list[PointM]]) -> Space | None:
     """Cells of a ring within hearing and in none of the rings taken; None if there are none."""
     angle, x0, y0, x1, y1 = shapes.frame_of(ring)
     flat = shapes.turned(spots, -angle)
@@ -325,5 +325,5 @@ def _named(names: Sequence[str]) -> str:
     return f"{', '.join(names[:NAMED_MAX])}{' ..' if len(names) > NAMED_MAX else ''}"
 
 
-def _area_m2(ring: Sequence[Point]) -> float:
+def _area_m2(ring: Sequence[PointM]) -> float:
     return sum(x1 * y2 - x2 * y1 for (x1, y1), (x2, y2) in itertools.pairwise([ring[-1], *ring])) / 2

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gateway.locate.ways import PathLine, Point
+from gateway.locate.ways import PathLine, PointM
 
 SHALLOW_M = 1.0
 """A line that is never deeper in a polygon than this only touches it: maps are not drawn more exactly."""
@@ -71,7 +71,7 @@ def turned(xy_m: Any, angle: float) -> Any:
     return np.stack([c * xy_m[:, 0] - s * xy_m[:, 1], s * xy_m[:, 0] + c * xy_m[:, 1]], axis=1)
 
 
-def clusters(points: Sequence[Point], link_m: float) -> list[list[int]]:
+def clusters(points: Sequence[PointM], link_m: float) -> list[list[int]]:
     """Return indices of points, those together that a chain of steps of link_m at the most connects."""
     left = list(range(len(points)))
     found = []
@@ -85,7 +85,7 @@ def clusters(points: Sequence[Point], link_m: float) -> list[list[int]]:
     return found
 
 
-LinePart = tuple[int, list[Point]]
+LinePart = tuple[int, list[PointM]]
 """A part of a line: what it is in, and its points."""
 
 
@@ -115,9 +115,9 @@ def cut(lines: Sequence[PathLine], rings: Sequence[PathLine], centres: Any, reac
     return found
 
 
-def _spots(line: PathLine, edges: Any, centres: Any, reach_m: float) -> list[tuple[Point, bool]]:
+def _spots(line: PathLine, edges: Any, centres: Any, reach_m: float) -> list[tuple[PointM, bool]]:
     """A line's corners (True), and where it may leave one thing for another between them; [] if it has no length."""
-    spots: list[tuple[Point, bool]] = []
+    spots: list[tuple[PointM, bool]] = []
     for a, b in itertools.pairwise(line):
         length2 = (b[0] - a[0]) ** 2 + (b[1] - a[1]) ** 2
         if length2 < 1e-12:
@@ -142,7 +142,7 @@ def _spots(line: PathLine, edges: Any, centres: Any, reach_m: float) -> list[tup
     return [*spots, (line[-1], True)] if spots else []
 
 
-def _middles(spots: Sequence[tuple[Point, bool]]) -> Any:
+def _middles(spots: Sequence[tuple[PointM, bool]]) -> Any:
     points = np.array([point for point, _ in spots])
     return (points[1:] + points[:-1]) / 2
 
@@ -155,7 +155,7 @@ def _within(xy_m: Any, centres: Any, reach_m: float) -> Any:
 
 
 def _leave_shallow(
-    spots: Sequence[tuple[Point, bool]], labels: Any, depth: Any, bare: Any, rings: Sequence[PathLine]
+    spots: Sequence[tuple[PointM, bool]], labels: Any, depth: Any, bare: Any, rings: Sequence[PathLine]
 ) -> None:
     """Take pieces that only touch a polygon for what they are without it, in place."""
     at = 0
@@ -168,7 +168,7 @@ def _leave_shallow(
         at = stop
 
 
-def _runs(spots: Sequence[tuple[Point, bool]], labels: Sequence[int]) -> list[LinePart]:
+def _runs(spots: Sequence[tuple[PointM, bool]], labels: Sequence[int]) -> list[LinePart]:
     runs: list[LinePart] = []
     at = 0
     for label, group in itertools.groupby(labels):
@@ -179,7 +179,7 @@ def _runs(spots: Sequence[tuple[Point, bool]], labels: Sequence[int]) -> list[Li
     return runs
 
 
-def _to_leg2(xy_m: Any, one: Point, other: Point) -> Any:
+def _to_leg2(xy_m: Any, one: PointM, other: PointM) -> Any:
     dx, dy = other[0] - one[0], other[1] - one[1]
     length2 = dx * dx + dy * dy
     from_x, from_y = xy_m[:, 0] - one[0], xy_m[:, 1] - one[1]

@@ -12,8 +12,8 @@ SNAP_M = 0.75
 """Ends this near to another line meet it."""
 SEGMENTS_MAX = 5000
 
-Point = tuple[float, float]
-PathLine = Sequence[Point]
+PointM = tuple[float, float]
+PathLine = Sequence[PointM]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Chain:
 
     start: int
     end: int
-    points: tuple[Point, ...]
+    points: tuple[PointM, ...]
 
     @property
     def length_m(self) -> float:
@@ -44,10 +44,10 @@ class Chain:
 def chains(lines: Sequence[PathLine]) -> list[Chain]:
     """Return the chains of lines that cross, touch or end at each other. Raises ValueError over SEGMENTS_MAX pieces."""
     pieces = _split(lines)
-    nodes: list[Point] = []
+    nodes: list[PointM] = []
     by_place: dict[tuple[int, int], list[int]] = {}
 
-    def node(p: Point) -> int:
+    def node(p: PointM) -> int:
         column, row = math.floor(p[0] / SNAP_M), math.floor(p[1] / SNAP_M)
         for i in range(column - 1, column + 2):
             for j in range(row - 1, row + 2):
@@ -87,7 +87,7 @@ def _done(node: int, links: dict[int, list[int]], used: set[tuple[int, int]]) ->
     return any((node, other) in used for other in links[node])
 
 
-def _split(lines: Sequence[PathLine]) -> list[tuple[Point, Point]]:
+def _split(lines: Sequence[PathLine]) -> list[tuple[PointM, PointM]]:
     """Every line's legs, cut where another leg crosses or ends at them."""
     legs = [(a, b) for line in lines for a, b in itertools.pairwise(line) if math.dist(a, b) > 1e-6]
     if len(legs) > SEGMENTS_MAX:

@@ -16,11 +16,16 @@ from gateway.survey.write import RecordingError, add_seen_track, save_truth, wri
 
 WORSE, WORSE_BESIDE = 1.05, 1.3
 """A walk with which the mean error grows beyond this is not kept by itself; the second where it went each way once."""
-Say = Callable[[str], None]
 
 
 def run(
-    folder: Path, name: str | None, truth: Path | None, start: str | None, offset_s: float | None, keep: bool, say: Say
+    folder: Path,
+    name: str | None,
+    truth: Path | None,
+    start: str | None,
+    offset_s: float | None,
+    keep: bool,
+    say: Callable[[str], None],
 ) -> None:
     """Fit one walk into a site. Raises RecordingError, or WalkRefused with what would help."""
     site = read.load_site(folder)
@@ -69,7 +74,7 @@ def _start(folder: Path, name: str, start: str | None) -> float | None:
         return None  # asked for only if the truth has dates
 
 
-def _told(site: RecordedSite, walk: TrueWalk, found: SurveyRows, say: Say) -> None:
+def _told(site: RecordedSite, walk: TrueWalk, found: SurveyRows, say: Callable[[str], None]) -> None:
     heard = np.unique(found.survey.reader)
     seconds = len(np.unique(np.floor(found.t_s)))
     say(
@@ -90,7 +95,13 @@ def _told(site: RecordedSite, walk: TrueWalk, found: SurveyRows, say: Say) -> No
 
 
 def _judged(
-    site: RecordedSite, known: Survey, found: SurveyRows, track: Track, walk: TrueWalk, keep: bool, say: Say
+    site: RecordedSite,
+    known: Survey,
+    found: SurveyRows,
+    track: Track,
+    walk: TrueWalk,
+    keep: bool,
+    say: Callable[[str], None],
 ) -> list[str]:
     """Say the errors before and after; raise WalkRefused if the walk makes them larger."""
     from gateway.survey import replay
@@ -149,7 +160,7 @@ def _write(
     walk: TrueWalk,
     offset_s: float,
     words: list[str],
-    say: Say,
+    say: Callable[[str], None],
 ) -> None:
     written = [write.save_survey(folder, site, name, found.survey)]
     add_seen_track(folder, name)

@@ -11,10 +11,9 @@ from gateway.survey.score import LocatedTrack, errors_m, located, score, setting
 from gateway.survey.write import RecordingError, write_text
 
 GOOD, WRONG = 0, 1
-Say = Callable[[str], None]
 
 
-def locate(folder: Path, out: Path, lag_s: float, plot: Path | None, say: Say) -> int:
+def locate(folder: Path, out: Path, lag_s: float, plot: Path | None, say: Callable[[str], None]) -> int:
     """Run the engine over every track of a site; write its fixes, print a table, draw if wanted."""
     from gateway.survey.replay import ReplayEngine
 
@@ -72,7 +71,7 @@ def words(change: Arrived | Left | DangerChange) -> str:
     return f"{'arrived at' if isinstance(change, Arrived) else 'left'} {change.place}"
 
 
-def record(loaded: Configuration, out: Path, minutes: float | None, tags: list[str], say: Say) -> int:
+def record(loaded: Configuration, out: Path, minutes: float | None, tags: list[str], say: Callable[[str], None]) -> int:
     """Record what a running gateway hears until the time is over or somebody ends it (Ctrl-C, SIGTERM)."""
     from gateway.survey import live
 
@@ -97,7 +96,13 @@ def record(loaded: Configuration, out: Path, minutes: float | None, tags: list[s
 
 
 def calibrate(
-    folder: Path, track: str | None, truth: Path | None, start: str | None, offset_s: float | None, keep: bool, say: Say
+    folder: Path,
+    track: str | None,
+    truth: Path | None,
+    start: str | None,
+    offset_s: float | None,
+    keep: bool,
+    say: Callable[[str], None],
 ) -> int:
     """Fit one recorded walk into the site's walk test."""
     from gateway.survey import calibrate_command
@@ -114,7 +119,7 @@ def calibrate(
     return WRONG
 
 
-def draw(loaded: Configuration, path: Path, reach: bool, say: Say) -> int:
+def draw(loaded: Configuration, path: Path, reach: bool, say: Callable[[str], None]) -> int:
     """Draw what is expected of a zone: how far off a fix is, or how many readers hear a tag."""
     from gateway.recording import Survey
     from gateway.survey.calibrate_command import law_of

@@ -41,7 +41,6 @@ OTHER_POWER_DB = 3.0
 SILENT_MAX_S = 10.0
 """A gateway that says nothing for so long, not even its clock, hangs."""
 FLUSH_S = 1.0
-Say = Callable[[str], None]
 
 
 def site_of(zone: Zone, name: str) -> RecordedSite:
@@ -83,7 +82,7 @@ def record(
     tags: Sequence[str],
     minutes: float | None,
     stopped: Callable[[], bool],
-    say: Say,
+    say: Callable[[str], None],
 ) -> int:
     """Record until the time is over, the gateway stops, or `stopped` says so; return how many rows were written.
 
@@ -128,7 +127,7 @@ def record(
     return writer.rows
 
 
-def _begin_site(out: Path, site: RecordedSite, say: Say) -> RecordedSite:
+def _begin_site(out: Path, site: RecordedSite, say: Callable[[str], None]) -> RecordedSite:
     """Return the site as it lies in the folder; what is not there yet is written."""
     if not (out / "site.json").exists():
         write.save_site(out, site)
@@ -199,7 +198,9 @@ def _lines(line: socket.socket, path: Path) -> Iterator[dict[str, Any]]:
 class _Writer:
     """The tracks of one recording, opened as tags are heard."""
 
-    def __init__(self, out: Path, site: RecordedSite, start_s: float, power_dbm: float | None, say: Say) -> None:
+    def __init__(
+        self, out: Path, site: RecordedSite, start_s: float, power_dbm: float | None, say: Callable[[str], None]
+    ) -> None:
         """power_dbm: what site.json says of the tags; None: the first tag heard says it."""
         self._out, self._start_s, self._say = out / "tracks", start_s, say
         self._site, self._power_dbm = out, power_dbm

@@ -24,7 +24,7 @@ from sim.ncp import zdo
 from sim.ncp.chip import Coordinator
 from sim.ncp.messages import Broadcast, Unicast
 from sim.reader.process import ReaderProcess
-from sim.street.paths import Point
+from sim.street.paths import Spot
 from sim.xbee.module import install_code
 
 HOP_M = 90.0
@@ -92,7 +92,7 @@ class Mesh:
         coordinator.on_unicast = self._on_unicast
         coordinator.on_broadcast = self._on_broadcast
 
-    def add(self, reader: ReaderProcess, eui64: bytes, at: Point, centre: Point) -> Station:
+    def add(self, reader: ReaderProcess, eui64: bytes, at: Spot, centre: Spot) -> Station:
         """Put a reader into the mesh; `centre`: where the coordinator stands. Its power is the caller's to give."""
         hops = min(HOPS_MAX, 1 + int(math.dist(at, centre) // HOP_M))
         nwk = 0x1000 + (int(chance.words(self.seed, "nwk", reader.number)[0]) % 0xE000)

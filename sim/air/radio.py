@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from sim import chance
 from sim.chance import Floats
-from sim.street.paths import Point, distance_to_edge_m, inside
+from sim.street.paths import Spot, distance_to_edge_m, inside
 from sim.street.tag import POWER_DBM
 
 RSSI_MIN_DBM, RSSI_MAX_DBM = -110, 20
@@ -71,7 +71,7 @@ class Ear:
     """A reader as the air knows it."""
 
     number: int
-    at: Point
+    at: Spot
     height_m: float
 
 
@@ -82,7 +82,7 @@ class Air:
     """
 
     def __init__(
-        self, seed: int, ears: Sequence[Ear], channel: Channel | None = None, *, walled: Sequence[Point] = ()
+        self, seed: int, ears: Sequence[Ear], channel: Channel | None = None, *, walled: Sequence[Spot] = ()
     ) -> None:
         self.channel = channel or Channel()
         self._walled = tuple(walled)
@@ -141,7 +141,7 @@ class Air:
         read = (1.0 - c.plateau_loss) / (1.0 + np.exp(-np.maximum(margin, -500.0)))
         return rssi, chance.uniform(self._seed, "read", tag, event, self._numbers) < read
 
-    def _side_of(self, at: Point) -> float:
+    def _side_of(self, at: Spot) -> float:
         """1 within the wall, -1 without, 0 in the gate or on the line."""
         if not self._walled or distance_to_edge_m(at, self._walled) < self.channel.gate_m:
             return 0.0

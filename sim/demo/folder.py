@@ -17,7 +17,7 @@ from sim import chance
 from sim.demo import survey
 from sim.demo.broker import CITY, password, secret
 from sim.demo.processes import StartError, console
-from sim.street.paths import Point
+from sim.street.paths import Spot
 from sim.street.site import Pole, Site
 from sim.walks import sites
 from sim.xbee.module import install_code
@@ -208,6 +208,6 @@ def _text(value: object) -> str:
     return json.dumps(str(value), ensure_ascii=False)
 
 
-def _lonlats(site: Site, points: Sequence[Point]) -> str:
+def _lonlats(site: Site, points: Sequence[Spot]) -> str:
     degrees = [site.plane.to_lonlat(*point) for point in points]
     return "[" + ", ".join(f"[{lon:.7f}, {lat:.7f}]" for lon, lat in degrees) + "]"

@@ -17,7 +17,7 @@ from gateway.zone import ReaderSettings
 from sim import chance
 from sim.air.radio import Air, rssi_of
 from sim.chance import Floats
-from sim.street.paths import Point, inside
+from sim.street.paths import Spot, inside
 from sim.street.site import Pole, Site
 from sim.street.tag import BEACON_S, POWER_DBM, POWER_SIGMA_DB
 from sim.walks import sites
@@ -76,10 +76,10 @@ def write(folder: Path, walked: sites.SimulatedSite) -> Path:
     return sites.write(walked, folder)
 
 
-def lanes(ring: Sequence[Point], spots: Sequence[Point]) -> list[list[Point]]:
+def lanes(ring: Sequence[Spot], spots: Sequence[Spot]) -> list[list[Spot]]:
     """Return lanes LANE_M apart, west to east, over what a ring encloses within REACH_M of the spots."""
     (x0, y0), (x1, y1) = np.min(ring, axis=0), np.max(ring, axis=0)
-    found: list[list[Point]] = []
+    found: list[list[Spot]] = []
     for y in np.arange(y0 + LANE_M / 2, y1, LANE_M):
         row = [(float(x), float(y)) for x in np.arange(x0, x1, LANE_STEP_M)]
         for good, run in groupby(row, lambda p: inside(p, ring) and _gap_m(p, spots) < REACH_M):
@@ -89,7 +89,7 @@ def lanes(ring: Sequence[Point], spots: Sequence[Point]) -> list[list[Point]]:
     return found
 
 
-def _gap_m(point: Point, spots: Sequence[Point]) -> float:
+def _gap_m(point: Spot, spots: Sequence[Spot]) -> float:
     return float(np.hypot(*(np.array(spots) - point).T).min())
 
 

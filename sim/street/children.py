@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from gateway.zone import distance_to_polygon_m
-from sim.street.paths import Paths, Point, distance_to_edge_m
+from sim.street.paths import Paths, Spot, distance_to_edge_m
 from sim.street.site import Site
 
 Role = Literal["pupil", "passer", "kerb"]
@@ -61,9 +61,9 @@ class Walk:
     """A way in time: straight pieces between points, walked evenly; before the first and after the last it stays."""
 
     times_s: list[float] = field(default_factory=list)
-    points: list[Point] = field(default_factory=list)
+    points: list[Spot] = field(default_factory=list)
 
-    def go(self, to: Point, speed: float) -> None:
+    def go(self, to: Spot, speed: float) -> None:
         distance = math.dist(self.points[-1], to)
         if distance > STEP_M:
             self._add(self.times_s[-1] + distance / speed, to)
@@ -91,7 +91,7 @@ class Walk:
                 return math.atan2(self.points[k][1] - self.points[k - 1][1], self.points[k][0] - self.points[k - 1][0])
         return 0.0
 
-    def _add(self, t_s: float, point: Point) -> None:
+    def _add(self, t_s: float, point: Spot) -> None:
         self.times_s.append(t_s)
         self.points.append(point)
 
@@ -203,7 +203,7 @@ class World:
 
     def _kerb_spot(self) -> int | None:
         """The street end nearest to the danger area, KERB_GAP_M before its outline."""
-        found: tuple[float, Point] | None = None
+        found: tuple[float, Spot] | None = None
         for danger in self.site.dangers:
             ring = list(danger.ring)
             for a in self._paths.distances_m(self._door):
@@ -230,7 +230,7 @@ class _Plan:
     start_m: float
     delay_s: float
     speed: float
-    aside: Point
+    aside: Spot
     shared: random.Random
     own: random.Random
 
@@ -276,7 +276,7 @@ class _Plan:
             self.shared.sample(homes, min(6, len(homes))), key=lambda n: math.dist(a, self.world._paths.points[n])
         )
 
-    def _follow(self, way: list[Point]) -> None:
+    def _follow(self, way: list[Spot]) -> None:
         kerb = None if self.world._kerb is None else self.world._paths.points[self.world._kerb]
         for point in way:
             self.walk.go(self._beside(point), self.speed)
@@ -295,7 +295,7 @@ class _Plan:
             self.walk.stay(self.own.uniform(10, 40))
             self.walk.go(self._yard_spot(near=self.walk.points[-1]), self.speed)
 
-    def _yard_spot(self, near: Point | None = None) -> Point:
+    def _yard_spot(self, near: Spot | None = None) -> Spot:
         """A spot well inside the outline; near: a few steps from there. The straight way to it stays inside too."""
         site = self.world.site
         start = near or site.gates[0]
@@ -309,16 +309,16 @@ class _Plan:
                 return spot
         return start
 
-    def _beside(self, point: Point) -> Point:
+    def _beside(self, point: Spot) -> Spot:
         x, y = point[0] + self.aside[0], point[1] + self.aside[1]
         return round(x / PRECISION_M) * PRECISION_M, round(y / PRECISION_M) * PRECISION_M
 
 
-def _points(paths: Paths, nodes: list[int]) -> list[Point]:
+def _points(paths: Paths, nodes: list[int]) -> list[Spot]:
     return [paths.points[node] for node in nodes]
 
 
-def _last_metres(way: list[Point], metres: float) -> list[Point]:
+def _last_metres(way: list[Spot], metres: float) -> list[Spot]:
     """The end of a way, at most so long."""
     kept = [way[-1]]
     for a, b in zip(reversed(way[:-1]), reversed(way), strict=False):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.zone import Plane
-from sim.street.paths import Paths, Point, distance_to_edge_m, inside, nearest_on_segment
+from sim.street.paths import Paths, Spot, distance_to_edge_m, inside, nearest_on_segment
 
 ATTRIBUTION = "(c) OpenStreetMap contributors, ODbL 1.0 (openstreetmap.org/copyright)"
 WALKED = (
@@ -134,13 +134,13 @@ class _Draft:
     def __init__(self, extract: Extract, plane: Plane, radius_m: float) -> None:
         self.extract, self.plane, self.radius_m = extract, plane, radius_m
 
-    def line(self, refs: Sequence[str]) -> list[Point]:
+    def line(self, refs: Sequence[str]) -> list[Spot]:
         return [self.plane.to_xy_m(*self.extract.nodes[ref]) for ref in refs if ref in self.extract.nodes]
 
-    def degrees(self, line: Sequence[Point]) -> list[list[float]]:
+    def degrees(self, line: Sequence[Spot]) -> list[list[float]]:
         return [[round(value, 6) for value in self.plane.to_lonlat(*point)] for point in line]
 
-    def streets(self) -> list[tuple[str, list[Point]]]:
+    def streets(self) -> list[tuple[str, list[Spot]]]:
         found = []
         for tags, refs in self.extract.ways.values():
             kind = tags.get("highway", "")
@@ -153,11 +153,11 @@ class _Draft:
         reached = {_key(walked.points[node]) for node in walked.distances_m(walked.attach((0.0, 0.0)))}
         return [(kind, line) for kind, line in found if kind == "primary" or _key(line[0]) in reached]
 
-    def buildings(self) -> list[list[Point]]:
+    def buildings(self) -> list[list[Spot]]:
         lines = [self.line(refs) for tags, refs in self.extract.ways.values() if "building" in tags]
         return [line for line in lines if len(line) > 3 and line[0] == line[-1] and self._near(line)]
 
-    def crossings(self, streets: Sequence[tuple[str, list[Point]]]) -> list[Point]:
+    def crossings(self, streets: Sequence[tuple[str, list[Spot]]]) -> list[Spot]:
         """Where the map says so, and where a small street meets a secondary road."""
         tagged = [
             self.plane.to_xy_m(*self.extract.nodes[ref])
@@ -167,12 +167,12 @@ class _Draft:
         big = {_key(p) for kind, line in streets if kind == "secondary" for p in line}
         small = [p for kind, line in streets if kind not in ("secondary", "primary") for p in (line[0], line[-1])]
         on_streets = {_key(p) for _, line in streets for p in line}
-        found: dict[tuple[int, int], Point] = {}
+        found: dict[tuple[int, int], Spot] = {}
         for p in [*(p for p in tagged if _key(p) in on_streets), *(p for p in small if _key(p) in big)]:
             found.setdefault(_key(p), p)
         return list(found.values())
 
-    def danger(self) -> tuple[str, list[Point]]:
+    def danger(self) -> tuple[str, list[Spot]]:
         """The piece of main road nearest to the gate: the hull of both carriageways, kerb to kerb."""
         roads = [
             (tags.get("name:en") or "main road", self.line(refs))
@@ -184,7 +184,7 @@ class _Draft:
             raise OsmError("no main road (motorway, trunk, primary) in the extract; a zone needs a danger area")
         name, a, b = min(pieces, key=lambda piece: math.hypot(*nearest_on_segment((0.0, 0.0), piece[1], piece[2])))
         spot = nearest_on_segment((0.0, 0.0), a, b)
-        corners: list[Point] = []
+        corners: list[Spot] = []
         for other, a, b in pieces:
             if other == name:
                 moved = [(a[0] - spot[0], a[1] - spot[1]), (b[0] - spot[0], b[1] - spot[1])]
@@ -192,13 +192,13 @@ class _Draft:
                     corners += _widen(piece, spot, ROAD_HALF_WIDTH_M)
         return f"carriageway of {name}", _hull(corners)
 
-    def _near(self, line: Sequence[Point]) -> bool:
+    def _near(self, line: Sequence[Spot]) -> bool:
         return min(math.hypot(*point) for point in line) <= self.radius_m
 
 
-def _yard_points(entrance: Point, ring: Sequence[Point]) -> list[Point]:
+def _yard_points(entrance: Spot, ring: Sequence[Spot]) -> list[Spot]:
     """One point YARD_DEPTH_M from the gate and one behind it, each the deepest inside the school's outline there."""
-    points: list[Point] = []
+    points: list[Spot] = []
     for depth_m in (YARD_DEPTH_M, 1.4 * YARD_DEPTH_M):
         turns = [a * math.pi / 36 for a in range(72)]
         spots = [(entrance[0] + depth_m * math.cos(a), entrance[1] + depth_m * math.sin(a)) for a in turns]
@@ -210,17 +210,17 @@ def _yard_points(entrance: Point, ring: Sequence[Point]) -> list[Point]:
     return points
 
 
-def _inwards(a: Point, b: Point, by_m: float) -> Point:
+def _inwards(a: Spot, b: Spot, by_m: float) -> Spot:
     t = by_m / math.dist(a, b)
     return a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1])
 
 
 def _street_poles(
-    paths: Paths, door: int, entrance: Point, ring: Sequence[Point], danger: Sequence[Point]
-) -> list[tuple[str, Point]]:
+    paths: Paths, door: int, entrance: Spot, ring: Sequence[Spot], danger: Sequence[Spot]
+) -> list[tuple[str, Spot]]:
     """Poles along the walked streets in the order of their distance from the gate, POLE_GAP_M apart at least."""
-    chosen: list[Point] = [entrance]
-    poles: list[tuple[str, Point]] = []
+    chosen: list[Spot] = [entrance]
+    poles: list[tuple[str, Spot]] = []
     for spot, aside in _along(paths, door, 2.0):
         if len(chosen) > POLES_MAX - 3:
             break
@@ -233,8 +233,8 @@ def _street_poles(
     return poles
 
 
-def _homes(paths: Paths, door: int, ring: Sequence[Point], danger: Sequence[Point]) -> list[Point]:
-    homes: list[Point] = []
+def _homes(paths: Paths, door: int, ring: Sequence[Spot], danger: Sequence[Spot]) -> list[Spot]:
+    homes: list[Spot] = []
     for spot, aside in _along(paths, door, 6.0):
         home = (spot[0] + HOME_ASIDE_M * aside[0], spot[1] + HOME_ASIDE_M * aside[1])
         apart = all(math.dist(home, other) >= HOME_GAP_M for other in homes)
@@ -243,7 +243,7 @@ def _homes(paths: Paths, door: int, ring: Sequence[Point], danger: Sequence[Poin
     return homes
 
 
-def _along(paths: Paths, door: int, step_m: float) -> list[tuple[Point, Point]]:
+def _along(paths: Paths, door: int, step_m: float) -> list[tuple[Spot, Spot]]:
     """Points every step_m of street, nearest to the door first (walking), each with the street's sideways direction."""
     distances = paths.distances_m(door)
     found = []
@@ -260,9 +260,9 @@ def _along(paths: Paths, door: int, step_m: float) -> list[tuple[Point, Point]]:
     return [(spot, aside) for _, spot, aside in sorted(found)]
 
 
-def _clip(line: Sequence[Point], radius_m: float) -> list[list[Point]]:
+def _clip(line: Sequence[Spot], radius_m: float) -> list[list[Spot]]:
     """The parts of a line within radius_m of the origin."""
-    pieces: list[list[Point]] = []
+    pieces: list[list[Spot]] = []
     for a, b in pairwise(line):
         dx, dy = b[0] - a[0], b[1] - a[1]
         qa, qb, qc = dx * dx + dy * dy, 2 * (a[0] * dx + a[1] * dy), a[0] ** 2 + a[1] ** 2 - radius_m**2
@@ -281,19 +281,19 @@ def _clip(line: Sequence[Point], radius_m: float) -> list[list[Point]]:
     return pieces
 
 
-def _widen(line: Sequence[Point], spot: Point, by_m: float) -> list[Point]:
+def _widen(line: Sequence[Spot], spot: Spot, by_m: float) -> list[Spot]:
     (ax, ay), (bx, by) = line[0], line[-1]
     length = math.dist(line[0], line[-1]) or 1.0
     nx, ny = (ay - by) / length * by_m, (bx - ax) / length * by_m
     return [(spot[0] + x + s * nx, spot[1] + y + s * ny) for x, y in (line[0], line[-1]) for s in (1, -1)]
 
 
-def _hull(points: Sequence[Point]) -> list[Point]:
+def _hull(points: Sequence[Spot]) -> list[Spot]:
     """The convex hull, anticlockwise."""
     ordered = sorted({(round(x, 1), round(y, 1)) for x, y in points})
 
-    def half(some: Sequence[Point]) -> list[Point]:
-        hull: list[Point] = []
+    def half(some: Sequence[Spot]) -> list[Spot]:
+        hull: list[Spot] = []
         for p in some:
             while len(hull) > 1 and _turn(hull[-2], hull[-1], p) <= 0:
                 hull.pop()
@@ -303,7 +303,7 @@ def _hull(points: Sequence[Point]) -> list[Point]:
     return half(ordered) + half(ordered[::-1])
 
 
-def _inset(ring: Sequence[Point], by_m: float) -> list[Point]:
+def _inset(ring: Sequence[Spot], by_m: float) -> list[Spot]:
     """Every edge moved inwards by so much; the ring as it was where that does not fit."""
     area = sum(a[0] * b[1] - b[0] * a[1] for a, b in zip(ring, [*ring[1:], ring[0]], strict=True))
     sides = []
@@ -322,11 +322,11 @@ def _inset(ring: Sequence[Point], by_m: float) -> list[Point]:
     return moved if fits else list(ring)
 
 
-def _turn(a: Point, b: Point, c: Point) -> float:
+def _turn(a: Spot, b: Spot, c: Spot) -> float:
     return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
 
 
-def _key(point: Point) -> tuple[int, int]:
+def _key(point: Spot) -> tuple[int, int]:
     return round(point[0] * 10), round(point[1] * 10)
 
 

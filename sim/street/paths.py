@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-Point = tuple[float, float]
+Spot = tuple[float, float]
 
 JOIN_M = 0.05
 """Two street points closer than this are one junction: the site file rounds to 0.1 m and repeats them exactly."""
@@ -20,20 +20,20 @@ class Unreachable(ValueError):
 class Paths:
     """Streets as a graph of points. `cost` multiplies a street's length when a way is chosen."""
 
-    def __init__(self, streets: Iterable[tuple[Sequence[Point], float]] = ()) -> None:
-        self.points: list[Point] = []
+    def __init__(self, streets: Iterable[tuple[Sequence[Spot], float]] = ()) -> None:
+        self.points: list[Spot] = []
         self._edges: list[dict[int, float]] = []
         self._known: dict[tuple[int, int], int] = {}
         for line, cost in streets:
             for a, b in pairwise(line):
                 self._link(self._node(a), self._node(b), cost)
 
-    def attach(self, point: Point) -> int:
+    def attach(self, point: Spot) -> int:
         """Return the node of the street point nearest to `point`, splitting a street where needed.
 
         Raises Unreachable when there is no street at all.
         """
-        best: tuple[float, int, int, Point] | None = None
+        best: tuple[float, int, int, Spot] | None = None
         for a, edges in enumerate(self._edges):
             for b in edges:
                 if a < b:
@@ -84,7 +84,7 @@ class Paths:
                     heapq.heappush(heap, (distance + step, other, node))
         return done
 
-    def _node(self, point: Point) -> int:
+    def _node(self, point: Spot) -> int:
         key = (round(point[0] / JOIN_M), round(point[1] / JOIN_M))
         for dx in (0, -1, 1):
             for dy in (0, -1, 1):
@@ -101,7 +101,7 @@ class Paths:
             self._edges[a][b] = self._edges[b][a] = min(cost, self._edges[a].get(b, math.inf))
 
 
-def nearest_on_segment(p: Point, a: Point, b: Point) -> Point:
+def nearest_on_segment(p: Spot, a: Spot, b: Spot) -> Spot:
     """Return the point of the segment a-b that is nearest to p."""
     dx, dy = b[0] - a[0], b[1] - a[1]
     length2 = dx * dx + dy * dy
@@ -109,7 +109,7 @@ def nearest_on_segment(p: Point, a: Point, b: Point) -> Point:
     return a[0] + t * dx, a[1] + t * dy
 
 
-def inside(p: Point, ring: Sequence[Point]) -> bool:
+def inside(p: Spot, ring: Sequence[Spot]) -> bool:
     """Return whether p lies in the polygon (open or closed ring)."""
     odd = False
     x1, y1 = ring[-1]
@@ -120,7 +120,7 @@ def inside(p: Point, ring: Sequence[Point]) -> bool:
     return odd
 
 
-def distance_to_edge_m(p: Point, ring: Sequence[Point]) -> float:
+def distance_to_edge_m(p: Spot, ring: Sequence[Spot]) -> float:
     """Return the distance from p to the polygon's outline, in or out."""
     closed = [*ring, ring[0]]
     return min(math.dist(p, nearest_on_segment(p, a, b)) for a, b in pairwise(closed))

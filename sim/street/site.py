@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.zone import Plane
-from sim.street.paths import Paths, Point, distance_to_edge_m, inside, nearest_on_segment
+from sim.street.paths import Paths, Spot, distance_to_edge_m, inside, nearest_on_segment
 
 SITES = Path(__file__).resolve().parent / "sites"
 GONGDEOK = SITES / "gongdeok.geojson"
@@ -43,7 +43,7 @@ class Pole:
 
     number: int
     name: str
-    at: Point
+    at: Spot
     height_m: float
 
 
@@ -53,7 +53,7 @@ class DangerPatch:
 
     id: str
     what: str
-    ring: tuple[Point, ...]
+    ring: tuple[Spot, ...]
     warn_m: float
 
 
@@ -64,20 +64,20 @@ class Site:
     name: str
     attribution: str
     plane: Plane
-    streets: tuple[tuple[str, tuple[Point, ...]], ...]
-    crossings: tuple[Point, ...]
+    streets: tuple[tuple[str, tuple[Spot, ...]], ...]
+    crossings: tuple[Spot, ...]
     school_id: str
-    school: tuple[Point, ...]
-    gates: tuple[Point, ...]
+    school: tuple[Spot, ...]
+    gates: tuple[Spot, ...]
     dangers: tuple[DangerPatch, ...]
     poles: tuple[Pole, ...]
-    homes: tuple[tuple[str, Point], ...]
+    homes: tuple[tuple[str, Spot], ...]
 
     def paths(self) -> Paths:
         """Return the footpath graph: every street but the roads that children do not walk on (primary and larger)."""
         return Paths([(line, STREET_COST.get(kind, 1.0)) for kind, line in self._walked()])
 
-    def footpaths(self, spots: Sequence[Point], within_m: float = NEAR_M) -> list[list[Point]]:
+    def footpaths(self, spots: Sequence[Spot], within_m: float = NEAR_M) -> list[list[Spot]]:
         """Return what a gateway is told of ways: the walked streets near any of the spots, and a way through each gate.
 
         A way through a gate goes from the street to GATE_DEPTH_M inside the school, as the children do.
@@ -94,10 +94,10 @@ class Site:
             near += [way] if _gap_m(way, spots) <= within_m else []
         return near
 
-    def _walked(self) -> list[tuple[str, tuple[Point, ...]]]:
+    def _walked(self) -> list[tuple[str, tuple[Spot, ...]]]:
         return [(kind, line) for kind, line in self.streets if kind != "primary"]
 
-    def at_school(self, point: Point) -> bool:
+    def at_school(self, point: Spot) -> bool:
         return inside(point, self.school)
 
 
@@ -156,10 +156,10 @@ def _site(data: dict[str, Any], kinds: dict[str, list[tuple[dict[str, Any], Any]
     lon, lat = kinds["gate"][0][1]
     plane = Plane(float(lon), float(lat))
 
-    def xy(point: Any) -> Point:
+    def xy(point: Any) -> Spot:
         return plane.to_xy_m(float(point[0]), float(point[1]))
 
-    def ring(polygon: Any) -> tuple[Point, ...]:
+    def ring(polygon: Any) -> tuple[Spot, ...]:
         points = tuple(xy(point) for point in polygon[0])
         return points[:-1] if points[0] == points[-1] else points
 
@@ -186,7 +186,7 @@ def _site(data: dict[str, Any], kinds: dict[str, list[tuple[dict[str, Any], Any]
     )
 
 
-def _gap_m(line: Sequence[Point], spots: Sequence[Point]) -> float:
+def _gap_m(line: Sequence[Spot], spots: Sequence[Spot]) -> float:
     """How near a line comes to the nearest of some spots; infinite without any."""
     legs = list(pairwise(line))
     return min((math.dist(p, nearest_on_segment(p, a, b)) for p in spots for a, b in legs), default=math.inf)

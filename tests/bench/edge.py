@@ -31,7 +31,7 @@ from sim.chance import Floats, one
 from sim.demo import survey as walk_test
 from sim.street import site as sites
 from sim.street.children import ChildAt, Walk, World
-from sim.street.paths import Point
+from sim.street.paths import Spot
 from sim.street.site import Site
 from sim.street.tag import POWER_DBM, POWER_SIGMA_DB
 
@@ -176,7 +176,7 @@ class _Street:
                         yield tag, now_s, isinstance(change, Arrived)
 
 
-def _staying(spot: Point, seed: int, n: int) -> Way:
+def _staying(spot: Spot, seed: int, n: int) -> Way:
     """Stands about a spot; goes to another within a metre and turns about every MOVES_S."""
     moves = np.random.default_rng((seed, n)).uniform(-1, 1, (int(HOURS * 3600 / MOVES_S) + 1, 3))
 
@@ -203,7 +203,7 @@ def _waiting(street: _Street, n: int) -> Way:
     return walk.at
 
 
-def _leaving(street: _Street, n: int, spot: Point) -> tuple[Way, float]:
+def _leaving(street: _Street, n: int, spot: Spot) -> tuple[Way, float]:
     """Stands in the yard, leaves by the gate and walks home; returns also when it is out."""
     chance = random.Random(f"{street.seed}/leaves/{n}")
     walk = Walk([0.0], [spot])
@@ -215,14 +215,14 @@ def _leaving(street: _Street, n: int, spot: Point) -> tuple[Way, float]:
     return walk.at, out_s
 
 
-def _home(street: _Street, chance: random.Random) -> list[Point]:
+def _home(street: _Street, chance: random.Random) -> list[Spot]:
     """The way from the gate to some home."""
     world = street.world
     node = chance.choice([node for node, distance in world._homes if distance > 90])
     return [world._paths.points[each] for each in world._paths.route(world._door, node)]
 
 
-def _fidget(walk: Walk, spot: Point, seconds: float, chance: random.Random) -> None:
+def _fidget(walk: Walk, spot: Spot, seconds: float, chance: random.Random) -> None:
     """Stay about a spot, with a step to another within a metre now and then."""
     end_s = walk.times_s[-1] + seconds
     while walk.times_s[-1] < end_s:
@@ -230,13 +230,13 @@ def _fidget(walk: Walk, spot: Point, seconds: float, chance: random.Random) -> N
         walk.go((spot[0] + chance.uniform(-1, 1), spot[1] + chance.uniform(-1, 1)), 0.8)
 
 
-def _outside(site: Site, a: Point, b: Point) -> bool:
+def _outside(site: Site, a: Spot, b: Spot) -> bool:
     """Whether the straight way from a to b stays outside the school."""
     steps = [k / 40 for k in range(41)]
     return all(depth_m(a[0] + k * (b[0] - a[0]), a[1] + k * (b[1] - a[1]), site.school) < 0 for k in steps)
 
 
-def _spots(site: Site, inside: bool, near_m: float, far_m: float) -> Iterator[Point]:
+def _spots(site: Site, inside: bool, near_m: float, far_m: float) -> Iterator[Spot]:
     """Places so near the school's edge, in or out, that a reader is in reach."""
     rng, found = np.random.default_rng(SEED + inside), 0
     poles = [pole.at for pole in site.poles[:READERS]]

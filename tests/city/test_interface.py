@@ -12,10 +12,10 @@ from fastapi import FastAPI
 
 from city import intake
 from city.config import load
-from city.desk import Desk
 from city.pages import login
 from city.pages.app import make_app
 from city.pages.login import add_operator
+from city.server import City
 from tests.city.bed import free_port, position, sos, told
 from tests.city.test_store import NOW_S, batch, urgent
 
@@ -65,7 +65,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, clock: Clock) -> Iterator[Desk]:
+def city(tmp_path: Path, clock: Clock) -> Iterator[City]:
     (tmp_path / "token").write_text(TOKEN)
     (tmp_path / "passcode").write_text(add_operator(tmp_path / "operators.json", "kim"))
     path = tmp_path / "city.toml"
@@ -73,31 +73,31 @@ def desk(tmp_path: Path, clock: Clock) -> Iterator[Desk]:
         f'site = "s"\n[mqtt]\nhost = "127.0.0.1"\nport = {free_port()}\n[store]\nurl = "sqlite:///city.db"\n'
         '[web]\noperators_file = "operators.json"\ntoken_file = "token"\n'
     )
-    desk = Desk(load(path), clock)
-    yield desk
-    desk.store.close()
+    city = City(load(path), clock)
+    yield city
+    city.store.close()
 
 
 @pytest.fixture
-def client(desk: Desk) -> TestedApp:
-    return TestedApp(make_app(desk), headers={"Authorization": f"Bearer {TOKEN}"})
+def client(city: City) -> TestedApp:
+    return TestedApp(make_app(city), headers={"Authorization": f"Bearer {TOKEN}"})
 
 
 @pytest.fixture
-def browser(desk: Desk, tmp_path: Path) -> TestedApp:
-    browser = TestedApp(make_app(desk), headers={"Origin": HOST})
+def browser(city: City, tmp_path: Path) -> TestedApp:
+    browser = TestedApp(make_app(city), headers={"Origin": HOST})
     form = {"operator": "kim", "passcode": (tmp_path / "passcode").read_text()}
     assert browser.post("/login", data=form).status_code == 303
     return browser
 
 
-def test_incident_has_the_time_of_every_hop(desk: Desk, client: TestedApp, clock: Clock) -> None:
-    intake.store_urgent(desk.store, "t", urgent(1, sos("a1", at_s=NOW_S - 1)), clock())
+def test_incident_has_the_time_of_every_hop(city: City, client: TestedApp, clock: Clock) -> None:
+    intake.store_urgent(city.store, "t", urgent(1, sos("a1", at_s=NOW_S - 1)), clock())
     clock.now_s += 5
     assert client.get("/api/state").json()["incidents"][0]["number"] == 1
     clock.now_s += 5
     assert client.post("/api/incidents/1/acknowledge").json()["acknowledged_at"] == NOW_S + 10
-    intake.store_urgent(desk.store, "t", urgent(2, told("a1", "acknowledged", at_s=NOW_S + 11)), NOW_S + 12)
+    intake.store_urgent(city.store, "t", urgent(2, told("a1", "acknowledged", at_s=NOW_S + 11)), NOW_S + 12)
     (incident,) = client.get("/api/incidents").json()["incidents"]
     hops = {name: incident[name] for name in ("observed_at", "queued_at", "stored_at", "shown_at", "acknowledged_at")}
     assert hops == {
@@ -111,27 +111,27 @@ def test_incident_has_the_time_of_every_hop(desk: Desk, client: TestedApp, clock
     assert lamp == {"reader": 3, "stage": "acknowledged", "told_at": NOW_S + 11, "stored_at": NOW_S + 12}
 
 
-def test_wrong_state_and_unknown_incident_say_so(desk: Desk, client: TestedApp, clock: Clock) -> None:
-    intake.store_urgent(desk.store, "t", urgent(1, sos("a1")), clock())
+def test_wrong_state_and_unknown_incident_say_so(city: City, client: TestedApp, clock: Clock) -> None:
+    intake.store_urgent(city.store, "t", urgent(1, sos("a1")), clock())
     assert client.post("/api/incidents/9/acknowledge").status_code == 404
     refused = client.post("/api/incidents/1/close")
     assert refused.status_code == 409
     assert "acknowledge it first" in refused.json()["detail"]
 
 
-def test_overdue_after_a_minute_and_not_twice(desk: Desk, client: TestedApp, clock: Clock) -> None:
-    intake.store_urgent(desk.store, "t", urgent(1, sos("a1")), clock())
-    desk.do_duty(NOW_S + 59)
+def test_overdue_after_a_minute_and_not_twice(city: City, client: TestedApp, clock: Clock) -> None:
+    intake.store_urgent(city.store, "t", urgent(1, sos("a1")), clock())
+    city.do_duty(NOW_S + 59)
     assert not client.get("/api/incidents").json()["incidents"][0]["overdue"]
-    desk.do_duty(NOW_S + 61)
-    desk.do_duty(NOW_S + 62)
+    city.do_duty(NOW_S + 61)
+    city.do_duty(NOW_S + 62)
     (incident,) = client.get("/api/incidents").json()["incidents"]
     assert incident["overdue"]
     assert [line["word"] for line in incident["log"]].count("overdue") == 1
 
 
-def test_every_look_and_press_has_a_name(desk: Desk, browser: TestedApp, clock: Clock, tmp_path: Path) -> None:
-    intake.store_urgent(desk.store, "t", urgent(1, sos("a1")), clock())
+def test_every_look_and_press_has_a_name(city: City, browser: TestedApp, clock: Clock, tmp_path: Path) -> None:
+    intake.store_urgent(city.store, "t", urgent(1, sos("a1")), clock())
     for _ in range(3):
         assert browser.get("/api/state").status_code == 200
     clock.now_s += 61
@@ -145,7 +145,7 @@ def test_every_look_and_press_has_a_name(desk: Desk, browser: TestedApp, clock: 
 
 
 def test_a_session_ends_with_the_shift_with_logout_and_with_its_operator(
-    desk: Desk, browser: TestedApp, clock: Clock, tmp_path: Path
+    city: City, browser: TestedApp, clock: Clock, tmp_path: Path
 ) -> None:
     assert browser.get("/api/stats").status_code == 200
     clock.now_s += login.SESSION_MAX_S + 1
@@ -197,8 +197,8 @@ def test_answers_forbid_other_hosts_frames_and_caches(browser: TestedApp) -> Non
     assert browser.get("/leaflet/leaflet.js").status_code == 200
 
 
-def test_metrics_are_for_the_token_and_count_what_is_stored(desk: Desk, client: TestedApp) -> None:
-    intake.store_batch(desk.store, "t", batch(1, position("t-01"), position("t-02")), NOW_S)
+def test_metrics_are_for_the_token_and_count_what_is_stored(city: City, client: TestedApp) -> None:
+    intake.store_batch(city.store, "t", batch(1, position("t-01"), position("t-02")), NOW_S)
     text = client.get("/metrics").text
     assert 'ansim_city_stored_total{type="position"} 2.0' in text
     assert 'ansim_city_lane_up{lane="sos"} 0.0' in text

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import create_mock_engine, func, select
 from sqlalchemy.dialects import postgresql
 
-from city import docket, intake
+from city import incident_store, intake
 from city import tables as t
 from city.intake import MessageRefused
 from city.store import Store, StoreError, Turn, counters, prune
@@ -94,7 +94,7 @@ def test_a_row_the_database_refuses_is_kept_aside_and_its_neighbours_are_stored(
     assert (cried.new, cried.upto, len(cried.incidents)) == (1, 1, 1)
     with store.read() as c:
         assert counters(c)["stored.poison"] == 2
-        assert [view["kind"] for view in docket.views(c)] == ["unreadable"]
+        assert [view["kind"] for view in incident_store.views(c)] == ["unreadable"]
 
 
 def test_the_same_emergency_twice_is_one_row_and_one_incident(store: Store) -> None:
@@ -108,7 +108,7 @@ def test_a_lamps_word_before_its_alarm_is_not_lost(store: Store) -> None:
     intake.store_urgent(store, TOPIC, urgent(2, told("a1", "received")), NOW_S)
     intake.store_urgent(store, TOPIC, urgent(1, sos("a1")), NOW_S)
     with store.read() as c:
-        (view,) = docket.views(c)
+        (view,) = incident_store.views(c)
     assert [one["stage"] for one in view["alarms"][0]["told"]] == ["received"]
 
 
@@ -116,27 +116,27 @@ def test_notices_wait_for_the_lamp_and_are_found_again_after_a_restart(store: St
     intake.store_urgent(store, TOPIC, urgent(1, sos("a1")), NOW_S)
     again = Store(f"sqlite:///{tmp_path / 'city.db'}")
     with again.read() as c:
-        assert [a.alarm for a in docket.waiting(c, NOW_S + 1)] == ["a1"]
-        assert docket.waiting(c, NOW_S + 24 * 3600 + 1) == []
+        assert [a.alarm for a in incident_store.waiting(c, NOW_S + 1)] == ["a1"]
+        assert incident_store.waiting(c, NOW_S + 24 * 3600 + 1) == []
     again.close()
     intake.store_urgent(store, TOPIC, urgent(2, told("a1", "stored")), NOW_S)
     with store.read() as c:
-        assert docket.waiting(c, NOW_S + 1) == []
+        assert incident_store.waiting(c, NOW_S + 1) == []
     with store.write() as c:
-        docket.acknowledge(c, 1, "kim", NOW_S + 5)
+        incident_store.acknowledge(c, 1, "kim", NOW_S + 5)
     with store.read() as c:
-        (waits,) = docket.waiting(c, NOW_S + 6)
+        (waits,) = incident_store.waiting(c, NOW_S + 6)
         assert (waits.stage, waits.stage_at, waits.told) == ("acknowledged", NOW_S + 5, "stored")
 
 
 def test_an_incidents_log_ends_but_a_persons_word_is_always_written(store: Store) -> None:
-    for seq in range(1, docket.LOG_MAX + 20):
+    for seq in range(1, incident_store.LOG_MAX + 20):
         intake.store_urgent(store, TOPIC, urgent(seq, sos("a1", revision=seq)), NOW_S)
     with store.write() as c:
-        docket.acknowledge(c, 1, "kim", NOW_S)
+        incident_store.acknowledge(c, 1, "kim", NOW_S)
     with store.read() as c:
-        words = [line["word"] for line in docket.views(c)[0]["log"]]
-    assert len(words) == docket.LOG_MAX + 2
+        words = [line["word"] for line in incident_store.views(c)[0]["log"]]
+    assert len(words) == incident_store.LOG_MAX + 2
     assert words[-2:] == ["log_full", "acknowledged"]
 
 
@@ -200,7 +200,7 @@ def test_what_no_page_could_show_is_poison(store: Store, event: Routine) -> None
 def test_a_cry_from_nowhere_on_earth_is_still_a_cry(store: Store) -> None:
     stored = intake.store_urgent(store, TOPIC, urgent(1, sos("a1", where=place(1e9, 0))), NOW_S)
     with store.read() as c:
-        (view,) = docket.views(c, numbers=list(stored.incidents))
+        (view,) = incident_store.views(c, numbers=list(stored.incidents))
     assert (view["kind"], view["subject"], view["where"]) == ("sos", "t-01", None)
 
 

@@ -32,7 +32,7 @@ class Item(msgspec.Struct, frozen=True):
     incident: int | None = None
 
 
-class Hub:
+class PageStream:
     """The ring, and who listens to it."""
 
     def __init__(self, clock: UnixClock, lanes: Callable[[], dict[str, bool]]) -> None:

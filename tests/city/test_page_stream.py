@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from city import hub
-from city.hub import Hub, Item
+from city import page_stream
+from city.page_stream import Item, PageStream
 
 
-def made() -> Hub:
-    return Hub(lambda: 1000.0, lambda: {"sos": True, "events": True})
+def made() -> PageStream:
+    return PageStream(lambda: 1000.0, lambda: {"sos": True, "events": True})
 
 
 async def take(stream: AsyncIterator[Item], count: int) -> list[Item]:
@@ -63,10 +63,10 @@ def test_ring_is_bounded_and_a_page_that_fell_behind_is_reset() -> None:
         one = made()
         one.attach(asyncio.get_running_loop())
         boot = one.position.partition("-")[0]
-        for number in range(hub.RING_MAX + 10):
+        for number in range(page_stream.RING_MAX + 10):
             one.publish_incident(number, {})
         await asyncio.sleep(0.01)
-        assert len(one._ring) == hub.RING_MAX
+        assert len(one._ring) == page_stream.RING_MAX
         stream: Any = one.listen(f"{boot}-5")
         assert (await take(stream, 1))[0].event == "reset"
         stream2: Any = one.listen(f"{boot}-10")

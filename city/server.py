@@ -13,13 +13,13 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from city import docket, incidents, intake
+from city import incident_store, incidents, intake
 from city import tables as t
 from city.config import CityConfig
 from city.consumer import Consumer
-from city.hub import Hub
 from city.incidents import AlarmProgress
 from city.intake import Stored
+from city.page_stream import PageStream
 from city.store import Store, UnixClock, counters, prune
 from gateway.uplink import StageNotice, Status
 
@@ -34,14 +34,14 @@ GATEWAYS_MAX = 1000
 log = structlog.get_logger()
 
 
-class Desk:
+class City:
     """The running city."""
 
     def __init__(self, config: CityConfig, clock: UnixClock) -> None:
         """Open the store. Raises StoreError."""
         self.config, self.clock = config, clock
         self.store = Store(config.store.url)
-        self.hub = Hub(clock, lambda: {one.lane: one.subscribed for one in (self.sos, self.bulk)})
+        self.stream = PageStream(clock, lambda: {one.lane: one.subscribed for one in (self.sos, self.bulk)})
         make = {"site": config.site, "mqtt": config.mqtt, "store": self.store, "clock": clock, "listener": self}
         self.sos = Consumer("sos", **make)  # type: ignore[arg-type]
         self.bulk = Consumer("events", **make)  # type: ignore[arg-type]
@@ -79,7 +79,7 @@ class Desk:
             self.tell(number)
         if stored.lane == "sos" and stored.new:
             log.info("stored", lane="sos", gateway=stored.gateway, incidents=stored.incidents, at=now_s)
-        self.hub.publish_words("word", stored.changed)
+        self.stream.publish_words("word", stored.changed)
 
     def on_unreadable(self, incident: int | None) -> None:
         if incident is not None:
@@ -94,12 +94,12 @@ class Desk:
             with self.store.read() as c:
                 w = t.watermark.c
                 rows = c.execute(select(w.epoch, w.lane, w.upto).where(w.gateway == status.gateway)).all()
-                alarms = docket.alarms_of_gateway(c, status.gateway, now_s)
+                alarms = incident_store.alarms_of_gateway(c, status.gateway, now_s)
             for row in rows:
                 if status.epochs.get(row.lane) == row.epoch:
                     (self.sos if row.lane == "sos" else self.bulk).remember(status.gateway, row.epoch, row.upto, now_s)
             self._notify(alarms)
-        self.hub.publish_words("gateway", (self._gateway_view(status, status.online, now_s),))
+        self.stream.publish_words("gateway", (self._gateway_view(status, status.online, now_s),))
 
     def is_online(self, gateway: str) -> bool:
         return gateway in self._online
@@ -109,14 +109,14 @@ class Desk:
     def acknowledge(self, number: int, who: str) -> dict[str, Any]:
         """Take an incident and tell its lamps. Raises KeyError or WrongState."""
         with self.store.write(urgent=True) as c:
-            docket.acknowledge(c, number, who, self.clock())
+            incident_store.acknowledge(c, number, who, self.clock())
         log.info("acknowledged", incident=number, who=who, at=self.clock())
         return self.tell(number)
 
     def close(self, number: int, who: str) -> dict[str, Any]:
         """Close an incident and tell its lamps. Raises KeyError or WrongState."""
         with self.store.write(urgent=True) as c:
-            docket.close(c, number, who, self.clock())
+            incident_store.close(c, number, who, self.clock())
         log.info("closed", incident=number, who=who, at=self.clock())
         return self.tell(number)
 
@@ -124,7 +124,7 @@ class Desk:
         """Note that these incidents reached a screen, those that had not."""
         for number in numbers:
             with self.store.write(urgent=True) as c:
-                first = docket.mark_shown(c, number, who, self.clock())
+                first = incident_store.mark_shown(c, number, who, self.clock())
             if first:
                 self._publish(number)
 
@@ -137,7 +137,7 @@ class Desk:
 
     def snapshot(self) -> dict[str, Any]:
         """Return all a page shows, with the stream's position from before it was read."""
-        position, now_s = self.hub.position, self.clock()
+        position, now_s = self.stream.position, self.clock()
         with self.store.read() as c:
             newest = select(t.latest).order_by(t.latest.c.as_of.desc()).limit(TAGS_MAX)
             words = [intake.latest_view(row) for row in c.execute(newest).mappings()]
@@ -162,14 +162,14 @@ class Desk:
                 "words": words,
                 "passages": sorted(passages, key=lambda p: -float(p["as_of"]))[:PASSAGES_MAX],
                 "gateways": gateways,
-                "incidents": docket.views(c, limit=docket.OPEN_MAX),
+                "incidents": incident_store.views(c, limit=incident_store.OPEN_MAX),
                 "lanes": self.lanes(),
             }
 
     def incident_list(self, *, open_only: bool, limit: int) -> dict[str, Any]:
         """Return incidents with their alarms, lamps and log."""
         with self.store.read() as c:
-            return {"at": self.clock(), "incidents": docket.views(c, open_only=open_only, limit=limit)}
+            return {"at": self.clock(), "incidents": incident_store.views(c, open_only=open_only, limit=limit)}
 
     def stats(self) -> dict[str, Any]:
         """Return what was stored, refused, doubled and missed, exactly: counted in the transactions themselves."""
@@ -188,7 +188,7 @@ class Desk:
             "watermarks": marks,
             "counters": counts,
             "lanes": self.lanes(),
-            "streams": self.hub.streams,
+            "streams": self.stream.streams,
         }
 
     def lanes(self) -> dict[str, Any]:
@@ -207,14 +207,14 @@ class Desk:
     def tell(self, number: int) -> dict[str, Any]:
         """Tell the gateways and the pages how an incident stands now; return its view."""
         with self.store.read() as c:
-            alarms = docket.alarms_of(c, number)
+            alarms = incident_store.alarms_of(c, number)
         self._notify([a for a in alarms if incidents.rank(a.told) < incidents.rank(a.stage)])
         return self._publish(number)
 
     def _publish(self, number: int) -> dict[str, Any]:
         with self.store.read() as c:
-            (view,) = docket.views(c, numbers=[number])
-        self.hub.publish_incident(number, view)
+            (view,) = incident_store.views(c, numbers=[number])
+        self.stream.publish_incident(number, view)
         return view
 
     def _notify(self, alarms: Sequence[AlarmProgress]) -> None:
@@ -249,8 +249,8 @@ class Desk:
     def do_duty(self, now_s: float) -> None:
         """Repeat the notices that are due, and mark the incidents nobody took in time."""
         with self.store.read() as c:
-            waiting = docket.waiting(c, now_s)
-            late = docket.overdue(c, now_s)
+            waiting = incident_store.waiting(c, now_s)
+            late = incident_store.overdue(c, now_s)
         self.store_ok_at = now_s
         names = {(a.gateway, a.alarm) for a in waiting}
         with self._sent_lock:
@@ -260,7 +260,7 @@ class Desk:
         self._notify(due[:NOTICES_A_DUTY_MAX])  # the rest at the next duty: no new cry waits behind repeats
         if late:
             with self.store.write(urgent=True) as c:
-                marked = docket.mark_overdue(self.store, c, now_s)
+                marked = incident_store.mark_overdue(self.store, c, now_s)
             for number in marked:
                 log.warning("overdue", incident=number)
                 self._publish(number)
