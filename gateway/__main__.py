@@ -12,7 +12,7 @@ import typer
 from gateway import uplink
 from gateway.config.findings import ConfigError
 from gateway.config.load import load, summary
-from gateway.options import Configuration
+from gateway.options import Installation
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 """Set before numpy is loaded (commands load it): its threads wait for each other longer than they work. The map of a
@@ -152,7 +152,7 @@ def picture(
     raise typer.Exit(commands.draw(_load(config_file), file, reach, typer.echo))
 
 
-def _load(path: Path) -> Configuration:
+def _load(path: Path) -> Installation:
     try:
         return load(path)
     except ConfigError as error:

@@ -106,7 +106,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
 
 @dataclass(frozen=True)
-class Configuration:
+class Installation:
     """A checked configuration and what its files hold. Paths are absolute."""
 
     config: GatewayConfig

@@ -25,7 +25,7 @@ from gateway.core.frames import Frame
 from gateway.events import GatewayHealth
 from gateway.mqtt.city_link import STATUS_S, CityLink
 from gateway.mqtt.connection import Address
-from gateway.options import Configuration
+from gateway.options import Installation
 from gateway.outbox.lanes import Outbox, OutboxBusy
 from gateway.radio.coordinator import DOWN_WORKERS, Radio, RadioGone
 from gateway.survey.server import Recorder
@@ -63,10 +63,10 @@ def version_text() -> str:
 class Daemon:
     """One gateway. Make it inside a running event loop and await `run`."""
 
-    def __init__(self, settings: Configuration, *, clock: ClockWatch | None = None) -> None:
+    def __init__(self, installation: Installation, *, clock: ClockWatch | None = None) -> None:
         """Open the store and restore the core. Raises OutboxBusy."""
-        self.settings = settings
-        config = settings.config
+        self.installation = installation
+        config = installation.config
         self.counters: Counter[str] = Counter({"library_lines_dropped": 0})
         self._loop = asyncio.get_running_loop()
         self._clock = clock or ClockWatch(trusted=config.clock.trusted)
@@ -77,16 +77,18 @@ class Daemon:
         self._stop = asyncio.Event()
         self._ready = False
         self.outbox = Outbox(
-            settings.folder,
+            installation.folder,
             utc_now=lambda: datetime.now(UTC),
-            notice=self.notice,
+            on_health=self.on_health,
             bulk_max_b=config.store.bulk_max_mb * 1_000_000,
             ballast_b=config.store.ballast_mb * 1_048_576,
         )
-        self.radio = Radio(settings, self, notice=self.notice)
-        self.steps = Runner(settings, self.outbox, self.radio, self._clock, notice=self.notice)
-        self.recorder = Recorder(settings.folder, config.gateway, notice=self.notice, on_change=self._recording_changed)
-        base = settings.base
+        self.radio = Radio(installation, self, on_health=self.on_health)
+        self.runner = Runner(installation, self.outbox, self.radio, self._clock, on_health=self.on_health)
+        self.recorder = Recorder(
+            installation.folder, config.gateway, on_health=self.on_health, on_change=self._recording_changed
+        )
+        base = installation.base
 
         def absolute(name: str | None) -> str | None:
             return None if name is None else str(base / name)
@@ -95,22 +97,22 @@ class Daemon:
             config.site,
             config.gateway,
             config.mqtt,
-            settings.password,
+            installation.password,
             absolute(config.mqtt.ca_file),
             absolute(config.mqtt.cert_file),
             absolute(config.mqtt.key_file),
         )
         self.uplink = CityLink(
-            address, self.outbox.sources, notice=self.notice, on_stage=self.steps.on_stage, status=self.status
+            address, self.outbox.sources, on_health=self.on_health, on_stage=self.runner.on_stage, status=self.status
         )
 
     # ---- what is told -----------------------------------------------------------------------------------------------
 
     def frame(self, frame: Frame, urgent: bool) -> None:
         """Take a frame from the radio."""
-        self.steps.frame(frame, urgent)
+        self.runner.frame(frame, urgent)
 
-    def notice(self, what: str, ok: bool, detail: str) -> None:
+    def on_health(self, what: str, ok: bool, detail: str) -> None:
         """Take a word for the operator, from any thread."""
         if self._loop.is_running() and self._ready:
             self._loop.call_soon_threadsafe(self._health, what, ok, detail)
@@ -127,7 +129,7 @@ class Daemon:
         self._told[what, ok] = now_s
         event = GatewayHealth(
             observed_at=datetime.now(UTC),
-            clock=self.steps.quality,
+            clock=self.runner.quality,
             what=what[:64],
             ok=ok,
             detail=detail,
@@ -138,7 +140,7 @@ class Daemon:
             self._spawn(self.outbox.relieve())
 
     def _recording_changed(self, wanted: bool) -> None:
-        self.steps.state.tap = self.recorder.reading if wanted else None
+        self.runner.state.tap = self.recorder.reading if wanted else None
 
     # ---- what is due now and then -----------------------------------------------------------------------------------
 
@@ -179,7 +181,7 @@ class Daemon:
         self._early.clear()
         stop_metrics = self._serve_metrics()
         loops: list[asyncio.Task[Any]] = [
-            self._loop_task("core", self.steps.run),
+            self._loop_task("core", self.runner.run),
             self._loop_task("groups", self.outbox.run_groups),
             self._loop_task("tend", self._run_tend),
             self._loop_task("radio", self.radio.run),
@@ -192,7 +194,7 @@ class Daemon:
                 name = f"down {'urgent' if urgent else 'routine'} {i}"
                 loops.append(self._loop_task(name, functools.partial(self.radio.run_downlinks, urgent)))
         loops.append(asyncio.create_task(self._run_watchdog(), name="watchdog"))
-        log.info("started", gateway=self.settings.config.gateway, version=version_text(), pid=os.getpid())
+        log.info("started", gateway=self.installation.config.gateway, version=version_text(), pid=os.getpid())
         notify("READY=1")
         stop = asyncio.create_task(self._stop.wait())
         await asyncio.wait([stop, *loops], return_when=asyncio.FIRST_COMPLETED)
@@ -223,7 +225,7 @@ class Daemon:
         stop.cancel()
         by_name = {task.get_name(): task for task in loops}
         core = by_name["core"]
-        self.steps.stop()
+        self.runner.stop()
         await asyncio.wait([core], timeout=STOP_MAX_S)
         whole = core.done() and not core.cancelled() and core.exception() is None
         await _cancel(
@@ -234,7 +236,7 @@ class Daemon:
             async with asyncio.timeout(SAVE_MAX_S):
                 await self.outbox.flush()
                 if whole:
-                    await self.steps.close()
+                    await self.runner.close()
         with contextlib.suppress(Exception):
             async with asyncio.timeout(GOODBYE_MAX_S):
                 await self.uplink.stop()
@@ -261,32 +263,32 @@ class Daemon:
     def status(self, online: bool) -> Status:
         """Return the retained status as it is now."""
         sos, _, events = self.outbox.sources
-        ok, silent = pipeline.readers_ok_and_silent(self.steps.state)
+        ok, silent = pipeline.readers_ok_and_silent(self.runner.state)
         return Status(
             online=online,
-            gateway=self.settings.config.gateway,
-            site=self.settings.config.site,
+            gateway=self.installation.config.gateway,
+            site=self.installation.config.site,
             at=datetime.now(UTC),
             version=version_text(),
             epochs={"sos": sos.epoch, "events": events.epoch},
             backlog={"sos": sos.backlog, "events": events.backlog},
-            clock=self.steps.quality,
+            clock=self.runner.quality,
             readers_ok=ok,
             readers_silent=silent,
         )
 
     def figures(self) -> dict[str, float]:
         """Return every count and level by the names docs/GATEWAY.md lists."""
-        found: dict[str, float] = {f"core_{name}": n for name, n in pipeline.counters(self.steps.state).items()}
-        found |= {f"core_{name}": level for name, level in pipeline.figures(self.steps.state).items()}
+        found: dict[str, float] = {f"core_{name}": n for name, n in pipeline.counters(self.runner.state).items()}
+        found |= {f"core_{name}": level for name, level in pipeline.figures(self.runner.state).items()}
         found |= {f"radio_{name}": n for name, n in self.radio.counters.items()}
-        found |= {f"daemon_{name}": n for name, n in (*self.steps.counters.items(), *self.counters.items())}
+        found |= {f"daemon_{name}": n for name, n in (*self.runner.counters.items(), *self.counters.items())}
         found |= self.outbox.counters() | self.uplink.counters()
         found |= self.recorder.counters | {"record_clients": self.recorder.clients}
-        ok, silent = pipeline.readers_ok_and_silent(self.steps.state)
-        found |= {"readers_ok": ok, "readers_silent": silent, "clock_good": self.steps.quality == "good"}
+        ok, silent = pipeline.readers_ok_and_silent(self.runner.state)
+        found |= {"readers_ok": ok, "readers_silent": silent, "clock_good": self.runner.quality == "good"}
         found |= {"clock_steps": self._clock.steps, "radio_up": self.radio.up}
-        found["urgent_queued"], found["routine_queued"] = self.steps.queued()
+        found["urgent_queued"], found["routine_queued"] = self.runner.queued()
         for source in (self.outbox.sos, self.outbox.events):
             taken = sorted(source.commit_s)
             for name, part in (("p50", 0.5), ("p99", 0.99)):
@@ -302,12 +304,12 @@ class Daemon:
         return asyncio.run_coroutine_threadsafe(read(), self._loop).result(5.0)
 
     def _serve_metrics(self) -> Callable[[], None] | None:
-        if self.settings.config.metrics is None:
+        if self.installation.config.metrics is None:
             return None
         try:
-            return metrics.serve(self.settings.config.metrics.port, self._ask_figures)
+            return metrics.serve(self.installation.config.metrics.port, self._ask_figures)
         except OSError as error:
-            self._health("metrics", False, f"metrics.port {self.settings.config.metrics.port}: {error.strerror}")
+            self._health("metrics", False, f"metrics.port {self.installation.config.metrics.port}: {error.strerror}")
             return None
 
 
@@ -318,7 +320,7 @@ async def _cancel(tasks: list[asyncio.Task[Any]], most_s: float) -> None:
         await asyncio.wait(tasks, timeout=most_s)
 
 
-def run(settings: Configuration) -> int:
+def run(installation: Installation) -> int:
     """Run a gateway in this process; return its exit code. Raises OutboxBusy.
 
     The process may end itself EXIT_MAX_S later: a library's thread that hangs must not keep a closed gateway from
@@ -329,7 +331,7 @@ def run(settings: Configuration) -> int:
     metrics.log_to(lines)
 
     async def main() -> int:
-        gateway = Daemon(settings)
+        gateway = Daemon(installation)
         logging.basicConfig(level=logging.WARNING, handlers=[metrics.Libraries(gateway.counters)], force=True)
         code = await gateway.run()
         last = threading.Timer(EXIT_MAX_S, os._exit, [code])

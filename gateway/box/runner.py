@@ -27,7 +27,7 @@ from gateway.core.frames import Frame
 from gateway.effects import Commit, Downlink, Effect, Remember
 from gateway.events import STAGES, ClockQuality, is_emergency
 from gateway.health import OnHealth
-from gateway.options import Configuration
+from gateway.options import Installation
 from gateway.outbox.lane_file import NotCommitted
 from gateway.outbox.lanes import Outbox
 from gateway.radio.coordinator import Radio
@@ -67,10 +67,10 @@ class Runner:
     """The core, its queues, and the one place where effects are carried out."""
 
     def __init__(
-        self, settings: Configuration, outbox: Outbox, radio: Radio, clock: ClockWatch, *, notice: OnHealth
+        self, installation: Installation, outbox: Outbox, radio: Radio, clock: ClockWatch, *, on_health: OnHealth
     ) -> None:
         """Restore the core from the outbox: it blocks."""
-        self._settings, self._outbox, self._radio, self._clock = settings, outbox, radio, clock
+        self._installation, self._outbox, self._radio, self._clock = installation, outbox, radio, clock
         self.counters: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
         self._urgent: deque[Frame] = deque()
         self._routine: deque[Frame] = deque()
@@ -85,7 +85,7 @@ class Runner:
         self._fitted: deque[tuple[int, Any]] = deque()
         utc_s, now_s = utc_and_now_s()
         self.quality: ClockQuality = clock.read(utc_s, now_s)
-        self.state = self._restored(utc_s, now_s, notice)
+        self.state = self._restored(utc_s, now_s, on_health)
 
     def frame(self, frame: Frame, urgent: bool) -> None:
         """Take a frame from the radio. An urgent one stands before every routine one; the oldest is dropped if full."""
@@ -166,11 +166,11 @@ class Runner:
 
     async def _fit(self) -> None:
         """Fit the walk test while the core listens: an alarm of the first second must not wait for a map."""
-        if self._settings.site is None or self._settings.survey is None:
+        if self._installation.site is None or self._installation.survey is None:
             return
         await asyncio.sleep(FIT_AFTER_S)
         began_s = time.monotonic()
-        parts = pipeline.fit(self.state, (self._settings.site, self._settings.survey))
+        parts = pipeline.fit(self.state, (self._installation.site, self._installation.survey))
         try:
             while (part := await asyncio.to_thread(next, parts, None)) is not None:
                 self._fitted.append(part)
@@ -256,7 +256,7 @@ class Runner:
             return
         self._faults.append(now_s)
         log.exception("fault", error=repr(error))
-        path = self._settings.folder / "faults.jsonl"
+        path = self._installation.folder / "faults.jsonl"
         raw = frame.payload[:FAULT_BYTES].hex() if frame is not None else ""
         line = {"at": time.time(), "nwk": frame.nwk if frame else None, "bytes": raw, "error": repr(error)[:300]}
         with contextlib.suppress(OSError):
@@ -271,17 +271,17 @@ class Runner:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _restored(self, utc_s: float, now_s: float, notice: OnHealth) -> pipeline.State:
-        settings = self._settings
+    def _restored(self, utc_s: float, now_s: float, on_health: OnHealth) -> pipeline.State:
+        installation = self._installation
         state = pipeline.State.new(
-            settings.zone,
-            settings.reader_keys,
-            settings.tag_keys,
+            installation.zone,
+            installation.reader_keys,
+            installation.tag_keys,
             epoch=self._outbox.sos.epoch,
             memories=self._outbox.memories(),
-            gateway=settings.config.gateway,
+            gateway=installation.config.gateway,
             now_s=now_s,
-            paused=settings.config.paused,
+            paused=installation.config.paused,
         )
         pipeline.set_clock(state, utc_s, now_s, self.quality)
         snapshot = self._outbox.snapshot()
@@ -289,7 +289,7 @@ class Runner:
             try:
                 pipeline.restore(state, snapshot)
             except Exception as error:
-                notice("snapshot_unreadable", False, f"the core starts without its snapshot: {error!r}")
+                on_health("snapshot_unreadable", False, f"the core starts without its snapshot: {error!r}")
         return state
 
 

@@ -13,11 +13,11 @@ from gateway.config import files, rules, tables
 from gateway.config.files import FILE_MAX_B
 from gateway.config.findings import ConfigError, Findings, Problem, short
 from gateway.config.toml_lines import key_lines
-from gateway.options import Configuration
+from gateway.options import Installation
 from gateway.zone import Zone
 
 
-def load(path: Path) -> Configuration:
+def load(path: Path) -> Installation:
     """Read and check a file and the files it names. Raises ConfigError with everything that is wrong."""
     try:
         with path.open("rb") as file:
@@ -41,7 +41,7 @@ def load(path: Path) -> Configuration:
     return _checked(Findings(path, key_lines(text)), raw)
 
 
-def summary(loaded: Configuration) -> str:
+def summary(loaded: Installation) -> str:
     """Return what a technician wants to see of a good file: one screen, no secret."""
     c = loaded.config
     lines = [
@@ -57,7 +57,7 @@ def summary(loaded: Configuration) -> str:
     return "\n".join([*lines, *(f"note: {note}" for note in loaded.notes)])
 
 
-def _checked(findings: Findings, raw: dict[str, Any]) -> Configuration:
+def _checked(findings: Findings, raw: dict[str, Any]) -> Installation:
     config = tables.convert(findings, raw)
     if config is None:
         raise ConfigError(findings.path, findings.problems)
@@ -77,7 +77,7 @@ def _checked(findings: Findings, raw: dict[str, Any]) -> Configuration:
         from gateway.locate.ground import Ground  # numpy, as above
 
         findings.notes += Ground(whole).notes
-    return Configuration(
+    return Installation(
         config=config,
         zone=whole,
         base=findings.base,

@@ -46,7 +46,7 @@ def unproven(id_and_press: bytes) -> bytes:
 class Lamp:
     """An alarm as one reader shows it."""
 
-    cry: bytes
+    cause: bytes
     """What the reader raised it for: rotating id and press counter, or the bell's input. Numbers come round."""
     shown: int = wire.WAITING
     told: int = wire.WAITING
@@ -68,7 +68,7 @@ class Alarm:
     who: bytes
     """Identity of the press without a number in it; what another reader's cry is compared with."""
     pressed_at_s: float
-    cried_at_s: float
+    heard_at_s: float
     """When anything was last heard of it."""
     raised_utc_s: float
     dated: bool
@@ -124,7 +124,7 @@ class KeptAlarm(msgspec.Struct, frozen=True, array_like=True):
     revision: int
     readers: tuple[int, ...]
     lamps: tuple[tuple[int, int, int, int, bytes], ...]
-    """(reader, boot, number, told, cry)"""
+    """(reader, boot, number, told, cause)"""
 
 
 class Alarms:
@@ -166,15 +166,15 @@ class Alarms:
             alarm.aliases.append(who)
             self._by_who[who] = alarm
 
-    def shown_by(self, key: LampKey, cry: bytes) -> Alarm | None:
+    def shown_by(self, key: LampKey, cause: bytes) -> Alarm | None:
         """Return the alarm that a reader means by its own number for it."""
         alarm = self._by_lamp.get(key)
-        return alarm if alarm is not None and alarm.lamps[key].cry == cry else None
+        return alarm if alarm is not None and alarm.lamps[key].cause == cause else None
 
-    def lamp(self, alarm: Alarm, key: LampKey, cry: bytes) -> Lamp:
+    def lamp(self, alarm: Alarm, key: LampKey, cause: bytes) -> Lamp:
         """Return the lamp of a reader for an alarm, new if need be: then of this alarm and no other any more."""
         lamp = alarm.lamps.get(key)
-        if lamp is not None and lamp.cry == cry:
+        if lamp is not None and lamp.cause == cause:
             return lamp
         other = self._by_lamp.pop(key, None)
         if other is not None:
@@ -183,13 +183,13 @@ class Alarms:
             first = next(iter(alarm.lamps))
             del alarm.lamps[first], self._by_lamp[first]
             self._counts["lamps_forgotten"] += 1
-        lamp = alarm.lamps[key] = Lamp(cry)
+        lamp = alarm.lamps[key] = Lamp(cause)
         self._by_lamp[key] = alarm
         return lamp
 
     def memory(self, alarm: Alarm) -> AlarmMemory:
         """Return what must survive of an alarm."""
-        lamps = tuple((*key, lamp.told, lamp.cry) for key, lamp in alarm.lamps.items())
+        lamps = tuple((*key, lamp.told, lamp.cause) for key, lamp in alarm.lamps.items())
         data = msgspec.msgpack.encode(
             KeptAlarm(
                 alarm.kind, alarm.who, alarm.dated, alarm.tag, alarm.verified, alarm.drill, alarm.press,
@@ -218,11 +218,11 @@ class Alarms:
                 area=kept.area, over=kept.over, revision=kept.revision, readers=list(kept.readers),
             )  # fmt: skip
             self.by_name[alarm.name] = self._by_who[alarm.who] = alarm
-            for reader, boot, number_there, told, cry in kept.lamps[:LAMPS_MAX]:
-                lamp = self.lamp(alarm, (reader, boot, number_there), cry)
+            for reader, boot, number_there, told, cause in kept.lamps[:LAMPS_MAX]:
+                lamp = self.lamp(alarm, (reader, boot, number_there), cause)
                 lamp.shown = lamp.told = told
-                if alarm.verified and cry[:1] == b"s":
-                    self.also(alarm, unproven(cry[1:]))
+                if alarm.verified and cause[:1] == b"s":
+                    self.also(alarm, unproven(cause[1:]))
             self._undated.append(alarm)
 
     def date(self, now_s: float) -> None:
@@ -231,8 +231,8 @@ class Alarms:
             return
         utc_s = self._wall.utc_s(now_s)
         for alarm in self._undated:
-            if alarm.dated and alarm.cried_at_s == alarm.pressed_at_s:
-                alarm.pressed_at_s = alarm.cried_at_s = now_s - max(0.0, utc_s - alarm.raised_utc_s)
+            if alarm.dated and alarm.heard_at_s == alarm.pressed_at_s:
+                alarm.pressed_at_s = alarm.heard_at_s = now_s - max(0.0, utc_s - alarm.raised_utc_s)
         self._undated.clear()
 
     def observed_at(self, alarm: Alarm) -> datetime:
@@ -240,10 +240,10 @@ class Alarms:
         return self._wall.date(alarm.raised_utc_s) if alarm.restored else self._wall.utc(alarm.pressed_at_s)
 
     def _make_room(self, now_s: float) -> None:
-        if len(self.by_name) < ALARMS_MAX or len(self.by_name) % _LOT:
+        if len(self.by_name) < ALARMS_MAX or len(self.by_name) % _BATCH:
             return
-        ranked = sorted(self.by_name.values(), key=lambda alarm: (_worth(alarm, now_s), alarm.cried_at_s))
-        for alarm in ranked[:_LOT]:  # a lot at a time: sorting is dear
+        ranked = sorted(self.by_name.values(), key=lambda alarm: (_worth(alarm, now_s), alarm.heard_at_s))
+        for alarm in ranked[:_BATCH]:  # in batches: sorting is slow
             if _worth(alarm, now_s) >= _NEEDED and len(self.by_name) < ALARMS_HARD_MAX:
                 break
             self._counts["alarms_forgotten"] += 1
@@ -256,11 +256,11 @@ class Alarms:
 
 
 _NEEDED = 4
-_LOT = 64
+_BATCH = 64
 
 
 def _worth(alarm: Alarm, now_s: float) -> int:
-    quiet_s = now_s - alarm.cried_at_s
+    quiet_s = now_s - alarm.heard_at_s
     if alarm.done:
         return 0
     if quiet_s > OLD_S:

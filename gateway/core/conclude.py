@@ -109,7 +109,7 @@ class Concluder:
         else:
             alarm.over = True
             alarm.revision += 1
-        alarm.cried_at_s = now_s
+        alarm.heard_at_s = now_s
         yield Commit(
             Danger(
                 observed_at=self._wall.utc(now_s),

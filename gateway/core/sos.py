@@ -75,7 +75,7 @@ class Emergencies:
                 self._counts["cries_refused"] += 1
                 return
         if report.freshness != "stale":
-            alarm.cried_at_s = max(alarm.cried_at_s, now_s)
+            alarm.heard_at_s = max(alarm.heard_at_s, now_s)
         heard_anew = self._hear(alarm, key, b"s" + id_and_press, report, sighting, now_s)
         if not alarm.committed:
             yield from self._first_word(alarm, self._sos(alarm, self._first_where(alarm, sighting, now_s)), now_s)
@@ -90,20 +90,20 @@ class Emergencies:
         number, shown, age_ms, bell_input, presses, boot_before, number_before = report.content
         key = (report.reader, report.boot, number)
         first_key = (report.reader, boot_before, number_before) if boot_before else key
-        cry = b"b" + bytes((bell_input,))
+        cause = b"b" + bytes((bell_input,))
         pressed_at_s = now_s - age_ms / 1000
-        alarm = self._alarms.shown_by(key, cry)
+        alarm = self._alarms.shown_by(key, cause)
         if alarm is not None:
             # A reader's numbers come round after 255 alarms: a press after this one was closed, or long after, is new.
             dated = age_ms < AGE_MAX_S * 1000
-            closed_before = dated and alarm.done and pressed_at_s > alarm.cried_at_s + REVISE_S
-            long_after = dated and pressed_at_s > alarm.cried_at_s + SAME_PRESS_S
+            closed_before = dated and alarm.done and pressed_at_s > alarm.heard_at_s + REVISE_S
+            long_after = dated and pressed_at_s > alarm.heard_at_s + SAME_PRESS_S
             # One that was closed here and not yet there is pressed again: nobody would look at a revision.
             pressed_on = alarm.done and shown < wire.CLOSED and presses > alarm.press and report.freshness == "new"
             if closed_before or long_after or pressed_on:
                 alarm = None
         elif boot_before:
-            alarm = self._told_before(first_key, cry, now_s)
+            alarm = self._told_before(first_key, cause, now_s)
         if alarm is None:
             if report.freshness == "stale":
                 self._counts["bells_refused"] += 1
@@ -112,14 +112,14 @@ class Emergencies:
             alarm.bell = self._bells.get((report.reader, bell_input), f"reader{report.reader}-input{bell_input}")
             alarm.readers.append(report.reader)
         if report.freshness != "stale":
-            alarm.cried_at_s = max(alarm.cried_at_s, now_s)
+            alarm.heard_at_s = max(alarm.heard_at_s, now_s)
             if presses > alarm.press:
                 alarm.press, alarm.news = presses, True
-        self._alarms.lamp(alarm, key, cry)  # before the first word, whose memory it belongs to
+        self._alarms.lamp(alarm, key, cause)  # before the first word, whose memory it belongs to
         if not alarm.committed:
             alarm.news = False
             yield from self._first_word(alarm, self._bell(alarm), now_s)
-        yield from self._answer(alarm, key, cry, shown, report, now_s)
+        yield from self._answer(alarm, key, cause, shown, report, now_s)
         self._schedule(alarm, now_s)
 
     def stage(self, name: str, stage: int, now_s: float) -> Iterator[Effect]:
@@ -186,14 +186,14 @@ class Emergencies:
             pressed_at_s, lasts_s = sighting.pressed_at_s, SAME_PRESS_S
             if identity.outcome == "replayed" or pressed_at_s is None:
                 lasts_s = OLD_S
-            if (now_s if pressed_at_s is None else pressed_at_s) <= alarm.cried_at_s + lasts_s:
+            if (now_s if pressed_at_s is None else pressed_at_s) <= alarm.heard_at_s + lasts_s:
                 if verified:
                     self._alarms.also(alarm, heard_as)
                 return alarm
         if verified:
             alarm = self._alarms.of(heard_as)  # it cried before the clock, or the table, could tell who it was
             fits = alarm is not None and not alarm.verified and not alarm.done  # what was closed was the forgery
-            if alarm is not None and fits and now_s <= alarm.cried_at_s + SAME_PRESS_S:
+            if alarm is not None and fits and now_s <= alarm.heard_at_s + SAME_PRESS_S:
                 self._prove(alarm, sighting, now_s)
                 return alarm
         if report.freshness == "stale" and not verified:
@@ -235,7 +235,7 @@ class Emergencies:
         self._counts["cries_merged"] += 1
         return last
 
-    def _told_before(self, key: LampKey, cry: bytes, now_s: float) -> Alarm | None:
+    def _told_before(self, key: LampKey, cause: bytes, now_s: float) -> Alarm | None:
         """The alarm that an earlier boot of a reader raised as its number key[2], if it can be no other press.
 
         A reader forgets a press once it has our answer. If no lamp showed one it can only be that press: known for a
@@ -243,22 +243,22 @@ class Emergencies:
         told twice than lost.
         """
         alarm = self._alarms.of(_who(key))
-        if alarm is None or all(lamp.cry != cry for lamp in alarm.lamps.values()):
+        if alarm is None or all(lamp.cause != cause for lamp in alarm.lamps.values()):
             return None
         lasts_s = SAME_PRESS_S if any(lamp.shown for lamp in alarm.lamps.values()) else OLD_S
-        return alarm if now_s <= alarm.cried_at_s + lasts_s else None
+        return alarm if now_s <= alarm.heard_at_s + lasts_s else None
 
     # ---- words -------------------------------------------------------------------------------------------------------
 
     def _hear(
-        self, alarm: Alarm, key: LampKey | None, cry: bytes, report: Report, sighting: Sighting, now_s: float
+        self, alarm: Alarm, key: LampKey | None, cause: bytes, report: Report, sighting: Sighting, now_s: float
     ) -> bool:
         """Note who heard it and how; return whether this is a new hearing, not a reader asking once more."""
         if report.reader not in alarm.readers and len(alarm.readers) < READERS_MAX:
             alarm.readers.append(report.reader)
             alarm.news = alarm.committed
         if key is not None:
-            lamp = self._alarms.lamp(alarm, key, cry)
+            lamp = self._alarms.lamp(alarm, key, cause)
             if lamp.counter == sighting.counter or report.freshness != "new":
                 sighting.timely = False
                 return False
@@ -376,10 +376,10 @@ class Emergencies:
     # ---- lamps -------------------------------------------------------------------------------------------------------
 
     def _answer(
-        self, alarm: Alarm, key: LampKey, cry: bytes, shown: int, report: Report, now_s: float
+        self, alarm: Alarm, key: LampKey, cause: bytes, shown: int, report: Report, now_s: float
     ) -> Iterator[Effect]:
         """Tell a reader the stage if its lamp shows less; tell the city when its lamp shows more than it was told."""
-        lamp = self._alarms.lamp(alarm, key, cry)
+        lamp = self._alarms.lamp(alarm, key, cause)
         if shown > wire.CLOSED:
             self._counts["stages_refused"] += 1
             shown = lamp.shown
@@ -441,7 +441,7 @@ class Emergencies:
 
     def _plan(self, alarm: Alarm, now_s: float) -> None:
         """Look again later, while somebody still cries."""
-        crying = now_s - alarm.cried_at_s < FIX_FRESH_S and not alarm.done
+        crying = now_s - alarm.heard_at_s < FIX_FRESH_S and not alarm.done
         more = alarm.committed and alarm.revision < REVISIONS_MAX
         alarm.revise_at_s = now_s + REVISE_S * 2**alarm.revision if crying and more else _NEVER
 

@@ -28,18 +28,18 @@ class CityLink:
         address: Address,
         sources: tuple[Source, Source, Source],
         *,
-        notice: OnHealth,
+        on_health: OnHealth,
         on_stage: Callable[[StageNotice], None],
         status: Callable[[bool], Status],
     ) -> None:
         """sources: the emergency store, the ring, the routine store. status(online) gives the retained message."""
         self._on_stage = on_stage
         self.unreadable_acks = 0
-        self.sos = Connection(address, "sos", notice=notice, on_ack=self._ack, status=status)
-        self.events = Connection(address, "events", notice=notice, on_ack=self._ack)
+        self.sos = Connection(address, "sos", on_health=on_health, on_ack=self._ack, status=status)
+        self.events = Connection(address, "events", on_health=on_health, on_ack=self._ack)
         self.connections = (self.sos, self.events)
         self.senders = tuple(
-            Sender(address.gateway, source, connection, notice=notice, name=name)
+            Sender(address.gateway, source, connection, on_health=on_health, name=name)
             for source, connection, name in zip(
                 sources, (self.sos, self.sos, self.events), ("sos", "ring", "events"), strict=True
             )

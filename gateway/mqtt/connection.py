@@ -72,7 +72,7 @@ class Connection:
         address: Address,
         lane: Lane,
         *,
-        notice: OnHealth,
+        on_health: OnHealth,
         on_ack: Callable[[Lane, bytes], None],
         status: Callable[[bool], Status] | None = None,
     ) -> None:
@@ -95,7 +95,7 @@ class Connection:
             "refused": 0,
             "taken_over": 0,
         }
-        self._notice, self._on_ack, self._status = notice, on_ack, status
+        self._on_health, self._on_ack, self._status = on_health, on_ack, status
         self._client: paho.Client | None = None
         self._ended: asyncio.Future[None] | None = None
         self._subscribed = asyncio.Event()
@@ -363,7 +363,7 @@ class Connection:
         word = f"{of or self.lane}_{what}"
         if ok == (word in self._unwell):
             (self._unwell.discard if ok else self._unwell.add)(word)
-            self._notice(word, ok, detail)
+            self._on_health(word, ok, detail)
 
 
 def _call(loop: asyncio.AbstractEventLoop, work: Callable[..., None], *arguments: Any) -> None:

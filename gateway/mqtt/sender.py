@@ -36,12 +36,12 @@ _emergency: "msgspec.json.Decoder[Emergency]" = msgspec.json.Decoder(Emergency)
 class Sender:
     """Sends what a source holds over a connection: in order, a bounded window at a time, again from the watermark."""
 
-    def __init__(self, gateway: str, source: Source, connection: Connection, *, notice: OnHealth, name: str) -> None:
+    def __init__(self, gateway: str, source: Source, connection: Connection, *, on_health: OnHealth, name: str) -> None:
         self.gateway, self.source, self.connection, self.name = gateway, source, connection, name
         self.watermark = 0
         self.counters = {"sent_rows": 0, "rewinds": 0, "acknowledged_rows": 0, "poison": 0}
         connection.wake.add(source.changed)
-        self._notice = notice
+        self._on_health = on_health
         self._epoch = ""
         self._position = self._sent = 0
         self._flying: deque[int] = deque()
@@ -83,7 +83,7 @@ class Sender:
             self.watermark = max(self.watermark, upto)
             if self._stalled:
                 self._stalled = False
-                self._notice(f"{self.name}_stalled", True, f"the city acknowledges the {self.name} lane again")
+                self._on_health(f"{self.name}_stalled", True, f"the city acknowledges the {self.name} lane again")
         while self._flying and self._flying[0] <= upto:
             self._flying.popleft()
         self._position = max(self._position, min(upto, self._sent))
@@ -121,7 +121,7 @@ class Sender:
         if self._flying and quiet_s > STALLED_S and not self._stalled:
             self._stalled = True
             text = f"the city has not acknowledged for {quiet_s:.0f} s, {self.source.backlog} rows wait"
-            self._notice(f"{self.name}_stalled", False, f"{text}; look at the city's consumer and the broker's ACL")
+            self._on_health(f"{self.name}_stalled", False, f"{text}; look at the city's consumer and the broker's ACL")
         if self._flying and now_s > self._rewind_at:
             self.counters["rewinds"] += 1
             self._again(now_s, min(self._rewind_s * 2, REWIND_MAX_S[self.source.lane]))

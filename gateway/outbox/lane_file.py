@@ -36,7 +36,7 @@ class LaneFile:
         folder: Path,
         lane: str,
         *,
-        notice: OnHealth,
+        on_health: OnHealth,
         utc_now: Callable[[], datetime],
         ballast_b: int,
         max_b: int | None = None,
@@ -46,7 +46,7 @@ class LaneFile:
         self.path = folder / f"{lane}.db"
         self.ballast = Ballast(folder / f"{lane}.ballast", ballast_b)
         self.mark = Mark(folder / f"{lane}.mark")
-        self._notice, self._utc_now = notice, utc_now
+        self._on_health, self._utc_now = on_health, utc_now
         self._db: sqlite3.Connection | None = None
         self._look: sqlite3.Connection | None = None
         """For reading only, while there is no `_db`."""
@@ -151,7 +151,7 @@ class LaneFile:
         finally:
             shed = self.counters["shed_positions"] + self.counters["shed_others"] - before
             if shed:
-                self._notice(
+                self._on_health(
                     "shed",
                     False,
                     f"{shed} routine rows dropped for want of room, positions first; the city has not acknowledged for "
@@ -177,7 +177,7 @@ class LaneFile:
         except OSError:
             lost = True
         if lost:
-            self._notice("store_lost", False, f"{self.path} was removed or replaced under a running gateway")
+            self._on_health("store_lost", False, f"{self.path} was removed or replaced under a running gateway")
             self._salvage("the file is gone", still_open=self._db)
         if self._db is None:
             return
@@ -337,7 +337,7 @@ class LaneFile:
             last = db.execute("SELECT coalesce(max(seq), 0) FROM outbox").fetchone()[0]
             db.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'outbox'", (last,))
             db.execute("INSERT OR REPLACE INTO meta VALUES('epoch', ?)", (epoch,))
-        self._notice(
+        self._on_health(
             "store_rolled_back", False, f"{self.path}: {detail}; new epoch {epoch}, what it holds is sent again"
         )
         return epoch, int(last)
@@ -369,7 +369,7 @@ class LaneFile:
         self.counters["salvaged"] += saved
         text = f"{self.path}: {detail}; {saved} rows saved, new epoch {self.epoch}"
         text += f"; set aside as {aside}" if aside else ""
-        self._notice("store_corrupt", False, f"{text}; look at this disk, it is likely worn out")
+        self._on_health("store_corrupt", False, f"{text}; look at this disk, it is likely worn out")
 
     def _swap_in(self) -> str:
         if not self.path.with_suffix(".new.db").exists():
@@ -380,14 +380,16 @@ class LaneFile:
     def _release_ballast(self) -> bool:
         released = self.ballast.release()
         if released:
-            self._notice("ballast_released", False, f"{self.ballast.path} was given up so that emergencies still fit")
+            self._on_health(
+                "ballast_released", False, f"{self.ballast.path} was given up so that emergencies still fit"
+            )
         return released
 
     def _tell(self, what: str, ok: bool, detail: str) -> None:
         """Say a state once when it begins and once when it ends."""
         if ok == (what in self._unwell):
             (self._unwell.discard if ok else self._unwell.add)(what)
-            self._notice(what, ok, detail)
+            self._on_health(what, ok, detail)
 
 
 def milliseconds(at: datetime) -> int:

@@ -160,24 +160,24 @@ class Outbox:
         folder: Path,
         *,
         utc_now: Callable[[], datetime],
-        notice: OnHealth,
+        on_health: OnHealth,
         bulk_max_b: int,
         ballast_b: int,
     ) -> None:
         """Take the folder and open both stores, whatever state they are in. Raises OutboxBusy.
 
-        notice is called from the writer threads too.
+        on_health is called from the writer threads too.
         """
-        self._utc_now, self._tell = utc_now, notice
+        self._utc_now, self._tell = utc_now, on_health
         with contextlib.suppress(OSError):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = _take(folder)
 
         def store(lane: Lane, max_b: int | None) -> StoreSource:
             def said(what: str, ok: bool, detail: str) -> None:
-                notice(f"{lane}_{what}", ok, detail)
+                on_health(f"{lane}_{what}", ok, detail)
 
-            opened = LaneFile(folder, lane, notice=said, utc_now=utc_now, ballast_b=ballast_b, max_b=max_b)
+            opened = LaneFile(folder, lane, on_health=said, utc_now=utc_now, ballast_b=ballast_b, max_b=max_b)
             return StoreSource(lane, opened)
 
         self.sos = store("sos", None)
@@ -186,7 +186,7 @@ class Outbox:
         self.overflowed = 0
         self._waiting: deque[tuple[Entry, asyncio.Future[bool]]] = deque()
         self._some = asyncio.Event()
-        self._full_lot = asyncio.Event()
+        self._full_group = asyncio.Event()
         self._committing: asyncio.Task[bool] | None = None
 
     @property
@@ -233,7 +233,7 @@ class Outbox:
             self._drop_one()
         self._some.set()
         if len(self._waiting) >= BATCH_MAX:
-            self._full_lot.set()
+            self._full_group.set()
         return done
 
     def _drop_one(self) -> None:
@@ -259,7 +259,7 @@ class Outbox:
                 continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(GROUP_S):
-                    await self._full_lot.wait()
+                    await self._full_group.wait()
             if not await self._next_group():
                 await asyncio.sleep(RETRY_S)
 
@@ -272,7 +272,7 @@ class Outbox:
     async def _commit_group(self) -> bool:
         group = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX))]
         if len(self._waiting) < BATCH_MAX:
-            self._full_lot.clear()
+            self._full_group.clear()
         if not self._waiting:
             self._some.clear()
         try:

@@ -19,7 +19,7 @@ from gateway.outbox import rows
 from gateway.outbox.rows import OTHER, POSITION, Entry, transaction
 
 SET_ASIDE_MAX = 3
-LOT = 1000
+BATCH = 1000
 BEHIND_MAX_B = 64 * 1024 * 1024
 CHECK_MAX_S = 2.0
 """A long check of a large file stops here: the gateway must start."""
@@ -142,13 +142,13 @@ class _Wreck:
 
     def entries(self) -> Iterator[list[Entry]]:
         """Yield rows in order, in lots: from the front up to the damage, then what lies behind it."""
-        last, lot = 0, []
+        last, batch = 0, []
         for seq, entry in self._rows("ASC", 0):
             last = seq
-            lot.append(entry)
-            if len(lot) == LOT:
-                yield lot
-                lot = []
+            batch.append(entry)
+            if len(batch) == BATCH:
+                yield batch
+                batch = []
         size, behind = 0, []
         for _, entry in self._rows("DESC", last):
             size += len(entry.body)
@@ -156,11 +156,11 @@ class _Wreck:
                 break
             behind.append(entry)
         behind.reverse()
-        for start in range(0, len(behind), LOT):
-            yield lot + behind[start : start + LOT]
-            lot = []
-        if lot:
-            yield lot
+        for start in range(0, len(behind), BATCH):
+            yield batch + behind[start : start + BATCH]
+            batch = []
+        if batch:
+            yield batch
 
     def _rows(self, order: str, above: int) -> Iterator[tuple[int, Entry]]:
         statement = f"SELECT seq, kind, queued_ms, body FROM outbox WHERE seq > ? ORDER BY seq {order}"

@@ -1,4 +1,4 @@
-"""Who is let into the network: enrolled readers that are out of it, each with its own install code, a lot at a time."""
+"""Who is let into the network: enrolled readers that are out of it, each with its own install code, in batches."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ import zigpy.util
 
 from gateway.health import OnHealth
 
-LOT_MAX = 12
+BATCH_MAX = 12
 """Readers let in at once: a stick keeps few transient keys."""
 OPEN_S = 180
 AGAIN_S = 60.0
@@ -30,19 +30,19 @@ class Admission:
     """Turns of readers to join. codes: EUI64 (hexadecimal, MSB first) -> install code; numbers: EUI64 -> reader."""
 
     def __init__(
-        self, codes: Mapping[str, bytes], numbers: Mapping[str, int], counters: Counter[str], *, notice: OnHealth
+        self, codes: Mapping[str, bytes], numbers: Mapping[str, int], counters: Counter[str], *, on_health: OnHealth
     ) -> None:
-        self._codes, self._numbers, self._counters, self._notice = (
+        self._codes, self._numbers, self._counters, self._on_health = (
             dict(sorted(codes.items())),
             numbers,
             counters,
-            notice,
+            on_health,
         )
         self._heard_at_s: dict[int, float] = {}
         self._began_s = time.monotonic()
         self._next_s = float("-inf")
         self._turn = 0
-        self._lot: list[str] = []
+        self._batch: list[str] = []
 
     def heard(self, reader: int) -> None:
         """A frame proven to be this reader's came in: it is in the network."""
@@ -50,31 +50,31 @@ class Admission:
 
     def begin(self) -> None:
         """The stack was started: what was open is shut."""
-        self._next_s, self._lot = float("-inf"), []
+        self._next_s, self._batch = float("-inf"), []
 
     async def step(self, app: Any) -> None:
-        """Open the network for the next lot if it is time. Call it every second while the stack runs."""
-        if time.monotonic() < self._next_s and not self._lot_is_in(app):
+        """Open the network for the next batch if it is time. Call it every second while the stack runs."""
+        if time.monotonic() < self._next_s and not self._batch_is_in(app):
             return
         again_s = await self._admit(app)
         self._next_s = time.monotonic() + again_s
 
     async def _admit(self, app: Any) -> float:
-        """Admit a lot; return when to look again."""
+        """Admit a batch; return when to look again."""
         waiting = [eui64 for eui64 in self._codes if self._is_out(app, eui64)]
-        self._lot = []
+        self._batch = []
         if not waiting:
             return LOOK_S
         start = self._turn % len(waiting)
-        lot = (waiting[start:] + waiting[:start])[:LOT_MAX]
-        joins = [(eui64_of(eui64), zigpy.util.convert_install_code(self._codes[eui64])) for eui64 in lot]
+        batch = (waiting[start:] + waiting[:start])[:BATCH_MAX]
+        joins = [(eui64_of(eui64), zigpy.util.convert_install_code(self._codes[eui64])) for eui64 in batch]
         try:
             async with asyncio.timeout(ADMIT_MAX_S):
                 done = await app.admit(joins, OPEN_S)
         except Exception as error:
-            self._notice("admission_failed", False, f"readers cannot be admitted: {type(error).__name__}: {error}")
+            self._on_health("admission_failed", False, f"readers cannot be admitted: {type(error).__name__}: {error}")
             return AGAIN_S
-        self._turn, self._lot = start + done, lot[:done]
+        self._turn, self._batch = start + done, batch[:done]
         self._counters["admitted"] += done
         return OPEN_S - 20.0 if len(waiting) <= done else AGAIN_S
 
@@ -85,6 +85,6 @@ class Admission:
             heard_at_s = max(heard_at_s, self._began_s)
         return time.monotonic() - heard_at_s > OUT_S
 
-    def _lot_is_in(self, app: Any) -> bool:
+    def _batch_is_in(self, app: Any) -> bool:
         """Everybody let in last has come: no need to wait before it is the next ones' turn."""
-        return bool(self._lot) and not any(self._is_out(app, eui64) for eui64 in self._lot)
+        return bool(self._batch) and not any(self._is_out(app, eui64) for eui64 in self._batch)

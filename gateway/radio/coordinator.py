@@ -22,7 +22,7 @@ import zigpy.types as zt
 
 from gateway.core.frames import Frame, is_urgent
 from gateway.health import OnHealth
-from gateway.options import Configuration
+from gateway.options import Installation
 from gateway.radio.admission import Admission, eui64_of
 
 PROFILE, CLUSTER, ENDPOINT = 0xC105, 0x0011, 0xE8
@@ -174,21 +174,23 @@ class _Listener:
 class Radio:
     """The stick, for ever. Frames go to `inbox` on the event loop; `send` queues a downlink."""
 
-    def __init__(self, settings: Configuration, inbox: Inbox, *, notice: OnHealth) -> None:
-        self.settings, self._inbox, self._notice = settings, inbox, notice
-        self.readers_by_eui64 = {reader.eui64: reader.number for reader in settings.config.readers}
+    def __init__(self, installation: Installation, inbox: Inbox, *, on_health: OnHealth) -> None:
+        self.installation, self._inbox, self._on_health = installation, inbox, on_health
+        self.readers_by_eui64 = {reader.eui64: reader.number for reader in installation.config.readers}
         self.counters: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
         self._up = asyncio.Event()
         self._app: Any = None
         self._nwk: dict[int, int] = {}
         self._heard_at_s = float("-inf")
-        self._deaf_s = float(settings.config.radio.deaf_after_s)
+        self._deaf_s = float(installation.config.radio.deaf_after_s)
         self._wish: str | None = None
         self._woken = asyncio.Event()
         self._down: dict[bool, deque[tuple[int, bytes]]] = {True: deque(), False: deque()}
         self._some: dict[bool, asyncio.Event] = {True: asyncio.Event(), False: asyncio.Event()}
         self._unwell = ""
-        self._admission = Admission(settings.install_codes, self.readers_by_eui64, self.counters, notice=notice)
+        self._admission = Admission(
+            installation.install_codes, self.readers_by_eui64, self.counters, on_health=on_health
+        )
 
     @property
     def up(self) -> bool:
@@ -314,7 +316,7 @@ class Radio:
             self._say(False, why)
             await self._shutdown(app, progress)
             if failures >= FAILURES_MAX:
-                raise RadioGone(self.settings.config.radio.port, why)
+                raise RadioGone(self.installation.config.radio.port, why)
             await _sleep(min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2 ** min(failures, 10) / 2), progress)
 
     async def _open(self, progress: Callable[[], None]) -> Any:
@@ -347,7 +349,7 @@ class Radio:
         """Have a stick that looks healthy and hears no reader at all started anew."""
         now_s = time.monotonic()
         if self._heard_at_s >= began_s:
-            self._deaf_s = float(self.settings.config.radio.deaf_after_s)
+            self._deaf_s = float(self.installation.config.radio.deaf_after_s)
         quiet_s = now_s - max(began_s, self._heard_at_s)
         if quiet_s > self._deaf_s:
             self._deaf_s = min(self._deaf_s * 2, max(DEAF_MAX_S, self._deaf_s))
@@ -374,27 +376,29 @@ class Radio:
         """Tell every start, and every new reason why there is none."""
         if ok or detail != self._unwell:
             self._unwell = "" if ok else detail
-            self._notice("radio", ok, detail if ok else f"{self.settings.config.radio.port}: {detail}; started anew")
+            self._on_health(
+                "radio", ok, detail if ok else f"{self.installation.config.radio.port}: {detail}; started anew"
+            )
 
     def _set_database_aside(self, error: Exception) -> None:
         """Go on without an unreadable database: the stick keeps its network, and readers tell where they are."""
         if isinstance(error, sqlite3.OperationalError):
             return  # a full disk, a lock, no such folder: the file is not at fault
-        path = self.settings.database
+        path = self.installation.database
         aside = path.with_name(path.name + ".aside")
         try:
             path.replace(aside)
             for end in ("-wal", "-shm"):
                 path.with_name(path.name + end).unlink(missing_ok=True)
         except OSError as failed:
-            self._notice("zigbee_database", False, f"{path} is unreadable and stays where it is ({failed.strerror})")
+            self._on_health("zigbee_database", False, f"{path} is unreadable and stays where it is ({failed.strerror})")
             return
         self.counters["databases_set_aside"] += 1
         text = f"{path} is unreadable ({error}); set aside as {aside.name}. Keep this stick: the backup in it is gone"
-        self._notice("zigbee_database", False, text)
+        self._on_health("zigbee_database", False, text)
 
     def _conf(self) -> dict[str, Any]:
-        radio = self.settings.config.radio
+        radio = self.installation.config.radio
         network: dict[str, Any] = {
             "channel": radio.channel,
             "tx_power": radio.tx_power_dbm,
@@ -415,7 +419,7 @@ class Radio:
 
         return {
             "device": {"path": radio.port, "baudrate": radio.baudrate, "flow_control": radio.flow_control},
-            "database_path": str(self.settings.database),
+            "database_path": str(self.installation.database),
             "use_thread": True,  # a stall of our loop over 6 s would make the stick give up
             "source_routing": True,  # else every reader floods the mesh to find us
             "network": network,

@@ -4,7 +4,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from gateway.options import Configuration
+from gateway.options import Installation
 from gateway.presence.changes import Arrived, DangerChange, Left
 from gateway.survey import picture, read, write
 from gateway.survey.score import LocatedTrack, errors_m, located, score, settings_of, table
@@ -71,7 +71,7 @@ def words(change: Arrived | Left | DangerChange) -> str:
     return f"{'arrived at' if isinstance(change, Arrived) else 'left'} {change.place}"
 
 
-def record(loaded: Configuration, out: Path, minutes: float | None, tags: list[str], say: Callable[[str], None]) -> int:
+def record(loaded: Installation, out: Path, minutes: float | None, tags: list[str], say: Callable[[str], None]) -> int:
     """Record what a running gateway hears until the time is over or somebody ends it (Ctrl-C, SIGTERM)."""
     from gateway.survey import live
 
@@ -119,7 +119,7 @@ def calibrate(
     return WRONG
 
 
-def draw(loaded: Configuration, path: Path, reach: bool, say: Callable[[str], None]) -> int:
+def draw(loaded: Installation, path: Path, reach: bool, say: Callable[[str], None]) -> int:
     """Draw what is expected of a zone: how far off a fix is, or how many readers hear a tag."""
     from gateway.recording import Survey
     from gateway.survey.calibrate_command import law_of

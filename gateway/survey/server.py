@@ -65,9 +65,9 @@ class _Client:
 class Recorder:
     """The socket and its clients. `on_change(whether anybody listens)` is called when that changes."""
 
-    def __init__(self, folder: Path, gateway: str, *, notice: OnHealth, on_change: Callable[[bool], None]) -> None:
+    def __init__(self, folder: Path, gateway: str, *, on_health: OnHealth, on_change: Callable[[bool], None]) -> None:
         self.path = folder / SOCKET
-        self._gateway, self._notice, self._on_change = gateway, notice, on_change
+        self._gateway, self._on_health, self._on_change = gateway, on_health, on_change
         self._clients: set[_Client] = set()
         self._handlers: set[asyncio.Task[None]] = set()
         self.open = False
@@ -113,7 +113,7 @@ class Recorder:
             self.path.chmod(0o600)  # the daemon's umask made it private from the first moment
             return server
         except OSError as error:
-            self._notice("record", False, f"{self.path} cannot be opened ({error}); nobody can record")
+            self._on_health("record", False, f"{self.path} cannot be opened ({error}); nobody can record")
             return None
 
     async def _close(self) -> None:

@@ -50,7 +50,7 @@ def _syncs(folder: Path) -> list[float]:
 
 async def _commits(folder: Path, figures: dict[str, float | int | str]) -> None:
     outbox = Outbox(
-        folder, utc_now=lambda: datetime.now(UTC), notice=lambda *_: None, bulk_max_b=10**9, ballast_b=1 << 20
+        folder, utc_now=lambda: datetime.now(UTC), on_health=lambda *_: None, bulk_max_b=10**9, ballast_b=1 << 20
     )
     groups = asyncio.create_task(outbox.run_groups(lambda: None))
     try:

@@ -20,7 +20,7 @@ from gateway.box.daemon import Daemon
 from gateway.config import load as config
 from gateway.core.frames import Frame
 from gateway.events import Emergency
-from gateway.options import Configuration
+from gateway.options import Installation
 from readers import wire
 from sim.ncp.chip import Coordinator, PtyCoordinator
 from sim.ncp.messages import Broadcast, Unicast
@@ -74,7 +74,7 @@ def write_config(folder: Path, port: Path, *, enrolled: bool = False, extra: str
     return path
 
 
-def load(folder: Path, port: Path, **kwargs: Any) -> Configuration:
+def load(folder: Path, port: Path, **kwargs: Any) -> Installation:
     return config.load(write_config(folder, port, **kwargs))
 
 
@@ -136,7 +136,7 @@ async def plugged(folder: Path, nvm: Nvm | None = None) -> AsyncIterator[Stick]:
 
 
 @asynccontextmanager
-async def running(settings: Configuration, *, radio_up: bool = True) -> AsyncIterator[Daemon]:
+async def running(settings: Installation, *, radio_up: bool = True) -> AsyncIterator[Daemon]:
     """A daemon in this very process, stopped as SIGTERM would."""
     daemon = Daemon(settings)
     task = asyncio.create_task(daemon.run())

@@ -17,7 +17,7 @@ from gateway.box.daemon import Daemon
 from gateway.core import frames, pipeline
 from gateway.effects import Effect
 from gateway.events import Bell, GatewayHealth, ReaderHealth, Sos
-from gateway.options import Configuration
+from gateway.options import Installation
 from gateway.outbox.lane_file import NotCommitted
 from gateway.outbox.lanes import Outbox
 from gateway.radio import coordinator
@@ -41,7 +41,7 @@ def of(kind: type, events: list[Any]) -> list[Any]:
 
 
 def routine_read(gateway: Daemon) -> int:
-    return pipeline.counters(gateway.steps.state).get(f"frames_kind_{wire.HEARTBEAT}", 0)
+    return pipeline.counters(gateway.runner.state).get(f"frames_kind_{wire.HEARTBEAT}", 0)
 
 
 def test_a_report_becomes_a_committed_event_and_only_then_the_reader_is_told(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_an_acknowledgement_waits_for_a_slow_disk_and_a_cry_does_not(
             await until(lambda: routine_read(gateway), "the heartbeat")
             stick.hear(crying.sos(cry()))
             await until(lambda: stick.stages(crying), "the lamp's stage")
-            await until(lambda: gateway.steps.state.table.deadline_s() > 1e9, "the core's acknowledgement")
+            await until(lambda: gateway.runner.state.table.deadline_s() > 1e9, "the core's acknowledgement")
             stick.hear(crying.bell(number=2))
             await until(lambda: (2, wire.RECEIVED) in stick.stages(crying), "what came after it")
             assert not acknowledged()
@@ -118,7 +118,7 @@ def test_a_cry_is_on_disk_when_the_reader_is_told_received_and_the_citys_word_fo
                 assert len(on_disk[0]) == 1
                 [event] = rows(settings.folder, "sos")
                 assert (event.tag, event.trust, event.revision, event.readers) == ("tag-003", "verified", 0, (2,))
-                gateway.steps.on_stage(StageNotice(alarm=event.alarm, stage="acknowledged", at=datetime.now(UTC)))
+                gateway.runner.on_stage(StageNotice(alarm=event.alarm, stage="acknowledged", at=datetime.now(UTC)))
                 await until(lambda: (5, wire.ACKNOWLEDGED) in stick.stages(pole), "help is coming")
 
     run(story)
@@ -139,7 +139,7 @@ def test_a_cry_no_disk_takes_is_kept_for_the_city_and_the_reader_is_not_told(
             monkeypatch.setattr(gateway.outbox.sos, "commit", refuse)
             for _ in range(3):
                 stick.hear(pole.sos(cry()))
-            await until(lambda: gateway.steps.counters["steps_cut"] >= 3, "three tries")
+            await until(lambda: gateway.runner.counters["steps_cut"] >= 3, "three tries")
             assert gateway.outbox.ring.backlog == 1, "one press, one row, though no disk took it"
             monkeypatch.setattr(gateway.outbox.sos, "commit", good)
             assert not stick.stages(pole)
@@ -171,8 +171,8 @@ def test_a_cry_goes_before_five_hundred_routine_frames_and_what_is_dropped_is_co
                     gateway.frame(cries.pop(), True)
             await until(lambda: routine_read(gateway) == runner.ROUTINE_MAX, "the flood's end")
             assert read_before[:3] == [0, 0, 0]
-            assert gateway.steps.counters["frames_dropped"] == len(flood) - runner.ROUTINE_MAX
-            assert gateway.steps.counters["urgent_dropped"] == 0
+            assert gateway.runner.counters["frames_dropped"] == len(flood) - runner.ROUTINE_MAX
+            assert gateway.runner.counters["urgent_dropped"] == 0
             assert len({event.alarm for event in of(Sos, rows(settings.folder, "sos"))}) == 3
 
     run(story)
@@ -188,7 +188,7 @@ def test_a_flood_through_the_stick_costs_no_cry(tmp_path: Path) -> None:
                 taken += stick.hear(pole.beat())
                 if n == 250:  # the stick's buffers are full: a reader tries again
                     await until(lambda: stick.hear(crying.sos(cry())), "room in the stick")
-            await until(lambda: routine_read(gateway) + gateway.steps.counters["frames_dropped"] == taken, "the flood")
+            await until(lambda: routine_read(gateway) + gateway.runner.counters["frames_dropped"] == taken, "the flood")
             await until(lambda: stick.stages(crying), "the lamp's stage")
             assert len(of(Sos, rows(settings.folder, "sos"))) == 1
 
@@ -204,8 +204,8 @@ def test_forged_cries_that_fill_the_queue_are_dropped_and_counted_and_a_true_one
             wrong = frames.Frame(0x9999, 1, -90, forged.payload[:-1] + bytes((forged.payload[-1] ^ 1,)))
             for _ in range(runner.URGENT_MAX + 7):
                 gateway.frame(wrong, True)
-            assert gateway.steps.counters["urgent_dropped"] == 7
-            await until(lambda: gateway.steps.queued() == (0, 0), "the forger's end")
+            assert gateway.runner.counters["urgent_dropped"] == 7
+            await until(lambda: gateway.runner.queued() == (0, 0), "the forger's end")
             assert not rows(settings.folder, "sos")
             stick.hear(pole.sos(cry()))
             await until(lambda: stick.stages(pole), "the lamp's stage")
@@ -234,7 +234,7 @@ def test_a_frame_that_breaks_the_core_is_kept_and_the_next_one_is_read(
                 gateway.frame(bad, False)
             gateway.frame(Pole(2).bell(), True)
             await until(lambda: of(Bell, rows(settings.folder, "sos")), "the bell")
-            await until(lambda: gateway.steps.counters["frame_faults"] == runner.FAULTS_A_MINUTE + 40, "the count")
+            await until(lambda: gateway.runner.counters["frame_faults"] == runner.FAULTS_A_MINUTE + 40, "the count")
             kept = [json.loads(line) for line in (settings.folder / "faults.jsonl").read_text().splitlines()]
             assert len(kept) == runner.FAULTS_A_MINUTE
             assert (kept[0]["bytes"], kept[0]["nwk"]) == (bad.payload.hex(), 0x6666)
@@ -252,12 +252,12 @@ def test_a_tick_that_breaks_does_not_starve_the_frames(tmp_path: Path, monkeypat
         settings = load(tmp_path, tmp_path / "stick")
         async with running(settings, radio_up=False) as gateway:
             monkeypatch.setattr(pipeline, "on_tick", breaks)
-            await until(lambda: gateway.steps.counters["frame_faults"], "a broken tick")
+            await until(lambda: gateway.runner.counters["frame_faults"], "a broken tick")
             for frame in [Pole(1).beat() for _ in range(50)]:
                 gateway.frame(frame, False)
             began_s = time.monotonic()
-            await until(lambda: routine_read(gateway) >= 1 and gateway.steps.queued() == (0, 0), "the frames")
-            assert gateway.steps.counters["frame_faults"] <= 2 + (time.monotonic() - began_s) / runner.TICK_AGAIN_S
+            await until(lambda: routine_read(gateway) >= 1 and gateway.runner.queued() == (0, 0), "the frames")
+            assert gateway.runner.counters["frame_faults"] <= 2 + (time.monotonic() - began_s) / runner.TICK_AGAIN_S
 
     run(story)
 
@@ -274,7 +274,7 @@ def test_the_core_comes_back_as_it_was_after_a_restart(tmp_path: Path) -> None:
             gateway.frame(again, False)
             gateway.frame(pole.beat(), False)
             await until(lambda: routine_read(gateway) == 1, "the new one")
-            assert pipeline.counters(gateway.steps.state)["frames_again"] == 1
+            assert pipeline.counters(gateway.runner.state)["frames_again"] == 1
 
     run(story)
 
@@ -290,14 +290,20 @@ def test_a_snapshot_is_kept_only_behind_the_events_that_led_to_it(
         settings = load(tmp_path, tmp_path / "stick")
         notices: list[str] = []
 
-        def notice(what: str, ok: bool, detail: str) -> None:
+        def on_health(what: str, ok: bool, detail: str) -> None:
             notices.append(what)
 
         outbox = Outbox(
-            settings.folder, utc_now=lambda: datetime.now(UTC), notice=notice, bulk_max_b=1 << 22, ballast_b=1 << 20
+            settings.folder,
+            utc_now=lambda: datetime.now(UTC),
+            on_health=on_health,
+            bulk_max_b=1 << 22,
+            ballast_b=1 << 20,
         )
         clock = ClockWatch(trusted=True)
-        core = runner.Runner(settings, outbox, Radio(settings, _Nobody(), notice=notice), clock, notice=notice)
+        core = runner.Runner(
+            settings, outbox, Radio(settings, _Nobody(), on_health=on_health), clock, on_health=on_health
+        )
         task = asyncio.create_task(core.run(lambda: None))
         await until(lambda: core.counters["snapshots"] >= 3, "a snapshot now and then")
         core.frame(Pole(1).beat(), False)
@@ -337,7 +343,7 @@ def test_a_reader_zigpy_has_forgotten_is_answered_where_its_frame_came_from(tmp_
                 assert gateway.radio.address_of(3) == 0x1003
                 replay = frames.Frame(0x6666, 200, -60, moved.payload)
                 assert stick.hear(replay)
-                await until(lambda: pipeline.counters(gateway.steps.state).get("frames_again"), "the replay")
+                await until(lambda: pipeline.counters(gateway.runner.state).get("frames_again"), "the replay")
                 assert gateway.radio.address_of(3) == 0x1003, "a replayed frame leads nobody astray"
 
     run(story)
@@ -392,7 +398,7 @@ def test_a_metrics_port_in_use_is_told_and_stops_nothing(tmp_path: Path) -> None
     run(story)
 
 
-def told(settings: Configuration, what: str) -> list[GatewayHealth]:
+def told(settings: Installation, what: str) -> list[GatewayHealth]:
     return [event for event in of(GatewayHealth, rows(settings.folder, "events")) if event.what == what]
 
 

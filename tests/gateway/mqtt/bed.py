@@ -159,16 +159,25 @@ class Bed:
     def __init__(self, folder: Path, port: int, protocol: Any = "auto", gateway: str = GATEWAY) -> None:
         self.said: list[tuple[str, bool, str]] = []
         self.stages: list[StageNotice] = []
-        self.outbox = Outbox(folder, utc_now=lambda: datetime.now(UTC), notice=self._notice, bulk_max_b=50_000_000,
-                             ballast_b=1 << 16)  # fmt: skip
+        self.outbox = Outbox(
+            folder,
+            utc_now=lambda: datetime.now(UTC),
+            on_health=self._on_health,
+            bulk_max_b=50_000_000,
+            ballast_b=1 << 16,
+        )
         self.address = Address(SITE, gateway, MqttTable(host="127.0.0.1", port=port, protocol=protocol))
         self.uplink = CityLink(
-            self.address, self.outbox.sources, notice=self._notice, on_stage=self.stages.append, status=self._status
+            self.address,
+            self.outbox.sources,
+            on_health=self._on_health,
+            on_stage=self.stages.append,
+            status=self._status,
         )
         self.tasks: list[asyncio.Task[Any]] = []
         self.closed = False
 
-    def _notice(self, what: str, ok: bool, detail: str) -> None:
+    def _on_health(self, what: str, ok: bool, detail: str) -> None:
         self.said.append((what, ok, detail))
 
     def _status(self, online: bool) -> Status:

@@ -47,7 +47,7 @@ def store(
     folder: Path, lane: str = "sos", max_b: int | None = None, ballast_b: int = 1 << 16
 ) -> tuple[LaneFile, Told_]:
     told = Told_()
-    return LaneFile(folder, lane, notice=told, utc_now=lambda: NOW, ballast_b=ballast_b, max_b=max_b), told
+    return LaneFile(folder, lane, on_health=told, utc_now=lambda: NOW, ballast_b=ballast_b, max_b=max_b), told
 
 
 def entries(n: int, kind: int = OTHER, size: int = 40) -> list[Entry]:
@@ -68,7 +68,7 @@ def in_loop(folder: Path, work: Callable[[Outbox], Coroutine[Any, Any, T]], **ov
 
     async def main() -> T:
         over_ = {"bulk_max_b": 10_000_000, "ballast_b": 1 << 16} | over
-        outbox = Outbox(folder, utc_now=lambda: NOW, notice=told, **over_)
+        outbox = Outbox(folder, utc_now=lambda: NOW, on_health=told, **over_)
         groups = asyncio.create_task(outbox.run_groups(lambda: None))
         try:
             return await work(outbox)
@@ -179,9 +179,9 @@ from pathlib import Path
 from datetime import datetime, UTC
 from gateway.effects import AlarmMemory
 from gateway.outbox.rows import Entry
-from gateway.outbox.lane_file import Store
+from gateway.outbox.lane_file import LaneFile
 lane, lot = sys.argv[2], int(sys.argv[3])
-s = Store(Path(sys.argv[1]), lane, notice=lambda *a: None, utc_now=lambda: datetime.now(UTC), ballast_b=65536,
+s = LaneFile(Path(sys.argv[1]), lane, on_health=lambda *a: None, utc_now=lambda: datetime.now(UTC), ballast_b=65536,
           max_b=None if lane == "sos" else 10**9)
 i = 0
 while True:
@@ -339,7 +339,7 @@ CUT = """
 import os, shutil, sys
 from pathlib import Path
 from datetime import datetime, UTC
-from gateway.outbox.lane_file import Store
+from gateway.outbox.lane_file import LaneFile
 broken, work = Path(sys.argv[1]), Path(sys.argv[2])
 calls, most = 0, 0
 def cut(work):
@@ -357,10 +357,10 @@ while True:
     if not child:
         for name in ("replace", "unlink", "open", "fsync", "chmod"):
             setattr(os, name, cut(getattr(os, name)))
-        Store(work, "sos", notice=lambda *a: None, utc_now=lambda: datetime.now(UTC), ballast_b=65536)
+        LaneFile(work, "sos", on_health=lambda *a: None, utc_now=lambda: datetime.now(UTC), ballast_b=65536)
         os._exit(0)
     ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    again = Store(work, "sos", notice=lambda *a: None, utc_now=lambda: datetime.now(UTC), ballast_b=65536)
+    again = LaneFile(work, "sos", on_health=lambda *a: None, utc_now=lambda: datetime.now(UTC), ballast_b=65536)
     bodies = {row.body for row in again.read(0, 10**6, 10**9).rows}
     print(most, ended, len(bodies), len(again.memories()), again.epoch, flush=True)
     again.close()
@@ -409,12 +409,12 @@ import json, os, sys
 from pathlib import Path
 from datetime import datetime, UTC
 from gateway.outbox.rows import Entry
-from gateway.outbox.lane_file import NotCommitted, Store
+from gateway.outbox.lane_file import NotCommitted, LaneFile
 folder, said = Path(sys.argv[1]), []
 note = lambda *a: said.append(a[:2])
 now = lambda: datetime.now(UTC)
-sos = Store(folder, "sos", notice=note, utc_now=now, ballast_b=1 << 20)
-bulk = Store(folder, "events", notice=note, utc_now=now, ballast_b=1 << 20, max_b=10**9)
+sos = LaneFile(folder, "sos", on_health=note, utc_now=now, ballast_b=1 << 20)
+bulk = LaneFile(folder, "events", on_health=note, utc_now=now, ballast_b=1 << 20, max_b=10**9)
 hog = os.open(folder / "hog", os.O_CREAT | os.O_WRONLY)
 try:
     while True:
@@ -481,10 +481,11 @@ import json, os, subprocess, sys
 from pathlib import Path
 from datetime import datetime, UTC
 from gateway.outbox.rows import Entry
-from gateway.outbox.lane_file import NotCommitted, Store
+from gateway.outbox.lane_file import NotCommitted, LaneFile
 folder, said = Path(sys.argv[1]), []
 def opened():
-    return Store(folder, "sos", notice=lambda *a: said.append(a), utc_now=lambda: datetime.now(UTC), ballast_b=65536)
+    return LaneFile(folder, "sos", on_health=lambda *a: said.append(a), utc_now=lambda: datetime.now(UTC),
+                    ballast_b=65536)
 def remount(how):
     subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], check=True)
 found = []
@@ -557,7 +558,7 @@ def test_a_folder_that_is_gone_is_no_crash(tmp_path: Path) -> None:
 def test_a_second_gateway_on_the_folder_is_refused(tmp_path: Path) -> None:
     async def twice(outbox: Outbox) -> None:
         with pytest.raises(OutboxBusy, match=str(os.getpid())):
-            Outbox(tmp_path, utc_now=lambda: NOW, notice=Told_(), bulk_max_b=10**7, ballast_b=4096)
+            Outbox(tmp_path, utc_now=lambda: NOW, on_health=Told_(), bulk_max_b=10**7, ballast_b=4096)
 
     in_loop(tmp_path, twice)
     in_loop(tmp_path, lambda outbox: asyncio.sleep(0))
@@ -658,7 +659,7 @@ def test_a_group_being_committed_is_not_lost_when_its_loop_is_cancelled(tmp_path
     told = Told_()
 
     async def main() -> int:
-        outbox = Outbox(tmp_path, utc_now=lambda: NOW, notice=told, bulk_max_b=10**7, ballast_b=4096)
+        outbox = Outbox(tmp_path, utc_now=lambda: NOW, on_health=told, bulk_max_b=10**7, ballast_b=4096)
         try:
             return await stop(outbox)
         finally:

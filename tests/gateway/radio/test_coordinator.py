@@ -13,7 +13,7 @@ import pytest
 import zigpy.types as zt
 
 from gateway.core.frames import Frame
-from gateway.options import Configuration
+from gateway.options import Installation
 from gateway.radio import admission, coordinator
 from gateway.radio.coordinator import Radio, RadioGone
 from readers import wire
@@ -31,10 +31,10 @@ STRANGER, STRANGER_NWK = bytes.fromhex("0013a20041f00d99"), 0x7777
 class Heard:
     """Where a radio's frames go, and its words."""
 
-    def __init__(self, settings: Configuration) -> None:
+    def __init__(self, settings: Installation) -> None:
         self.frames: list[tuple[Frame, bool]] = []
         self.notices: list[tuple[str, bool, str]] = []
-        self.radio = Radio(settings, self, notice=lambda what, ok, detail: self.notices.append((what, ok, detail)))
+        self.radio = Radio(settings, self, on_health=lambda what, ok, detail: self.notices.append((what, ok, detail)))
         self.task: asyncio.Task[None]
 
     def frame(self, frame: Frame, urgent: bool) -> None:
@@ -64,7 +64,7 @@ class Heard:
 
 
 @asynccontextmanager
-async def listening(settings: Configuration, *, up: bool = True) -> AsyncIterator[Heard]:
+async def listening(settings: Installation, *, up: bool = True) -> AsyncIterator[Heard]:
     heard = Heard(settings)
     radio = heard.radio
     heard.task = asyncio.create_task(radio.run(lambda: None))
@@ -79,7 +79,7 @@ async def listening(settings: Configuration, *, up: bool = True) -> AsyncIterato
         await asyncio.wait([heard.task, *workers])
 
 
-def with_radio(settings: Configuration, **fields: Any) -> Configuration:
+def with_radio(settings: Installation, **fields: Any) -> Installation:
     """Settings that no configuration file could have."""
     radio = msgspec.structs.replace(settings.config.radio, **fields)
     object.__setattr__(settings, "config", msgspec.structs.replace(settings.config, radio=radio))

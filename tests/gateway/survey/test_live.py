@@ -20,7 +20,7 @@ from gateway.box.daemon import Daemon
 from gateway.core import pipeline
 from gateway.fix import Reading
 from gateway.locate.ground import REACH_M
-from gateway.options import Configuration
+from gateway.options import Installation
 from gateway.survey import live, read, write
 from gateway.survey.server import CLIENTS_MAX, QUEUE_MAX, SOCKET, Recorder
 from gateway.survey.write import RecordingError
@@ -39,7 +39,7 @@ def heard(stick: Stick, poles: list[Pole], tag: str, counter: int, *, rssi_dbm: 
 class Recording:
     """`ansim-gateway record` in a thread of its own."""
 
-    def __init__(self, settings: Configuration, out: Path, *tags: str, minutes: float | None = None) -> None:
+    def __init__(self, settings: Installation, out: Path, *tags: str, minutes: float | None = None) -> None:
         self.said: list[str] = []
         self.over = False
         site = live.site_of(settings.zone, settings.config.site)
@@ -69,8 +69,8 @@ def test_what_a_gateway_hears_becomes_a_recorded_site(tmp_path: Path) -> None:
             await until((settings.folder / SOCKET).exists, "the socket")
             assert stat.S_IMODE((settings.folder / SOCKET).stat().st_mode) == 0o600
             heard(stick, poles, "tag-003", 1)  # before anybody records: nobody keeps it
-            await until(lambda: pipeline.counters(gateway.steps.state).get("sightings", 0) == 3, "the core")
-            assert gateway.steps.state.tap is None
+            await until(lambda: pipeline.counters(gateway.runner.state).get("sightings", 0) == 3, "the core")
+            assert gateway.runner.state.tap is None
             recorded = Recording(settings, out)
             await begun(gateway, recorded)
             for counter in (2, 3):
@@ -79,7 +79,7 @@ def test_what_a_gateway_hears_becomes_a_recorded_site(tmp_path: Path) -> None:
             path = out / "tracks" / "tag-003.sightings.csv"
             await until(lambda: path.exists() and path.read_text().count("\n") == 7, "rows on disk while it goes on")
             assert await recorded.end() == 7
-            await until(lambda: gateway.steps.state.tap is None, "the core to be alone again")
+            await until(lambda: gateway.runner.state.tap is None, "the core to be alone again")
             assert gateway.figures()["record_readings"] == 7
         assert not (settings.folder / SOCKET).exists()
         assert recorded.said[-1] == "7 readings of 2 tags"
@@ -253,7 +253,7 @@ def test_an_sos_of_an_enrolled_tag_is_recorded_like_any_reading() -> None:
 
 async def served(folder: Path) -> tuple[Recorder, asyncio.Task[None]]:
     told: list[Any] = []
-    recorder = Recorder(folder, "gw1", notice=lambda *word: told.append(word), on_change=lambda wanted: None)
+    recorder = Recorder(folder, "gw1", on_health=lambda *word: told.append(word), on_change=lambda wanted: None)
     task = asyncio.create_task(recorder.run(lambda: None))
     await until(lambda: recorder.open or told, "the socket")
     assert not told
@@ -339,7 +339,7 @@ def test_the_socket_of_a_killed_gateway_is_replaced_and_a_folder_too_deep_is_tol
         deep = tmp_path / ("d" * 120)
         deep.mkdir()
         told: list[Any] = []
-        other = Recorder(deep, "gw1", notice=lambda *word: told.append(word), on_change=lambda wanted: None)
+        other = Recorder(deep, "gw1", on_health=lambda *word: told.append(word), on_change=lambda wanted: None)
         task = asyncio.create_task(other.run(lambda: None))
         await until(lambda: told, "the word")
         assert told[0][:2] == ("record", False)

@@ -20,7 +20,7 @@ from gateway.effects import Commit
 from gateway.events import GatewayHealth, Sos
 from gateway.fix import Reading
 from gateway.locate.locator import ZoneLocator
-from gateway.options import Configuration
+from gateway.options import Installation
 from gateway.recording import RecordedSite, Survey
 from gateway.survey import write
 from gateway.survey.live import site_of
@@ -57,7 +57,7 @@ def problem(path: Path) -> str:
     return found.text
 
 
-def taken(path: Path) -> tuple[Configuration, RecordedSite, Survey]:
+def taken(path: Path) -> tuple[Installation, RecordedSite, Survey]:
     loaded = load.load(path)
     assert loaded.site is not None
     assert loaded.survey is not None
@@ -130,16 +130,16 @@ def test_a_gateway_listens_before_its_walk_test_is_fitted(tmp_path: Path, monkey
     async def story() -> None:
         settings = load.load(path)
         async with plugged(tmp_path) as stick, running(settings) as gateway:
-            pole, street = Pole(2), gateway.steps.state.locator._trackers[0]
+            pole, street = Pole(2), gateway.runner.state.locator._trackers[0]
             try:
                 assert stick.hear(pole.sos(advertisement(flags=wire.FLAG_SOS, press=1, counter=1, utc_s=time.time())))
                 await until(lambda: (1, wire.RECEIVED) in stick.stages(pole), "the lamp's stage")
                 assert [type(event) for event in rows(settings.folder, "sos")][:1] == [Sos]
-                assert gateway.steps.state.locator._trackers[0] is street, "still the street's law"
+                assert gateway.runner.state.locator._trackers[0] is street, "still the street's law"
             finally:
                 go_on.set()
-            await until(lambda: gateway.steps.state.locator._trackers[0] is not street, "the map")
-            assert gateway.steps.counters["frame_faults"] == 0
+            await until(lambda: gateway.runner.state.locator._trackers[0] is not street, "the map")
+            assert gateway.runner.counters["frame_faults"] == 0
 
     run(story)
 

@@ -109,7 +109,7 @@ def test_a_child_in_the_yard_is_replayed_where_the_gateway_saw_it(tmp_path: Path
     zone = block()
     shell, air, poles = Shell(zone_=zone), Air(zone, seed=4), {r.number: Pole(r.number) for r in zone.readers}
     start_s = shell.now_s - 1.0
-    recorder = Recorder(tmp_path, "gw1", notice=lambda *_: None, on_change=lambda _: None)
+    recorder = Recorder(tmp_path, "gw1", on_health=lambda *_: None, on_change=lambda _: None)
     recorder._clients.add(client := _Client(frozenset()))
     shell.state.tap = recorder.reading
     locator, told = shell.state.locator, list[tuple[Fix, Fix | None]]()
