@@ -19,7 +19,7 @@ from gateway.survey.replay import ReplayEngine
 from sim.walks import faults
 from tests.roots import RECORDED
 
-RECORDED = pytest.mark.skipif(not RECORDED.is_dir(), reason=f"no recorded sites in {RECORDED}")
+needs_recordings = pytest.mark.skipif(not RECORDED.is_dir(), reason=f"no recorded sites in {RECORDED}")
 RANKED = ("danis_room", "kolakowski_flat")
 LAG_S = 2.0
 EDGE_S = 1.0
@@ -72,7 +72,7 @@ def faulty(fault: str, folder: Path) -> dict[str, Score]:
     return scores(tracks_of)
 
 
-@RECORDED
+@needs_recordings
 def test_recorded_walks_are_located_and_the_radii_hold_them() -> None:
     found = sound()
     assert found["instant"].mean_m <= INSTANT_M, found
@@ -80,7 +80,7 @@ def test_recorded_walks_are_located_and_the_radii_hold_them() -> None:
     assert all(0.85 <= each.cover_90 <= 0.97 for each in found.values()), found
 
 
-@RECORDED
+@needs_recordings
 @pytest.mark.parametrize("fault", ["outliers=0.05", "lose=0.5"])
 def test_outliers_and_loss_cost_little_and_do_not_fool_the_radii(fault: str, tmp_path: Path) -> None:
     for kind, found in faulty(fault, tmp_path).items():
@@ -88,21 +88,21 @@ def test_outliers_and_loss_cost_little_and_do_not_fool_the_radii(fault: str, tmp
         assert 0.80 <= found.cover_90 <= 0.98, (kind, found)
 
 
-@RECORDED
+@needs_recordings
 @pytest.mark.parametrize("fault", ["reader_off=8", "reader_off=-8"])
 def test_a_reader_that_is_off_does_not_fool_the_radii(fault: str, tmp_path: Path) -> None:
     for kind, found in faulty(fault, tmp_path).items():
         assert 0.80 <= found.cover_90 <= 0.97, (kind, found)
 
 
-@RECORDED
+@needs_recordings
 @pytest.mark.parametrize("fault", ["dead", "spikes=0.01"])
 def test_a_dead_reader_and_absurd_levels_cost_little(fault: str, tmp_path: Path) -> None:
     for kind, found in faulty(fault, tmp_path).items():
         assert found.mean_m < 1.15 * sound()[kind].mean_m, (kind, found)
 
 
-@RECORDED
+@needs_recordings
 def test_rows_in_any_order_give_the_same_fixes(tmp_path: Path) -> None:
     for kind, found in faulty("shuffle", tmp_path).items():
         assert found == pytest.approx(sound()[kind])
