@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 ROLES   = gateway reader city sim demo dev
 SHELL   = /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test bench lint lock clean
+.PHONY: help venv demo test bench lint wheel lock clean
 
 help:  ## list the targets
 	@echo "Ansim: a child-safety zone round a school. Targets:"
@@ -40,6 +40,9 @@ lint: $(VENV)/.dev.stamp  ## ruff, mypy --strict, and the firmware against its t
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && \
 	  $(BIN)/mypy --config-file firmware/mypy.ini \
 	    --custom-typeshed-dir "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+
+wheel: $(VENV)/.dev.stamp  ## build the wheel and try it with each role's lock in a clean environment
+	@bash tests/wheels.sh $(abspath $(BIN)/python)
 
 lock:  ## pin again: write locks/*.txt from pyproject.toml (needs uv)
 	@for role in $(ROLES); do uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes \

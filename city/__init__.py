@@ -1,1 +1,1 @@
-"""The city: what gateways report is stored, an incident is opened, and an operator answers it."""
+"""The city server: it stores what gateways report, opens incidents, and shows them to the dispatchers who answer."""

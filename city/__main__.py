@@ -1,4 +1,4 @@
-"""`ansim-city`: run the city, check its configuration, make an operator."""
+"""The command `ansim-city`: run the city, check its configuration, add an operator."""
 
 import logging
 import os
@@ -28,13 +28,14 @@ app = typer.Typer(
 CityFile = Annotated[Path, typer.Argument(help="the city's TOML file", metavar="CONFIG")]
 STOP_S = 3
 SWITCH_S = 0.0005
-"""An emergency's thread asks for the interpreter back after each of its statements; the default of 5 ms adds up."""
+"""Seconds. The thread of an emergency waits for the interpreter after each database statement. With the default of 5 ms
+these waits add up."""
 
 
 @app.command()
 def run(config: CityFile) -> None:
     """Run the city until it is stopped (SIGTERM or Ctrl-C). One JSON line a log entry, on standard output."""
-    os.umask(0o077)  # the store holds children's places
+    os.umask(0o077)  # the store holds where children were
     structlog.configure(
         processors=[structlog.processors.add_log_level, structlog.processors.JSONRenderer()],
         logger_factory=structlog.PrintLoggerFactory(),
@@ -87,7 +88,7 @@ def operator(
 
 
 class _Server(uvicorn.Server):
-    """Ends the open streams when told to stop: they would be waited for."""
+    """Ends the open streams on a stop signal. Otherwise the stop waits for them."""
 
     on_exit: Callable[[], None]
 

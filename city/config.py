@@ -1,4 +1,4 @@
-"""The city's configuration: one TOML file, checked whole at load; paths in it are relative to the file's own folder."""
+"""The city's configuration: one TOML file, checked as a whole at load. Paths in it are relative to its own folder."""
 
 import os
 import re
@@ -16,11 +16,11 @@ TOKEN_MIN = 32
 
 
 class CityConfigError(ValueError):
-    """The configuration cannot be used. The message names the file, the line, the key and what would be right."""
+    """The configuration cannot be used. The message names the file and, where known, line, key and a correct value."""
 
 
 class MqttSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The broker. With `ca_file` the connection is TLS and the broker's certificate is checked against it."""
+    """The broker. With `ca_file` the connection is TLS, and the broker's certificate is checked against that file."""
 
     host: str
     port: Port = 1883
@@ -37,23 +37,24 @@ class StoreSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     url: Annotated[str, Meta(pattern=r"^(sqlite:///|postgresql\+psycopg://).+")]
     positions_days: Days = 3
-    """Positions older than this are deleted."""
+    """After this time positions are deleted, also the newest position, presence and route deviation of a tag."""
     events_days: Days = 90
-    """Routine events and the log of looks. Emergencies and their incidents are kept."""
+    """After this time routine events, the log of who looked, and the quarantine are deleted. Emergencies and their
+    incidents are kept."""
 
 
 class WebSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The pages and the interface."""
+    """The pages and the HTTP interface."""
 
     operators_file: str
     host: str = "127.0.0.1"
     port: Port = 8080
     token_file: str | None = None
-    """A file with one line of 32 characters or more, the `Authorization: Bearer` of programs. None: no way in."""
+    """A file whose first line is the bearer token of programs, 32 characters or more. None: programs have no access."""
     timezone: str = "Asia/Seoul"
-    """Times on the page are of this zone, whatever the browser's machine believes."""
+    """The time zone of all times on the page, whatever zone the browser's machine uses."""
     secure_cookie: bool = False
-    """True where the pages are reached by https, as they must be anywhere but on this machine."""
+    """True where the pages are reached by https. That is required everywhere except on this machine."""
 
 
 class MapSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -99,7 +100,7 @@ _RIGHT = {
 
 
 def load(path: Path) -> CityConfig:
-    """Return the configuration in a TOML file, its paths made absolute. Raises ConfigError."""
+    """Return the configuration of a TOML file, with absolute paths. Raises CityConfigError."""
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -127,7 +128,7 @@ def _explain(path: Path, text: str, reason: str) -> str:
 
 
 def _line(text: str, key: str) -> int:
-    """Return the line of a key, of its table where the key is missing, or 1."""
+    """Return the line of a key; if the key is missing, the line of its table, else 1."""
     section, _, name = key.rpartition(".")
     table, found = "", 1
     for number, line in enumerate(text.splitlines(), 1):
@@ -190,6 +191,6 @@ def _absolute(path: Path, text: str, config: CityConfig) -> CityConfig:
 
 
 def first_line(path: str) -> str:
-    """Return the first line of a secret's file, without white space around it."""
+    """Return the first line of a file that holds a secret, without white space around it."""
     with open(path, encoding="utf-8") as file:
         return file.readline().strip()

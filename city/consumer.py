@@ -1,8 +1,9 @@
-"""A lane from the broker: its own MQTT connection, its own thread; a message is acknowledged after its transaction.
+"""Receives one lane from the broker. It has its own MQTT connection and thread, and acknowledges after the commit.
 
-MQTT 5 is tried first at every connect, 3.1.1 only where the broker will not speak 5: 3.1.1 acknowledges a publish that
-its access list threw away. The emergency lane keeps a session at the broker for an hour, so that a cry sent while the
-city restarts is delivered at once; the bulk lane does not, its gateway sends again from the watermark.
+Every connect tries MQTT 5 first, and 3.1.1 only if the broker does not accept 5, because a 3.1.1 broker acknowledges
+even a publish that its access list rejected. The emergency lane keeps a session at the broker for an hour, so an
+emergency that is sent while the city restarts is delivered at once. The routine lane keeps none: its gateway sends
+again from the watermark.
 """
 
 import contextlib
@@ -32,9 +33,9 @@ from gateway.uplink import Ack, Lane, Status, UplinkError, Watermark
 KEEPALIVE_S = 20
 SESSION_S = 3600
 IN_FLIGHT_MAX = 20
-"""Messages the broker may have under way to one lane (MQTT 5)."""
+"""Messages that the broker may send to one lane before the first is acknowledged (MQTT 5)."""
 QUEUE_MAX = 500
-"""Acknowledgements waiting for the socket; more are dropped, for all are repeated."""
+"""Acknowledgements that may wait for the socket. More are dropped, because all are repeated."""
 BACKOFF_MIN_S, BACKOFF_MAX_S = 0.25, 10.0
 WATERMARK_REPEAT_S = 5.0
 WATERMARK_HEARD_S = 60.0
@@ -45,7 +46,7 @@ log = structlog.get_logger()
 
 
 class Listener(Protocol):
-    """What the lanes tell the desk, after the store has it. Called in the lane's thread."""
+    """What a lane calls after the store has committed a message. It calls from its own thread."""
 
     def on_stored(self, stored: Stored, now_s: float) -> None: ...
     def on_unreadable(self, incident: int | None) -> None: ...
@@ -54,7 +55,7 @@ class Listener(Protocol):
 
 
 class Consumer:
-    """One lane: `start`, `stop`, and what it has counted."""
+    """One lane: its connection, its thread and its counters."""
 
     def __init__(
         self, lane: Lane, *, site: str, mqtt: MqttSection, store: Store, clock: UnixClock, listener: Listener
@@ -68,7 +69,7 @@ class Consumer:
         self._thread = threading.Thread(target=self._run, name=f"lane-{lane}", daemon=True)
         self._lock = threading.Lock()
         self._watermarks: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
-        """(gateway, epoch) -> (upto, when its gateway was last heard)."""
+        """(gateway, epoch) -> (upto, unix seconds when the gateway was last heard)."""
         self._rows = 0
         self.connected = False
         self.subscribed = False
@@ -82,13 +83,13 @@ class Consumer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Disconnect. What was not acknowledged is sent again to the next who comes."""
+        """Disconnect. What was not acknowledged is sent again at the next connection."""
         self._stopping.set()
         self._down.set()
         self._thread.join(timeout=10)
 
     def publish(self, gateway: str, ack: Ack) -> bool:
-        """Send an acknowledgement, at least once; return False when there is no connection (it will be repeated)."""
+        """Send an acknowledgement at least once (QoS 1). Return False without a connection; the caller repeats it."""
         client = self._client
         if client is None or not self.connected:
             return False
@@ -98,7 +99,7 @@ class Consumer:
             return False
 
     def remember(self, gateway: str, epoch: str, upto: int, now_s: float) -> None:
-        """Publish a watermark now, and again every WATERMARK_REPEAT_S while its gateway is heard."""
+        """Publish a watermark now, and again every WATERMARK_REPEAT_S while its gateway is heard or online."""
         with self._lock:
             self._watermarks[gateway, epoch] = (upto, now_s)
             self._watermarks.move_to_end((gateway, epoch))
@@ -120,7 +121,7 @@ class Consumer:
             self._stopping.wait(backoff_s)
 
     def _connect(self, version: MQTTProtocolVersion) -> tuple[bool, bool]:
-        """Hold one connection; return (it was up, this version was not wanted)."""
+        """Keep one connection until it ends. Return (it was up, the broker did not accept this MQTT version)."""
         self._down.clear()
         self.problem = ""
         was_up = refused = False
@@ -225,7 +226,7 @@ class Consumer:
             self._handle(client, message)
 
     def _handle(self, client: Client, message: MQTTMessage) -> None:
-        """Store one message, then acknowledge it. Nothing that is in it ends the lane."""
+        """Store one message, then acknowledge it. No content of a message can end the lane."""
         after: Callable[[], None] | None = None
         try:
             after = self._take(message)
@@ -240,7 +241,7 @@ class Consumer:
             if not self._keep(message, error):
                 self._give_back(client, error)
                 return
-        except Exception as error:  # one message never stops the next alarm: keep its bytes, go on
+        except Exception as error:  # one bad message must not stop the next alarm: keep its bytes, go on
             if not self._keep(message, error):
                 self._give_back(client, error)
                 return
@@ -270,7 +271,7 @@ class Consumer:
         except MessageRefused as refused:
             if self.lane == "events" or refused.reason == "wrong_gateway":
                 raise
-            return self._unreadable(message, gateway, refused)  # its own gateway, impossible numbers: still a cry
+            return self._unreadable(message, gateway, refused)  # right gateway, impossible numbers: still an emergency
         if isinstance(decoded, uplink.Urgent):
             stored = intake.store_urgent(self.store, message.topic, decoded, now_s)
         else:
@@ -284,7 +285,7 @@ class Consumer:
         return lambda: self._listener.on_unreadable(number)
 
     def _take_status(self, gateway: str, payload: bytes, now_s: float) -> Callable[[], None] | None:
-        if not payload:  # somebody cleared the retained message
+        if not payload:  # the retained message was cleared
             return None
         try:
             status = uplink.decode_status(payload)
@@ -304,7 +305,7 @@ class Consumer:
             self.store.checkpoint()
 
     def _keep(self, message: MQTTMessage, error: Exception) -> bool:
-        """Keep the bytes of a message our own code failed on; return whether that worked."""
+        """Keep the bytes of a message on which our own code failed. Return whether that worked."""
         log.error("failed_on_message", lane=self.lane, error=type(error).__name__, detail=_shown(error))
         try:
             _site, gateway, _kind = uplink.parse_topic(message.topic)
@@ -314,14 +315,14 @@ class Consumer:
         return True
 
     def _give_back(self, client: Client, error: Exception) -> None:
-        """Leave the message with the broker: the store cannot take it now."""
+        """Disconnect without acknowledging the message, because the store cannot write now. It is sent again later."""
         self.transient_failures += 1
         self.problem = f"store: {_shown(error)}; check its disk, then this lane goes on by itself"
         log.error("store_failed", lane=self.lane, detail=_shown(error))
         client.disconnect()
 
     def _safely(self, function: Callable[[], None]) -> None:
-        """Do what comes after the commit; its failure is logged and repaired by a repeat, never by losing the lane."""
+        """Run what follows a commit. A failure is logged, and a later repeat repairs it. It never ends the lane."""
         try:
             function()
         except Exception as error:
@@ -337,12 +338,12 @@ class Consumer:
 
 
 def _send_at_once(_client: Client, _data: Any, sock: Any) -> None:
-    """Switch Nagle off: an acknowledgement behind another would wait 40 ms for the broker's delayed ACK."""
+    """Switch Nagle off. With it, an acknowledgement after another waits 40 ms for the broker's delayed ACK."""
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _shown(error: BaseException) -> str:
-    """Return a peer's words made fit for a log."""
+    """Return an error text, which may quote a peer, as short ASCII that is safe in a log."""
     text = msgspec.json.encode(str(error)[:LOG_TEXT_MAX]).decode()
     return text.encode("ascii", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""The docket: incidents, their alarms and their log in the store. `city.incidents` decides, this writes it down."""
+"""Incidents, their alarms and their logs in the store. `city.incidents` decides; this module reads and writes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,9 +13,9 @@ from city.store import Store, dumps
 from gateway.events import Bell, Danger, Sos, Stage, Told
 
 LOG_MAX = 500
-"""Lines of one incident's log; a tag that cries on for hours stops writing, and the last line says so."""
+"""Lines in one incident's log. After them, what a tag repeats for hours is no longer logged, and one line says so."""
 OPEN_MAX = 500
-"""Open incidents given to a page; the rest are counted."""
+"""Most incidents given to a page, and most open incidents compared with a new alarm."""
 NOTICES_MAX = 500
 SYSTEM = "city"
 
@@ -23,7 +23,7 @@ SYSTEM = "city"
 def take(
     store: Store, c: Connection, event: Sos | Bell | Danger, *, gateway: str, queued_at: float | None, now_s: float
 ) -> int:
-    """Write down what a new emergency event means; return the number of its incident."""
+    """Store what a new emergency event changes. Return the number of its incident."""
     row = (
         c.execute(select(t.alarm).where((t.alarm.c.gateway == gateway) & (t.alarm.c.alarm == event.alarm)))
         .mappings()
@@ -66,7 +66,7 @@ def take(
 def take_unreadable(
     store: Store, c: Connection, *, gateway: str, detail: str, queued_at: float | None, now_s: float
 ) -> int:
-    """Open, or find, the incident of an emergency that could not be read; return its number."""
+    """Open or reuse the incident of an emergency that could not be read. Return its number."""
     others = _open_of(c, "unreadable", gateway)
     decision = incidents.unreadable(
         gateway=gateway, detail=detail, queued_at=queued_at, now_s=now_s, open_=others[0] if others else None
@@ -78,7 +78,7 @@ def take_unreadable(
 
 
 def take_told(store: Store, c: Connection, event: Told, *, gateway: str, now_s: float) -> int | None:
-    """Write down a lamp's word; return the incident it belongs to, None while its alarm is not known yet."""
+    """Store that a lamp shows a stage. Return the incident of the alarm, None while the alarm is not known yet."""
     new = store.insert_new(
         c,
         t.told,
@@ -109,7 +109,7 @@ def take_told(store: Store, c: Connection, event: Told, *, gateway: str, now_s: 
 
 
 def acknowledge(c: Connection, number: int, who: str, now_s: float) -> None:
-    """Take an incident. Raises KeyError when there is none, `incidents.WrongState` when it is closed."""
+    """Acknowledge an incident. Raises KeyError if there is none, `incidents.WrongState` if it is closed."""
     before = _one(c, number)
     after = incidents.acknowledge(before, who, now_s)
     _advance(c, before, after, now_s)
@@ -117,7 +117,7 @@ def acknowledge(c: Connection, number: int, who: str, now_s: float) -> None:
 
 
 def close(c: Connection, number: int, who: str, now_s: float) -> None:
-    """Close an incident. Raises KeyError when there is none, `incidents.WrongState` when nobody took it."""
+    """Close an incident. Raises KeyError if there is none, `incidents.WrongState` if nobody acknowledged it."""
     before = _one(c, number)
     after = incidents.close(before, who, now_s)
     _advance(c, before, after, now_s)
@@ -125,7 +125,7 @@ def close(c: Connection, number: int, who: str, now_s: float) -> None:
 
 
 def mark_shown(c: Connection, number: int, who: str, now_s: float) -> bool:
-    """Note that an incident first reached somebody's screen; return whether this was the first time."""
+    """Store when an incident first reached a screen. Return whether this was the first time."""
     incident = _one(c, number)
     if incident.shown_at is not None:
         return False
@@ -135,14 +135,14 @@ def mark_shown(c: Connection, number: int, who: str, now_s: float) -> bool:
 
 
 def overdue(c: Connection, now_s: float) -> list[Incident]:
-    """Return the incidents nobody took in time that are not marked yet."""
+    """Return the incidents that nobody acknowledged in time and that are not marked yet."""
     new = (t.incident.c.state == "new") & (t.incident.c.stored_at < now_s - incidents.OVERDUE_S)
     found = map(_incident, c.execute(select(t.incident.c.body).where(new)).scalars())
     return [incident for incident in found if not incident.overdue and incidents.is_overdue(incident, now_s)]
 
 
 def mark_overdue(store: Store, c: Connection, now_s: float) -> list[int]:
-    """Mark the incidents nobody took in time; return their numbers."""
+    """Mark the incidents that nobody acknowledged in time. Return their numbers."""
     late = overdue(c, now_s)
     for incident in late:
         _write(c, msgspec.structs.replace(incident, overdue=True))
@@ -152,7 +152,7 @@ def mark_overdue(store: Store, c: Connection, now_s: float) -> list[int]:
 
 
 def waiting(c: Connection, now_s: float) -> list[AlarmProgress]:
-    """Return the alarms whose lamp has not shown their stage, newest first, at most NOTICES_MAX."""
+    """Return the alarms whose lamp has not shown their stage, the newest stage first, at most NOTICES_MAX."""
     rows = c.execute(
         select(t.alarm)
         .where(t.alarm.c.waits & (t.alarm.c.stage_at > now_s - incidents.NOTICE_MAX_S))
@@ -163,12 +163,12 @@ def waiting(c: Connection, now_s: float) -> list[AlarmProgress]:
 
 
 def alarms_of(c: Connection, number: int) -> list[AlarmProgress]:
-    """Return an incident's alarms."""
+    """Return the alarms of an incident."""
     return [_alarm(row) for row in c.execute(select(t.alarm).where(t.alarm.c.incident == number)).mappings()]
 
 
 def alarms_of_gateway(c: Connection, gateway: str, now_s: float) -> list[AlarmProgress]:
-    """Return what a gateway should hear when it comes online: its open alarms and those still waiting for a lamp."""
+    """Return the alarms to report to a gateway that comes online: open ones, and those that wait for their lamp."""
     rows = c.execute(
         select(t.alarm)
         .where((t.alarm.c.gateway == gateway) & (t.alarm.c.stage_at > now_s - incidents.NOTICE_MAX_S))
@@ -182,7 +182,7 @@ def alarms_of_gateway(c: Connection, gateway: str, now_s: float) -> list[AlarmPr
 def views(
     c: Connection, *, open_only: bool = False, numbers: Sequence[int] = (), limit: int = 100
 ) -> list[dict[str, Any]]:
-    """Return incidents as the interface gives them: open ones first, then the newest."""
+    """Return incidents in the form of the HTTP interface: open ones first, and among equals the newest first."""
     query = select(t.incident.c.number, t.incident.c.version, t.incident.c.body)
     if numbers:
         query = query.where(t.incident.c.number.in_(numbers))
@@ -218,7 +218,7 @@ def views(
 
 
 def write_log(c: Connection, number: int, now_s: float, word: str, *, who: str = SYSTEM, detail: str = "") -> None:
-    """Add a line to an incident's log. A person's word is always written; the system's only up to LOG_MAX."""
+    """Add a line to an incident's log. A person's action is always logged; the system's repeats only up to LOG_MAX."""
     if who == SYSTEM and word in ("heard_again", "revised", "joined"):
         lines = c.execute(select(func.count()).where(t.incident_log.c.incident == number)).scalar_one()
         if lines > LOG_MAX:

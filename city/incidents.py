@@ -1,8 +1,8 @@
-"""What an emergency event means for the people at the desk: values in, values out, the time passed in (unix seconds).
+"""Decides what an emergency event means for the dispatchers. Pure functions; they get the time in unix seconds.
 
-An incident is new, then acknowledged, then closed; a stage of its alarms only rises. One incident an alarm, and a
-second alarm for the same tag and press (the gateway lost its store), or for the same bell within 20 minutes, joins the
-incident that is open. No emergency is refused for its age: an old one opens an incident marked late.
+An incident is new, then acknowledged, then closed. The stage of its alarms only rises. Each alarm has one incident. A
+second alarm joins the open incident if it is of the same tag and press (the gateway lost its store), or of the same
+bell within 20 minutes. No emergency is refused for its age: an old one opens an incident that is marked late.
 """
 
 from collections.abc import Sequence
@@ -17,24 +17,25 @@ IncidentState = Literal["new", "acknowledged", "closed"]
 STAGE_OF: dict[IncidentState, Stage] = {"new": "stored", "acknowledged": "acknowledged", "closed": "closed"}
 
 LATE_S = 120.0
-"""An emergency older than this when stored is marked late."""
+"""An emergency that is older than this when it is stored is marked late."""
 BELL_JOIN_S = 20 * 60.0
 OVERDUE_S = 60.0
-"""A new incident that nobody acknowledged for this long is overdue."""
+"""A new incident that nobody acknowledges for longer than this is overdue."""
 NOTICE_REPEAT_S = 2.0
 NOTICE_SLOW_AFTER_S = 600.0
 NOTICE_SLOW_S = 30.0
-"""After ten minutes without a lamp's word the repeats slow down; a gateway that comes online is told at once anyway."""
+"""Seconds between repeats of a stage that no lamp has shown for ten minutes. A gateway that comes online gets the stage
+at once in any case."""
 NOTICE_MAX_S = 24 * 3600.0
 READERS_MAX = 64
 
 
 class WrongState(ValueError):
-    """The incident is not in a state that allows this. The message says what to do first."""
+    """The state of the incident does not allow this action. The message says what to do first."""
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True):
-    """One emergency as the desk sees it. Times are unix seconds, UTC; None: has not happened."""
+    """One emergency as the dispatchers see it. Times are unix seconds, UTC; None: it has not happened."""
 
     number: int = 0
     """0 until it is stored."""
@@ -42,9 +43,9 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     state: IncidentState = "new"
     gateway: str
     subject: str
-    """Pseudonym of the tag, id of the bell, or the gateway whose word could not be read."""
+    """Pseudonym of the tag, id of the bell, or id of the gateway whose message could not be read."""
     alarm: str | None
-    """The newest alarm of this incident; None for an unreadable one."""
+    """The newest alarm of this incident; None for an unreadable emergency."""
     area: str | None = None
     press: int | None = None
     presses: int | None = None
@@ -57,7 +58,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     where_at: float | None = None
     clock: ClockQuality = "good"
     late_s: float | None = None
-    """Age at storing of an emergency that came late; None: in time, or the gateway's clock was unsure."""
+    """Age in seconds, when stored, of a late emergency. None: it came in time, or the gateway's clock was unsure."""
     observed_at: float
     last_observed_at: float
     queued_at: float | None
@@ -68,22 +69,13 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     closed_at: float | None = None
     closed_by: str | None = None
     cleared_at: float | None = None
-    """A danger alarm: when the tag was clear of the area again."""
+    """Of a danger alarm: when the tag was clear of the area again."""
     overdue: bool = False
     detail: str = ""
 
 
-class LampWord(msgspec.Struct, frozen=True, kw_only=True):
-    """A lamp's word."""
-
-    reader: int
-    stage: Stage
-    told_at: float
-    stored_at: float
-
-
 class AlarmProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """One alarm's name, and how far the city has come with it."""
+    """One alarm, and how far the city has come with it."""
 
     alarm: str
     incident: int
@@ -93,11 +85,11 @@ class AlarmProgress(msgspec.Struct, frozen=True, kw_only=True):
     stage: Stage
     stage_at: float
     told: Stage | None = None
-    """The furthest stage any lamp has shown."""
+    """The furthest stage that any lamp has shown."""
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """The incident as it is now, and the word for the log."""
+    """The incident after an event, and what the log says about it."""
 
     incident: Incident
     word: Literal["opened", "joined", "revised", "heard_again", "clear_again", "near_again"]
@@ -112,10 +104,10 @@ def decide(
     known: tuple[Incident, AlarmProgress] | None,
     others: Sequence[Incident],
 ) -> Decision:
-    """Return what an emergency event makes of the incidents.
+    """Return the incident that an emergency event opens or changes.
 
-    known: the incident of this very alarm and what was known of the alarm. others: the incidents of the same kind and
-    subject that are not closed.
+    known: the incident of this alarm, and the alarm as stored; None for a new alarm. others: the incidents of the same
+    kind and subject that are not closed.
     """
     observed_at = event.observed_at.timestamp()
     if known is not None:
@@ -149,15 +141,15 @@ def _open(
 
 
 def _same(incident: Incident, event: Sos | Bell | Danger, gateway: str, observed_at: float) -> bool:
-    if isinstance(event, Sos):  # whichever gateway heard it: a street between two zones has one child
+    if isinstance(event, Sos):  # from any gateway: two zones may hear the same child
         return event.tag != UNKNOWN_TAG and incident.press == event.press
-    if isinstance(event, Bell):  # bells are named by their gateway
+    if isinstance(event, Bell):  # each gateway names its own bells
         return incident.gateway == gateway and abs(observed_at - incident.last_observed_at) <= BELL_JOIN_S
     return False
 
 
 def _revise(incident: Incident, event: Sos | Bell | Danger, observed_at: float, *, newer: bool) -> Decision:
-    """Merge what may come in any order (readers, trust), and take the rest only from newer words."""
+    """Merge what may come in any order (readers, trust), and take the rest only from a newer event."""
     heard = event.readers if isinstance(event, Sos) else (event.reader,) if isinstance(event, Bell) else ()
     readers = incident.readers + tuple(r for r in dict.fromkeys(heard) if r not in incident.readers)
     change: dict[str, object] = {
@@ -170,7 +162,7 @@ def _revise(incident: Incident, event: Sos | Bell | Danger, observed_at: float, 
     if isinstance(event, Sos):
         verified = event.trust == "verified" or incident.trust == "verified"
         change["trust"] = "verified" if verified else "unverified"
-        change["drill"] = incident.drill and event.drill  # one word that it is real outweighs any that it is not
+        change["drill"] = incident.drill and event.drill  # one event that says "real" outweighs all that say "drill"
         if newer:
             change |= {"press": event.press, "battery_mv": event.battery_mv}
     elif isinstance(event, Bell):
@@ -187,7 +179,7 @@ def _revise(incident: Incident, event: Sos | Bell | Danger, observed_at: float, 
 
 
 def unreadable(*, gateway: str, detail: str, queued_at: float | None, now_s: float, open_: Incident | None) -> Decision:
-    """Return the incident of an emergency nobody could read: one that is open for this gateway is used again."""
+    """Return the incident of an emergency that could not be read. An open one of this gateway is used again."""
     if open_ is not None and open_.state != "closed":
         return Decision(msgspec.structs.replace(open_, last_observed_at=now_s, detail=detail), "joined")
     opened = Incident(
@@ -206,7 +198,7 @@ def unreadable(*, gateway: str, detail: str, queued_at: float | None, now_s: flo
 
 
 def acknowledge(incident: Incident, who: str, now_s: float) -> Incident:
-    """Return the incident taken by an operator; unchanged when somebody has it already. Raises WrongState if closed."""
+    """Return the incident, acknowledged by `who`; unchanged if it was already. Raises WrongState if it is closed."""
     if incident.state == "closed":
         raise WrongState(f"incident {incident.number} was closed by {incident.closed_by}; a new cry opens a new one")
     if incident.state == "acknowledged":
@@ -217,7 +209,7 @@ def acknowledge(incident: Incident, who: str, now_s: float) -> Incident:
 
 
 def close(incident: Incident, who: str, now_s: float) -> Incident:
-    """Return the incident closed; unchanged when it is. Raises WrongState unless somebody acknowledged it."""
+    """Return the incident, closed by `who`; unchanged if it was already. Raises WrongState if it is new."""
     if incident.state == "new":
         raise WrongState(f"incident {incident.number} is new: acknowledge it first, the child's lamp waits for that")
     if incident.state == "closed":
@@ -226,24 +218,24 @@ def close(incident: Incident, who: str, now_s: float) -> Incident:
 
 
 def is_overdue(incident: Incident, now_s: float) -> bool:
-    """Return whether nobody has acknowledged this incident in time. A danger that is clear again does not wait."""
+    """Return whether nobody acknowledged this incident in time. Never true for a danger that is clear again."""
     return incident.state == "new" and incident.cleared_at is None and now_s - incident.stored_at > OVERDUE_S
 
 
 def rank(stage: Stage | None) -> int:
-    """Return a stage's place in `STAGES`, -1 for none."""
+    """Return the index of a stage in `STAGES`, -1 for None."""
     return -1 if stage is None else STAGES.index(stage)
 
 
 def has_lamp(kind: IncidentKind) -> bool:
-    """Return whether a lamp answers alarms of this kind: a danger alarm is the desk's business, not the child's."""
+    """Return whether a lamp answers alarms of this kind. A danger alarm is for the dispatchers, not for the child."""
     return kind in ("sos", "bell")
 
 
 def notice_due(alarm: AlarmProgress, sent_at: float | None, now_s: float) -> bool:
-    """Return whether a gateway should be told how far this alarm has come. sent_at: when it last was, None: never.
+    """Return whether to send the stage of this alarm to its gateway now. sent_at: when it was last sent; None: never.
 
-    Again and again until a lamp shows this stage or a later one, for a day; never for a kind without a lamp.
+    It is repeated until a lamp shows this stage or a later one, for one day. A kind without a lamp never gets it.
     """
     since_s = now_s - alarm.stage_at
     if not has_lamp(alarm.kind) or rank(alarm.told) >= rank(alarm.stage) or since_s >= NOTICE_MAX_S:

@@ -1,8 +1,9 @@
-"""From a message of a lane to committed rows: one transaction a message, its watermark in it.
+"""Turns each message of a lane into committed rows. One transaction holds a message and its watermark.
 
-A row is named by (gateway, epoch, lane, seq) and inserted once, whatever comes twice, late or out of order. The
-watermark moves only if the message's `after` is not beyond it. What cannot be read is kept in quarantine, leaves a
-tombstone in its place, and is passed; of an emergency it opens an incident, for a child may be behind it.
+A row is named by (gateway, epoch, lane, seq) and is inserted once, even if it comes twice, late or out of order. The
+watermark moves only if the message's `after` is not beyond it. An event that cannot be read is kept in quarantine and
+leaves a tombstone in its place, and the watermark passes it. An unreadable emergency also opens an incident, because a
+child may have sent it.
 """
 
 import hashlib
@@ -38,13 +39,13 @@ from gateway.uplink import BATCH_MAX, POISON_MAX_B, Batch, Lane, Poison, Row, St
 QUARANTINE_MAX = 10_000
 EPOCH_MAX = 64
 NAME_MAX = 128
-"""Of a tag, a bell, an area, a place, or an alarm, which is made of a gateway, an epoch and a number."""
+"""Most characters in the id of a tag, bell, area, place or alarm (a gateway, an epoch and a number)."""
 SEQ_MAX = 2**63 - 1
 LATEST_KINDS = ("position", "presence", "route_deviation", "reader_health", "gateway_health")
 
 
 class MessageRefused(ValueError):
-    """A message that is not taken: said to be from another gateway, or impossible. Counted under `reason`."""
+    """A message that is not accepted: a wrong topic or gateway, or impossible content. Counted under `reason`."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -52,7 +53,7 @@ class MessageRefused(ValueError):
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
-    """What a message came to, once committed."""
+    """The result of a message that was committed."""
 
     gateway: str
     epoch: str
@@ -63,11 +64,11 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     gap: bool
     incidents: tuple[int, ...] = ()
     changed: tuple[dict[str, Any], ...] = ()
-    """Views of the latest words that changed, for the pages."""
+    """Views for the pages: the rows of `latest` that changed, arrivals and departures."""
 
 
 def check_envelope(topic_gateway: str, message: Urgent | Batch) -> None:
-    """Raise Refused unless the message may be from where its topic says."""
+    """Raise MessageRefused if the message does not fit the gateway of its topic, or has impossible numbers."""
     if message.gateway != topic_gateway:
         raise MessageRefused("wrong_gateway", f"topic of {topic_gateway}, message of {message.gateway[:32]!r}")
     if not 0 < len(message.epoch) <= EPOCH_MAX or not message.epoch.isprintable():
@@ -81,8 +82,8 @@ def check_envelope(topic_gateway: str, message: Urgent | Batch) -> None:
 
 
 def store_urgent(store: Store, topic: str, message: Urgent, now_s: float) -> Stored:
-    """Commit one emergency, its incident and its watermark. Raises SQLAlchemyError when the store cannot."""
-    event = _examined(message.event)
+    """Commit one emergency, its incident and its watermark. Raises SQLAlchemyError if the store cannot write."""
+    event = _checked(message.event)
     try:
         return _store_urgent(store, topic, message, event, now_s)
     except SQLAlchemyError as error:
@@ -129,26 +130,26 @@ def _store_urgent(store: Store, topic: str, message: Urgent, event: Event | Pois
 
 
 def store_batch(store: Store, topic: str, message: Batch, now_s: float) -> Stored:
-    """Commit one bulk message and its watermark. Raises SQLAlchemyError when the store cannot."""
+    """Commit one routine message and its watermark. Raises SQLAlchemyError if the store cannot write."""
     store.turn.give_way()
-    rows = [Row(row.seq, _examined(row.event)) for row in message.rows]  # type: ignore[arg-type]
+    rows = [Row(row.seq, _checked(row.event)) for row in message.rows]  # type: ignore[arg-type]
     try:
         return _store_batch(store, topic, message, rows, now_s)
     except SQLAlchemyError as error:
         if is_transient(error):
             raise
-    return _store_batch(store, topic, message, _sieved(store, message, rows, now_s), now_s)
+    return _store_batch(store, topic, message, _with_poison(store, message, rows, now_s), now_s)
 
 
 def _store_batch(store: Store, topic: str, message: Batch, rows: list[Row], now_s: float) -> Stored:
-    """All that can be done before the turn is done there: an emergency may be waiting for it."""
+    """Do as much as possible before the write turn is taken, because an emergency may wait for that turn."""
     upto, there = _already(store, message, rows)
     fresh = [
         row for row in rows if row.seq > upto and row.seq not in there
-    ]  # below it: stored once, maybe pruned since
+    ]  # up to the watermark: stored once, maybe pruned since
     made = [_row(message.gateway, message.epoch, "events", row.seq, row.event, now_s, None) for row in fresh]
     store.turn.give_way()
-    newest = _beating(store, _newest(message.gateway, fresh, now_s))
+    newest = _not_older(store, _newest(message.gateway, fresh, now_s))
     counts = Counter(f"stored.{row['type']}" for row in made)
     store.turn.give_way()
     with store.write() as c:
@@ -176,7 +177,8 @@ def _store_batch(store: Store, topic: str, message: Batch, rows: list[Row], now_
 
 
 def _already(store: Store, message: Batch, rows: list[Row]) -> tuple[int, set[int]]:
-    """Return the watermark, and which of these rows are stored. True until the write: one worker owns a watermark."""
+    """Return the watermark, and which of these rows are stored. It stays true until the write: only one thread moves
+    this watermark."""
     e = t.event.c
     mine = (e.gateway == message.gateway) & (e.epoch == message.epoch) & (e.lane == "events")
     with store.read() as c:
@@ -186,7 +188,7 @@ def _already(store: Store, message: Batch, rows: list[Row]) -> tuple[int, set[in
 
 
 def store_status(store: Store, status: Status, now_s: float) -> None:
-    """Keep a gateway's newest status."""
+    """Store a gateway's newest status."""
     with store.write(urgent=True) as c:
         store.upsert(
             c,
@@ -198,9 +200,9 @@ def store_status(store: Store, status: Status, now_s: float) -> None:
 def store_unreadable(
     store: Store, topic: str, gateway: str, lane: Lane, raw: bytes, reason: str, now_s: float
 ) -> int | None:
-    """Quarantine a message whose envelope could not be read; return the incident if it was an emergency's.
+    """Quarantine a message whose envelope could not be read. Return the incident, if it is a new one of lane sos.
 
-    No watermark can pass it, for it has no number: the gateway sends it again, and it is counted again.
+    No watermark can pass it, because it has no number. The gateway sends it again, and it is counted again.
     """
     with store.write(urgent=lane == "sos") as c:
         first = _quarantine(store, c, topic, gateway, Poison(raw[:POISON_MAX_B], reason), now_s)
@@ -210,7 +212,7 @@ def store_unreadable(
 
 
 def count(store: Store, name: str) -> None:
-    """Count something that was refused."""
+    """Add 1 to a counter of refused messages."""
     with store.write() as c:
         store.count(c, {name: 1})
 
@@ -218,8 +220,8 @@ def count(store: Store, name: str) -> None:
 # ---- rows -----------------------------------------------------------------------------------------------------------
 
 
-def _examined(event: Event | Poison) -> Event | Poison:
-    """Return the event, or Poison if a table or a page could not hold what it says."""
+def _checked(event: Event | Poison) -> Event | Poison:
+    """Return the event, or Poison if its values do not fit a table or a page."""
     if isinstance(event, Poison):
         return event
     where = getattr(event, "where", None)
@@ -228,7 +230,7 @@ def _examined(event: Event | Poison) -> Event | Poison:
         lon, lat = where.geometry.coordinates
         radii = (where.radius_50_m, where.accuracy_95_m)
         if not (-180 <= lon <= 180 and -90 <= lat <= 90 and all(math.isfinite(r) and r >= 0 for r in radii)):
-            if isinstance(event, Sos | Bell | Danger):  # a cry without a place is still a cry
+            if isinstance(event, Sos | Bell | Danger):  # an emergency without a place is still one
                 event = msgspec.structs.replace(event, where=None)
             else:
                 reason = "where: outside the earth, or a radius that is none"
@@ -255,8 +257,8 @@ def _unstorable(event: Event | Poison, error: Exception) -> Poison:
     return Poison(raw[:POISON_MAX_B], f"the store refused it: {type(error).__name__}: {str(error)[:120]}")
 
 
-def _sieved(store: Store, message: Batch, rows: list[Row], now_s: float) -> list[Row]:
-    """Find the rows the database refuses, each tried alone and rolled back, and put Poison in their place."""
+def _with_poison(store: Store, message: Batch, rows: list[Row], now_s: float) -> list[Row]:
+    """Try each row alone and roll it back. Put Poison in the place of a row that the database refuses."""
     sieved = []
     for row in rows:
         try:
@@ -340,11 +342,11 @@ def _newest(gateway: str, rows: Iterable[Row], now_s: float) -> list[dict[str, A
                 "stored_at": now_s,
                 "body": dumps(event),
             }
-    return [newest[key] for key in sorted(newest)]  # one order for all writers: no deadlock on a server
+    return [newest[key] for key in sorted(newest)]  # all writers use one order: no deadlock on a database server
 
 
-def _beating(store: Store, newest: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return those that are as new as what is held: an old row from a backlog changes no page."""
+def _not_older(store: Store, newest: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows that are at least as new as the stored ones. An old row from a backlog changes no page."""
     if not newest:
         return []
     subjects = {row["subject"] for row in newest}
@@ -357,7 +359,7 @@ def _beating(store: Store, newest: list[dict[str, Any]]) -> list[dict[str, Any]]
 
 
 def latest_view(row: Any) -> dict[str, Any]:
-    """Return a row of `latest` as the interface gives it."""
+    """Return a row of `latest` in the form of the HTTP interface."""
     body = msgspec.json.decode(row["body"])
     return {
         "kind": row["kind"],
@@ -370,7 +372,7 @@ def latest_view(row: Any) -> dict[str, Any]:
 
 
 def passage_view(event: Arrival | Departure, gateway: str, stored_at: float) -> dict[str, Any]:
-    """Return an arrival or a departure as the interface gives it."""
+    """Return an arrival or a departure in the form of the HTTP interface."""
     return {
         "kind": event.__struct_config__.tag,
         "subject": event.tag,
@@ -384,13 +386,13 @@ def passage_view(event: Arrival | Departure, gateway: str, stored_at: float) -> 
 
 
 def passage_of(row: Any) -> dict[str, Any]:
-    """Return a stored arrival or departure as the interface gives it."""
+    """Return a stored arrival or departure in the form of the HTTP interface."""
     event = msgspec.json.decode(row["body"], type=Arrival | Departure)
     return passage_view(event, row["gateway"], row["stored_at"])
 
 
 def status_of(row: Any) -> Status:
-    """Return a stored status."""
+    """Return the status in a row of `gateway`."""
     return msgspec.json.decode(row["body"], type=Status)
 
 
@@ -435,7 +437,7 @@ def _quarantine(
     epoch: str | None = None,
     seq: int | None = None,
 ) -> bool:
-    """Keep it, once; return whether it is new. Over QUARANTINE_MAX only the count is kept."""
+    """Keep the bytes once. Return whether they are new. Over QUARANTINE_MAX rows new bytes are only counted."""
     name = f"{topic}\0{epoch}\0{seq}\0".encode() + (poison.raw if seq is None else b"")
     digest = hashlib.sha256(name).hexdigest()
     store.count(c, {"quarantine.seen": 1})

@@ -1,7 +1,7 @@
-"""What happened, to every open page: a bounded ring that a page resumes from by the id of the last event it saw.
+"""Sends what happened to every open page, from a bounded ring. A page resumes after the id of the last event it saw.
 
-Producers are threads and never wait; pages are tasks of one event loop. Words about tags, readers and gateways are
-gathered and sent at most four times a second, so that a gateway's backlog is no flood for a page; incidents go at once.
+Producers are threads and never wait; pages are tasks of one event loop. Updates about tags, readers and gateways are
+gathered and sent at most four times a second, so a gateway's backlog does not flood a page. Incidents are sent at once.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ RING_MAX = 1024
 GATHERED_MAX = 5000
 GATHER_S = 0.25
 TICK_S = 5.0
-"""A page that hears nothing for longer than two of these says that it is cut off."""
+"""Seconds. A page that receives nothing for longer than two of these shows that it is cut off."""
 STREAMS_MAX = 200
 
 
@@ -33,12 +33,12 @@ class Item(msgspec.Struct, frozen=True):
 
 
 class PageStream:
-    """The ring, and who listens to it."""
+    """The ring of events, and the pages that listen to it."""
 
     def __init__(self, clock: UnixClock, lanes: Callable[[], dict[str, bool]]) -> None:
         self._clock, self._lanes = clock, lanes
         self._boot = secrets.token_hex(4)
-        """An id of another boot cannot be resumed from: the ring is gone."""
+        """Random, new at each start. A page cannot resume from an id of an earlier start: that ring is gone."""
         self._last = 0
         self._ring: deque[tuple[int, Item]] = deque(maxlen=RING_MAX)
         self._gathered: dict[tuple[str, str], Any] = {}
@@ -49,30 +49,30 @@ class PageStream:
         self.dropped = 0
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Tell on which loop the pages live. What was published before is not sent: a page begins with a snapshot."""
+        """Set the event loop of the pages. What was published before is not sent: a page begins with a snapshot."""
         self._loop = loop
 
     @property
     def position(self) -> str:
-        """Id of the newest event: a snapshot taken after reading it is resumed from here."""
+        """Id of the newest event. Read it before a snapshot: the page resumes from it."""
         return f"{self._boot}-{self._last}"
 
     def publish_incident(self, number: int, view: dict[str, Any]) -> None:
-        """Send an incident at once. From any thread."""
+        """Send an incident at once. Call it from any thread."""
         self._call(self._append, "incident", {"at": self._clock(), "incident": view}, number)
 
     def publish_words(self, kind: str, words: tuple[dict[str, Any], ...] | list[dict[str, Any]]) -> None:
-        """Send words about tags, readers or gateways soon, only the newest of each subject. From any thread."""
+        """Send updates about tags, readers or gateways soon, only the newest of each subject. From any thread."""
         if words:
             self._call(self._gather, kind, words)
 
     def close(self) -> None:
-        """End every stream. From any thread, or a signal's handler."""
+        """End every stream. Call it from any thread or from a signal handler."""
         self._closed = True
         self._call(self._turn_wake)
 
     async def run(self) -> None:
-        """Send what was gathered, for as long as the city runs."""
+        """Send what was gathered, every GATHER_S until `close`."""
         while not self._closed:
             await asyncio.sleep(GATHER_S)
             if self._gathered:
@@ -80,7 +80,7 @@ class PageStream:
                 self._append("words", {"at": self._clock(), "words": words})
 
     async def listen(self, after: str | None) -> AsyncIterator[Item]:
-        """Give every event after an id; `reset` when the ring no longer reaches back that far; `tick` every TICK_S."""
+        """Yield every event after an id, `reset` if the ring no longer reaches back to it, `tick` every TICK_S."""
         self.streams += 1
         loop = asyncio.get_running_loop()
         try:
@@ -110,7 +110,7 @@ class PageStream:
         if self._loop is not None and not self._loop.is_closed():
             try:
                 self._loop.call_soon_threadsafe(function, *arguments)
-            except RuntimeError:  # the loop closed between the two lines: the city is stopping
+            except RuntimeError:  # the loop closed after the check: the city is stopping
                 pass
 
     def _gather(self, kind: str, words: Any) -> None:

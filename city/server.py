@@ -1,7 +1,7 @@
-"""The city in one process: the lanes' word goes to the pages and back to the gateways, and what is due is done.
+"""The city in one process: it reports what the lanes stored to pages and gateways, and does what is due.
 
-Threads: a lane each (`city.consumer`), one for notices and overdue incidents, one for retention; the pages' event loop
-is the caller's. The order is always: committed, then said.
+Threads: one for each lane (`city.consumer`), one for repeated stages and overdue incidents, one for retention. The
+event loop of the pages belongs to the caller. The order is always: commit first, then report.
 """
 
 import threading
@@ -27,7 +27,7 @@ DUTY_S = 0.5
 NOTICES_A_DUTY_MAX = 20
 PRUNE_S = 3600.0
 TAGS_MAX = 5000
-"""Tags, readers and notes given to a page; the rest are counted."""
+"""Most rows of `latest` given to a page, the newest first."""
 PASSAGES_MAX = 100
 GATEWAYS_MAX = 1000
 
@@ -57,14 +57,14 @@ class City:
         self.store_ok_at = clock()
 
     def start(self) -> None:
-        """Connect the lanes and begin the duties."""
+        """Connect the lanes and start the threads."""
         self.sos.start()
         self.bulk.start()
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Stop the lanes and the duties, then close the store."""
+        """Stop the lanes and the threads, then close the store."""
         self._stopping.set()
         self.bulk.stop()
         self.sos.stop()
@@ -107,21 +107,21 @@ class City:
     # ---- from the people ---------------------------------------------------------------------------------------------
 
     def acknowledge(self, number: int, who: str) -> dict[str, Any]:
-        """Take an incident and tell its lamps. Raises KeyError or WrongState."""
+        """Acknowledge an incident and send the stage to its lamps. Raises KeyError or WrongState."""
         with self.store.write(urgent=True) as c:
             incident_store.acknowledge(c, number, who, self.clock())
         log.info("acknowledged", incident=number, who=who, at=self.clock())
         return self.tell(number)
 
     def close(self, number: int, who: str) -> dict[str, Any]:
-        """Close an incident and tell its lamps. Raises KeyError or WrongState."""
+        """Close an incident and send the stage to its lamps. Raises KeyError or WrongState."""
         with self.store.write(urgent=True) as c:
             incident_store.close(c, number, who, self.clock())
         log.info("closed", incident=number, who=who, at=self.clock())
         return self.tell(number)
 
     def shown(self, numbers: Sequence[int], who: str) -> None:
-        """Note that these incidents reached a screen, those that had not."""
+        """Store that these incidents reached a screen, if they had not before."""
         for number in numbers:
             with self.store.write(urgent=True) as c:
                 first = incident_store.mark_shown(c, number, who, self.clock())
@@ -129,14 +129,14 @@ class City:
                 self._publish(number)
 
     def looked(self, who: str, what: str, address: str) -> None:
-        """Write down who looked at what. Before the answer is given."""
+        """Log who looked at what. Call this before the answer is given."""
         with self.store.write() as c:
             c.execute(t.look.insert().values(at=self.clock(), who=who[:64], what=what[:64], address=address[:64]))
 
     # ---- to the pages ------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> dict[str, Any]:
-        """Return all a page shows, with the stream's position from before it was read."""
+        """Return all that a page shows, with the stream's position from before the read."""
         position, now_s = self.stream.position, self.clock()
         with self.store.read() as c:
             newest = select(t.latest).order_by(t.latest.c.as_of.desc()).limit(TAGS_MAX)
@@ -167,12 +167,12 @@ class City:
             }
 
     def incident_list(self, *, open_only: bool, limit: int) -> dict[str, Any]:
-        """Return incidents with their alarms, lamps and log."""
+        """Return incidents with their alarms, lamps and logs."""
         with self.store.read() as c:
             return {"at": self.clock(), "incidents": incident_store.views(c, open_only=open_only, limit=limit)}
 
     def stats(self) -> dict[str, Any]:
-        """Return what was stored, refused, doubled and missed, exactly: counted in the transactions themselves."""
+        """Return how much was stored, refused, duplicate and missed. It is exact: the transactions themselves count."""
         with self.store.read() as c:
             counts = counters(c)
             w = t.watermark
@@ -192,7 +192,7 @@ class City:
         }
 
     def lanes(self) -> dict[str, Any]:
-        """Return each lane's connection."""
+        """Return the state of each lane's connection."""
         return {
             one.lane: {
                 "connected": one.subscribed,
@@ -205,7 +205,7 @@ class City:
         }
 
     def tell(self, number: int) -> dict[str, Any]:
-        """Tell the gateways and the pages how an incident stands now; return its view."""
+        """Send the present state of an incident to its gateways and to the pages. Return its view."""
         with self.store.read() as c:
             alarms = incident_store.alarms_of(c, number)
         self._notify([a for a in alarms if incidents.rank(a.told) < incidents.rank(a.stage)])
@@ -247,7 +247,7 @@ class City:
                 log.error("duty_failed", detail=str(error)[:200])
 
     def do_duty(self, now_s: float) -> None:
-        """Repeat the notices that are due, and mark the incidents nobody took in time."""
+        """Send again the stages that are due, and mark the incidents that nobody acknowledged in time."""
         with self.store.read() as c:
             waiting = incident_store.waiting(c, now_s)
             late = incident_store.overdue(c, now_s)
@@ -257,7 +257,7 @@ class City:
             sent = self._sent = {name: at for name, at in self._sent.items() if name in names}
             due = [a for a in waiting if incidents.notice_due(a, sent.get((a.gateway, a.alarm)), now_s)]
             due.sort(key=lambda a: sent.get((a.gateway, a.alarm), 0.0))
-        self._notify(due[:NOTICES_A_DUTY_MAX])  # the rest at the next duty: no new cry waits behind repeats
+        self._notify(due[:NOTICES_A_DUTY_MAX])  # the rest next time: no new emergency waits behind repeats
         if late:
             with self.store.write(urgent=True) as c:
                 marked = incident_store.mark_overdue(self.store, c, now_s)

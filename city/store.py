@@ -1,9 +1,9 @@
-"""The city's store: who may write when, and each lane's message in one transaction with its watermark.
+"""The city's store: its transactions, the order of its writers, and the deletion of old rows.
 
-One process owns a gateway's watermark. On SQLite all writers of the process take turns by `Turn`, an emergency first,
-because SQLite's own wait is a poll that a busy bulk lane can starve; on PostgreSQL there are no turns, rows lock.
-Every statement is SQLAlchemy Core and runs on both; SQLite is set to WAL with `synchronous=FULL`, which loses nothing
-that was acknowledged when the power goes.
+One process owns a gateway's watermark. On SQLite all writers of the process take turns (`Turn`), an emergency first,
+because SQLite itself waits by polling, and a busy routine lane can starve that. On PostgreSQL there are no turns; it
+locks rows. Every statement is SQLAlchemy Core and runs on both. SQLite uses WAL with `synchronous=FULL`: a power cut
+loses nothing that was acknowledged.
 """
 
 import contextlib
@@ -20,17 +20,18 @@ from city import tables as t
 
 BUSY_TIMEOUT_MS = 5000
 GIVE_WAY_MAX_S = 0.25
-"""Bulk work waits at most this long at each of its stops: a flood of cries slows the bulk lane and does not end it."""
+"""Routine work waits at most this long at each of its stops. A flood of emergencies slows the routine lane, but does
+not stop it."""
 CHECKPOINT_ROWS = 2000
-"""Bulk rows between two WAL checkpoints, made by the bulk lane between its transactions: the WAL stays small."""
+"""New rows of a lane between two WAL checkpoints. The lane makes them between its transactions. The WAL stays small."""
 
 
 class StoreError(RuntimeError):
-    """The store cannot be opened or written now. The message says what to do."""
+    """The store cannot be opened. The message says what to do."""
 
 
 class Turn:
-    """One writer at a time, and an emergency before all who wait."""
+    """Lets in one writer at a time, an emergency before all others that wait."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -57,7 +58,7 @@ class Turn:
 
     @contextlib.contextmanager
     def hurry(self) -> Iterator[None]:
-        """Say that an emergency is being worked on, from its arrival to its answer."""
+        """Mark that an emergency is being processed, from its arrival to its answer."""
         with self._changed:
             self._hurrying += 1
         try:
@@ -69,10 +70,10 @@ class Turn:
                     self._changed.notify_all()
 
     def give_way(self) -> None:
-        """Stop here while an emergency is worked on. Never called while holding the turn.
+        """Wait here while an emergency is being processed. Never call this while you hold the turn.
 
-        Two threads of one interpreter share one core's worth of Python: without this every statement of an emergency
-        would wait for the bulk lane's thread to be preempted.
+        Only one thread of an interpreter runs Python at a time. Without this wait, every statement of an emergency
+        would wait until the thread of the routine lane is interrupted.
         """
         if self._hurrying:
             with self._changed:
@@ -80,7 +81,7 @@ class Turn:
 
 
 class Store:
-    """An open store. `write` and `read` give a connection inside a transaction."""
+    """An open store. `write` and `read` yield a connection inside a transaction."""
 
     def __init__(self, url: str) -> None:
         """Open the store and make its tables. Raises StoreError."""
@@ -120,14 +121,14 @@ class Store:
 
         @event.listens_for(engine, "connect")
         def _on_connect(connection: Any, _record: Any) -> None:
-            connection.isolation_level = None  # BEGIN is ours: a write transaction takes its lock at once
+            connection.isolation_level = None  # we send BEGIN: a write transaction takes its lock at once
             for pragma in (
                 "journal_mode=WAL",
                 "synchronous=FULL",
                 f"busy_timeout={BUSY_TIMEOUT_MS}",
                 "foreign_keys=ON",
                 "secure_delete=ON",  # a deleted position leaves no coordinates in free pages
-                "wal_autocheckpoint=0",  # `checkpoint` does it, outside everybody's turn
+                "wal_autocheckpoint=0",  # `checkpoint` does it, outside every turn
                 "journal_size_limit=67108864",
             ):
                 connection.execute(f"PRAGMA {pragma}").close()
@@ -140,7 +141,7 @@ class Store:
 
     @contextlib.contextmanager
     def write(self, *, urgent: bool = False) -> Iterator[Connection]:
-        """Give a connection in a write transaction, committed at the end and rolled back on any exception."""
+        """Yield a connection in a write transaction. It commits at the end and rolls back on any exception."""
         with contextlib.ExitStack() as stack:
             if self.is_sqlite:
                 stack.enter_context(self.turn.take(urgent=urgent))
@@ -148,35 +149,35 @@ class Store:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
-        """Give a connection in a read transaction: one consistent moment."""
+        """Yield a connection in a read transaction, which sees the store at one moment."""
         with self._reader.begin() as connection:
             yield connection
 
     def checkpoint(self) -> None:
-        """Move the WAL into the database file where nobody is in the way. Nothing waits for it."""
+        """Move the WAL into the database file as far as no transaction is in the way. No transaction waits for it."""
         if self.is_sqlite:
-            connection = self._reader.raw_connection()  # a checkpoint stands outside transactions
+            connection = self._reader.raw_connection()  # a checkpoint cannot run inside a transaction
             try:
                 connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)").close()
             finally:
                 connection.close()
 
     def close(self) -> None:
-        """Let go of every connection."""
+        """Close every connection."""
         self._writer.dispose()
         self._reader.dispose()
 
-    # ---- the three statements that are spelt per database ------------------------------------------------------------
+    # ---- the three statements that differ between the databases ------------------------------------------------------
 
     def insert_new(self, c: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> int:
-        """Insert the rows that are not there yet; return how many were new."""
+        """Insert the rows that are not stored yet. Return how many were new."""
         statement = self._kept(("new", table.name), lambda: self.insert(table).on_conflict_do_nothing())
         return c.execute(statement, list(rows)).rowcount
 
     def upsert(
         self, c: Connection, table: Table, rows: Sequence[Mapping[str, Any]], *, newer: str | None = None
     ) -> None:
-        """Insert rows, or replace those there; with `newer` only where that column has not fallen."""
+        """Insert rows, or replace the stored ones. With `newer`, only where the value of that column is not lower."""
         if not rows:
             return
 
@@ -198,7 +199,7 @@ class Store:
         sums: Sequence[str],
         sets: Sequence[str] = (),
     ) -> None:
-        """Insert rows, or add their `sums` to the rows there and set their `sets`."""
+        """Insert rows. If a row is stored already, add to its columns `sums` and set its columns `sets`."""
 
         def make() -> Any:
             statement = self.insert(table)
@@ -212,18 +213,18 @@ class Store:
             c.execute(self._kept(("add", table.name, *sums, "=", *sets), make), list(rows))
 
     def count(self, c: Connection, amounts: Mapping[str, int]) -> None:
-        """Add to the named counters, in the same transaction as what they count."""
+        """Add to the named counters, in the transaction of what they count."""
         rows = [{"name": name[:64], "value": amount} for name, amount in sorted(amounts.items()) if amount]
         self.add(c, t.counter, rows, sums=("value",))
 
     def _kept(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
-        """Return a statement made once: building one costs more than running it."""
+        """Return a statement that is built only once, because building one costs more than running it."""
         if key not in self._statements:
             self._statements[key] = make()
         return self._statements[key]
 
     def insert(self, table: Table) -> Any:
-        """Return this database's INSERT, which knows ON CONFLICT."""
+        """Return the INSERT of this database, which supports ON CONFLICT."""
         return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
 
 
@@ -233,7 +234,7 @@ def counters(c: Connection) -> dict[str, int]:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return whether trying again later can help: the database is away, busy or full, rather than the row being bad."""
+    """Return whether a later attempt can work: the database is away, busy or full, and the row is not at fault."""
     return isinstance(error, OperationalError) or (isinstance(error, SQLAlchemyError) and _disconnected(error))
 
 
@@ -242,7 +243,7 @@ def _disconnected(error: SQLAlchemyError) -> bool:
 
 
 def prune(store: Store, now_s: float, *, positions_days: float, events_days: float, chunk: int = 500) -> dict[str, int]:
-    """Delete what is over its time, a small transaction at a time; return how many rows of each kind went."""
+    """Delete rows that are too old, in small transactions. Return how many rows of each kind were deleted."""
     day_s = 86400.0
     key = (t.event.c.gateway, t.event.c.epoch, t.event.c.lane, t.event.c.seq)
     old_position = (t.event.c.type == "position") & (t.event.c.stored_at < now_s - positions_days * day_s)
@@ -274,4 +275,4 @@ def dumps(value: Any) -> str:
 
 
 UnixClock = Callable[[], float]
-"""Gives unix seconds, UTC. Passed in, so that tests own the time."""
+"""Returns unix seconds, UTC. It is an argument everywhere, so that tests control the time."""

@@ -1,7 +1,10 @@
 """The city's tables, the same on SQLite and PostgreSQL. Times are unix seconds, UTC, as floats.
 
-SCHEMA is written into the store; a store of another number is refused, not guessed at. There is no migration yet: the
-first cut creates the tables (`metadata.create_all`) and that is all.
+SCHEMA is written into the store, and a store with another number is refused. There is no migration yet: the store only
+creates missing tables (`metadata.create_all`).
+
+Every table is written out column by column, although many columns are alike. This page is compared with the store's own
+`.schema` and with migrations to come, and helpers that shorten it would hide the types.
 """
 
 from sqlalchemy import (
@@ -65,7 +68,7 @@ latest = Table(
     Column("stored_at", Float(53), nullable=False),
     Column("body", Text, nullable=False),
 )
-"""The newest word of each kind about each subject: what a page shows. as_of: observed_at, never in the future."""
+"""The newest event of each kind about each subject: what a page shows. as_of: observed_at, never in the future."""
 
 incident = Table(
     "incident",
@@ -79,7 +82,7 @@ incident = Table(
     Column("version", Integer, nullable=False),
     Column("body", Text, nullable=False),
 )
-"""version: rises with every change of the incident, its alarms or its lamps; of two views the higher one is newer."""
+"""version: rises with every change of the incident, its alarms or its lamps. The view with the higher one is newer."""
 Index("incident_by_subject", incident.c.kind, incident.c.subject, incident.c.state)
 Index("incident_by_state", incident.c.state)
 
@@ -97,7 +100,7 @@ alarm = Table(
     Column("open", Boolean, nullable=False),
     Column("waits", Boolean, nullable=False),
 )
-"""waits: no lamp has shown this stage yet. open: its incident is not closed."""
+"""waits: its lamp has not shown this stage yet. open: its incident is not closed."""
 Index("alarm_by_waits", alarm.c.waits, alarm.c.stage_at)
 
 told = Table(

@@ -1,7 +1,7 @@
-# Emergencies: a tag's cry or a press of the bell -> alarm, retried until the gateway has it, shown by lamp and buzzer.
+# Alarms: a tag's cry or a bell's press makes one. It is sent until the gateway has it; lamp and buzzer show its stage.
 #
-# An alarm, 26 bytes of `_state` and 5 numbers of `_times`; the ring holds 8. A bell's press that nobody answers is kept
-# on flash (docs/adr/0010-a-bells-press-outlives-its-reader.md): a tag cries on after a power cut, a bell does not.
+# An alarm is 26 bytes of `_state` and 5 numbers of `_times`; there are 8 places. A bell's press without an answer is on
+# flash (docs/adr/0010-a-bells-press-outlives-its-reader.md): a tag still cries after a power cut, a bell does not.
 import os
 import struct
 import time
@@ -21,21 +21,21 @@ _STAGE = const(2)
 _TRIES = const(3)
 _PACKETS = const(4)  # in the last 2 s
 _DONE = const(5)  # nothing more to send
-_REVISED = const(6)  # SOS
-_KEPT = const(6)  # BELL: to be on flash until it is received
-_BODY = const(7)  # SOS: the newest advertisement; BELL: boot u16 and number it was pressed as, input, presses
-_KEPT_SIZE = const(4)  # of those, what goes to flash
+_REVISED = const(6)  # SOS: sent again with more packets
+_KEPT = const(6)  # BELL: belongs on flash until it is received
+_BODY = const(7)  # SOS: the newest advertisement; BELL: boot u16 and number of its first report, input, presses
+_KEPT_SIZE = const(4)  # bytes of a BELL's body that go to flash
 _FIRST = const(0)  # ticks of the first cry
-_LAST = const(1)  # of the newest
-_PICTURE = const(2)  # of the first packet in `_PACKETS`
+_LAST = const(1)  # ticks of the newest cry
+_PICTURE = const(2)  # ticks of the first packet in `_PACKETS`
 _DUE = const(3)
 _LOSS = const(4)  # sum of -rssi over `_PACKETS`
 _PICTURE_MS = const(2000)
 _RETRY_MS = const(300)
 _POLL_MS = const(10000)
 _OVER_MS = const(600000)
-_AGE_MAX_MS = const(655350)  # or more, or not known
-_KEEP_MS = const(150)  # an answer that comes sooner spares the flash
+_AGE_MAX_MS = const(655350)  # this or more, or not known
+_KEEP_MS = const(150)  # an answer that comes sooner saves a flash write
 _DEBOUNCE_MS = const(50)
 _BELL_GAP_MS = const(300)
 _DISCARDS = const(1)  # in link.counters
@@ -43,17 +43,17 @@ _DISCARDS = const(1)  # in link.counters
 _state = bytearray(_MAX * _SIZE)
 _times = [0] * (_MAX * 5)
 _last_number = 0
-_kept = b""  # what lies on flash
+_kept = b""  # what is on flash
 _bells = [machine.Pin(name, machine.Pin.IN, machine.Pin.PULL_UP) for name in getattr(config, "BELLS", ("D4",))]
-_bell = bytearray(b"\1" * (2 * len(_bells)))  # level, stable level of each; a bell rests high
+_bell = bytearray(b"\1" * (2 * len(_bells)))  # level, stable level of each; not pressed: high
 _since = [0] * len(_bells)
 _lamp = machine.Pin(getattr(config, "LAMP", "D2"), machine.Pin.OUT, value=0)
 _buzzer = machine.Pin(getattr(config, "BUZZER", "D3"), machine.Pin.OUT, value=0)
-lit = [0, 0, 0, 0, 0]  # level of the lamp, of the buzzer, stage the lamp shows, ticks since when, alarms not closed
+lit = [0, 0, 0, 0, 0]  # level of the lamp, of the buzzer, stage on the lamp, ticks when it began, alarms not closed
 
 
 def cry(data: bytes, loss: int, now: int) -> None:
-    """A tag cries SOS. data: its 19 bytes; loss: -rssi. One press is one alarm: the same id and press counter."""
+    """Take a tag's cry. data: its 19 bytes; loss: -rssi. Cries with the same id and press counter are one alarm."""
     for i in range(_MAX):
         at = i * _SIZE
         if (
@@ -74,14 +74,14 @@ def cry(data: bytes, loss: int, now: int) -> None:
     _times[clock + _LOSS] += loss
     _state[at + _PACKETS] += 1
     if not _state[at + _REVISED] and time.ticks_diff(now, _times[clock + _FIRST]) > _PICTURE_MS - 200:
-        _state[at + _REVISED] = 1  # once more when there are packets enough to say where
+        _state[at + _REVISED] = 1  # send again when there are enough packets to locate
         if _state[at + _STAGE] < wire.CLOSED:
             _times[clock + _DUE] = now
 
 
 def _open(kind: int, now: int) -> int:
-    """Return the place of a new alarm. If the ring is full the one furthest advanced gives way; of equals a tag's
-    before a bell's, as a tag that still cries comes back; of those the one whose last cry is the oldest."""
+    """Return the place of a new alarm. If all are taken, the alarm of the highest stage is dropped; of equals a tag's
+    before a bell's, because a tag that still cries comes back; of those the one with the oldest last cry."""
     global _last_number
     worst = -1
     i = 0
@@ -106,7 +106,7 @@ def _open(kind: int, now: int) -> int:
 
 
 def ring(now: int) -> None:
-    """Look at the bells. A press is a level that stays low for 50 ms."""
+    """Read the bells. A press is a level that stays low for 50 ms."""
     for i in range(len(_bells)):
         level = _bells[i].value()
         if level != _bell[2 * i]:
@@ -124,7 +124,7 @@ def ring(now: int) -> None:
                 if struct.unpack_from(">H", _state, at + _BODY)[0] == link.boot:
                     break
                 if not _state[at + _STAGE]:
-                    _state[at] = 0  # of an earlier boot and heard of by nobody: this press stands for it
+                    _state[at] = 0  # of an earlier boot and never answered: this press replaces it
         else:
             due = now
             j = _open(wire.BELL, now)
@@ -136,7 +136,7 @@ def ring(now: int) -> None:
 
 
 def restore(now: int) -> None:
-    """Tell again, of unknown age, the presses that nobody had answered when the power went."""
+    """Report again, with unknown age, the presses that had no answer when the power failed."""
     global _kept
     _kept = settings.load("bell") or b""
     for kept in range(0, len(_kept) - _KEPT_SIZE + 1, _KEPT_SIZE):
@@ -148,7 +148,7 @@ def restore(now: int) -> None:
 
 
 def _keep(now: int, before: bool) -> None:
-    """Have on flash the presses that wait; before: only if the mesh fails, where sending may block for long."""
+    """Keep waiting presses on flash. before: ahead of sending, when the mesh fails and sending may block; only adds."""
     global _kept
     rows = b""
     for i in range(_MAX):
@@ -156,7 +156,7 @@ def _keep(now: int, before: bool) -> None:
         if _state[at] != wire.BELL or _state[at + _STAGE]:
             continue
         if _state[at + _KEPT] or link.failed or time.ticks_diff(now, _times[i * 5]) >= _KEEP_MS:
-            _state[at + _KEPT] = 1  # and stays: a link that comes and goes must not wear the flash
+            _state[at + _KEPT] = 1  # and stays set: a link that comes and goes must not wear out the flash
             rows += _state[at + _BODY : at + _BODY + _KEPT_SIZE]
     if rows == _kept or (before and len(rows) <= len(_kept)):
         return
@@ -164,11 +164,11 @@ def _keep(now: int, before: bool) -> None:
     try:
         settings.save("bell", rows)
     except (OSError, MemoryError):
-        pass  # a flash that is full keeps no press from being sent; once tried is enough
+        pass  # a full flash must not prevent sending; one attempt is enough
 
 
 def reach(number: int, stage: int, now: int) -> None:
-    """The alarm has come to a stage. It only rises; the frame that proves the lamp follows at once."""
+    """Raise an alarm to a stage; it never falls. The frame that reports the new lamp is due at once."""
     for i in range(_MAX):
         at = i * _SIZE
         if _state[at] and _state[at + _NUMBER] == number and _state[at + _STAGE] < stage <= wire.CLOSED:
@@ -178,8 +178,8 @@ def reach(number: int, stage: int, now: int) -> None:
 
 
 def show(now: int) -> None:
-    """Drive lamp and buzzer by the open alarm that is furthest: received, stored: slow blink; acknowledged, dispatched:
-    steady, and two short beeps when it begins."""
+    """Drive lamp and buzzer by the highest stage of an open alarm. Received, stored: slow blink. Acknowledged,
+    dispatched: steady, and two short beeps when it begins."""
     stage = lit[4] = 0
     for at in range(0, _MAX * _SIZE, _SIZE):
         if _state[at] and _state[at + _STAGE] < wire.CLOSED:
@@ -202,7 +202,7 @@ def show(now: int) -> None:
 
 
 def tick(now: int) -> bool:
-    """Send what is due; return whether emergencies want the mesh for themselves (one is due or waits for a buffer)."""
+    """Send what is due. Return whether any alarm was due: then the mesh is for alarms alone in this pass."""
     wanted = False
     if link.failed:
         _keep(now, True)
@@ -213,7 +213,7 @@ def tick(now: int) -> bool:
             continue
         stage = _state[at + _STAGE]
         if wire.WAITING < stage < wire.CLOSED and time.ticks_diff(now, _times[clock + _LAST]) > _OVER_MS:
-            _state[at + _STAGE] = wire.CLOSED  # nobody cries any more and nobody closed it: let it rest
+            _state[at + _STAGE] = wire.CLOSED  # no cry for 10 minutes, and nobody closed it: end it
             _state[at + _DONE] = 1
             continue
         if time.ticks_diff(now, _times[clock + _DUE]) < 0:
@@ -222,7 +222,7 @@ def tick(now: int) -> bool:
         packets = _state[at + _PACKETS]
         age = time.ticks_diff(now, _times[clock])
         if age > _AGE_MAX_MS:
-            _times[clock] = time.ticks_add(now, -_AGE_MAX_MS)  # else it is young again when the ticks come round
+            _times[clock] = time.ticks_add(now, -_AGE_MAX_MS)  # else it is young again when the ticks wrap
         end = link.begin(_state[at])
         if _state[at] == wire.SOS:
             end = wire.pack_sos(
@@ -244,7 +244,7 @@ def tick(now: int) -> bool:
         wait = 100
         if result != 1:
             wait = min(_RETRY_MS << _state[at + _TRIES], _POLL_MS)
-            wait += wait * os.urandom(1)[0] >> 10  # several readers hear one cry
+            wait += wait * os.urandom(1)[0] >> 10  # random: several readers hear one cry
             _state[at + _TRIES] = min(_state[at + _TRIES] + 1, 6)
         if result == 0 and stage:
             wait = _POLL_MS

@@ -1,4 +1,4 @@
-# HMAC-SHA256 by hand (RFC 2104): the module has sha256 and no hmac. The pads are made once.
+# HMAC-SHA256 written out (RFC 2104): the module has sha256 but no hmac. The pads are made once.
 from hashlib import sha256
 
 import config

@@ -1,4 +1,4 @@
-# The mesh: one frame out, one frame in. Owns the frame buffer, the sequence and the counters of the link.
+# The mesh: sends and receives single frames. Holds the frame buffer, the sequence and the counters of the link.
 import errno
 import struct
 
@@ -11,12 +11,12 @@ from micropython import const
 _FAILED = const(2)  # in counters
 _BUSY = const(3)
 _REFUSED = const(4)
-_FRESH_MAX = const(64)  # frames a downlink may be behind; older ones are replays
+_FRESH_MAX = const(64)  # frames that a downlink may be behind; older ones are refused as replays
 
 buf = bytearray(wire.FRAME_MAX)
 boot = 0
 sequence = 0
-failed = False  # the newest frame did not go out: nobody may be there
+failed = False  # the newest frame was not sent: perhaps no gateway is there
 counters = [0, 0, 0, 0, 0, 0, 0]  # evictions, discards, failed, busy, refused, heard, foreign: as in a heartbeat
 
 
@@ -34,7 +34,7 @@ def beacon(burst: int, power_dbm: int) -> bytes:
 
 
 def send(end: int) -> int:
-    """Seal and transmit what is in `buf`; return 0 sent, 1 busy (try again soon), 2 failed. May block for long."""
+    """Seal and transmit what is in `buf`. Return 0 sent, 1 busy (try again soon), 2 failed. It may block for long."""
     global failed
     try:
         xbee.transmit(
@@ -57,7 +57,7 @@ def send(end: int) -> int:
 
 
 def receive() -> tuple[int, bytes] | None:
-    """Return (kind, body) of the next frame that is our gateway's, ours and fresh; None when the queue is empty."""
+    """Return (kind, body) of the next fresh frame from our gateway to this reader; None if the queue is empty."""
     while True:
         message = xbee.receive()
         if message is None:

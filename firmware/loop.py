@@ -1,6 +1,6 @@
-# The loop: what a pass does and in which order, and the watchdog that is fed by progress alone.
+# The main loop: what one pass does, in which order, and the watchdog, which is fed only while the scanner works.
 # ruff: noqa: I001
-import config  # leaves first: each module loads while little else waits half-loaded in the heap  # noqa: F401
+import config  # modules with fewest imports first: few are half-loaded in the heap at a time  # noqa: F401
 import wire
 import settings
 import link
@@ -14,13 +14,13 @@ from micropython import const
 
 _PASS_MS = const(20)
 _WATCHDOG_MS = const(60000)
-_SPARE = const(64)  # sequences left when the reader reboots rather than wrap
+_SPARE = const(64)  # sequences left when the reader reboots, so that they never wrap
 
 watchdog: machine.WDT | None = None
 
 
 def handle(kind: int, body: bytes, now: int) -> None:
-    """Do what one frame of the gateway says. Raises WireError when its body does not fit."""
+    """Do what one frame of the gateway says. Raises WireError if its body does not fit."""
     if kind == wire.ACK:
         rebind, sequences = wire.decode_ack(body)
         if rebind:
@@ -47,7 +47,7 @@ def run() -> None:
     scan.restart(0)
     report.start(time.ticks_ms())
     watchdog = machine.WDT(timeout=_WATCHDOG_MS, response=machine.HARD_RESET)
-    # Sequences used up: reboot, but not while an alarm is open and there is one left to say it with.
+    # Sequences used up: reboot, but not while an alarm is open and a sequence is left to report it.
     while link.sequence < wire.SEQUENCE_MAX - (0 if alarm.lit[4] else _SPARE):
         now = time.ticks_ms()
         message = link.receive()

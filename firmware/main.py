@@ -1,4 +1,4 @@
-# Ansim's reader. What runs at power-up; here is only what happens when everything else has failed.
+# The start of the reader at power-up. Its own code is only for the case that everything else has failed.
 import gc
 import sys
 import time
@@ -6,14 +6,14 @@ import time
 import machine
 
 _QUICK_S = 60  # a crash sooner than this after boot counts as repeated
-_TEXT_MAX = 240  # bytes of the traceback's end
-_WAIT_MAX_S = 512  # so that a reader that always crashes makes 170 boots a day, not 30000
+_TEXT_MAX = 240  # bytes, from the end of the traceback
+_WAIT_MAX_S = 512  # so that a reader that always crashes boots 170 times a day, not 30000
 
 
 def fail(error: Exception) -> None:
-    """Keep the crash on flash (the last one only), wait the longer the quicker crashes repeat, and reset."""
+    """Keep the crash on flash (only the last one) and wait, longer with every quick crash. The caller resets."""
     gc.collect()
-    show = getattr(sys, "print_exception")  # MicroPython's own: no type checker's library has it
+    show = getattr(sys, "print_exception")  # only in MicroPython: no type checker knows it
     show(error)
     crashes = 1
     watchdog = None
@@ -32,14 +32,14 @@ def fail(error: Exception) -> None:
 
         watchdog = loop.watchdog
     except Exception:
-        pass  # no settings, no flash: then the wait and the reset alone
+        pass  # no settings or no flash: then only wait and reset
     for _ in range(min(1 << crashes, _WAIT_MAX_S)):
         if watchdog is not None:
             watchdog.feed()
         time.sleep_ms(1000)
 
 
-gc.threshold(256)  # collect early: what stays must not lie scattered over the heap
+gc.threshold(256)  # collect early: what stays must not be scattered over the heap
 try:
     import loop
 

@@ -1,5 +1,5 @@
-# Routine reports: rows of the table -> SIGHTINGS and BINDINGS frames, and the heartbeat. One frame a pass, so that an
-# emergency never waits behind more than the frame that is on the air.
+# Routine reports: rows of the tables -> SIGHTINGS, BINDINGS and NEIGHBOURS frames, and the heartbeat. One frame a pass,
+# so that an alarm never waits for more than the frame that is on the air.
 import gc
 import os
 import struct
@@ -17,9 +17,9 @@ from micropython import const
 _SIZE = const(29)  # of scan's rows
 _ROWS = const(128)
 _BINDINGS_MAX = const(4)  # frames a window
-_FRAME = const(60000)  # what one frame costs in the budget, which grows by frames a minute every millisecond
+_FRAME = const(60000)  # cost of one frame in the budget, which grows every millisecond by the frames a minute
 _BURST = const(960000)  # 16 frames
-_SPARE = const(240000)  # 4 frames: neighbours are told of only when tags have left so much over
+_SPARE = const(240000)  # 4 frames: neighbours are reported only when tags leave this much of the budget
 _DISCARDS = const(1)  # in link.counters
 _LINK_BUSY = const(3)
 _FIRMWARE = const(0x0002)  # major << 8 | minor
@@ -30,10 +30,10 @@ _SCAN_MS = const(3)
 _HEARTBEAT_S = const(4)
 _FRAMES = const(5)
 
-_LEFT = const(0)  # +1 unbound, +2 bound rows: how many of the table this round has still to look at
-_AT = const(2)  # +1, +2: the row looked at last; a round cut short goes on where it stopped
+_LEFT = const(0)  # +1 unbound, +2 bound: how many rows of the table this round has not looked at yet
+_AT = const(2)  # +1, +2: the row looked at last; after a round cut short the next continues there
 _TURN = const(5)
-_BINDINGS = const(6)  # frames of them this round may still send
+_BINDINGS = const(6)  # BINDINGS frames that this round may still send
 _BUDGET = const(7)
 _BUDGET_AT = const(8)
 _DUE = const(9)
@@ -41,10 +41,10 @@ _BEAT_DUE = const(10)
 _BEAT_WAIT = const(11)
 _BEAT = const(12)  # sequence of the newest heartbeat; 13: of the one before
 _BUSY = const(14)
-_CALM = const(15)  # times 10 s without a busy mesh
+_CALM = const(15)  # periods of 10 s without a busy mesh
 _UPTIME_S = const(16)
 _UPTIME_AT = const(17)
-_NEAR = const(18)  # windows since neighbours were told of
+_NEAR = const(18)  # windows since neighbours were reported
 _now = [0, 0, 0, 0, 0, 1, 0, 8 * _FRAME, 0, 0, 0, 2000, 0, 0, 0, 0, 0, 0, 0]
 
 
@@ -89,7 +89,7 @@ def tick(now: int) -> None:
 
 
 def _rows(now: int, state: int) -> bool:
-    """Send the next rows of a state (1 unbound, 2 bound); return whether there were any."""
+    """Send the next rows of a state (1 unbound, 2 bound). Return whether there were any."""
     table = scan.table
     size = wire.BINDING_SIZE if state == 1 else wire.ROW_SIZE
     most = wire.BODY_MAX // size
@@ -119,7 +119,7 @@ def _rows(now: int, state: int) -> bool:
         _now[_LEFT + state] = 0
         return False
     if link.send(end):
-        _now[_LEFT + 1] = _now[_LEFT + 2] = 0  # rescheduled: the rows keep what they have for the next window
+        _now[_LEFT + 1] = _now[_LEFT + 2] = 0  # not sent: the rows keep their values for the next window
         return True
     while rows:
         rows -= 1
@@ -130,8 +130,8 @@ def _rows(now: int, state: int) -> bool:
 
 
 def _neighbours() -> None:
-    """Send what was heard of other readers, one frame: when three wait, or after 30 windows. What a busy mesh did not
-    take waits for the next."""
+    """Send what was heard of other readers in one frame, when three rows wait, or after 30 windows. Rows that the mesh
+    did not take wait for the next frame."""
     table = scan.neighbours
     if _now[_NEAR] < 30 and table[0] + table[22] + table[44] + table[66] < 51:  # a row in use begins with 17
         return
@@ -149,7 +149,7 @@ def _neighbours() -> None:
 
 
 def acknowledged(sequence: int) -> None:
-    """The gateway has the frame of this sequence: bind its rows, or be content with the heartbeat."""
+    """The gateway has the frame of this sequence. Bind its rows, or send the next heartbeat after the interval."""
     if sequence == _now[_BEAT] or sequence == _now[_BEAT + 1]:
         _now[_BEAT] = _now[_BEAT + 1] = 0
         beat_in(settings.values[_HEARTBEAT_S] * 1000)
@@ -163,7 +163,7 @@ def beat_in(wait_ms: int) -> None:
 
 
 def _beat(now: int) -> None:
-    """Send a heartbeat; until one is acknowledged the next comes after 2 s, 4 s, 8 s .. the settings' interval."""
+    """Send a heartbeat. Until one is acknowledged, the next comes after 2 s, 4 s, 8 s .. the settings' interval."""
     scan.sweep(now)
     gc.collect()
     values = settings.values
@@ -193,7 +193,7 @@ def _beat(now: int) -> None:
 
 
 def adapt(now: int) -> None:
-    """Once in 10 s: count the uptime on, scan less where the mesh pushes back, more again after a calm minute."""
+    """Every 10 s: add to the uptime, scan less if the mesh was busy, scan more again after a calm minute."""
     passed = time.ticks_diff(now, _now[_UPTIME_AT]) // 1000
     if passed < 10:
         return

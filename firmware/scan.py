@@ -1,12 +1,12 @@
-# Bluetooth: advertisement -> row of the table, and this reader's own beacon. Owns the radio's duty and the table.
+# Bluetooth: advertisement -> row of the table, and this reader's own beacon. Holds the table and sets the scan duty.
 #
-# A row, 29 bytes, its number is the slot on the wire:
+# A row has 29 bytes; its number is the slot on the wire:
 #   0..18 newest advertisement (its id at 1..8) | 19..20 sum of -rssi since the last report | 21 packets since then
 #   22..23 last heard, 8 ms steps, wraps | 24 state: 0 free, 1 unbound, 2 bound | 25..28 low halves of the sequences of
 #   its last two BINDINGS frames (0: none)
-# A row of `neighbours`, 22 bytes, is one burst of another reader's beacon: 0..18 the beacon (first byte 0: free) |
+# A row of `neighbours` has 22 bytes, one burst of another reader's beacon: 0..18 the beacon (first byte 0: free) |
 # 19..20 sum of -rssi | 21 packets
-# Rows of equal first id byte (mod 64) are chained: `_head` by that byte, `_next` by slot; slot + 1, 0 ends.
+# Rows with the same first id byte (mod 64) form a chain: `_head` by that byte, `_next` by slot; slot + 1, 0 ends it.
 import struct
 
 import alarm
@@ -31,14 +31,14 @@ _FOREIGN = const(6)
 _BURST_US = const(100000)  # between two packets of a burst
 _BURST_MS = const(2000)
 _PAUSE_MS = const(240000)
-_POWER_DBM = const(-30)  # at 1 m: 8 dBm, 2 dBi, less 40 dB; nominal, the gateway fits the rest
+_POWER_DBM = const(-30)  # at 1 m: 8 dBm + 2 dBi - 40 dB; nominal, the gateway fits the rest
 _NEIGHBOURS = const(88)  # 4 rows of 22: one frame
-_DUE = const(0)  # of the beacon's next turn
+_DUE = const(0)  # ticks when a burst begins or ends next
 _PAUSE = const(1)
 _BURSTING = const(2)
 _BURSTS = const(3)
 _JITTER = const(4)
-_OLDEST = const(5)  # row of a neighbour that is overwritten next
+_OLDEST = const(5)  # row of `neighbours` that is overwritten next
 
 table = bytearray(_SIZE * _ROWS)
 _head = bytearray(64)
@@ -51,7 +51,7 @@ _scanner: ble._gap_scan | None = None
 
 
 def restart(halvings: int) -> None:
-    """Scan from now on with the settings' window, halved so many times because the mesh pushes back."""
+    """Scan from now on with the settings' window, halved `halvings` times because the mesh is busy."""
     global _scanner, shift
     shift = halvings
     if _scanner is not None:
@@ -68,12 +68,12 @@ def _window_us() -> int:
 
 
 def duty() -> int:
-    """Return the share of time the scanner listens, percent."""
+    """Return the share of time in which the scanner listens, in percent."""
     return _window_us() // (settings.values[_INTERVAL_MS] * 10)
 
 
 def drain(now: int) -> bool:
-    """Take what the scanner has queued; return whether the scanner works."""
+    """Take what the scanner has queued. Return whether the scanner works."""
     if _scanner is None or _scanner.stopped():
         restart(shift)
         return False
@@ -105,8 +105,8 @@ def _take(data: bytes, loss: int, now: int) -> None:
         return
     link.counters[_HEARD] += 1
     data = data[i + 4 : i + 23]
-    loss = min(max(loss, 0), 126)  # an unknown rssi (127) counts as 0 dBm's opposite: nobody reports above 0
-    if data[0] & 1:  # another reader's; only packets that are the same to the byte are added up
+    loss = min(max(loss, 0), 126)  # above 0 dBm, and an unknown rssi (127), counts as 0 dBm
+    if data[0] & 1:  # another reader's; only identical packets are added up
         for row in range(0, _NEIGHBOURS, 22):
             if neighbours[row] and neighbours[row + 1 : row + 3] == data[1:3]:
                 break
@@ -125,7 +125,7 @@ def _take(data: bytes, loss: int, now: int) -> None:
     while slot:
         row = (slot - 1) * _SIZE
         if table[row + 1 : row + 9] == data[1:9]:
-            # Every row says whether its tag moves; any other flag needs the whole advertisement.
+            # Every report says whether the tag moves; other flags and presses need the whole advertisement.
             if (table[row + 9] ^ data[9]) & ~wire.FLAG_MOVING or table[row + 10] != data[10]:
                 unbind(row)
             break
@@ -148,7 +148,7 @@ def _take(data: bytes, loss: int, now: int) -> None:
 def beacon(now: int) -> None:
     """Begin or end a burst of our own when it is due: 15 s after boot, then after 30 s, 1, 2, 4, 4 .. min, each +-20 %.
 
-    None begins while an alarm is open, and one under way ends. The first call silences the module's own advertisement.
+    While an alarm is open, none begins and a running one ends. The first call stops the module's own advertisement.
     """
     early = _turn[_DUE] >= 0 and now - _turn[_DUE] & 0x3FFFFFFF >= 0x20000000  # ticks wrap at 2**30
     if early and not (_turn[_BURSTING] and alarm.lit[4]):
@@ -165,20 +165,20 @@ def beacon(now: int) -> None:
             _turn[_BURSTS] = _turn[_BURSTS] + 1 & 0xFFFF
             _turn[_DUE] = now + _BURST_MS & 0x3FFFFFFF
             body = link.beacon(_turn[_BURSTS], _POWER_DBM)
-            _turn[_JITTER] = body[18]  # of its MAC: as good as any random number
+            _turn[_JITTER] = body[18]  # of its MAC: it serves as a random number
             ble.gap_advertise(_BURST_US, struct.pack("<5BH", 2, 1, 6, 22, 0xFF, settings.values[_COMPANY_ID]) + body)
     except OSError:
-        pass  # a reader that cannot beacon is heard by no other, and the gateway sees that
+        pass  # no other reader hears a reader that cannot beacon, and the gateway sees that
 
 
 def age(row: int, now: int) -> int:
-    """Return how long ago a row was heard, 8 ms steps."""
+    """Return how long ago a row was heard, in 8 ms steps."""
     return (now >> 3) - (table[row + 22] << 8 | table[row + 23]) & 0xFFFF
 
 
 def _room(now: int) -> int:
-    """Return a free slot: the stalest row's if none is. A bound row counts as 16 times younger than it is, so that a
-    crowd larger than the table does not throw out each tag before its binding has paid off."""
+    """Return a free slot; if none is free, that of the stalest row. A fresh bound row counts as 16 times younger, so
+    that a crowd larger than the table does not push out each tag before its binding has saved bytes."""
     worst = slot = -1
     for i in range(_ROWS):
         row = i * _SIZE
@@ -211,20 +211,20 @@ def free(slot: int) -> None:
 
 
 def sweep(now: int) -> None:
-    """Free the rows of tags that are gone. At least every 8 minutes, or the 16 bits of `last heard` come round."""
+    """Free the rows of tags that are gone. Call it at least every 8 minutes: the 16 bits of `last heard` wrap."""
     for i in range(_ROWS):
         if table[i * _SIZE + 24] and age(i * _SIZE, now) >= _FRESH:
             free(i)
 
 
 def unbind(row: int) -> None:
-    """Let the gateway see the whole advertisement again; no acknowledgement still under way counts any more."""
+    """Send the whole advertisement again. An acknowledgement that is still under way no longer counts."""
     table[row + 24] = 1
     struct.pack_into("4s", table, row + 25, b"")
 
 
 def bind(sequence: int) -> None:
-    """The gateway has the BINDINGS frame of this sequence: its rows cost 4 bytes from now on. 0: it has no row."""
+    """The gateway has the BINDINGS frame of this sequence: its rows take 4 bytes from now on. 0: unbind all rows."""
     low = sequence & 0xFFFF
     for row in range(0, _SIZE * _ROWS, _SIZE):
         if not sequence and table[row + 24]:

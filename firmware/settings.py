@@ -1,7 +1,7 @@
-# What a reader keeps on flash: the count of its boots, its settings, its last crash, bells nobody answered (alarm.py).
+# What a reader keeps on flash: its boot count, its settings, its last crash, and unanswered bell presses (alarm.py).
 #
-# A record is its bytes and their CRC-32. It is written beside, synced, then swapped in, so a power cut leaves the old
-# one or the new one; a torn one is refused by its CRC.
+# A record is its bytes and their CRC-32. It is written to a new file, synced, then renamed, so a power cut leaves the
+# old record or the new one. The CRC refuses an incomplete one.
 import os
 import struct
 from binascii import crc32
@@ -9,7 +9,7 @@ from binascii import crc32
 import config
 import wire
 
-values: tuple[int, ...] = (0, 2000, 40, 10, 60, 60, config.COMPANY_ID)  # the order of wire.SETTINGS_FORMAT
+values: tuple[int, ...] = (0, 2000, 40, 10, 60, 60, config.COMPANY_ID)  # in the order of wire.SETTINGS_FORMAT
 
 
 def load(name: str) -> bytes | None:
@@ -22,7 +22,7 @@ def load(name: str) -> bytes | None:
         if len(data) > 4 and struct.unpack_from(">I", data, len(data) - 4)[0] == crc32(data[:-4]):
             if path != name:
                 try:
-                    os.replace(path, name)  # else the next write begins by tearing the only one there is
+                    os.replace(path, name)  # else the next write would start by overwriting the only one
                 except OSError:
                     pass
             return data[:-4]
@@ -38,7 +38,7 @@ def save(name: str, data: bytes) -> None:
 
 
 def restore() -> int:
-    """Take the settings back from flash, count this boot there and return its number, 1..65535, then 1 again."""
+    """Load the settings from flash, count this boot there, and return its number: 1..65535, then 1 again."""
     data = load("settings")
     if data:
         take(data)
@@ -49,7 +49,7 @@ def restore() -> int:
 
 
 def take(body: bytes) -> bool:
-    """Take the body of a SETTINGS frame if it is newer than ours; return whether it was. Raises WireError."""
+    """Use the body of a SETTINGS frame if it is newer than ours. Return whether it was. Raises WireError."""
     global values
     new = wire.decode_settings(body)
     version, window_ms, interval_ms, scan_ms, heartbeat_s, frames, _ = new

@@ -1,1 +1,1 @@
-"""The gateway of a school zone. Here stand the values that every room names; each folder is a room with one job."""
+"""The gateway of a school zone. The modules here hold the types that all folders share; each folder has one job."""

@@ -1,4 +1,4 @@
-"""`ansim-gateway`: run a gateway box, check its configuration, look into its outboxes."""
+"""The command `ansim-gateway`: it runs a gateway box, checks its configuration and shows its outboxes."""
 
 import json
 import os
@@ -15,10 +15,10 @@ from gateway.config.load import load, summary
 from gateway.options import Installation
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-"""Set before numpy is loaded (commands load it): its threads wait for each other longer than they work. The map of a
-zone of 8 readers took 4.7 s instead of 0.7 s on two busy cores."""
+"""Set before a command loads numpy. Otherwise its threads spend more time waiting for each other than working: on two
+busy cores the map of a zone of 8 readers took 4.7 s instead of 0.7 s."""
 GOOD, WRONG, BUSY = 0, 1, 2
-"""Exit codes. `run` also has 3 (no ZigBee stick) and 4 (a fault); both are for the service manager to try again."""
+"""Exit codes. `run` also has 3 (no ZigBee stick) and 4 (a fault). After 3 or 4 the service manager tries again."""
 
 app = typer.Typer(
     help="The gateway of a school zone: it listens to the readers through a ZigBee stick, decides what it means, and "
@@ -37,7 +37,7 @@ def run(config_file: GatewayFile) -> None:
     Exit codes: 0 stopped, 1 configuration wrong, 2 another gateway has this folder, 3 no ZigBee stick, 4 a fault.
     """
     loaded = _load(config_file)
-    from gateway.box import daemon  # bellows and numpy take a second: `check` and `schema` need neither
+    from gateway.box import daemon  # bellows and numpy load in a second; `check` and `schema` need neither
     from gateway.outbox.lanes import OutboxBusy
 
     try:
@@ -187,10 +187,10 @@ def _describe(path: Path, lane: str, rows: int) -> str:
 
 
 def uplink_time(queued_ms: int) -> str:
-    """Return milliseconds since 1970 as a person reads them."""
-    from gateway.outbox.lane_file import moment
+    """Return milliseconds since 1970 as an ISO 8601 time."""
+    from gateway.outbox.lane_file import utc_from_ms
 
-    return moment(queued_ms).isoformat(timespec="milliseconds")
+    return utc_from_ms(queued_ms).isoformat(timespec="milliseconds")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What the core asks of the shell, in the order it must be done. The core has no disk, no radio and no clock.
+"""Effects: what the core asks the shell to do, in the order it must be done. The core has no disk, radio or clock.
 
-The core's steps are generators. The daemon carries out each effect before it asks for the next one, so an effect behind
-a `Commit` happens only once that commit is durable: this is how a reader is told "received" truthfully.
+The core's steps are generators. The daemon carries out each effect before it asks for the next one. So an effect after
+a `Commit` happens only when that commit is durable: when a reader gets "received", it is true.
 """
 
 from dataclasses import dataclass
@@ -11,21 +11,21 @@ from gateway.events import Event
 
 @dataclass(frozen=True, slots=True)
 class AlarmMemory:
-    """What must survive a power cut so that one press stays one alarm, and a lamp keeps its stage."""
+    """What must survive a power cut, so that one press stays one alarm and a lamp keeps its stage."""
 
     key: bytes
-    """Identity of the press: the same for every reader and every repetition."""
+    """Identity of the press: the same for every reader and for every repetition."""
     alarm: str
     stage: int
-    """Highest stage known, as `readers.wire` numbers them."""
+    """Highest stage known, with the numbers of `readers.wire`."""
     raised_utc_s: float
     data: bytes = b""
-    """Whatever else the core wants back; opaque to the shell, at most 4 KiB."""
+    """Other values the core needs after a restart. The shell does not read them; at most 4 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Put this event into the outbox of its lane. With a memory: keep both in one transaction (emergency lane)."""
+    """Put this event into the outbox of its lane. With a memory: store both in one transaction (emergency lane)."""
 
     event: Event
     memory: AlarmMemory | None = None
@@ -33,14 +33,14 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Remember:
-    """Keep this memory durably; no event goes with it."""
+    """Store this memory durably, without an event."""
 
     memory: AlarmMemory
 
 
 @dataclass(frozen=True, slots=True)
 class Downlink:
-    """Send these bytes (a sealed frame) to a reader. Best effort: the core repeats what matters."""
+    """Send these bytes (a frame with its MAC) to a reader. It may get lost: the core repeats what matters."""
 
     reader: int
     payload: bytes

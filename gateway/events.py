@@ -1,7 +1,7 @@
-"""The events a gateway tells its city: the types that flow, and the published schema (`ansim-gateway schema`).
+"""The events that a gateway sends to its city. `ansim-gateway schema` publishes their schema from these types.
 
-Ids only, never a name: `tag` is the pseudonym the city gave the tag, `reader` the number on the pole. Times are UTC.
-An event is named by (gateway, epoch, lane, seq), which is its envelope's business (`gateway.uplink`), not its own.
+They hold ids, never names: `tag` is the pseudonym that the city gave the tag, `reader` the number of a reader. Times
+are UTC. An event's name is (gateway, epoch, lane, seq). The envelope (`gateway.uplink`) holds it, not the event.
 """
 
 from datetime import datetime
@@ -10,12 +10,12 @@ from typing import Literal
 import msgspec
 
 ClockQuality = Literal["good", "unsure"]
-"""Quality of the wall clock behind `observed_at`: unsure until it was set from outside since the box started."""
+"""Quality of the wall clock behind `observed_at`: unsure until it is set from outside after the box starts."""
 
 PresenceState = Literal["at", "moving", "uncertain", "unseen", "not_covered", "idle", "paused"]
 Stage = Literal["received", "stored", "acknowledged", "dispatched", "closed"]
 STAGES: tuple[Stage, ...] = ("received", "stored", "acknowledged", "dispatched", "closed")
-"""Stages of an alarm in the order a child lives them; `readers.wire` numbers them from 1 in this order."""
+"""Stages of an alarm, in the order in which a child sees them; `readers.wire` numbers them from 1 in this order."""
 
 UNKNOWN_TAG = "unknown"
 
@@ -31,10 +31,10 @@ class Heard(msgspec.Struct, frozen=True, gc=False):
 
     reader: int
     rssi_dbm: int | None
-    """Mean of the packets; None when the radio gave none."""
+    """Mean level of the packets; None if the radio gave no level."""
     packets: int
     age_s: float
-    """Age of the newest packet when the fix was made."""
+    """Age of the newest packet at the time of the fix."""
 
 
 class Where(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,13 +43,13 @@ class Where(msgspec.Struct, frozen=True, kw_only=True):
     geometry: Point
     radius_50_m: float
     accuracy_95_m: float
-    """Radius that holds the truth 95 times in 100."""
+    """Radius that holds the true position 95 times in 100."""
     evidence: tuple[Heard, ...] = ()
 
 
 class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
     observed_at: datetime
-    """When it happened in the street, not when it was sent."""
+    """When it happened in the street, not when the event was sent."""
     clock: ClockQuality
 
 
@@ -60,19 +60,19 @@ class Sos(_Event, frozen=True, kw_only=True, tag="sos"):
     """A tag cried for help. One `alarm` a press; a later event with the same alarm and a higher revision revises it."""
 
     alarm: str
-    """Name of this press, unique for ever: what the city's stages refer to."""
+    """Name of this press, never used again. The city's stages refer to it."""
     revision: int
-    """0 the first word; higher: the same press, better located or confirmed."""
+    """0: the first event. Higher: the same press, with more readers, a better position or a proven tag."""
     tag: str
-    """Pseudonym, or "unknown" for a tag that is not enrolled here."""
+    """Pseudonym; "unknown" for an unverified cry."""
     trust: Literal["verified", "unverified"]
-    """verified: the advertisement's MIC was right. Unverified cries are shown, and never dispatched by themselves."""
+    """verified: the advertisement's MIC was right. An unverified cry is shown, but never dispatched automatically."""
     drill: bool
     press: int
     """The tag's press counter."""
     battery_mv: int
     readers: tuple[int, ...]
-    """Readers that heard this press so far, the first one first."""
+    """Readers that heard this press so far, the first one at the front."""
     where: Where | None
     """None only when no reader's position is known."""
 
@@ -110,7 +110,7 @@ class Told(_Event, frozen=True, kw_only=True, tag="told"):
     stage: Stage
 
 
-# ---- bulk lane ------------------------------------------------------------------------------------------------------
+# ---- routine lane ---------------------------------------------------------------------------------------------------
 
 
 class Position(_Event, frozen=True, kw_only=True, tag="position"):
@@ -127,10 +127,10 @@ class Presence(_Event, frozen=True, kw_only=True, tag="presence"):
     tag: str
     state: PresenceState
     place: str | None
-    """Id of the place for "at", the last known place for "unseen"; else None."""
+    """For "at": id of the place. For "unseen": the last known place, or None. For other states: None."""
     where: Where | None
     still: bool = False
-    """The tag itself has not moved for ten minutes: always so for "idle"; with "at", a bag on its hook, say."""
+    """The tag reports no motion for ten minutes: always true for "idle"; with "at", for example, a bag on its hook."""
 
 
 class Arrival(_Event, frozen=True, kw_only=True, tag="arrival"):
@@ -167,7 +167,7 @@ class ReaderHealth(_Event, frozen=True, kw_only=True, tag="reader_health"):
     reader: int
     state: Literal["ok", "silent"]
     counters: dict[str, int]
-    """Fields of the reader's heartbeat (`readers.wire.HEARTBEAT_FIELDS`); empty when silent."""
+    """Fields of the reader's heartbeat (`readers.wire.HEARTBEAT_FIELDS`); empty when it is silent."""
 
 
 class GatewayHealth(_Event, frozen=True, kw_only=True, tag="gateway_health"):
@@ -195,5 +195,5 @@ ROUTINE_TYPES: tuple[type[msgspec.Struct], ...] = (
 
 
 def is_emergency(event: Event) -> bool:
-    """Return whether an event travels on the emergency lane."""
+    """Return whether an event is sent on the emergency lane."""
     return isinstance(event, EMERGENCY_TYPES)

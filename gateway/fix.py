@@ -1,7 +1,7 @@
-"""Where a tag is, and how sure that is: what the engine takes (`Reading`) and what it tells (`Fix`).
+"""Where a tag is, and how sure that is: the input of the locating engine (`Reading`) and its output (`Fix`).
 
-A fix comes from a belief over all places, so "inside the school" and "near the river" are probabilities of the same
-belief and never a distance compared with a radius.
+A fix comes from a belief: a probability for every position. So "inside the school" and "near the river" are
+probabilities of the same belief. They never come from comparing a distance with a radius.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,13 @@ from typing import Protocol
 from gateway.events import Heard, Point, Where
 from gateway.zone import Field
 
-LOUD_DBM, TORN_M = -80, 250.0
-"""A level that means tens of metres at the most, and a distance nobody walks within a fix."""
+LOUD_DBM, TOO_FAR_APART_M = -80, 250.0
+"""A level that means tens of metres at most, and a distance that no person walks within one fix."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one reader says of one tag."""
+    """What one reader reports about one tag."""
 
     reader: int
     rssi_dbm: int | None
@@ -30,7 +30,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Fix:
-    """Where a tag was, metres on the field's plane; the radii hold the truth 50, 90 and 95 times in 100."""
+    """Where a tag was, in metres on the field's plane. The radii hold the true position 50, 90 and 95 times in 100."""
 
     x_m: float
     y_m: float
@@ -40,31 +40,31 @@ class Fix:
     fixed_at_s: float
     radius_90_m: float = 0.0
     lag_s: float = 0.0
-    """0: what was heard up to `fixed_at_s`; else a smoothed fix, made so much later."""
+    """0: made from what was heard up to `fixed_at_s`. Otherwise: a smoothed fix, made this many seconds later."""
     places: Mapping[str, float] = _field(default_factory=dict)
-    """Probability (0..1) of being within each named place; a place that is missing has 0."""
+    """Probability (0..1) that the tag is within each named place; a missing place has 0."""
     dangers: Mapping[str, float] = _field(default_factory=dict)
-    """The same for each danger area with its warning distance."""
+    """The same for each danger area, extended by its warning distance."""
     on_route: float | None = None
-    """Probability (0..1) of being within the corridor of the tag's agreed route; None: it has none."""
+    """Probability (0..1) that the tag is within the corridor of its agreed route; None: it has no route."""
 
 
 class Locator(Protocol):
-    """What an alarm asks of the engine; `gateway.locate.locator.ZoneLocator` is it."""
+    """What an alarm needs of the locating engine. `gateway.locate.locator.ZoneLocator` implements it."""
 
     def latest(self, tag: int) -> Fix | None:
-        """Return the last fix of a tag."""
+        """Return the last fix of a tag, or None."""
         ...
 
     def once(self, heard: Sequence[Reading], now_s: float) -> Fix | None:
-        """Return a fix from these readings alone: for a tag that is not enrolled, so without history."""
+        """Return a fix from these readings alone, for a tag without history (it is not enrolled)."""
         ...
 
 
-def beside(field: Field, reading: Reading, now_s: float) -> Fix | None:
-    """Return the first word on where something is: at the reader that heard it, as far off as the signal is weak.
+def fix_at_reader(field: Field, reading: Reading, now_s: float) -> Fix | None:
+    """Return a first estimate of a position: at the reader that heard the tag, with larger radii for a weaker signal.
 
-    Cannot fail and costs nothing: an SOS goes out with it. None when the reader's position is not known.
+    It cannot fail and is cheap, because an SOS is sent with it. None when the reader's position is not known.
     """
     at = field.readers.get(reading.reader)
     if at is None:
@@ -76,7 +76,7 @@ def beside(field: Field, reading: Reading, now_s: float) -> Fix | None:
 
 
 def where_of(field: Field, fix: Fix) -> Where:
-    """Return a fix as events tell it."""
+    """Return a fix in the form that events use."""
     lon, lat = field.plane.to_lonlat(fix.x_m, fix.y_m)
     return Where(
         geometry=Point((round(lon, 7), round(lat, 7))),
@@ -86,13 +86,13 @@ def where_of(field: Field, fix: Fix) -> Where:
     )
 
 
-def torn(field: Field, fix: Fix) -> tuple[int, int] | None:
-    """Return two readers that both heard a tag loudly within one fix, though they are too far apart for one tag."""
+def too_far_apart(field: Field, fix: Fix) -> tuple[int, int] | None:
+    """Return two readers that both heard a tag loudly within one fix but are too far apart for one tag, or None."""
     loud = [h.reader for h in fix.evidence if h.rssi_dbm is not None and h.rssi_dbm >= LOUD_DBM]
     for i, one in enumerate(loud):
         for other in loud[:i]:
             (x1, y1, _), (x2, y2, _) = field.readers[one], field.readers[other]
-            if (x1 - x2) ** 2 + (y1 - y2) ** 2 > TORN_M**2:
+            if (x1 - x2) ** 2 + (y1 - y2) ** 2 > TOO_FAR_APART_M**2:
                 return other, one
     return None
 

@@ -1,4 +1,4 @@
-"""What may stand in the gateway's TOML file: its tables as types, and words for what would be right, key by key."""
+"""What the gateway's TOML file may contain: its tables as types, and for each key a text that says what is right."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 TcpPort = Annotated[int, Meta(ge=1, le=65535)]
 Text = Annotated[str, Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
-"""One line, nothing in it that cannot be seen."""
+"""One line without control characters."""
 
 
 class RadioTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The coordinator stick and its network."""
+    """The coordinator (the ZigBee stick) and its network."""
 
     port: Text
     baudrate: Literal[57600, 115200, 230400, 460800, 921600] = 115200
@@ -35,7 +35,7 @@ class RadioTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 class StoreTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The folder of the two outboxes."""
+    """The folder of the two outboxes, and their limits."""
 
     folder: Text
     bulk_max_mb: Annotated[int, Meta(ge=4, le=65536)] = 512
@@ -43,7 +43,7 @@ class StoreTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 class MqttTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The broker."""
+    """The MQTT broker and how to log in there."""
 
     host: Text
     port: TcpPort = 1883
@@ -56,32 +56,32 @@ class MqttTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 class KeysTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The files of secrets."""
+    """The files with the secret keys."""
 
     readers: Text = "reader_keys.json"
     tags: Text = "tag_keys.json"
 
 
 class MetricsTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Figures for Prometheus, on loopback only."""
+    """Figures for Prometheus, served on loopback only."""
 
     port: TcpPort
 
 
 class ClockTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Whether the wall clock is believed."""
+    """Whether the wall clock is trusted."""
 
     trusted: bool = False
 
 
 class LocateTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What locating has to go by, besides where the readers hang."""
+    """What locating uses in addition to the positions of the readers."""
 
     survey: Text | None = None
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The whole file."""
+    """The whole TOML file."""
 
     site: zone.Id
     gateway: zone.Id
@@ -99,33 +99,33 @@ class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     bells: tuple[zone.BellInput, ...] = ()
     routes: tuple[zone.Route, ...] = ()
     paused: Annotated[tuple[zone.TagId, ...], Meta(max_length=10_000)] = ()
-    """Tags that are not followed."""
+    """Pseudonyms of tags that are not followed."""
     footpaths: Annotated[tuple[zone.Footpath, ...], Meta(max_length=zone.FOOTPATHS_MAX)] = ()
     attribution: Text | None = None
-    """Whose map the areas and footpaths were taken from."""
+    """The owner of the map that the areas and footpaths come from."""
 
 
 @dataclass(frozen=True)
 class Installation:
-    """A checked configuration and what its files hold. Paths are absolute."""
+    """A checked configuration with the contents of its files. Paths are absolute."""
 
     config: GatewayConfig
     zone: zone.Zone
     base: "Path"
-    """The folder of the file: every relative path in it begins there."""
+    """The folder of the TOML file. Relative paths in the file start here."""
     folder: "Path"
     database: "Path"
     reader_keys: dict[int, bytes] = field(repr=False)
     tag_keys: dict[str, TagKeys] = field(repr=False)
     install_codes: dict[str, bytes] = field(repr=False)
-    """EUI64 (16 hexadecimal digits, MSB first) -> install code, of the zone's readers that were enrolled."""
+    """EUI64 (16 hexadecimal digits, MSB first) -> install code, for those readers of the zone that were enrolled."""
     password: str | None = field(repr=False)
     site: "RecordedSite | None" = None
-    """The zone as its walk test has it, in metres on the plane of `gateway.zone.Field`; None without a walk test."""
+    """The zone as the walk test describes it, in metres on the plane of `gateway.zone.Field`; None: no walk test."""
     survey: "Survey | None" = field(default=None, repr=False)
-    """The walk test, on the same plane; its readers are rows of `site.reader_ids`, which are numbers as text."""
+    """The walk test, on the same plane. Its readers are rows of `site.reader_ids`, which holds numbers as text."""
     notes: tuple[str, ...] = ()
-    """Nothing wrong, but worth a look."""
+    """Findings that are not wrong but may need attention."""
 
 
 TABLES: dict[str, type[msgspec.Struct]] = {
@@ -148,7 +148,7 @@ LISTS: dict[str, type[msgspec.Struct]] = {
 }
 REQUIRED = ("site", "gateway", "radio", "store", "mqtt", "readers")
 
-# What would be right, by key: said behind every complaint about that key.
+# What is right, by key. A message about a wrong key ends with this text.
 _ID = "1-32 of A-Z a-z 0-9 _ -, a letter or digit first"
 HINTS = {
     "site": f'{_ID}, like "gongdeok"',

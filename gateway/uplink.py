@@ -1,19 +1,20 @@
-"""Event <-> bytes of each lane: the contract between a gateway and its city, topics included.
+"""Events <-> bytes on each lane: the contract between a gateway and its city, with its topics.
 
     ansim/v1/{site}/gw/{gateway}/status   gateway -> city   retained, last will; JSON `Status`
     ansim/v1/{site}/gw/{gateway}/sos      gateway -> city   emergency lane: JSON `Urgent`, one event a message, QoS 1
-    ansim/v1/{site}/gw/{gateway}/events   gateway -> city   bulk lane: MessagePack `Batch` of rows, QoS 1
+    ansim/v1/{site}/gw/{gateway}/events   gateway -> city   routine lane: MessagePack `Batch` of rows, QoS 1
     ansim/v1/{site}/gw/{gateway}/ack      city -> gateway   JSON `Watermark` or `StageNotice`, QoS 1, repeated
 
-An event is named by (gateway, epoch, lane, seq): no clock in it. seq counts from 1 within an epoch and a lane; a
-gateway whose store was lost or set aside starts a new epoch. `after` is the seq of the row that came before in the
-gateway's outbox when this was sent (0: none), so that a row the gateway shed under pressure leaves no gap while a lost
-message does. The receiver stores every row it gets (INSERT .. ON CONFLICT DO NOTHING) and moves its watermark to the
-last seq of a message only if `after` <= watermark; the gateway deletes rows only up to a `Watermark`, and sends again
-from there. An event that cannot be read (`Poison`) is kept as it came and passed: it never stops the next one.
+An event's name is (gateway, epoch, lane, seq); it needs no clock. seq counts from 1 within an epoch and a lane. A
+gateway whose store was lost or set aside starts a new epoch. `after` is the seq of the row before this one in the
+gateway's outbox at the time of sending (0: none). So a row that the gateway dropped under pressure leaves no gap, but a
+lost message does. The receiver stores every row it gets (INSERT .. ON CONFLICT DO NOTHING). It moves its watermark to
+the last seq of a message only if `after` <= watermark. The gateway deletes rows only up to a `Watermark`, and sends
+again from there. An event that cannot be read (`Poison`) is stored as it came and never stops the next one.
 
-A bulk row is the event as an array, [tag, field, field, ...] in the order of the class, nested structs as arrays too:
-about a third of the bytes of JSON. Its types are made from the classes in `gateway.events`, so the two cannot part.
+A row of the routine lane is the event as an array, [tag, field, field, ...] in the order of the class. Nested structs
+are arrays too. It has about a third of the bytes of JSON. Its types are made from the classes in `gateway.events`, so
+the two always agree.
 """
 
 import re
@@ -30,9 +31,9 @@ ROOT = "ansim/v1"
 Lane = Literal["sos", "events"]
 LANES: tuple[Lane, ...] = ("sos", "events")
 BATCH_MAX = 100
-"""Rows in one bulk message: the knee of cost per event is at 50-100."""
+"""Most rows in one message of the routine lane. The cost per event hardly falls above 50-100 rows."""
 MESSAGE_MAX_B = 256 * 1024
-"""A longer message is refused unread: nothing of ours comes near it."""
+"""A longer message is refused without decoding. Our own messages are far shorter."""
 POISON_MAX_B = 4096
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 
@@ -57,7 +58,7 @@ class Urgent(msgspec.Struct, frozen=True, kw_only=True):
     seq: int
     after: int
     queued_at: datetime
-    """When the gateway committed it."""
+    """When the gateway committed the event."""
     event: Emergency | Poison
 
 
@@ -119,7 +120,7 @@ TopicKind = Literal["status", "sos", "events", "ack"]
 
 
 def topic(site: str, gateway: str, kind: TopicKind) -> str:
-    """Return a topic. Raises UplinkError unless site and gateway are 1-32 of A-Z a-z 0-9 _ - (and no name)."""
+    """Return a topic. Raise UplinkError unless site and gateway are 1-32 of A-Z a-z 0-9 _ -, not _ or - first."""
     for what, text in (("site", site), ("gateway", gateway)):
         if not _ID.fullmatch(text):
             raise UplinkError(f"{what} {text!r} must be 1-32 of A-Z a-z 0-9 _ - and begin with a letter or digit")
@@ -127,12 +128,12 @@ def topic(site: str, gateway: str, kind: TopicKind) -> str:
 
 
 def topic_filter(kind: TopicKind) -> str:
-    """Return the subscription that matches this kind of topic of every gateway of every site."""
+    """Return the topic filter that matches this kind of topic for every gateway of every site."""
     return f"{ROOT}/+/gw/+/{kind}"
 
 
 def parse_topic(text: str) -> tuple[str, str, TopicKind]:
-    """Return (site, gateway, kind). Raises UplinkError when it is none of ours."""
+    """Return (site, gateway, kind). Raise UplinkError if it is not one of our topics."""
     parts = text.split("/")
     if (
         len(parts) == 6
@@ -150,14 +151,14 @@ def parse_topic(text: str) -> tuple[str, str, TopicKind]:
 
 
 def encode_urgent(message: Urgent) -> bytes:
-    """Return one message of the emergency lane."""
+    """Return the bytes of one message of the emergency lane."""
     return _json.encode(message)
 
 
 def decode_urgent(data: bytes) -> Urgent:
-    """Return one message of the emergency lane; its event is `Poison` if only the envelope could be read.
+    """Return one message of the emergency lane. Its event is `Poison` if only the envelope can be read.
 
-    Raises UplinkError when not even the envelope can be.
+    Raise UplinkError if the envelope cannot be read either.
     """
     wire = _decode(_urgent, data)
     _speaks(wire.protocol)
@@ -172,23 +173,23 @@ def decode_urgent(data: bytes) -> Urgent:
 
 
 def encode_row(event: Routine) -> bytes:
-    """Return one bulk event as MessagePack: what the outbox keeps and `encode_batch` joins."""
+    """Return one routine event as MessagePack. The outbox stores these bytes and `encode_batch` joins them."""
     return _msgpack.encode(_lower(event))
 
 
 def encode_batch(
     *, gateway: str, epoch: str, after: int, sent_at: datetime, rows: Sequence[tuple[int, bytes]]
 ) -> bytes:
-    """Return one message of the bulk lane. rows: (seq, bytes of `encode_row`), 1..BATCH_MAX, seq rising."""
+    """Return the bytes of one routine message. rows: (seq, bytes of `encode_row`), 1..BATCH_MAX, seq rising."""
     if not 0 < len(rows) <= BATCH_MAX:
         raise UplinkError(f"a batch has 1..{BATCH_MAX} rows, got {len(rows)}")
     return _msgpack.encode([PROTOCOL, gateway, epoch, after, sent_at, [[seq, msgspec.Raw(row)] for seq, row in rows]])
 
 
 def decode_batch(data: bytes) -> Batch:
-    """Return one message of the bulk lane; a row that cannot be read has a `Poison` event.
+    """Return one message of the routine lane. A row that cannot be read has a `Poison` event.
 
-    Raises UplinkError when not even the envelope can be read.
+    Raise UplinkError if the envelope cannot be read.
     """
     wire = _decode(_batch, data)
     _speaks(wire.protocol)
@@ -197,29 +198,29 @@ def decode_batch(data: bytes) -> Batch:
 
 
 def encode_ack(ack: Ack) -> bytes:
-    """Return one message of the ack topic."""
+    """Return the bytes of one message of the ack topic."""
     return _json.encode(ack)
 
 
 def decode_ack(data: bytes) -> Ack:
-    """Return one message of the ack topic. Raises UplinkError."""
+    """Return one message of the ack topic. Raise UplinkError if it cannot be read."""
     ack: Ack = _decode(_ack, data)
     return ack
 
 
 def encode_status(status: Status) -> bytes:
-    """Return the retained status message."""
+    """Return the bytes of the retained status message."""
     return _json.encode(status)
 
 
 def decode_status(data: bytes) -> Status:
-    """Return the retained status message. Raises UplinkError."""
+    """Return the retained status message. Raise UplinkError if it cannot be read."""
     status: Status = _decode(_status, data)
     return status
 
 
 def schema() -> dict[str, Any]:
-    """Return the JSON Schema of every message, made from the types themselves."""
+    """Return the JSON Schema of every message, made from the types."""
     types: list[type[msgspec.Struct]] = [*EMERGENCY_TYPES, *ROUTINE_TYPES, Watermark, StageNotice, Status]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/$defs/{name}")
     return {
@@ -252,7 +253,7 @@ def _decode(decoder: Any, data: bytes) -> Any:
         raise UplinkError(f"not of the contract: {error}") from None
 
 
-# A twin of each event class, array-like, nested structs too: msgspec then decodes and checks rows in one go.
+# A twin of each event class, encoded as an array, with its nested structs: msgspec then decodes and checks in one step.
 _twins: dict[type, type[msgspec.Struct]] = {}
 _originals: dict[type, type[msgspec.Struct]] = {}
 

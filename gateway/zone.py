@@ -1,4 +1,4 @@
-"""The zone a gateway watches: readers on poles, named places, danger areas, bells. Degrees outside, metres inside."""
+"""The zone that a gateway watches: readers, places, danger areas, bells. `Zone` has degrees, `Field` metres."""
 
 import itertools
 import math
@@ -19,7 +19,7 @@ TagId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")]
 
 EARTH_RADIUS_M = 6_371_008.8  # IUGG mean radius
 FOOTPATHS_MAX, FOOTPATH_PIECES_MAX = 2000, 4000
-"""Lines of footpaths, and straight pieces of all of them: 100 readers have some 300."""
+"""Most lines of footpaths, and most straight pieces in all of them. A zone of 100 readers has about 300."""
 
 
 class Reader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,16 +27,16 @@ class Reader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     number: Annotated[int, Meta(ge=1, le=65534)]
     eui64: Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
-    """MSB first, lower case."""
+    """16 hexadecimal digits, MSB first, lower case."""
     lon: Longitude
     lat: Latitude
     height_m: Annotated[float, Meta(gt=0, le=30)] = 3.5
     pole: str = ""
-    """What a technician calls the pole."""
+    """The name that technicians use for the pole."""
 
 
 class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A named place a child can be at."""
+    """A named place where a child can be."""
 
     id: Id
     kind: Literal["school", "academy", "playground", "home", "other"]
@@ -44,7 +44,7 @@ class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DangerArea(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A river, a building site, a road. The alarm comes within warn_m of it."""
+    """A river, a building site or a road. The alarm starts when a tag is within warn_m."""
 
     id: Id
     polygon: Polygon
@@ -52,17 +52,17 @@ class DangerArea(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A way that was agreed with the guardians of some tags. A tag has one at the most."""
+    """A way that was agreed with the guardians of some tags. A tag has one route at most."""
 
     id: Id
     line: Line
     corridor_m: Annotated[float, Meta(ge=5, le=200)] = 25.0
-    """As far to either side of the line is still on the route."""
+    """A tag this far from the line, to either side, is still on the route."""
     tags: Annotated[tuple[TagId, ...], Meta(max_length=10_000)] = ()
 
 
 class Footpath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A way people walk on. Ways that cross, touch or end at each other are joined."""
+    """A way that people walk on. Ways that cross, touch or end at each other are connected."""
 
     line: Line
 
@@ -76,14 +76,14 @@ class BellInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ReaderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What every reader of the zone should be set to. A reader takes it when `version` is newer than its own."""
+    """The settings for every reader of the zone. A reader takes them when `version` is newer than its own."""
 
     version: Annotated[int, Meta(ge=1, le=65535)] = 1
-    """Raise it with every change."""
+    """Increase it with every change."""
     window_ms: Annotated[int, Meta(ge=500, le=60000)] = 2000
     scan_interval_ms: Annotated[int, Meta(ge=3, le=255)] = 40
     scan_window_ms: Annotated[int, Meta(ge=3, le=255)] = 10
-    """At most the interval; the share is the scan's duty, the rest is left to the mesh."""
+    """At most the interval. The reader scans for this part of each interval; the rest is left to the mesh."""
     heartbeat_s: Annotated[int, Meta(ge=10, le=3600)] = 60
     frames_per_min: Annotated[int, Meta(ge=6, le=600)] | None = None
     """Routine frames a reader may send; None: its share of 30 a second for the zone. Emergencies are not counted."""
@@ -95,7 +95,7 @@ class ReaderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Zone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything with a position. Plain values, checked where the configuration is loaded."""
+    """All parts of a zone. Plain values, checked where the configuration is loaded."""
 
     readers: tuple[Reader, ...]
     places: tuple[Place, ...] = ()
@@ -107,7 +107,7 @@ class Zone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Plane:
-    """Metres east (x) and north (y) of an origin, on a sphere: up to 0.4 % off the ellipsoid, all alike."""
+    """Metres east (x) and north (y) of an origin, on a sphere: up to 0.4 % off the ellipsoid, the same everywhere."""
 
     def __init__(self, lon: float, lat: float) -> None:
         self.lon, self.lat = lon, lat
@@ -122,7 +122,7 @@ class Plane:
 
 
 class Field:
-    """The zone in metres: readers on a plane round their middle (of the areas' corners where there are none)."""
+    """The zone in metres, on a plane round the middle of its readers (or of the areas' corners if it has none)."""
 
     def __init__(self, zone: Zone) -> None:
         points: list[LonLat] = [(r.lon, r.lat) for r in zone.readers]
@@ -132,17 +132,17 @@ class Field:
         lat = sum(point[1] for point in points) / len(points)
         self.plane = Plane(lon, lat)
         self.readers = {r.number: (*self.plane.to_xy_m(r.lon, r.lat), r.height_m) for r in zone.readers}
-        """number -> x, y, height"""
+        """Number -> (x, y, height), m."""
         self.dangers = frozenset(danger.id for danger in zone.dangers)
 
 
 def distance_to_polygon_m(x_m: float, y_m: float, ring: Sequence[tuple[float, float]]) -> float:
-    """Return the distance to a polygon in metres: 0 inside. ring: (x, y), open or closed, 3 points or more."""
+    """Return the distance to a polygon in metres; 0 inside. ring: (x, y), open or closed, 3 points or more."""
     return max(0.0, -depth_m(x_m, y_m, ring))
 
 
 def depth_m(x_m: float, y_m: float, ring: Sequence[tuple[float, float]]) -> float:
-    """Return how far inside a polygon a point is, metres to the nearest edge; outside it is negative."""
+    """Return how far inside a polygon a point is: metres to the nearest edge, negative outside."""
     inside, nearest = False, math.inf
     x1, y1 = ring[-1]
     for x2, y2 in ring:
@@ -154,7 +154,7 @@ def depth_m(x_m: float, y_m: float, ring: Sequence[tuple[float, float]]) -> floa
 
 
 def distance_to_line_m(x_m: float, y_m: float, line: Sequence[tuple[float, float]]) -> float:
-    """Return the distance to a line of straight pieces in metres. line: (x, y), 2 points or more."""
+    """Return the distance in metres to a line of straight pieces. line: (x, y), 2 points or more."""
     return min(_to_segment_m(x_m, y_m, *one, *other) for one, other in itertools.pairwise(line))
 
 

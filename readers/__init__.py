@@ -1,1 +1,1 @@
-"""The host's side of a reader: the wire it speaks, what it is set to, and how it is flashed."""
+"""The host's side of a reader: the wire format, the wanted settings, and how a reader is flashed."""

@@ -1,7 +1,7 @@
-"""`ansim-reader`: what a technician types to put the firmware on a reader.
+"""The command `ansim-reader`: a technician uses it to put the firmware on a reader.
 
 Exit codes: 0 done, 2 wrong option, 3 serial port unusable, 4 module silent or lost, 5 module refused, 6 file transfer
-failed, 7 not as wanted after reading back, 8 inventory, 9 firmware does not build, 130 interrupted.
+failed, 7 differs after reading back, 8 inventory, 9 firmware does not build, 130 interrupted.
 """
 
 import os
@@ -118,7 +118,7 @@ def flash(
         key = None if new_key or full or taken_over else store.key(reader.number)
         fresh = key is None
         if key is None:
-            key = store.make_key(reader.number)  # saved before the reader has it: a crash between loses nothing
+            key = store.make_key(reader.number)  # saved before the reader has it: a crash in between loses nothing
         changed = flashing.flash(at.line, module, reader, at.artifacts, render_config(reader, key), say, full=full)
         record = _record(module, reader, building.version(at.artifacts))
         if changed or known is None or (known.firmware, known.name) != (record.firmware, record.name):
@@ -168,7 +168,7 @@ def forget(
 
 
 def _wanted(store: Inventory, known: Record | None, asked: dict[str, Any]) -> WantedReader:
-    """What the options say, else what the inventory knows of this module, else the usual."""
+    """Return the wanted reader: each value from the options, else from this module's record, else the default."""
     try:
         if known is not None:
             return replaced(known.reader(), **asked)
@@ -205,7 +205,7 @@ def _record(module: Module, reader: WantedReader, firmware: str) -> Record:
 
 
 class _Say:
-    """Progress for the technician, and all of it and the commands for the log file."""
+    """Shows progress to the technician. The log file gets the progress and the commands."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self.log = write
@@ -226,7 +226,7 @@ def _line(port: str, say: _Say) -> Iterator[SerialLine]:
 
 @dataclass(frozen=True)
 class _Connected:
-    """A module that can be a reader, the files that are to be on it, and what the inventory knows of it."""
+    """A connected module that can be a reader, the files for it, and its record in the inventory."""
 
     say: _Say
     line: SerialLine

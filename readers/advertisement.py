@@ -1,32 +1,33 @@
-"""What tags and readers advertise, 19 bytes each. Host side only (AES).
+"""The advertisements of tags and readers, 19 bytes each. Host side only (AES).
 
-A tag's bytes name it to its own gateway and to nobody else:
+A tag's bytes identify it to its own gateway and to no other:
 
     offset size field
     0      1    version (high nibble 1), type (low nibble 0)
     1      8    rotating id: AES-CMAC(k_id, epoch)[:8], epoch = unix time // 900 s as u32
     9      1    flags: SOS 0x01, battery low 0x02, moving 0x04, drill 0x08, clock unsure 0x10
-    10     1    press counter, +1 a press
-    11     2    beacon counter, +1 an advertisement with new content, wraps
+    10     1    press counter, +1 for each press
+    11     2    beacon counter, +1 for each advertisement with new content, wraps
     13     1    calibrated power at 1 m, dBm, signed
     14     1    battery, 20 mV steps
     15     4    AES-CMAC(k_mic, epoch + bytes 0..14)[:4]
 
-A reader's own beacon says openly who sends it, for readers hang in public; its MAC keeps strangers out of what readers
-are calibrated by. It cannot keep a true one from being played back elsewhere, which costs accuracy and no more:
+A reader's own beacon names its sender openly, because readers are mounted in public. Readers are calibrated by these
+beacons, and the MAC prevents strangers from making one. It cannot prevent the replay of a true one at another place,
+which costs only accuracy:
 
     offset size field
     0      1    version (high nibble 1), type (low nibble 1)
     1      2    number of the reader
-    3      2    its boot
-    5      2    counter of its bursts in that boot, from 1, wraps; all packets of a burst are the same to the byte
+    3      2    boot of the reader
+    5      2    counter of its bursts in that boot, from 1, wraps; all packets of a burst are identical
     7      1    power at 1 m, dBm, signed, nominal
-    8      7    0; another content makes another MAC
+    8      7    0; other content has another MAC
     15     4    HMAC-SHA256(the reader's key, "B" + bytes 0..14)[:4]; no frame on the mesh begins with "B"
 
-Either travels as one manufacturer-data element of a Bluetooth LE advertisement: length, 0xFF, company id
-(little-endian), body. Numbers inside the body are big-endian. The tag's model is Eddystone-EID: who does not hold the
-key sees noise.
+Both are sent as one manufacturer-data element of a Bluetooth LE advertisement: length, 0xFF, company id
+(little-endian), body. Numbers inside the body are big-endian. The tag's model is Eddystone-EID: without the key its
+bytes look random.
 """
 
 import hmac
@@ -49,7 +50,7 @@ _AD_MANUFACTURER = 0xFF
 
 
 class AdvertisementError(ValueError):
-    """These bytes are no advertisement of ours: another length, version or type."""
+    """These bytes are not an advertisement of our format: another length, version or type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +65,12 @@ class TagKeys:
             raise ValueError(f"a tag key has {KEY_SIZE} bytes, got {len(self.k_id)} and {len(self.k_mic)}")
 
     def __repr__(self) -> str:
-        return "TagKeys(...)"  # a key must not reach a log by way of a traceback
+        return "TagKeys(...)"  # a key must not reach a log through a traceback
 
 
 @dataclass(frozen=True, slots=True)
 class Advertisement:
-    """One advertisement, parsed but not believed: call `verify` with the keys of the tag its id names."""
+    """One advertisement, parsed but not verified. Call `verify` with the keys of the tag that has this id."""
 
     rotating_id: bytes
     flags: int
@@ -81,12 +82,12 @@ class Advertisement:
     signed: bytes
 
     def verify(self, keys: TagKeys, epoch: int) -> bool:
-        """Return whether the tag with these keys made it in that epoch."""
+        """Return whether the tag with these keys made this advertisement in that epoch."""
         return hmac.compare_digest(self.mic, _cmac(keys.k_mic, struct.pack(">I", epoch) + self.signed)[:MIC_SIZE])
 
 
 def epoch_at(unix_s: float) -> int:
-    """Return the epoch a UTC time in seconds lies in (0 .. 2**32 - 1; times before 1970 count as epoch 0)."""
+    """Return the epoch of a UTC time in seconds (0 .. 2**32 - 1; times before 1970 count as epoch 0)."""
     return min(max(int(unix_s // EPOCH_S), 0), 0xFFFFFFFF)
 
 
@@ -99,7 +100,7 @@ def build(
     keys: TagKeys, epoch: int, *, flags: int = 0, press: int = 0, counter: int = 0, power_dbm: int = -59,
     battery_mv: int = 3000,
 ) -> bytes:  # fmt: skip
-    """Return the 19 bytes a tag with these keys advertises. counter and press wrap; battery_mv 0..5100."""
+    """Return the 19 bytes that a tag with these keys advertises. counter and press wrap; battery_mv 0..5100."""
     signed = struct.pack(
         ">B8sBBHbB",
         ADVERTISEMENT_VERSION,
@@ -114,7 +115,7 @@ def build(
 
 
 def parse(body: bytes) -> Advertisement:
-    """Return the fields of 19 bytes. Raises AdvertisementError when they are not of our version and type."""
+    """Return the fields of 19 bytes. Raises AdvertisementError if they are not a tag's, of our version and type."""
     if len(body) != ADVERTISEMENT_SIZE:
         raise AdvertisementError(f"{len(body)} bytes, an advertisement has {ADVERTISEMENT_SIZE}")
     if body[0] != ADVERTISEMENT_VERSION:
@@ -126,7 +127,7 @@ def parse(body: bytes) -> Advertisement:
 
 
 def build_beacon(mac: Callable[[bytes], bytes], reader: int, boot: int, counter: int, *, power_dbm: int = -30) -> bytes:
-    """Return the 19 bytes of a reader's own beacon. mac: HMAC-SHA256 under its key; counter wraps."""
+    """Return the 19 bytes of a reader's own beacon. mac: HMAC-SHA256 with its key; counter wraps."""
     signed = struct.pack(">BHHHb7x", BEACON_VERSION, reader, boot, counter & 0xFFFF, power_dbm)
     return signed + mac(b"B" + signed)[:MIC_SIZE]
 
@@ -139,7 +140,7 @@ def beacon_is_true(
 
 
 def payload(body: bytes, company_id: int = COMPANY_ID_TEST) -> bytes:
-    """Return the Bluetooth LE advertising data that carries the body: flags element, then manufacturer data."""
+    """Return the Bluetooth LE advertising data that holds the body: flags element, then manufacturer data."""
     element = struct.pack("<BH", _AD_MANUFACTURER, company_id) + body
     return b"\x02\x01\x06" + bytes([len(element)]) + element
 

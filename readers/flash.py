@@ -1,14 +1,15 @@
 """Puts the firmware and the settings on a reader over its serial port, reads both back, and compares.
 
-    probe    who is it, and can it become a reader?
-    flash    its program stopped (PS=0, restart) -> new files beside the old ones, each checked by SHA-256 -> names
-             exchanged -> checked again -> settings -> PS=1, WR, restart
-    verify   every file's SHA-256 and every setting, read from the restarted module
+    probe    which module is connected? (`refuse` then decides whether it can become a reader)
+    flash    stop its program (PS=0, restart) -> send new files next to the old ones, check each by SHA-256 -> exchange
+             the names -> check again -> settings -> PS=1, WR, restart
+    verify   read every file's SHA-256 and every setting from the restarted module
 
-A file that is there already is not sent again, so a second run changes nothing and an interrupted one goes on where it
-stopped. Until the names are exchanged the old program stays whole and is started again if anything fails. From then on
-a failed reader stays off (PS=0): no program is better than half of two.
-The module is restarted to stop its program, not only interrupted, because a stopped program no longer feeds its
+A file that is there already is not sent again. So a second run changes nothing, and an interrupted one continues where
+it stopped. Until the names are exchanged the old program stays complete, and a failure starts it again unless it was
+off before. A failure during the exchange, or after `full` erased the files, leaves the reader off (PS=0): no program is
+better than parts of two. A failure after the exchange was checked starts the new program.
+The module is restarted to stop its program, not only interrupted, because an interrupted program no longer feeds its
 watchdog, which would then reset the module in the middle of an upload.
 """
 
@@ -46,11 +47,11 @@ logging.getLogger("digi").addHandler(logging.NullHandler())  # its tracebacks ar
 
 
 class TransferFailed(Exception):
-    """A file did not get onto the reader, or could not be renamed there."""
+    """A file could not be sent to the reader, read, renamed or removed there."""
 
 
 class VerifyFailed(Exception):
-    """The reader is not what was wanted; `differences` has one line for each."""
+    """The reader differs from the wanted state. `differences` has one line for each difference."""
 
     def __init__(self, differences: list[str]) -> None:
         super().__init__(f"{len(differences)} differences: {'; '.join(differences)}. Flash it again")
@@ -58,10 +59,10 @@ class VerifyFailed(Exception):
 
 
 class Files:
-    """The reader's file system through Digi's own client (digi-xbee), on the line's own port in command mode.
+    """The reader's file system, through Digi's client (digi-xbee) on the port of the line, in command mode.
 
-    Digi's client wants an XBee object in API mode and would change the module to get one; it needs only these
-    seven names of it, so it gets them from here.
+    Digi's client expects an XBee object in API mode, and would change the module to get one. It needs only six
+    names of that object, so this class provides them.
     """
 
     is_open = False
@@ -94,7 +95,7 @@ class Files:
         return False
 
     def names(self, folder: str) -> set[str]:
-        """Return the names of the files in a folder, lower case (the reader ignores case); empty if there is none."""
+        """Return the names of the files in a folder, in lower case (the reader ignores case). No folder: empty."""
         try:
             return {entry.name.lower() for entry in self._client.list_directory(folder) if not entry.is_dir}
         except self._error as error:
@@ -123,7 +124,7 @@ class Files:
             self._client.format_filesystem()
 
     def free_b(self) -> int | None:
-        """Return the free space, or None if the module does not say."""
+        """Return the free space in bytes, or None if the module does not report it."""
         with self._explained("read the free space"):
             info = self._client.get_usage_information()
         text = next((str(value) for name, value in info.items() if "free" in name.lower()), "")
@@ -138,14 +139,14 @@ class Files:
 
 
 def probe(line: SerialLine, say: SayStep) -> Module:
-    """Open the line, read what the module is, tell it. Raises LineError; refuses nothing."""
+    """Open the line, read what the module is, report and return it. Raises LineError; refuses no module."""
     baud = line.open()
     hv, vr = int(line.ask("HV"), 16), int(line.ask("VR"), 16)
     eui64 = bytes.fromhex(line.ask("SH").zfill(8) + line.ask("SL").zfill(8))
     try:
         install_code = bytes.fromhex(line.ask("I?"))
     except (CommandRefused, ValueError):
-        install_code = b""  # another product, or firmware too old; `refuse` says so
+        install_code = b""  # another product, or firmware too old; `refuse` reports it
     module = Module(hv, vr, eui64, install_code, int(line.ask("AI"), 16))
     kind = XBEE3_HV.get(hv >> 8, "not an XBee 3")
     say("probe", f"module {eui64.hex()}: {kind} (HV {hv:04X}), firmware {vr:04X}, {baud} baud, {join_text(module.ai)}")
@@ -153,7 +154,7 @@ def probe(line: SerialLine, say: SayStep) -> Module:
 
 
 def read_settings(line: SerialLine, module: Module, reader: WantedReader) -> Module:
-    """Return `module` with the settings that matter to a reader."""
+    """Return `module` with those settings that a reader needs, read from it."""
     return replace(module, settings={wish.name: line.ask(wish.name) for wish in wanted_settings(reader)})
 
 
@@ -167,10 +168,10 @@ def flash(
     *,
     full: bool = False,
 ) -> bool:
-    """Make the module the wanted reader and verify it; return False if it was so already and nothing was touched.
+    """Make the module the wanted reader and verify it. Return False if it already was, and nothing was changed.
 
-    `full` erases the file system first, the reader's boot counter with it. Raises ReaderRefused, TransferFailed,
-    VerifyFailed, LineError; what state the reader is left in is said.
+    `full` erases the file system first, and the reader's boot counter with it. Raises ReaderRefused, TransferFailed,
+    VerifyFailed, LineError; `say` reports in which state the reader is left.
     """
     refuse(module)
     with with_config(artifacts, config) as wanted:
@@ -178,7 +179,7 @@ def flash(
         module = read_settings(line, module, reader)
         changes = plan(reader, module.settings)
         stale = wanted if full else _stale(files, wanted)
-        if not stale and not changes and not _shadows(files, wanted):
+        if not stale and not changes and not _hiding_files(files, wanted):
             say("flash", f"nothing to do: {len(wanted)} files and {len(wanted_settings(reader))} settings are right")
             line.leave()
             return False
@@ -190,7 +191,7 @@ def flash(
 def verify(
     line: SerialLine, module: Module, reader: WantedReader, artifacts: Sequence[Artifact], config: bytes, say: SayStep
 ) -> None:
-    """Compare files and settings with the wanted ones. Raises VerifyFailed naming every difference."""
+    """Compare files and settings with the wanted ones. Raises VerifyFailed, which names every difference."""
     with with_config(artifacts, config) as wanted:
         _compare(line, Files(line, module), module, reader, wanted, say)
     line.leave()
@@ -198,7 +199,7 @@ def verify(
 
 @contextlib.contextmanager
 def with_config(artifacts: Sequence[Artifact], config: bytes) -> Iterator[list[Artifact]]:
-    """Yield the files with this reader's config.py among them, main.mpy last; config.py is on disk only meanwhile."""
+    """Yield the files and this reader's config.py, main.mpy last. config.py is on disk only inside the context."""
     with TemporaryDirectory(prefix="ansim-") as folder:  # mode 0700
         path = Path(folder) / PER_READER
         path.touch(mode=0o600)
@@ -208,7 +209,7 @@ def with_config(artifacts: Sequence[Artifact], config: bytes) -> Iterator[list[A
 
 
 class _Session:
-    """One change of one reader. `mixed`: old and new files are both in place, so its program must not start."""
+    """One update of one reader. `mixed`: old and new files may both be in place, so its program must not start."""
 
     def __init__(self, line: SerialLine, files: Files, module: Module, reader: WantedReader, say: SayStep) -> None:
         self.line, self.files, self.module, self.reader, self.say = line, files, module, reader, say
@@ -275,13 +276,13 @@ class _Session:
     def _exchange(self, wanted: list[Artifact], stale: list[Artifact]) -> None:
         self.say("flash", f"putting {len(stale)} files in place")
         self.mixed = True
-        for path in _shadows(self.files, wanted):
+        for path in _hiding_files(self.files, wanted):
             self.say("flash", f"removing {path}, which would hide a new file")
             self.files.remove(path)
         for artifact in stale:
             path = f"{ROOT}/{artifact.name}"
             if self._there(path):
-                self.files.remove(path)  # MV onto a name that exists is refused
+                self.files.remove(path)  # the module refuses to move to a name that exists
             self.files.move(path + TEMPORARY, path)
         wrong = [f"file {artifact.name}" for artifact in _stale(self.files, wanted)]
         if wrong:
@@ -289,7 +290,7 @@ class _Session:
         self.mixed = False
         for folder in {_folder(artifact) for artifact in wanted}:
             for name in self.files.names(folder):
-                # Sent by a run that was never finished. The program's own data may end in .new as well: it stays.
+                # Sent by a run that did not finish. The program's own data may end in .new as well: it stays.
                 if name.endswith((f".mpy{TEMPORARY}", f".py{TEMPORARY}")):
                     self.files.remove(f"{folder}/{name}")
 
@@ -328,7 +329,7 @@ def _compare(
     line: SerialLine, files: Files, module: Module, reader: WantedReader, wanted: list[Artifact], say: SayStep
 ) -> None:
     differences = [f"file {artifact.name} is missing or another" for artifact in _stale(files, wanted)]
-    differences += [f"{path} hides a file of ours" for path in _shadows(files, wanted)]
+    differences += [f"{path} hides a file of ours" for path in _hiding_files(files, wanted)]
     found = read_settings(line, module, reader).settings
     for wish in wanted_settings(reader):
         if not same(wish, found[wish.name]):
@@ -349,14 +350,14 @@ def _stale(files: Files, wanted: Sequence[Artifact]) -> list[Artifact]:
     ]
 
 
-def _shadows(files: Files, wanted: Sequence[Artifact]) -> list[str]:
-    """Old x.py hides a new x.mpy from `import x`, and main.py starts instead of main.mpy."""
+def _hiding_files(files: Files, wanted: Sequence[Artifact]) -> list[str]:
+    """Return files that hide ours: an old x.py hides a new x.mpy from `import x`, main.py starts before main.mpy."""
     twins = {".py": ".mpy", ".mpy": ".py"}
     there = {folder: files.names(folder) for folder in {_folder(artifact) for artifact in wanted}}
     paths = []
     for artifact in wanted:
         stem, dot, suffix = artifact.name.rsplit("/", 1)[-1].rpartition(".")
-        twin = stem + twins.get(dot + suffix, "/")  # "/": no name at all
+        twin = stem + twins.get(dot + suffix, "/")  # "/" is never a name
         if twin.lower() in there[_folder(artifact)]:
             paths.append(f"{_folder(artifact)}/{twin}")
     return paths

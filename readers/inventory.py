@@ -3,8 +3,8 @@
     readers.json       {"<number>": {number, name, eui64, install_code, firmware, ...}}   mode 0600 (install codes)
     reader_keys.json   {"<number>": "<32 hexadecimal digits>"}                            mode 0600 (keys)
 
-Both are written whole, to a new file, synced, then renamed; a lock file lets one writer in at a time. The folder is the
-enrolment record: back it up, hand it to the gateway over a safe path, keep it out of any repository.
+Each is written completely to a new file, synced, then renamed. A lock file lets in one writer at a time. The folder is
+the enrolment record: back it up, hand it to the gateway over a safe path, keep it out of any repository.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ class InventoryError(Exception):
 
 
 class DuplicateReader(InventoryError):
-    """A number or a module is already enrolled otherwise; both sides are named."""
+    """The number or the module is already enrolled in another way. The text names both sides."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Record:
     flashed_at: str = ""
 
     def reader(self) -> WantedReader:
-        """Return the wanted state this record describes."""
+        """Return the wanted state that this record describes."""
         return WantedReader(
             self.number,
             self.name,
@@ -65,7 +65,7 @@ class Record:
 
 
 class Inventory:
-    """A folder of records and keys; made on first write."""
+    """A folder of records and keys. It is made at the first write."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -127,7 +127,7 @@ class Inventory:
         return key
 
     def make_key(self, number: int) -> bytes:
-        """Make, save and return a new key from the operating system's random source; the old one is gone."""
+        """Make, save and return a new key from the operating system's random source. It replaces the old one."""
         if not 1 <= number <= READER_MAX:
             raise ValueError(f"reader number {number}: give one from 1 to {READER_MAX}")
         key = secrets.token_bytes(KEY_SIZE)
@@ -138,7 +138,7 @@ class Inventory:
         return key
 
     def save(self, record: Record, *, replace: bool = False) -> None:
-        """Add or renew a record; raises DuplicateReader as `check` does."""
+        """Add or replace a record. Raises DuplicateReader as `check` does."""
         record.reader()
         with self._writing():
             self.check(record.number, bytes.fromhex(record.eui64), replace=replace)
@@ -191,7 +191,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _write(path: Path, rows: dict[str, Any]) -> None:
     fresh = path.with_suffix(".new")
-    fresh.unlink(missing_ok=True)  # a crash may have left one, with whatever mode
+    fresh.unlink(missing_ok=True)  # a crash may have left one, with any mode
     fd = os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     with os.fdopen(fd, "w", encoding="utf-8") as file:
         json.dump(dict(sorted(rows.items(), key=lambda row: int(row[0]))), file, indent=1, ensure_ascii=False)

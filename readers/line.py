@@ -1,6 +1,7 @@
-"""The serial line to a module: opened with errors a technician understands, brought to command mode, asked.
+"""The serial line to a module: opens the port, enters command mode, sends AT commands.
 
-`SerialPort` is also what Digi's file-system client gets for a serial port; it watches for silence there too.
+Its errors are written for a technician. Digi's file-system client also uses a `SerialPort`, so a silent module is
+noticed there too.
 """
 
 import errno
@@ -19,11 +20,11 @@ ANSWER_MAX = 512  # characters of one answer; the longest we ask for has 36
 
 
 class LineError(Exception):
-    """Something between this program and the module. The text says what, where, and the next step."""
+    """The connection between this program and the module failed. The text says what, where, and the next step."""
 
 
 class PortUnusable(LineError):
-    """The serial port cannot be opened: missing, forbidden, or taken."""
+    """The serial port cannot be opened: it is missing, forbidden, or in use."""
 
 
 class ReaderSilent(LineError):
@@ -47,8 +48,9 @@ class CommandRefused(LineError):
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds. guard_s: silence round +++ (the module's GT is 1 s). silence_s: longest wait for any sign of life,
-    above the slowest answer we know (formatting, 10 s in Digi's client). poll_s: pause that ends an answer."""
+    """Seconds. guard_s: silence before and after +++ (the module's GT is 1 s). silence_s: longest wait for any byte,
+    longer than the slowest answer we know (formatting, 10 s in Digi's client). poll_s: timeout of one read; for Digi's
+    client an empty read ends an answer."""
 
     guard_s: float = 1.1
     answer_s: float = 2.0
@@ -59,7 +61,7 @@ class Timing:
 
 
 class SerialPort:
-    """A pyserial port that raises ReaderSilent when the module has been asked and says nothing for `silence_s`."""
+    """A pyserial port that raises ReaderSilent if the module was asked and sends nothing for `silence_s`."""
 
     def __init__(self, name: str, timing: Timing) -> None:
         self.name = name
@@ -105,7 +107,7 @@ class SerialPort:
             self._serial.reset_input_buffer()
             self._serial.reset_output_buffer()
 
-    def isOpen(self) -> bool:  # Digi's client calls it so
+    def isOpen(self) -> bool:  # the name that Digi's client calls
         return bool(self._serial.is_open)
 
     def get_read_timeout(self) -> float:
@@ -125,12 +127,12 @@ class SerialPort:
             raise LineError(f"{self.name} went away ({error}); plug it in and run the same command again") from error
 
     def expect_silence(self) -> None:
-        """Forget that something was asked: the module may stay silent now."""
+        """Expect no answer any more: the module may stay silent now."""
         self._asked_at = None
 
 
 class SerialLine:
-    """A module in command mode. `log` gets one line for every command; answers to SECRETS are not in it."""
+    """A module in command mode. `log` gets one line for every command, without the answers to SECRETS."""
 
     SECRETS = ("I?", "KY", "NK")
 
@@ -142,7 +144,7 @@ class SerialLine:
         self._in_command_mode = False
 
     def open(self) -> int:
-        """Open the port, find the baud rate, enter command mode; return the baud rate."""
+        """Open the port, find the baud rate, enter command mode. Return the baud rate."""
         self.port.open()
         for baud in BAUDS:
             self.baud = baud
@@ -154,7 +156,7 @@ class SerialLine:
         raise ReaderSilent(self.port.name, f"calling it at {' and '.join(map(str, BAUDS))} baud")
 
     def close(self) -> None:
-        """Close the port; a module still in command mode is sent out of it first."""
+        """Close the port. A module that is still in command mode leaves it first."""
         if self._in_command_mode and self.port.isOpen():
             with suppress(LineError):
                 self.port.write(b"ATCN\r")
@@ -178,7 +180,7 @@ class SerialLine:
         return answer
 
     def restart(self, baud: int) -> None:
-        """Reset the module and enter command mode again at `baud`, the rate it has saved. Raises ReaderSilent."""
+        """Reset the module, enter command mode again at `baud`, the rate that it has saved. Raises ReaderSilent."""
         self.ask("FR")
         self.baud = baud
         self.port.set_baud(baud)
@@ -188,12 +190,12 @@ class SerialLine:
                 raise ReaderSilent(self.port.name, "restarting it")
 
     def leave(self) -> None:
-        """Leave command mode; the reader's program has the line again."""
+        """Leave command mode, so that the reader's program gets the line again."""
         self.ask("CN")
         self._in_command_mode = False
 
     def cancel(self) -> None:
-        """End a file transfer that got stuck and come back to command mode. Raises ReaderSilent."""
+        """End a file transfer that is stuck and return to command mode. Raises ReaderSilent."""
         self.port.expect_silence()
         self.port.write(b"\x18" * 8)
         self._read_answer(self.timing.answer_s)
@@ -212,7 +214,7 @@ class SerialLine:
         port.write(b"+++")
         if self._read_answer(self.timing.guard_s + self.timing.answer_s) == "OK":
             return True
-        port.write(b"\rAT\r")  # it may have been in command mode already, where +++ is the start of a line
+        port.write(b"\rAT\r")  # in command mode already, it took +++ as the start of a line
         while (answer := self._read_answer(self.timing.answer_s / 2)) is not None:
             if answer == "OK":
                 return True
@@ -225,7 +227,7 @@ class SerialLine:
             byte = self.port.read(1)
             if byte == b"\r":
                 text = bytes(b for b in answer if 0x20 <= b < 0x7F).decode("ascii").strip()
-                # A program that prints fills the line before OK; only the end of it is the module's answer.
+                # A running program may print before OK; only the end of the line is the module's answer.
                 return "OK" if text.endswith("OK") else text
             answer += byte
         self.port.expect_silence()
@@ -233,7 +235,7 @@ class SerialLine:
 
 
 def explain_open(port: str, code: int | None, why: str) -> str:
-    """Return what a technician can do about a port that does not open; `code` is the errno, if there was one."""
+    """Return what a technician can do about a port that does not open. `code` is the errno, if there was one."""
     if code == errno.ENOENT:
         thief = "; brltty is running and takes such adapters: sudo apt-get remove brltty, plug it in again"
         return (

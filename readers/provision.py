@@ -1,7 +1,7 @@
-"""What a reader shall be, as AT settings and as its config.py. Pure: values in, values out.
+"""The wanted state of a reader, as AT settings and as its config.py. Pure functions.
 
-Sources: Digi 90001539 (XBee 3 Zigbee user guide), "AT commands" and "Secure networking"; the reasons for each value
-stand beside it below. Hexadecimal text as the module prints it: upper case, no leading zeros.
+Sources: Digi 90001539 (XBee 3 Zigbee user guide), "AT commands" and "Secure networking"; the reason for each value
+is next to it below. Hexadecimal text is as the module prints it: upper case, no leading zeros.
 """
 
 import re
@@ -24,11 +24,11 @@ JOIN_TEXTS = {0x00: "joined", 0x21: "no network found", 0x22: "no network that f
 
 
 class ReaderRefused(Exception):
-    """This module cannot become a reader as it is. Permanent until somebody follows the next step in the text."""
+    """This module cannot become a reader as it is. Permanent until a person follows the next step in the text."""
 
 
 class WrongHardware(ReaderRefused):
-    """Not an XBee 3: our firmware would not run and a wrong firmware file can brick it."""
+    """Not an XBee 3: our firmware would not run, and a wrong firmware file can make it unusable."""
 
     def __init__(self, hv: int) -> None:
         super().__init__(f"hardware version {hv:04X} is not an XBee 3 (41xx, 42xx, 43xx); take an XBee 3 module")
@@ -36,7 +36,7 @@ class WrongHardware(ReaderRefused):
 
 
 class WrongFirmware(ReaderRefused):
-    """The module's own firmware is another protocol's or too old."""
+    """The module's own firmware is of another protocol or too old."""
 
     def __init__(self, vr: int, why: str) -> None:
         super().__init__(
@@ -47,12 +47,12 @@ class WrongFirmware(ReaderRefused):
 
 
 class BadInstallCode(ReaderRefused):
-    """The install code does not check; the gateway could never admit this reader."""
+    """The checksum of the install code is wrong. The gateway could never admit this reader."""
 
 
 @dataclass(frozen=True)
 class Module:
-    """What a module says of itself. `settings` holds the AT settings as printed; `ai` is its association status."""
+    """What a module reports of itself. `settings` holds AT settings as printed; `ai` is its association status."""
 
     hv: int
     vr: int
@@ -64,11 +64,11 @@ class Module:
 
 @dataclass(frozen=True)
 class WantedReader:
-    """The wanted state. Raises ValueError for what no reader can be.
+    """The wanted state. Raises ValueError for values that no reader can have.
 
-    number: 1..65534, unique in its gateway's zone. ext_pan_id: the gateway's network, 0: whichever admits it.
-    channel_mask: bit 0 is channel 11. company_id: of the tags' advertisements. Pins as MicroPython names them ("D4");
-    bells may be none, lamp and buzzer are always driven.
+    number: 1..65534, unique in its gateway's zone. ext_pan_id: the gateway's network, 0: any that admits it.
+    channel_mask: bit 0 is channel 11. company_id: of the tags' advertisements. Pins as MicroPython names them ("D4").
+    bells may be empty; lamp and buzzer are always driven.
     """
 
     number: int
@@ -125,19 +125,19 @@ def refuse(module: Module) -> None:
 
 
 def wanted_settings(reader: WantedReader) -> list[Setting]:
-    """Return every setting of a reader, in the order to write them; PS last, so that no half-set reader starts."""
+    """Return every setting of a reader in the order to write them. PS is last: no half-set reader starts."""
     return [
         Setting("CE", "0"),  # a router, never a coordinator
         Setting("SM", "0"),  # never asleep
         Setting("ID", f"{reader.ext_pan_id:X}"),
         Setting("SC", f"{reader.channel_mask:X}"),
         Setting("ZS", "2"),  # ZigBee PRO stack profile
-        Setting("EE", "1"),  # network encryption, and
-        Setting("EO", "2"),  # by a trust centre; both must match the coordinator's
-        Setting("DC", "21"),  # 0x01 join by install code | 0x20 a network that is away is rejoined, never left
+        Setting("EE", "1"),  # network encryption
+        Setting("EO", "2"),  # with a trust centre; EE and EO must match the coordinator's
+        Setting("DC", "21"),  # 0x01 join by install code | 0x20 rejoin a lost network, never leave it
         Setting("JV", "0"),
-        Setting("NW", "A"),  # 3 x 10 min without the coordinator, then rejoin (with DC bit 5: for ever)
-        Setting("NJ", "0"),  # a reader opens the network to nobody; the gateway does, attended
+        Setting("NW", "A"),  # 3 x 10 min without the coordinator, then rejoin (with DC bit 5: without end)
+        Setting("NJ", "0"),  # a reader never opens the network; the gateway does, attended by a person
         Setting("AO", "0"),  # frames reach MicroPython as plain data; the module answers ZDO itself
         Setting("AR", "FF"),  # it announces no many-to-one route of its own
         Setting("BT", "1"),  # Bluetooth on: it scans for tags
@@ -154,7 +154,7 @@ def plan(reader: WantedReader, settings: Mapping[str, str]) -> list[Setting]:
 
 
 def same(wish: Setting, found: str | None) -> bool:
-    """True if the module's printed value means the wanted one: numbers as numbers, text as text."""
+    """Return whether the printed value means the wanted one. Numbers are compared as numbers, text as text."""
     if found is None:
         return False
     if wish.name == "NI":
@@ -166,7 +166,7 @@ def same(wish: Setting, found: str | None) -> bool:
 
 
 def leaves_network(changes: list[Setting]) -> bool:
-    """True if writing these makes a joined reader leave its network and join again (90001539, ID SC ZS EE)."""
+    """Return whether writing these makes a joined reader leave its network and join again (90001539, ID SC ZS EE)."""
     return any(change.name in ("ID", "SC", "ZS", "EE") for change in changes)
 
 
@@ -189,7 +189,7 @@ def render_config(reader: WantedReader, key: bytes) -> bytes:
 
 
 def install_code_valid(code: bytes) -> bool:
-    """True for 16 bytes and their CRC-16/X-25, LSB first (ZigBee Base Device Behavior 3.0, section 10.1)."""
+    """Return True for 16 bytes and their CRC-16/X-25, LSB first (ZigBee Base Device Behavior 3.0, section 10.1)."""
     if len(code) != 18:
         return False
     crc = 0xFFFF

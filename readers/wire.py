@@ -1,6 +1,6 @@
-# Ansim's wire: every byte between a reader and its gateway. One source, two interpreters (CPython, MicroPython 1.20).
+# The wire format: every byte between a reader and its gateway. One source for CPython and MicroPython 1.20.
 #
-# Everything is big-endian. A frame is one ZigBee unicast payload and is never fragmented: 66 bytes at the most
+# Everything is big-endian. A frame is one ZigBee unicast payload and is never fragmented: at most 66 bytes
 # (XBee 3 with network encryption; Digi 90001539, "Maximum RF payload size").
 #
 #   frame            0       1       3        5           8                n      n+6
@@ -8,44 +8,44 @@
 #                    |ver|typ| reader|  boot  | sequence  | body           | MAC  |
 #                    +-------+-------+--------+-----------+----------------+------+
 #     ver   4 bits   1
-#     typ   4 bits   1..7 reader -> gateway, 8..15 gateway -> reader, so a frame cannot be turned round
+#     typ   4 bits   1..7 reader -> gateway, 8..15 gateway -> reader, so a frame is not valid in the other direction
 #     reader   u16   number of the reader, unique in its zone, given when it is provisioned
-#     boot     u16   boots of that reader, kept in its flash, wraps; a frame of an older boot is stale
-#     sequence u24   up: +1 a frame, from 1 in every boot. A reader reboots rather than wrap.
-#                    down: the newest sequence the gateway has from this reader in this boot. It proves the frame is
-#                    fresh, so the gateway needs neither a counter nor a clock that survive a power cut.
+#     boot     u16   how often that reader booted, kept in its flash, wraps; a frame of an older boot is stale
+#     sequence u24   up: +1 for each frame, from 1 in every boot. A reader reboots before it would wrap.
+#                    down: the newest sequence that the gateway has from this reader in this boot. It proves that the
+#                    frame is fresh, so the gateway needs neither a counter nor a clock that survives a power cut.
 #     MAC   6 bytes  HMAC-SHA256(reader's key, all bytes before)[:6]
 #
-#   1 SIGHTINGS      rows of 4 bytes, 13 at the most: tags whose slot is bound
-#     slot u8 | moving (1 bit), dB under 0 dBm (7 bits; 127: none) | age u8 (50 ms steps; 255: older) |
-#     packets-1 (3 bits; 7: 8 or more), beacon counter mod 32 (5 bits). moving and counter are the newest packet's.
-#   2 BINDINGS       rows of 23 bytes, 2 at the most: tags whose slot the gateway has not acknowledged yet
-#     slot u8 | rssi i8 | age u8 | packets u8 (255: or more) | advertisement 19 bytes, newest, as it was heard
+#   1 SIGHTINGS      rows of 4 bytes, at most 13: tags whose slot is bound
+#     slot u8 | moving (1 bit), dB below 0 dBm (7 bits; 127: none) | age u8 (50 ms steps; 255: this or older) |
+#     packets-1 (3 bits; 7: 8 or more), beacon counter mod 32 (5 bits). moving and counter are of the newest packet.
+#   2 BINDINGS       rows of 23 bytes, at most 2: tags whose slot the gateway has not acknowledged yet
+#     slot u8 | rssi i8 | age u8 | packets u8 (255: this or more) | advertisement 19 bytes, newest, as it was heard
 #   3 SOS            alarm u8 | shown u8 | age u16 (10 ms steps) | rssi i8 | packets u8 | advertisement 19 bytes
 #   4 BELL           alarm u8 | shown u8 | age u16 (10 ms steps) | input u8 | presses u8 [| boot u16 | alarm u8]
-#     alarm names this alarm in this boot; shown is the stage its lamp shows now. Sent at once, again whenever the
-#     lamp changes, and again until a STAGE >= RECEIVED came, then slowly until the alarm is closed.
-#     age 65535: 655 s or more, or not known. A BELL of 9 bytes tells a press of an earlier boot again, after a power
-#     cut; its last two fields are how that boot named it, and its age is not known.
+#     alarm is the number of this alarm in this boot; shown is the stage that its lamp shows now. Sent at once, again
+#     whenever the lamp changes, again until a STAGE >= RECEIVED comes, then slowly until the alarm is closed.
+#     age 65535: 655 s or more, or not known. A BELL of 9 bytes reports a press of an earlier boot again, after a power
+#     cut; its last two fields are that boot and its alarm number there. Its age is not known.
 #   5 HEARTBEAT      see HEARTBEAT_FIELDS
-#   6 NEIGHBOURS     rows of 13 bytes, 4 at the most: bursts of other readers' beacons; never repeated nor acknowledged
-#     reader u16 | boot u16 | counter u16 | power i8 | MAC 4 bytes | rssi i8 | packets u8 (255: or more)
-#     bytes 1..7 and 15..18 of a beacon as it was heard (readers/advertisement.py draws it): the gateway checks its MAC.
-#     rssi is the mean of `packets` packets that were the same to the byte.
+#   6 NEIGHBOURS     rows of 13 bytes, at most 4: bursts of other readers' beacons; never repeated or acknowledged
+#     reader u16 | boot u16 | counter u16 | power i8 | MAC 4 bytes | rssi i8 | packets u8 (255: this or more)
+#     bytes 1..7 and 15..18 of a beacon as it was heard (layout: readers/advertisement.py). The gateway checks its MAC.
+#     rssi is the mean of `packets` identical packets.
 #
-#   8 ACK            flags u8 (bit 0: I do not know your slots, bind them all again) | sequences u24, 17 at the most:
+#   8 ACK            flags u8 (bit 0: the gateway does not know the slots, bind all again) | sequences u24, at most 17:
 #                    BINDINGS and HEARTBEAT frames that arrived
 #   9 STAGE          rows of 2 bytes: alarm u8 | stage u8
 #  10 SETTINGS       version u16 | report window u16 ms | scan interval u8 ms | scan window u8 ms | heartbeat u16 s |
 #                    frames a minute u16 | company id u16
 #
-# A slot is bound when its BINDINGS frame was acknowledged. The gateway believes a SIGHTINGS row only if its sequence is
-# newer than the binding's; a row for a slot it does not know makes it ask for all bindings. So a lost frame, a restart
-# of either side or a slot given to another tag can cost a repetition, never a wrong child.
+# A slot is bound when its BINDINGS frame was acknowledged. The gateway accepts a SIGHTINGS row only if its sequence is
+# newer than that of the binding. If a row has an unknown slot, the gateway asks for all bindings. So a lost frame, a
+# restart of either side or a slot given to another tag can cause a repetition, but never a wrong child.
 import struct
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # for the type checker alone: neither interpreter ever runs it
+if TYPE_CHECKING:  # only for the type checker: neither interpreter runs it
     from collections.abc import Callable, Iterable, Sequence
 
     Mac = Callable[[bytes], bytes]
@@ -67,7 +67,7 @@ ACK = 8
 STAGE = 9
 SETTINGS = 10
 
-# Stages of an alarm, in the order a child lives them; a lamp never goes back but to 0.
+# Stages of an alarm, in the order in which a child sees them. A lamp never goes back, except to 0.
 WAITING = 0
 RECEIVED = 1  # the gateway has committed it
 STORED = 2  # the city has committed it
@@ -93,7 +93,7 @@ SETTINGS_FORMAT = ">HHBBHHH"
 
 
 class WireError(Exception):
-    """These bytes are no frame of ours: too short, too long, another version, a wrong MAC, a body that does not fit."""
+    """These bytes are not a valid frame: too short, too long, another version, a wrong MAC, or an unfit body."""
 
 
 # ---- encoding. The pack_* functions write into a buffer that the reader allocated once. ----
@@ -108,9 +108,9 @@ def begin(buf: bytearray, kind: int, reader: int, boot: int, sequence: int) -> i
 def pack_row(
     buf: bytearray, offset: int, slot: int, rssi_dbm: int | None, age_ms: int, packets: int, counter: int, moving: int
 ) -> int:
-    """Write one SIGHTINGS row and return the offset behind it. rssi_dbm None: not known, else taken as -126..0.
+    """Write one SIGHTINGS row and return the offset after it. rssi_dbm None: not known, else limited to -126..0.
 
-    moving is true or not: a bool, or FLAG_MOVING masked out of the flags.
+    moving: a bool, or the flags masked with FLAG_MOVING (zero is false).
     """
     level = RSSI_NONE if rssi_dbm is None else min(max(-rssi_dbm, 0), RSSI_NONE - 1)
     struct.pack_into(
@@ -134,7 +134,7 @@ def pack_binding(
     packets: int,
     advertisement: bytes | bytearray,
 ) -> int:
-    """Write one BINDINGS row and return the offset behind it. advertisement: 19 bytes."""
+    """Write one BINDINGS row and return the offset after it. advertisement: 19 bytes."""
     struct.pack_into(
         "BbBB19s",
         buf,
@@ -149,7 +149,7 @@ def pack_binding(
 
 
 def pack_neighbour(buf: bytearray, offset: int, rssi_dbm: int, packets: int, advertisement: bytes | bytearray) -> int:
-    """Write one NEIGHBOURS row and return the offset behind it. advertisement: 19 bytes of another reader's beacon."""
+    """Write one NEIGHBOURS row and return the offset after it. advertisement: 19 bytes of another reader's beacon."""
     struct.pack_into("7s4sbB", buf, offset, advertisement[1:8], advertisement[15:19], rssi_dbm, min(packets, 255))
     return offset + 13
 
@@ -164,7 +164,7 @@ def pack_sos(
     packets: int,
     advertisement: bytes | bytearray,
 ) -> int:
-    """Write the body of an SOS and return the offset behind it."""
+    """Write the body of an SOS and return the offset after it."""
     struct.pack_into(
         ">BBHbB19s",
         buf,
@@ -190,7 +190,7 @@ def pack_bell(
     boot: int = 0,
     number: int = 0,
 ) -> int:
-    """Write the body of a BELL and return the offset behind it. boot, number: of its first life, 0 if this is it."""
+    """Write a BELL body and return the offset after it. boot, number: of an earlier boot's press, 0 for one of now."""
     age = min(age_ms // ALARM_AGE_STEP_MS, 0xFFFF)
     struct.pack_into(">BBHBB", buf, offset, alarm, shown, age, bell_input, presses & 0xFF)
     if not boot:
@@ -200,22 +200,22 @@ def pack_bell(
 
 
 def pack_heartbeat(buf: bytearray, offset: int, *values: int) -> int:
-    """Write the body of a HEARTBEAT (values in the order of HEARTBEAT_FIELDS, in range); return the offset behind."""
+    """Write the body of a HEARTBEAT (values in the order of HEARTBEAT_FIELDS, in range); return the offset after it."""
     struct.pack_into(HEARTBEAT_FORMAT, buf, offset, *values)
     return offset + struct.calcsize(HEARTBEAT_FORMAT)
 
 
 def seal(buf: bytearray, end: int, mac: "Mac") -> bytes:
-    """Append the MAC and return the whole frame as bytes. mac(data) gives at least MAC_SIZE bytes."""
+    """Append the MAC and return the whole frame as bytes. mac(data) has at least MAC_SIZE bytes."""
     frame = bytes(buf[:end])
     return frame + mac(frame)[:MAC_SIZE]
 
 
-# ---- decoding. Nothing here raises anything but WireError, whatever the bytes. ----
+# ---- decoding. Whatever the bytes are, nothing here raises anything except WireError. ----
 
 
 def peek(frame: bytes) -> tuple[int, int, int, int]:
-    """Return (kind, reader, boot, sequence) of a frame whose MAC is not checked yet: to find its reader's key."""
+    """Return (kind, reader, boot, sequence) of a frame before its MAC is checked, to find the key of its reader."""
     if len(frame) < HEADER_SIZE + MAC_SIZE:
         raise WireError("%d bytes, a frame has at least %d" % (len(frame), HEADER_SIZE + MAC_SIZE))
     if len(frame) > FRAME_MAX:
@@ -285,7 +285,7 @@ NEIGHBOUR_SIZE = 13
 NEIGHBOURS_MAX = BODY_MAX // NEIGHBOUR_SIZE
 ACKS_MAX = (BODY_MAX - 1) // 3
 
-# What a heartbeat says, in this order. Counters are since boot and wrap at their width.
+# The values of a heartbeat, in this order. Counters start at boot and wrap at their width.
 HEARTBEAT_FIELDS = (
     "uptime_s",
     "reset_cause",  # the module's own number (machine.reset_cause())
@@ -294,13 +294,13 @@ HEARTBEAT_FIELDS = (
     "tags",  # rows of the table in use
     "alarms",  # alarms not closed
     "evictions",  # rows given to another tag while still fresh
-    "discards",  # reports dropped by a full ring or the frame budget
+    "discards",  # alarms dropped by a full ring, reports cut short by the frame budget
     "transmit_failed",
     "transmit_busy",  # EAGAIN: the module had no buffer
     "refused",  # downlinks with a wrong MAC, boot or age
     "heard",  # advertisements of our format
     "foreign",  # other advertisements
-    "heap_free",  # bytes, 65535: or more
+    "heap_free",  # bytes, 65535: this or more
     "heap_used",
     "supply_mv",
     "temperature_c",
@@ -318,7 +318,7 @@ SETTINGS_FIELDS = (
 
 
 def encode(kind: int, reader: int, boot: int, sequence: int, body: bytes, mac: "Mac") -> bytes:
-    """Return one whole frame. Raises WireError when the body is over BODY_MAX bytes."""
+    """Return one complete frame. Raises WireError if the body has more than BODY_MAX bytes."""
     if len(body) > BODY_MAX:
         raise WireError("body of %d bytes, at most %d fit one frame" % (len(body), BODY_MAX))
     buf = bytearray(FRAME_MAX)
@@ -328,7 +328,7 @@ def encode(kind: int, reader: int, boot: int, sequence: int, body: bytes, mac: "
 
 
 def encode_sightings(rows: "Sequence[tuple[int, int | None, int, int, int, bool]]") -> bytes:
-    """Return a SIGHTINGS body. rows: (slot, rssi_dbm, age_ms, packets, counter, moving), ROWS_MAX at the most."""
+    """Return a SIGHTINGS body. rows: (slot, rssi_dbm, age_ms, packets, counter, moving), at most ROWS_MAX."""
     buf = bytearray(ROW_SIZE * len(rows))
     offset = 0
     for slot, rssi_dbm, age_ms, packets, counter, moving in rows:
@@ -337,7 +337,7 @@ def encode_sightings(rows: "Sequence[tuple[int, int | None, int, int, int, bool]
 
 
 def encode_bindings(rows: "Sequence[tuple[int, int | None, int, int, bytes]]") -> bytes:
-    """Return a BINDINGS body. rows: (slot, rssi_dbm, age_ms, packets, advertisement), BINDINGS_MAX at the most."""
+    """Return a BINDINGS body. rows: (slot, rssi_dbm, age_ms, packets, advertisement), at most BINDINGS_MAX."""
     buf = bytearray(BINDING_SIZE * len(rows))
     offset = 0
     for slot, rssi_dbm, age_ms, packets, advertisement in rows:
@@ -346,7 +346,7 @@ def encode_bindings(rows: "Sequence[tuple[int, int | None, int, int, bytes]]") -
 
 
 def encode_neighbours(rows: "Sequence[tuple[int, int, int, int, bytes, int | None, int]]") -> bytes:
-    """Return a NEIGHBOURS body. rows as `decode_neighbours` gives them, NEIGHBOURS_MAX at the most."""
+    """Return a NEIGHBOURS body. rows: as `decode_neighbours` returns them, at most NEIGHBOURS_MAX."""
     return b"".join(
         [
             struct.pack(
@@ -382,14 +382,14 @@ def encode_heartbeat(values: "Sequence[int]") -> bytes:
 
 
 def encode_ack(rebind: bool, sequences: "Iterable[int]") -> bytes:
-    """Return an ACK body. sequences: ACKS_MAX at the most."""
+    """Return an ACK body. sequences: at most ACKS_MAX."""
     return bytes([ACK_REBIND if rebind else 0]) + b"".join(
         [struct.pack(">BH", sequence >> 16, sequence & 0xFFFF) for sequence in sequences]
     )
 
 
 def encode_stage(rows: "Iterable[tuple[int, int]]") -> bytes:
-    """Return a STAGE body. rows: (alarm, stage), STAGES_MAX at the most."""
+    """Return a STAGE body. rows: (alarm, stage), at most STAGES_MAX."""
     return b"".join([bytes([alarm, stage]) for alarm, stage in rows])
 
 
@@ -439,7 +439,7 @@ def decode_sos(body: bytes) -> tuple[int, int, int, int | None, int, bytes]:
 
 
 def decode_bell(body: bytes) -> tuple[int, int, int, int, int, int, int]:
-    """Return (alarm, shown, age_ms, input, presses, boot, number); boot is 0 unless it is told again after a boot."""
+    """Return (alarm, shown, age_ms, input, presses, boot, number). boot is 0 except for a press of an earlier boot."""
     boot = number = 0
     if len(body) == 9:
         boot, number = struct.unpack_from(">HB", body, 6)

@@ -1,1 +1,1 @@
-"""A simulated school zone round the real programs, and emulators of the hardware at its edges."""
+"""A simulated school zone around the real programs, and emulators of the hardware at its edges."""

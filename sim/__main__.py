@@ -1,4 +1,4 @@
-"""`ansim-sim`: the simulated school zone, and emulators of the parts a developer does not have on the table."""
+"""The command `ansim-sim`: the simulated school zone, and emulators of hardware that a developer does not have."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sim.walks.command import app as walks
 from sim.xbee.command import xbee_command
 
 BROKEN, WRONG = 1, 2
-"""Exit codes: a promise was broken (see the report), the run could not be made at all."""
+"""Exit codes. BROKEN: a promise did not hold (the report says which). WRONG: the run could not be made."""
 
 app = typer.Typer(
     help="A simulated school zone round the real programs, and emulators for a desk without hardware.",

@@ -1,6 +1,7 @@
-"""Random numbers by counting: a hash of a seed and of what the number is for, so no order of asking changes one.
+"""Counter-based random numbers: each is a hash of a seed and of what it is for, so the order of calls changes none.
 
-The mixing step is splitmix64's finaliser (Steele, Lea, Flood 2014): passes BigCrush as a counter-based generator.
+The mixing step is the finaliser of splitmix64 (Steele, Lea, Flood 2014). As a counter-based generator it passes
+BigCrush.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _MIX_B = np.uint64(0x94D049BB133111EB)
 
 
 def words(*keys: int | str | NDArray[np.int64]) -> Words:
-    """Return 64 random bits for every combination of keys; arrays among the keys broadcast as numpy has it."""
+    """Return 64 random bits for every combination of keys. Arrays among the keys broadcast as in numpy."""
     state = np.zeros(1, np.uint64)
     with np.errstate(over="ignore"):
         for key in keys:
@@ -31,7 +32,7 @@ def words(*keys: int | str | NDArray[np.int64]) -> Words:
 
 
 def uniform(*keys: int | str | NDArray[np.int64]) -> Floats:
-    """Return numbers in (0, 1), never 0 nor 1."""
+    """Return uniform numbers between 0 and 1, never 0 and never 1."""
     result: Floats = ((words(*keys) >> np.uint64(12)).astype(np.float64) + 0.5) / 2.0**52
     return result
 
@@ -43,7 +44,7 @@ def normal(*keys: int | str | NDArray[np.int64]) -> Floats:
 
 
 def one(*keys: int | str) -> float:
-    """Return one number in (0, 1)."""
+    """Return one uniform number between 0 and 1, never 0 and never 1."""
     return float(uniform(*keys)[0])
 
 

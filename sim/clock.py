@@ -1,6 +1,7 @@
-"""Virtual time: what happens next, in one total order, as fast as wanted or in step with the wall clock.
+"""Virtual time: actions run in one fixed order, as fast as wanted or in step with the wall clock.
 
-Things due at the same instant happen in the order they were planned. Nothing here reads a clock: `run` is given one.
+Actions due at the same instant run in the order in which they were planned. The wall clock is read only through the
+functions that `Clock` is given.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 Action = Callable[[], object]
-"""What it returns is awaited if it can be, else thrown away."""
+"""Its result is awaited if it is awaitable; any other result is ignored."""
 
 PLANNED_MAX = 1_000_000
-"""More planned actions than this is a fault of the story: every tag plans one at a time."""
+"""More planned actions than this mean an error in the story: every tag plans only one at a time."""
 NAP_S = 0.25
-"""The longest sleep: an action planned from outside, for earlier than the next one, waits no longer than this."""
+"""The longest sleep. An action planned during a sleep, and due before its end, is at most this late."""
 
 
 @dataclass(order=True, slots=True)
@@ -30,7 +31,7 @@ class _Planned:
 
 
 class Clock:
-    """A clock of seconds since the story began. `lag_max_s`: how far it ever fell behind the wall clock."""
+    """A clock of seconds since the story began. `lag_max_s`: the most that it was ever behind the wall clock."""
 
     def __init__(
         self,
@@ -45,14 +46,14 @@ class Clock:
         self.speed = speed
         self._wall, self._utc = wall, utc
         self.started_unix_s: float | None = None
-        """UTC of the instant `now_s` was 0 on the wall clock; None before the first `run`, and with no speed."""
+        """UTC on the wall clock when `now_s` was 0. None before the first `run`, and without a speed."""
         self._started: float | None = None
         self._heap: list[_Planned] = []
         self._order = itertools.count()
         self._stopped = False
 
     def at(self, due_s: float, action: Action) -> None:
-        """Plan an action; a time that has passed means now. The action may be a coroutine function."""
+        """Plan an action. A time in the past means now. The action may be a coroutine function."""
         if len(self._heap) >= PLANNED_MAX:
             raise RuntimeError(f"over {PLANNED_MAX} planned actions; a story plans without end")
         heapq.heappush(self._heap, _Planned(max(due_s, self.now_s), next(self._order), action))
@@ -64,7 +65,7 @@ class Clock:
         return self._heap[0].due_s if self._heap else None
 
     def wall_s(self) -> float:
-        """Return the story time that the wall clock says it is; with no speed, the story's own."""
+        """Return the story time by the wall clock. Without a speed, and before the first `run`: `now_s`."""
         if self.speed is None or self._started is None:
             return self.now_s
         return (self._wall() - self._started) * self.speed
@@ -73,7 +74,7 @@ class Clock:
         self._stopped = True
 
     async def run(self, until_s: float) -> None:
-        """Let time pass until until_s, or until `stop`. Runs what is due then, and returns with now_s = until_s."""
+        """Let time pass until until_s or `stop`, and run what is due. Unless stopped, now_s is until_s at the end."""
         if self._started is None and self.speed is not None:
             self._started = self._wall() - self.now_s / self.speed
             self.started_unix_s = self._utc() - self.now_s / self.speed
@@ -98,4 +99,4 @@ class Clock:
                 await done
             turns += 1
             if turns % 32 == 0:
-                await asyncio.sleep(0)  # the coordinator's serial line lives in the same loop
+                await asyncio.sleep(0)  # the coordinator's serial line uses the same loop

@@ -1,6 +1,6 @@
-"""A pseudo-terminal with a sans-I/O device on its far side, and faults for the line between.
+"""A pseudo-terminal with a sans-I/O device on its far side, and faults for the serial line between them.
 
-The clock is the event loop's; the device must have been built with the same (`now=loop.time`, CLOCK_MONOTONIC).
+The clock is the event loop's. The device must be built with the same clock (`now=loop.time`, CLOCK_MONOTONIC).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STALLED_MAX = 65536
 
 
 class Device(Protocol):
-    """What sits behind the line."""
+    """The device at the far end of the line."""
 
     def receive_data(self, data: bytes, now_s: float) -> None: ...
     def data_to_send(self, now_s: float) -> bytes: ...
@@ -32,10 +32,10 @@ class Device(Protocol):
 
 @dataclass
 class LineFaults:
-    """Faults of a serial line, both ways, repeatable by seed. Rates are per byte, 0..1.
+    """Faults of a serial line in both directions, repeatable by seed. Rates are per byte, 0..1.
 
-    `mute` loses all that the device says; `deaf` all that the host says. `stall(until_s)` holds what the device says
-    back until then, in order, at most STALLED_MAX bytes of it.
+    `mute` loses all bytes from the device, `deaf` all bytes from the host. `stall(until_s)` holds the bytes from the
+    device until that time, in order. It holds at most STALLED_MAX bytes; more are dropped.
     """
 
     seed: int = 0
@@ -93,9 +93,10 @@ class LineFaults:
 
 
 class PtyLine:
-    """Owns the pseudo-terminal. Keeps its own slave descriptor, so that hosts may close and open again.
+    """Owner of the pseudo-terminal. It keeps its own slave descriptor open, so hosts may close and open the port.
 
-    What no host reads is bounded: the terminal's own buffer, then OUT_MAX bytes, then dropped and counted in `dropped`.
+    Bytes that no host reads are bounded: they fill the terminal's own buffer, then OUT_MAX bytes here. More bytes are
+    dropped and counted in `dropped`.
     """
 
     def __init__(self, device: Device, path: Path | None, *, faults: LineFaults | None = None) -> None:
@@ -119,7 +120,7 @@ class PtyLine:
         try:
             if self.path is not None:
                 if self.path.is_symlink() and os.readlink(self.path).startswith(PTS):
-                    self.path.unlink()  # one of ours that was killed; never a link to a real port
+                    self.path.unlink()  # left by a killed process of ours; a link to a real port stays
                 self.path.symlink_to(self.device)
         except OSError:
             self._close_descriptors()
@@ -140,7 +141,7 @@ class PtyLine:
         self._close_descriptors()
 
     def flush(self) -> None:
-        """Write what the device has to say now, and set the timer for what it will."""
+        """Write what the device has to send now, and set the timer for its next deadline."""
         if self._loop is None or self._master < 0:
             return
         now_s = self._loop.time()
@@ -150,7 +151,7 @@ class PtyLine:
         self._set_timer(now_s)
 
     def forget_unread(self) -> None:
-        """Throw away what no host has read: a host that opens the port anew must not see the last one's frames."""
+        """Drop what no host has read: a host that opens the port must not see the frames of the host before it."""
         self._out.clear()
         termios.tcflush(self._slave, termios.TCIFLUSH)
 

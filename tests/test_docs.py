@@ -1,7 +1,7 @@
 """Every command, option, topic and setting is documented. A new one without a word in docs/ fails here."""
 
-import importlib
 import re
+from pathlib import Path
 from typing import Any, get_args
 
 import click
@@ -9,7 +9,8 @@ import msgspec
 import pytest
 import typer.main
 
-from gateway import events, uplink
+from city import config
+from gateway import events, options, uplink
 from readers import wire
 from tests.roots import ROOT
 
@@ -95,9 +96,9 @@ def _settings(cls: type[msgspec.Struct]) -> list[str]:
 
 @pytest.mark.parametrize("package", ["gateway", "city"])
 def test_every_setting_is_documented(package: str) -> None:
-    module = importlib.import_module({"gateway": "gateway.options", "city": "city.config"}[package])
+    kind = {"gateway": options.GatewayConfig, "city": config.CityConfig}[package]
     page = (ROOT / "docs" / f"{package.upper()}.md").read_text(encoding="utf-8")
-    missing = [name for name in _settings(module.Config) if f"`{name}`" not in page and f"{name} =" not in page]
+    missing = [name for name in _settings(kind) if f"`{name}`" not in page and f"{name} =" not in page]
     assert not missing, f"settings without a word in docs/{package.upper()}.md: {', '.join(missing)}"
 
 
@@ -125,3 +126,60 @@ def test_every_make_target_is_in_the_readme() -> None:
     shown = re.findall(r"^([a-z]+):.*## ", makefile, re.MULTILINE)
     assert {"demo", "test", "bench", "lint", "venv"} <= set(shown)
     assert not [t for t in shown if f"make {t}" not in readme]
+
+
+def _named_paths(page: Path) -> set[str]:
+    """The files and folders of this repository that a page names: in code marks, in commands, and behind its links."""
+    text = page.read_text(encoding="utf-8")
+    homes = "gateway|sim|city|readers|firmware|tests|docs|locks|newsfragments"
+    found = {name.rstrip("./") for name in re.findall(rf"(?<![\w/.<-])(?:{homes})/[\w./-]*\w", text)}
+    for link in re.findall(r"\]\(([^)#\s]+)\)", text):
+        if "://" not in link:
+            found.add(str((page.parent / link).resolve().relative_to(ROOT)))
+    return found
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_path_a_page_names_exists(page: Path) -> None:
+    gone = sorted(name for name in _named_paths(page) if not (ROOT / name).exists() and name not in MADE_UP)
+    assert not gone, f"{page.relative_to(ROOT)} names what is not there: {', '.join(gone)}"
+
+
+MADE_UP = {"tests/bench/NAME.py"}
+"""Names that stand for a file to be made."""
+
+
+def test_the_check_of_paths_sees_paths() -> None:
+    assert "gateway/core/sos.py" in _named_paths(ROOT / "docs" / "ARCHITECTURE.md")
+    assert "docs/GATEWAY.md" in _named_paths(ROOT / "README.md")
+    assert "docs/adr" in _named_paths(ROOT / "docs" / "README.md")
+
+
+def test_every_page_is_in_the_list_of_pages() -> None:
+    listed = _named_paths(ROOT / "docs" / "README.md")
+    missing = [page for page in PAGES[1:] if str(page.relative_to(ROOT)) not in listed and page.parent.name != "adr"]
+    assert [page.name for page in missing] == ["README.md"]
+
+
+def test_an_adr_is_one_page_and_no_cell_is_an_essay() -> None:
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        if page.parent.name == "adr":
+            assert len(text.split()) <= 700, f"{page.name} is longer than a page"
+        for number, line in enumerate(text.splitlines(), 1):
+            cells = line.strip("|").split(" | ") if line.startswith("|") else []
+            longest = max((len(cell.split()) for cell in cells), default=0)
+            assert longest <= 60, (
+                f"{page.name}:{number}: a cell of {longest} words; say it in sentences below the table"
+            )
+
+
+def test_the_words_have_a_sentence_and_a_korean_term() -> None:
+    rows = re.findall(r"^\| \*\*(.+?)\*\* \| (.+?) \| (.+?) \|$", (ROOT / "docs" / "WORDS.md").read_text("utf-8"), re.M)
+    assert 25 <= len(rows) <= 35
+    for word, sentence, korean in rows:
+        assert sentence.endswith("."), word
+        assert re.search(r"[\uac00-\ud7a3]", korean), f"{word} has no Korean term"

@@ -1,1 +1,1 @@
-"""The dispatcher's page and the interface for programs."""
+"""The dispatchers' console, and the HTTP interface for programs."""

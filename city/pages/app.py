@@ -1,7 +1,8 @@
-"""The pages and the interface: FastAPI over a `city.server.City`. Nothing on a page comes from another host.
+"""The pages and the HTTP interface: FastAPI over a `city.server.City`. Nothing on a page comes from another host.
 
-Everything but the login page, the static files and /healthz asks for a session (a browser) or a token (a program). A
-POST with a session must come from a page of this very host. Every look and every press is written down with its name.
+The login page, the static files, /healthz, /openapi.json and, on this machine, /metrics are open. Everything else needs
+a session (a browser) or a token (a program). A POST with a session must come from a page of this host. Every look,
+except at the map, and every action is logged with the name of the account.
 """
 
 import asyncio
@@ -34,12 +35,12 @@ from city.server import City
 
 COOKIE = "ansim_session"
 LOOK_S = 60.0
-"""The same look by the same person is written down once in this time."""
+"""Seconds. The same look by the same account is logged once in this time."""
 LOOKS_MAX = 4096
 PROGRAM = "program"
 STATIC = ("console.css", "login.css", "console.js", "dom.js", "map.js", "words.js")
 DRAWN = ("street", "building", "school", "danger", "reader", "gate", "crossing")
-"""Kinds of the site file that are drawn. Homes are not: the desk has no use for them."""
+"""Kinds of features in the site file that are drawn. Homes are not drawn: dispatchers do not need them."""
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -54,7 +55,7 @@ HEADERS = {
 
 
 def make_app(city: City) -> FastAPI:
-    """Return the app. Raises `OperatorsError` when nobody could log in, `ValueError` for a map that is none."""
+    """Return the app. Raises `OperatorsError` for an unusable operators' file, `ValueError` for an unusable map."""
     web = city.config.web
     token = first_line(web.token_file) if web.token_file else None
     login = Login(city.store, city.clock, Path(web.operators_file), token)
@@ -79,7 +80,7 @@ def make_app(city: City) -> FastAPI:
     app.add_middleware(_Headers)
 
     def who(request: Request, authorization: Annotated[str | None, Header()] = None) -> str:
-        """Return who asks; 401 for nobody, 403 for a POST that another site's page made."""
+        """Return the account that asks. 401 if there is none, 403 for a POST from a page of another host."""
         scheme, _, given = (authorization or "").partition(" ")
         if authorization is not None:
             if scheme.lower() == "bearer" and login.is_token(given.strip()):
@@ -98,7 +99,7 @@ def make_app(city: City) -> FastAPI:
             raise HTTPException(403, "this press did not come from a page of this city")
 
     def look(request: Request, name: str, what: str) -> None:
-        """Write the look down before it is answered, the same one once a minute."""
+        """Log the look before it is answered, the same one once a minute."""
         address = request.client.host if request.client else ""
         key, now_s = (name, what, address), city.clock()
         if now_s - looked.get(key, 0.0) >= LOOK_S:
@@ -181,7 +182,7 @@ def make_app(city: City) -> FastAPI:
 
     @app.get("/api/state")
     def state(request: Request, name: Who) -> dict[str, Any]:
-        """Everything the page shows, and `position`, from where GET /events?after= goes on."""
+        """Everything that the page shows, and `position`, from where GET /events?after= continues."""
         look(request, name, "state")
         snapshot = city.snapshot()
         new = [i["number"] for i in snapshot["incidents"] if i["shown_at"] is None and i["state"] == "new"]
@@ -192,23 +193,23 @@ def make_app(city: City) -> FastAPI:
     def incident_list(
         request: Request, name: Who, open: bool = False, limit: Annotated[int, Query(ge=1, le=500)] = 100
     ) -> dict[str, Any]:
-        """Incidents with the time of every hop, their alarms, each lamp's word and the log. Times: unix seconds."""
+        """Incidents with the time of every hop, their alarms, what each lamp shows, and the log. Unix seconds."""
         look(request, name, "incidents")
         return city.incident_list(open_only=open, limit=limit)
 
     @app.post("/api/incidents/{number}/acknowledge")
     def acknowledge(number: int, name: Who) -> dict[str, Any]:
-        """Take an incident: the child's lamp will say that help is coming. Again, or by a second person: no change."""
+        """Acknowledge an incident: the child's lamp will show that help comes. A second time does not change it."""
         return _act(city.acknowledge, number, name)
 
     @app.post("/api/incidents/{number}/close")
     def close(number: int, name: Who) -> dict[str, Any]:
-        """Close an acknowledged incident; 409 for a new one."""
+        """Close an acknowledged incident. 409 for a new one."""
         return _act(city.close, number, name)
 
     @app.get("/api/stats")
     def stats(request: Request, name: Who) -> dict[str, Any]:
-        """What was stored, doubled, missed and refused, and each lane's watermark."""
+        """How much was stored, duplicate, missed and refused, and the watermarks of each lane."""
         look(request, name, "stats")
         return city.stats()
 
@@ -223,7 +224,7 @@ def make_app(city: City) -> FastAPI:
         after: str | None = None,
         last_event_id: Annotated[str | None, Header()] = None,
     ) -> AsyncIterator[ServerSentEvent]:
-        """The stream: `incident`, `words`, `tick`; `reset` where it cannot go on from the id: read the state again."""
+        """The stream: `incident`, `words`, `tick`; `reset` if it cannot resume from the id: read the state again."""
         await run_in_threadpool(look, request, name, "events")
         checked_s = time.monotonic()
         async for item in city.stream.listen(last_event_id or after):
@@ -245,7 +246,7 @@ def make_app(city: City) -> FastAPI:
 
     @app.get("/metrics", include_in_schema=False)
     def metrics(request: Request, authorization: Annotated[str | None, Header()] = None) -> Response:
-        """Prometheus text, for this machine itself, or with the token; a proxy's word is not this machine's."""
+        """Prometheus text, for this machine or with the token. A request through a proxy is not this machine's."""
         local = request.client is not None and request.client.host in ("127.0.0.1", "::1")
         proxied = any(name in request.headers for name in ("forwarded", "x-forwarded-for", "via"))
         trusted = local and not proxied and authorization is None
@@ -257,7 +258,7 @@ def make_app(city: City) -> FastAPI:
 
 
 class _Headers:
-    """Adds HEADERS to every answer. Plain ASGI: a stream passes through untouched."""
+    """Adds HEADERS to every answer. It is plain ASGI, so a stream passes through unchanged."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -285,7 +286,7 @@ def _act(action: Callable[[int, str], dict[str, Any]], number: int, who: str) ->
 
 
 def read_map(path: Path) -> dict[str, Any]:
-    """Return the site's map with only what is drawn. Raises ValueError: not GeoJSON, or no attribution to show."""
+    """Return the site's map, only what is drawn. Raises ValueError if it is not GeoJSON or has no attribution."""
     try:
         site = json.loads(path.read_text("utf-8"))
         features = [f for f in site["features"] if f["properties"].get("kind") in DRAWN and f["geometry"]]

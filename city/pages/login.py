@@ -1,7 +1,7 @@
-"""Who is at the desk: operators with a passcode, sessions that can be ended, and a brake on guessing.
+"""The login: operators with a passcode, sessions that can be ended, and a brake on guessing.
 
-A passcode is made by `ansim-city operator`, shown once, and kept only as a scrypt hash. A session is an opaque cookie,
-its hash in the store, so that a restart of the city in the middle of an incident asks nobody for a passcode.
+A passcode is made by `ansim-city operator`, shown once, and kept only as a scrypt hash. A session is an opaque cookie.
+Its hash is in the store, so nobody needs a passcode again if the city restarts in the middle of an incident.
 """
 
 import base64
@@ -22,18 +22,18 @@ from city import tables as t
 from city.store import Store, UnixClock
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
-SCRYPT_N, SCRYPT_R, SCRYPT_P = 2**15, 8, 1  # 32 MiB and some 80 ms a guess
+SCRYPT_N, SCRYPT_R, SCRYPT_P = 2**15, 8, 1  # 32 MiB and about 80 ms for a guess
 SESSION_MAX_S = 12 * 3600.0
-"""A shift. A session ends this long after it began, whatever it did."""
+"""Seconds: one shift. A session ends this long after it began, whether it is used or not."""
 SESSIONS_MAX = 1000
 TOUCH_S = 60.0
 FAILURES_MAX = 8
 FAILURES_ADDRESS_MAX = 40
 HASHING_MAX = 4
-"""Passcodes checked at once; more are refused at once, so that guessing takes no thread from an acknowledgement."""
+"""Passcodes checked at a time. More are refused at once, so that guessing takes no thread from an acknowledgement."""
 FAILURES_S = 300.0
 NAMES_MAX = 4096
-ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # without l, i, o, 0, 1: read from paper
+ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # without l, i, o, 0, 1, which look alike on paper
 
 
 class OperatorsError(ValueError):
@@ -45,7 +45,7 @@ class Busy(RuntimeError):
 
 
 class Operator(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One line of the operators' file."""
+    """One entry of the operators' file."""
 
     salt: str
     hash: str
@@ -55,7 +55,7 @@ class Operator(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def new_passcode() -> str:
-    """Return a passcode of 20 letters and digits in fives: 99 bits."""
+    """Return a passcode of 20 letters and digits in groups of five: 99 bits."""
     letters = [secrets.choice(ALPHABET) for _ in range(20)]
     return "-".join("".join(letters[i : i + 5]) for i in range(0, 20, 5))
 
@@ -69,7 +69,7 @@ def read_operators(path: Path) -> dict[str, Operator]:
 
 
 def add_operator(path: Path, name: str) -> str:
-    """Give an operator, new or known, a new passcode; write the file (0600); return it. Raises OperatorsError."""
+    """Give a new or known operator a new passcode, write the file (0600), and return it. Raises OperatorsError."""
     if not NAME.fullmatch(name):
         raise OperatorsError(
             f"operator {name!r}: a name is 1-32 of A-Z a-z 0-9 . _ - and begins with a letter or digit"
@@ -89,9 +89,9 @@ def add_operator(path: Path, name: str) -> str:
 
 
 class Brake:
-    """Refuses for a while after too many failures. Bounded; the oldest entry goes first.
+    """Refuses logins for a time after too many failures. It is bounded; the oldest entry is dropped first.
 
-    A name is braked only together with an address: nobody keeps an operator from the desk by guessing elsewhere.
+    A name is blocked only together with an address, so guessing from another address cannot lock an operator out.
     """
 
     def __init__(self, clock: UnixClock) -> None:
@@ -100,7 +100,7 @@ class Brake:
         self._lock = threading.Lock()
 
     def wait_s(self, name: str, address: str) -> float:
-        """Return how long this name from this address must wait, 0 when it need not."""
+        """Return how many seconds this name must wait at this address, 0 if it need not."""
         now_s = self._clock()
         with self._lock:
             waits = [0.0]
@@ -111,7 +111,7 @@ class Brake:
             return max(waits)
 
     def failed(self, name: str, address: str) -> None:
-        """Count a failure."""
+        """Count a failed login."""
         with self._lock:
             for key, most in self._keys(name, address):
                 self._failures[key] = [*self._failures.get(key, [])[-most + 1 :], self._clock()]
@@ -125,10 +125,10 @@ class Brake:
 
 
 class Login:
-    """Checks passcodes, opens and ends sessions, and knows the programs' token."""
+    """Checks passcodes and the token of programs, opens and ends sessions."""
 
     def __init__(self, store: Store, clock: UnixClock, operators_file: Path, token: str | None) -> None:
-        """Raises OperatorsError."""
+        """Read the operators' file. Raises OperatorsError."""
         self._store, self._clock, self._path = store, clock, operators_file
         self._token = token
         self._operators = read_operators(operators_file)
@@ -138,7 +138,7 @@ class Login:
         self.brake = Brake(clock)
 
     def operators(self) -> dict[str, Operator]:
-        """Return who may log in, from the file as it is now; the last good reading when it cannot be read."""
+        """Return who may log in, from the file as it is now, or as last read if it cannot be read now."""
         with self._lock:
             try:
                 changed_at = self._path.stat().st_mtime_ns
@@ -173,7 +173,7 @@ class Login:
         return cookie
 
     def who(self, cookie: str | None) -> str | None:
-        """Return whose session this is, None when it is none, has ended, or its operator is no more."""
+        """Return the operator of this session, None if there is no session, it has ended, or its operator is gone."""
         if not cookie or len(cookie) > 128:
             return None
         digest, now_s = _digest(cookie), self._clock()
@@ -192,7 +192,7 @@ class Login:
             c.execute(delete(t.session).where(t.session.c.digest == _digest(cookie)))
 
     def is_token(self, given: str) -> bool:
-        """Return whether this is the programs' token."""
+        """Return whether this is the token of programs."""
         return self._token is not None and hmac.compare_digest(given.encode(), self._token.encode())
 
 

@@ -1,4 +1,4 @@
-"""The city's figures in Prometheus' text, read from the store's own counters at each scrape: they survive a restart."""
+"""The city's metrics as Prometheus text. Each scrape reads the counters in the store, which survive a restart."""
 
 from collections.abc import Iterator
 

@@ -1,1 +1,1 @@
-"""The life of a gateway box: its loops, its clock, its figures, and the runner that carries out what the core asks."""
+"""The gateway process on its box: loops, clock, metrics, and the runner that carries out what the core asks."""

@@ -1,4 +1,4 @@
-"""Whether the wall clock of this box can be believed: it labels events, and picks the epoch of rotating ids."""
+"""Whether the wall clock of this box can be trusted: it labels events, and selects the epoch of rotating ids."""
 
 import ctypes
 import time
@@ -9,8 +9,8 @@ from gateway.events import ClockQuality
 _STA_UNSYNC = 0x0040  # linux/timex.h
 _TIME_ERROR = 5
 STEP_S = 2.0
-"""A jump of the wall clock against the monotonic one by more than this: somebody set it."""
-EARLIEST_UTC_S = 1_735_689_600.0  # 2025-01-01: before it no box of ours was built
+"""If the wall clock jumps by more than this relative to the monotonic one, it was set from outside."""
+EARLIEST_UTC_S = 1_735_689_600.0  # 2025-01-01: no box of ours was built before
 
 
 class _Timex(ctypes.Structure):
@@ -26,7 +26,7 @@ class _Timex(ctypes.Structure):
 
 
 def kernel_says_synchronised() -> bool:
-    """Return whether the kernel's clock is disciplined (adjtimex: NTP, PTP, GPS); False where it cannot be asked."""
+    """Return whether the kernel's clock is disciplined (adjtimex: NTP, PTP, GPS); False if it cannot be asked."""
     try:
         buffer = _Timex()
         state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(buffer))
@@ -36,9 +36,10 @@ def kernel_says_synchronised() -> bool:
 
 
 class ClockWatch:
-    """Quality of the wall clock: "unsure" until the kernel says synchronised, or it was seen being set, or is trusted.
+    """Quality of the wall clock: "unsure" until the kernel says synchronised, or a step was seen, or it is trusted.
 
-    Once good it stays good: the crystal of a box drifts by seconds a day, which a day's network outage leaves small.
+    Once good it stays good (after EARLIEST_UTC_S): the crystal of a box drifts by seconds a day, so the error stays
+    small over a day without network.
     """
 
     def __init__(self, *, trusted: bool, synchronised: Callable[[], bool] = kernel_says_synchronised) -> None:
@@ -48,7 +49,7 @@ class ClockWatch:
         self.steps = 0
 
     def read(self, utc_s: float, now_s: float) -> ClockQuality:
-        """Return the quality at this moment; call it every second with both clocks."""
+        """Return the quality now; call it every second with the time of both clocks."""
         offset_s = utc_s - now_s
         if self._offset_s is not None and abs(offset_s - self._offset_s) > STEP_S:
             self.steps += 1
@@ -59,5 +60,5 @@ class ClockWatch:
 
 
 def utc_and_now_s() -> tuple[float, float]:
-    """Return (UTC, monotonic) read together."""
+    """Return (UTC, monotonic) in seconds, read together."""
     return time.time(), time.monotonic()

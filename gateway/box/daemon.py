@@ -1,4 +1,4 @@
-"""The gateway itself: its loops, each watched, what is told of it, and its life from start to stop."""
+"""The gateway process: its loops and their watchdog, its health and status reports, its start and its end."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ from gateway.core import pipeline
 from gateway.core.frames import Frame
 from gateway.events import GatewayHealth
 from gateway.mqtt.city_link import STATUS_S, CityLink
-from gateway.mqtt.connection import Address
+from gateway.mqtt.connection import BrokerAccess
 from gateway.options import Installation
 from gateway.outbox.lanes import Outbox, OutboxBusy
 from gateway.radio.coordinator import DOWN_WORKERS, Radio, RadioGone
@@ -35,7 +35,7 @@ TEND_S = 5.0
 HEALTH_QUIET_S = 60.0
 LOOPS_STOP_S, SAVE_MAX_S, GOODBYE_MAX_S, CLOSE_MAX_S = 8.0, 10.0, 4.0, 10.0
 END_MAX_S = STOP_MAX_S + LOOPS_STOP_S + SAVE_MAX_S + GOODBYE_MAX_S + 2.0 + CLOSE_MAX_S
-"""The longest end, with everything in trouble; a healthy one takes a second."""
+"""The longest time to stop, with every part in trouble; a healthy gateway needs a second."""
 EXIT_MAX_S = 10.0
 BEAT_MAX_S = {
     "core": 15.0,
@@ -47,7 +47,7 @@ BEAT_MAX_S = {
     "sender": 60.0,
     "record": 60.0,
 }
-"""Seconds a loop may go without progress before systemd is told no more that we live."""
+"""Seconds a loop may be without progress before systemd gets no more signs of life."""
 
 log = structlog.get_logger()
 
@@ -61,17 +61,17 @@ def version_text() -> str:
 
 
 class Daemon:
-    """One gateway. Make it inside a running event loop and await `run`."""
+    """One gateway. Create it inside a running event loop and await `run`."""
 
     def __init__(self, installation: Installation, *, clock: ClockWatch | None = None) -> None:
-        """Open the store and restore the core. Raises OutboxBusy."""
+        """Open the outbox and restore the core. Raises OutboxBusy."""
         self.installation = installation
         config = installation.config
         self.counters: Counter[str] = Counter({"library_lines_dropped": 0})
         self._loop = asyncio.get_running_loop()
         self._clock = clock or ClockWatch(trusted=config.clock.trusted)
         self._early: list[tuple[str, bool, str]] = []
-        self._told: dict[tuple[str, bool], float] = {}
+        self._reported_at: dict[tuple[str, bool], float] = {}
         self._beats: dict[str, float] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stop = asyncio.Event()
@@ -93,7 +93,7 @@ class Daemon:
         def absolute(name: str | None) -> str | None:
             return None if name is None else str(base / name)
 
-        address = Address(
+        address = BrokerAccess(
             config.site,
             config.gateway,
             config.mqtt,
@@ -106,14 +106,14 @@ class Daemon:
             address, self.outbox.sources, on_health=self.on_health, on_stage=self.runner.on_stage, status=self.status
         )
 
-    # ---- what is told -----------------------------------------------------------------------------------------------
+    # ---- what the other parts report --------------------------------------------------------------------------------
 
     def frame(self, frame: Frame, urgent: bool) -> None:
         """Take a frame from the radio."""
         self.runner.frame(frame, urgent)
 
     def on_health(self, what: str, ok: bool, detail: str) -> None:
-        """Take a word for the operator, from any thread."""
+        """Take a health report for the operator, from any thread."""
         if self._loop.is_running() and self._ready:
             self._loop.call_soon_threadsafe(self._health, what, ok, detail)
         else:
@@ -123,10 +123,10 @@ class Daemon:
         detail = metrics.printable(detail)
         (log.info if ok else log.warning)("health", what=what, ok=ok, detail=detail)
         now_s = time.monotonic()
-        self._told.pop((what, not ok), None)
-        if now_s - self._told.get((what, ok), -HEALTH_QUIET_S) < HEALTH_QUIET_S:
+        self._reported_at.pop((what, not ok), None)
+        if now_s - self._reported_at.get((what, ok), -HEALTH_QUIET_S) < HEALTH_QUIET_S:
             return
-        self._told[what, ok] = now_s
+        self._reported_at[what, ok] = now_s
         event = GatewayHealth(
             observed_at=datetime.now(UTC),
             clock=self.runner.quality,
@@ -142,7 +142,7 @@ class Daemon:
     def _recording_changed(self, wanted: bool) -> None:
         self.runner.state.tap = self.recorder.reading if wanted else None
 
-    # ---- what is due now and then -----------------------------------------------------------------------------------
+    # ---- periodic work ----------------------------------------------------------------------------------------------
 
     async def _run_tend(self, progress: Callable[[], None]) -> None:
         status_at = time.monotonic()
@@ -169,10 +169,10 @@ class Daemon:
                 notify("WATCHDOG=1")
             await asyncio.sleep(min((period_s or 10.0) / 3, 5.0))
 
-    # ---- life -------------------------------------------------------------------------------------------------------
+    # ---- start and end ----------------------------------------------------------------------------------------------
 
     async def run(self) -> int:
-        """Run until SIGTERM or SIGINT, or until a loop ends that must not. Return the exit code."""
+        """Run until SIGTERM or SIGINT, or until one of the loops ends, which is a fault. Return the exit code."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self.stop)
         self._ready = True
@@ -207,7 +207,7 @@ class Daemon:
         return code
 
     def stop(self) -> None:
-        """Have `run` come to its end."""
+        """Make `run` end."""
         self._stop.set()
 
     def _verdict(self, loops: list[asyncio.Task[Any]]) -> int:
@@ -221,7 +221,8 @@ class Daemon:
         return 4
 
     async def _end(self, loops: list[asyncio.Task[Any]], stop: asyncio.Task[Any], code: int) -> None:
-        """Radio first, then what the core knows, then the goodbye to the city, the files last; each within a time."""
+        """End in this order, each part within a time limit: the core's loop; the radio and other loops; queued events
+        and the core's snapshot to disk; the goodbye to the city; the files."""
         stop.cancel()
         by_name = {task.get_name(): task for task in loops}
         core = by_name["core"]
@@ -258,10 +259,10 @@ class Daemon:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    # ---- what others ask --------------------------------------------------------------------------------------------
+    # ---- what the other parts ask -----------------------------------------------------------------------------------
 
     def status(self, online: bool) -> Status:
-        """Return the retained status as it is now."""
+        """Return the current status, for the retained message."""
         sos, _, events = self.outbox.sources
         ok, silent = pipeline.readers_ok_and_silent(self.runner.state)
         return Status(
@@ -278,7 +279,7 @@ class Daemon:
         )
 
     def figures(self) -> dict[str, float]:
-        """Return every count and level by the names docs/GATEWAY.md lists."""
+        """Return all counters and levels, by the names in docs/GATEWAY.md."""
         found: dict[str, float] = {f"core_{name}": n for name, n in pipeline.counters(self.runner.state).items()}
         found |= {f"core_{name}": level for name, level in pipeline.figures(self.runner.state).items()}
         found |= {f"radio_{name}": n for name, n in self.radio.counters.items()}
@@ -296,7 +297,7 @@ class Daemon:
         return found
 
     def _ask_figures(self) -> dict[str, float]:
-        """`figures` for another thread: tables must not change while they are counted."""
+        """Return `figures` to another thread: the event loop computes them, so that no table changes meanwhile."""
 
         async def read() -> dict[str, float]:
             return self.figures()
@@ -323,8 +324,8 @@ async def _cancel(tasks: list[asyncio.Task[Any]], most_s: float) -> None:
 def run(installation: Installation) -> int:
     """Run a gateway in this process; return its exit code. Raises OutboxBusy.
 
-    The process may end itself EXIT_MAX_S later: a library's thread that hangs must not keep a closed gateway from
-    being started anew.
+    The process may end itself EXIT_MAX_S later: a library's thread that never ends must not prevent the next start of
+    a closed gateway.
     """
     os.umask(0o077)  # zigpy's database holds the network key
     lines = metrics.stdout_lines()

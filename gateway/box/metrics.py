@@ -1,4 +1,4 @@
-"""Figures for Prometheus on loopback, and log lines on standard output that never hold the gateway up."""
+"""Metrics for Prometheus on loopback, and log lines on standard output that never block the gateway."""
 
 import contextlib
 import logging
@@ -21,7 +21,7 @@ LEVELS = (
     *("core_alarms", "core_slots_bound", "core_tags_enrolled", "core_tags_followed", "core_unknown_ids"),
     "record_clients",
 )
-"""Names, or their endings, of what goes up and down; all others only count up."""
+"""Names, or their endings, of gauges: values that go up and down. All others are counters."""
 TEXT_MAX = 400
 TRACE_MAX = 4000
 LINES_MAX = 2000
@@ -43,7 +43,7 @@ class _Figures:
 
 
 def serve(port: int, read: Callable[[], Mapping[str, float]]) -> Callable[[], None]:
-    """Answer GET /metrics on 127.0.0.1; return what stops it. Raises OSError if the port is taken."""
+    """Answer GET /metrics on 127.0.0.1; return a function that stops this. Raises OSError if the port is in use."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Figures(read))
     ProcessCollector(registry=registry)
@@ -58,7 +58,7 @@ def serve(port: int, read: Callable[[], Mapping[str, float]]) -> Callable[[], No
 
 
 class Lines:
-    """A file of log lines behind a bounded queue: a reader that hangs costs lines, counted, and never a frame."""
+    """A file of log lines behind a bounded queue: if its consumer stalls, lines are lost and counted, never frames."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -75,10 +75,10 @@ class Lines:
         return len(text)
 
     def flush(self) -> None:
-        """Nothing: the thread flushes."""
+        """Do nothing: the thread flushes."""
 
     def close(self) -> None:
-        """Write what is queued, for a second at the most."""
+        """Write what is queued, and wait for it at most 1.5 s."""
         try:
             self._queue.put(None, timeout=0.5)
         except queue.Full:
@@ -96,19 +96,19 @@ class Lines:
 
 
 def printable(text: str, most: int = TEXT_MAX) -> str:
-    """Return a peer's text fit for a log: capped, and nothing in it that is not printable."""
+    """Return a peer's text safe for a log: at most `most` characters, "?" for each unprintable one."""
     text = text if len(text) <= most else text[: most - 3] + "..."
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _cap(logger: Any, method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    trace = event.pop("exception", None)  # its end tells the most; JSON escapes its lines
+    trace = event.pop("exception", None)  # its end says the most; JSON escapes its line breaks
     found = {key: printable(value) if isinstance(value, str) else value for key, value in event.items()}
     return found if trace is None else found | {"exception": str(trace)[-TRACE_MAX:]}
 
 
 def log_to(lines: Lines) -> None:
-    """Send our own log there as JSON lines, and the libraries' warnings with it."""
+    """Send our own log to `lines` as JSON, and with it the libraries' warnings that `Libraries` logs."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -123,12 +123,12 @@ def log_to(lines: Lines) -> None:
 
 
 def stdout_lines() -> Lines:
-    """Return the sink for standard output."""
+    """Return the log lines that go to standard output."""
     return Lines(sys.stdout)
 
 
 class Libraries(logging.Handler):
-    """zigpy's, bellows' and asyncio's warnings, as lines of our own log; so many a minute, the others counted."""
+    """Warnings of zigpy, bellows and asyncio as lines of our log: LIBRARY_LINES_A_MINUTE at most, the rest counted."""
 
     def __init__(self, counters: Counter[str]) -> None:
         super().__init__()

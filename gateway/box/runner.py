@@ -1,13 +1,13 @@
-r"""The core's steps: one at a time, each effect carried out before the next is asked for.
+r"""Runs the core's steps: one at a time, and each effect is carried out before the next one is requested.
 
     radio --> urgent  --\                      / Commit (emergency) --> outbox sos
     radio --> routine ---> core, one at a time <  Commit (routine)   --> outbox events
     city  --> stages  --/                      \ Downlink           --> radio
 
-An emergency is committed before the core is asked for anything more. Routine events are committed in groups; a downlink
-that is not urgent waits for what was queued before it, and nothing else does. If a commit fails the step ends there:
-the reader is not told, and says it again. Between two steps, never within one, the core is told the time and a snapshot
-is taken, which is kept only after every event that came before it.
+An emergency is committed before the core's next effect is requested. Routine events are committed in groups; only a
+downlink that is not urgent waits for the events queued before it. If a commit to disk fails, the step ends there:
+the reader gets no answer, and sends again. Between two steps, never within one, the core gets the time and a snapshot
+is taken; the snapshot goes to disk only after every event that came before it.
 """
 
 import asyncio
@@ -35,17 +35,17 @@ from gateway.uplink import StageNotice
 from readers import wire
 
 ROUTINE_MAX = 500
-"""Frames waiting for the core; the oldest routine one is dropped above it. 30 a second is a full mesh."""
+"""Most routine frames waiting for the core; above it the oldest is dropped. A mesh at its limit brings 30 a second."""
 URGENT_MAX = 2000
 STAGES_MAX = 1000
 HELD_MAX = 500
 CHORES_S = 1.0
 SNAPSHOT_S = 10.0
 TICK_MIN_S, TICK_AGAIN_S = 0.005, 1.0
-"""Routine frames get their turn between two ticks; a tick that failed is not tried again at once."""
+"""Pause after a tick, so that routine frames get their turn; a tick that failed is tried again after the longer one."""
 FIT_AFTER_S = 10.0
-"""After a start the walk test is fitted only so much later: what was cried meanwhile comes in these seconds, and a fit
-shares the interpreter with it."""
+"""The walk test is fitted only this long after a start: the cries of the downtime arrive in these seconds, and a fit
+would share the interpreter with them."""
 STOP_MAX_S = 5.0
 FAULTS_MAX_B = 1_000_000
 FAULTS_A_MINUTE = 60
@@ -64,12 +64,12 @@ log = structlog.get_logger()
 
 
 class Runner:
-    """The core, its queues, and the one place where effects are carried out."""
+    """The core and its queues; the only place that carries out effects."""
 
     def __init__(
         self, installation: Installation, outbox: Outbox, radio: Radio, clock: ClockWatch, *, on_health: OnHealth
     ) -> None:
-        """Restore the core from the outbox: it blocks."""
+        """Restore the core from the outbox; this blocks."""
         self._installation, self._outbox, self._radio, self._clock = installation, outbox, radio, clock
         self.counters: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
         self._urgent: deque[Frame] = deque()
@@ -88,7 +88,7 @@ class Runner:
         self.state = self._restored(utc_s, now_s, on_health)
 
     def frame(self, frame: Frame, urgent: bool) -> None:
-        """Take a frame from the radio. An urgent one stands before every routine one; the oldest is dropped if full."""
+        """Take a frame from the radio. Urgent ones go before all routine ones; a full queue drops its oldest."""
         line, most = (self._urgent, URGENT_MAX) if urgent else (self._routine, ROUTINE_MAX)
         line.append(frame)
         if len(line) > most:
@@ -97,7 +97,7 @@ class Runner:
         self._wake.set()
 
     def on_stage(self, stage: StageNotice) -> None:
-        """Take the city's word about an alarm; only the highest stage of each waits."""
+        """Take the city's stage of an alarm; only the highest stage of each alarm is kept waiting."""
         if len(self._stages) >= STAGES_MAX and stage.alarm not in self._stages:
             self.counters["stages_dropped"] += 1  # the city repeats it
             return
@@ -111,7 +111,7 @@ class Runner:
     # ---- the loop ---------------------------------------------------------------------------------------------------
 
     async def run(self, progress: Callable[[], None]) -> None:
-        """Take one step after the other until `stop`."""
+        """Run one step after another until `stop`."""
         chores_at_s = tick_at_s = 0.0
         self._spawn(self._fit())
         while not self._ending:
@@ -119,20 +119,20 @@ class Runner:
             now_s = time.monotonic()
             if now_s >= chores_at_s:
                 chores_at_s = now_s + CHORES_S
-                self._chores()
+                self._periodic_work()
             if self._urgent:
-                await self._carry(self._heard(self._urgent[0], now_s), self._urgent.popleft())
+                await self._carry_out(self._heard(self._urgent[0], now_s), self._urgent.popleft())
             elif self._stages:
                 alarm = next(iter(self._stages))
-                await self._carry(pipeline.on_stage(self.state, alarm, self._stages.pop(alarm), now_s))
+                await self._carry_out(pipeline.on_stage(self.state, alarm, self._stages.pop(alarm), now_s))
             elif self._fitted:
-                await self._carry(pipeline.learn(self.state, *self._fitted.popleft(), now_s))
+                await self._carry_out(pipeline.learn(self.state, *self._fitted.popleft(), now_s))
             elif now_s >= max(tick_at_s, pipeline.next_deadline_s(self.state)):
-                done = await self._carry(pipeline.on_tick(self.state, now_s))
+                done = await self._carry_out(pipeline.on_tick(self.state, now_s))
                 tick_at_s = time.monotonic() + (TICK_MIN_S if done else TICK_AGAIN_S)
                 await asyncio.sleep(0)
             elif self._routine:
-                await self._carry(self._heard(self._routine[0], now_s), self._routine.popleft())
+                await self._carry_out(self._heard(self._routine[0], now_s), self._routine.popleft())
                 await asyncio.sleep(0)
             else:
                 self._wake.clear()
@@ -144,18 +144,18 @@ class Runner:
                         await self._wake.wait()
 
     def stop(self) -> None:
-        """Let the step in hand come to its end, and no other begin."""
+        """Let the current step finish, and start no other."""
         self._ending = True
         self._wake.set()
 
     async def close(self) -> None:
-        """Keep the last snapshot. Only after `run` came to its end: a step cut in its middle must not be kept."""
+        """Put the last snapshot on disk. Call it only after `run` ended: a half-done step must not be kept."""
         for task in self._tasks:
             task.cancel()
         await self._save(pipeline.snapshot(self.state), self._queued)
 
-    def _chores(self) -> None:
-        """What is done to the core every second, between two of its steps."""
+    def _periodic_work(self) -> None:
+        """Do the work of every second on the core, between two of its steps."""
         utc_s, now_s = utc_and_now_s()
         self.quality = self._clock.read(utc_s, now_s)
         pipeline.set_clock(self.state, utc_s, now_s, self.quality)
@@ -165,7 +165,7 @@ class Runner:
             self._saving = self._spawn(self._save(pipeline.snapshot(self.state), self._queued))
 
     async def _fit(self) -> None:
-        """Fit the walk test while the core listens: an alarm of the first second must not wait for a map."""
+        """Fit the walk test while the core runs: an alarm in the first second must not wait for a map."""
         if self._installation.site is None or self._installation.survey is None:
             return
         await asyncio.sleep(FIT_AFTER_S)
@@ -181,7 +181,7 @@ class Runner:
         log.info("walk_test_fitted", took_s=round(time.monotonic() - began_s, 2))
 
     async def _save(self, snapshot: bytes, queued: "asyncio.Future[bool] | None") -> None:
-        """Keep a snapshot behind the last event queued before it: a crash may repeat an arrival, and loses none."""
+        """Put a snapshot on disk after the events queued before it: a crash may repeat an arrival, but loses none."""
         if queued is not None and not await asyncio.shield(queued):
             return
         with contextlib.suppress(NotCommitted):
@@ -189,7 +189,7 @@ class Runner:
             self.counters["snapshots"] += 1
 
     def _heard(self, frame: Frame, now_s: float) -> Iterator[Effect]:
-        """The core's step for a frame; by the way, learn where its reader is if the core took the frame as new."""
+        """Yield the core's effects for a frame; if the core took it as new, the radio learns its reader's address."""
         link, before = None, None
         with contextlib.suppress(wire.WireError):
             link = self.state.links.by_number.get(wire.peek(frame.payload)[1])
@@ -205,8 +205,8 @@ class Runner:
 
     # ---- effects ----------------------------------------------------------------------------------------------------
 
-    async def _carry(self, step: Iterator[Effect], frame: Frame | None = None) -> bool:
-        """Carry out one step of the core, effect by effect; return whether all of it was. The blanket catch is here."""
+    async def _carry_out(self, step: Iterator[Effect], frame: Frame | None = None) -> bool:
+        """Carry out one step of the core, effect by effect; return whether all were. The broad `except` is here."""
         try:
             for effect in step:
                 if isinstance(effect, Downlink):
@@ -233,8 +233,8 @@ class Runner:
         log.info("committed", lane="sos", kind=event.__struct_config__.tag, alarm=event.alarm, seq=seq, at=time.time())
 
     def _downlink(self, effect: Downlink) -> None:
-        """Send, or hold until the last routine event queued so far is on disk: the core may acknowledge in a later step
-        than the one that brought the event."""
+        """Send, or hold until the last routine event queued so far is on disk: the core may acknowledge an event in
+        a later step than the one that made it."""
         queued = self._queued
         if effect.urgent or queued is None or (queued.done() and queued.result()):
             self._radio.send(effect.reader, effect.payload, effect.urgent)
@@ -250,7 +250,7 @@ class Runner:
             self.counters["held_dropped"] += 1
 
     def _keep_fault(self, frame: Frame | None, error: Exception) -> None:
-        """Keep the bytes that broke a step: they become a test. Two files of FAULTS_MAX_B, FAULTS_A_MINUTE at most."""
+        """Keep the bytes that broke a step, for a test. At most two files of FAULTS_MAX_B and FAULTS_A_MINUTE lines."""
         now_s = time.monotonic()
         if len(self._faults) == FAULTS_A_MINUTE and now_s - self._faults[0] < 60:
             return

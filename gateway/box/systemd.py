@@ -1,4 +1,4 @@
-"""Words to systemd (sd_notify): ready, alive, stopping. Without NOTIFY_SOCKET nothing happens."""
+"""Notifications to systemd (sd_notify): ready, alive, stopping. Without NOTIFY_SOCKET nothing is sent."""
 
 import os
 import socket
@@ -15,11 +15,11 @@ def notify(message: str) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as sock:
             sock.sendto(message.encode(), address)
     except OSError:
-        pass  # systemd is away: it will miss us and act
+        pass  # systemd does not listen: it will miss the signs of life and act
 
 
 def watchdog_s() -> float | None:
-    """Return the period systemd expects signs of life in, or None."""
+    """Return the period (s) within which systemd expects a sign of life, or None."""
     try:
         period_us = int(os.environ.get("WATCHDOG_USEC", ""))
     except ValueError:

@@ -1,1 +1,1 @@
-"""The gateway's TOML file and the files it names: read, checked, and every fault named with its line."""
+"""Reads and checks the gateway's TOML file and the files it names, and reports every fault with its line."""

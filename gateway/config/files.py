@@ -1,4 +1,4 @@
-"""The files a configuration names: keys, install codes, the broker's secrets, the walk test. Secrets by path only."""
+"""The files a configuration names: keys, install codes, broker files, walk test. Secrets are given by path only."""
 
 import re
 import stat
@@ -19,14 +19,14 @@ FILE_MAX_B = 4 * 1024 * 1024
 
 
 def reader_keys(findings: Findings, config: GatewayConfig) -> dict[int, bytes]:
-    """Return the key of every reader of the zone, by its number."""
+    """Return the key of every reader of the zone, by reader number."""
     before = len(findings.problems)
     rows = _json(findings, "keys.readers", config.keys.readers)
     found: dict[int, bytes] = {}
     for place, (number, text) in enumerate(rows.items(), 1):
         key = _hex(text, READER_KEY_SIZE)
         if not re.fullmatch("[1-9][0-9]{0,4}", number) or key is None:
-            # what stands there is not repeated: it may be a key in the wrong place
+            # the text found is not shown: it may be a key in the wrong place
             findings.say("keys.readers", f"{config.keys.readers}, entry {place}: not a number and its key")
         elif key in found.values():
             findings.say("keys.readers", f"{config.keys.readers}, entry {place}: another reader's key")
@@ -40,7 +40,7 @@ def reader_keys(findings: Findings, config: GatewayConfig) -> dict[int, bytes]:
 
 
 def tag_keys(findings: Findings, config: GatewayConfig) -> dict[str, TagKeys]:
-    """Return the keys of every enrolled tag, by its pseudonym."""
+    """Return the keys of every enrolled tag, by pseudonym."""
     found: dict[str, TagKeys] = {}
     owners: dict[bytes, int] = {}
     for place, (tag, row) in enumerate(_json(findings, "keys.tags", config.keys.tags).items(), 1):
@@ -57,7 +57,7 @@ def tag_keys(findings: Findings, config: GatewayConfig) -> dict[str, TagKeys]:
 
 
 def install_codes(findings: Findings, config: GatewayConfig) -> dict[str, bytes]:
-    """Return the install code of every reader of the zone that was enrolled, by its EUI64 (hexadecimal, MSB first)."""
+    """Return the install code of every enrolled reader of the zone, by EUI64 (hexadecimal, MSB first)."""
     if config.radio.enrolment is None:
         return {}
     wanted = {reader.eui64: reader.number for reader in config.readers}
@@ -83,7 +83,7 @@ def install_codes(findings: Findings, config: GatewayConfig) -> dict[str, bytes]
 
 
 def broker(findings: Findings, mqtt: MqttTable) -> str | None:
-    """Check the broker's files; return the password, None if there is none."""
+    """Check the files for the broker; return the password, or None if there is none."""
     if (mqtt.cert_file is None) != (mqtt.key_file is None):
         findings.say("mqtt.cert_file" if mqtt.cert_file is None else "mqtt.key_file", "missing beside the other one")
     if mqtt.cert_file and not mqtt.ca_file:
@@ -109,13 +109,13 @@ def broker(findings: Findings, mqtt: MqttTable) -> str | None:
 
 
 def walk_test(findings: Findings, config: GatewayConfig) -> "tuple[RecordedSite | None, Survey | None]":
-    """Return the zone's walk test on its own plane; (None, None) without one, or while other things are wrong."""
-    if config.locate.survey is None or findings.problems:  # where a reader is must be known first
+    """Return the walk test on the zone's plane; (None, None) if there is none or the configuration has problems."""
+    if config.locate.survey is None or findings.problems:  # the readers' positions must be right first
         return None, None
-    from gateway.survey import onto_zone, write  # numpy: `check` of most files needs none
+    from gateway.survey import onto_zone, write  # imports numpy, which `check` of most files does not need
 
     try:
-        site, survey, notes = onto_zone.of_zone(findings.base / config.locate.survey, Zone(config.readers))
+        site, survey, notes = onto_zone.walk_test_of_zone(findings.base / config.locate.survey, Zone(config.readers))
     except write.RecordingError as error:
         findings.say("locate.survey", str(error))
         return None, None
@@ -161,7 +161,7 @@ def _hex(text: Any, size: int) -> bytes | None:
 
 
 def _install_code_valid(code: bytes | None) -> bool:
-    """16 bytes and their CRC-16/X-25, low byte first (ZigBee Base Device Behavior 3.0, section 10.1)."""
+    """Return whether it is 16 bytes and their CRC-16/X-25, low byte first (ZigBee Base Device Behavior 3.0, 10.1)."""
     crc = 0xFFFF
     for byte in (code or b"")[:16]:
         crc ^= byte

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, and what is worth a look: collected, so that everything is said at once."""
+"""Collects what is wrong with a configuration and what may need attention, to report everything at once."""
 
 import re
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from gateway.options import HINTS
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong. line counts from 1; 0: the fault is not in this file's text."""
+    """One thing that is wrong. line: counted from 1; 0: the fault is not in the text of the file."""
 
     key: str
     line: int
@@ -22,7 +22,7 @@ class Problem:
 
 
 class ConfigError(Exception):
-    """The file cannot be used. Permanent until somebody edits it: `problems` tells what, all of it."""
+    """The file cannot be used. Permanent until a person edits it. `problems` holds everything that is wrong."""
 
     def __init__(self, path: Path, problems: list[Problem]) -> None:
         super().__init__("\n".join(f"{path}: {problem}" for problem in problems))
@@ -30,18 +30,18 @@ class ConfigError(Exception):
 
 
 class Findings:
-    """The problems and notes of one file. `lines`: where each key of its text stands, from `toml_lines.key_lines`."""
+    """The problems and notes of one file. `lines`: the line of each key in its text, from `toml_lines.key_lines`."""
 
     def __init__(self, path: Path, lines: dict[str, int]) -> None:
         self.path, self.lines = path, lines
         self.base = path.resolve().parent
-        """Every relative path in the file begins there."""
+        """The folder where every relative path in the file starts."""
         self.problems: list[Problem] = []
         self.notes: list[str] = []
-        """Nothing wrong, but worth a look."""
+        """Not wrong, but may need attention."""
 
     def say(self, key: str, text: str) -> None:
-        """Note one problem at the line of the key, or of the nearest thing round it, with what would be right."""
+        """Add one problem, with a hint of what is right, at the line of the key or of the nearest table around it."""
         place = key
         while place and place not in self.lines:
             place = re.sub(r"(\[\d+\]|\.?[^.\[\]]*)\Z", "", place)
@@ -50,12 +50,12 @@ class Findings:
         self.problems.append(Problem(seen, self.lines.get(place, 1), text + (f"; right is {hint}" if hint else "")))
 
     def stop_if_wrong(self) -> None:
-        """Raise ConfigError with every problem, if there is one."""
+        """Raise ConfigError with every problem, if there is any."""
         if self.problems:
             raise ConfigError(self.path, self.problems)
 
 
 def short(value: Any) -> str:
-    """Return a value as a complaint shows it: printable, at most 60 characters."""
+    """Return a value as a problem text shows it: printable, at most 60 characters."""
     text = repr(value)
     return "".join(c if c.isprintable() else "?" for c in (text if len(text) <= 60 else text[:57] + "..."))

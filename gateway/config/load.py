@@ -1,6 +1,6 @@
-"""The gateway's one TOML file, read and checked together with every file it names.
+"""Reads and checks the gateway's one TOML file together with every file it names.
 
-Everything is checked before anything starts, and all faults are said at once, each with its key, its line and what
+Everything is checked before anything starts. All faults are reported at once, each with its key, its line and what
 would be right. `docs/GATEWAY.md` lists every key.
 """
 
@@ -36,13 +36,13 @@ def load(path: Path) -> Installation:
         found = re.search(r"at line (\d+)", str(error))
         line = int(found[1]) if found else text.count("\n") + 1
         raise ConfigError(path, [Problem("file", line, f"not TOML here: {error}")]) from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, very deep brackets
         raise ConfigError(path, [Problem("file", 0, f"no parser can take this: {short(str(error))}")]) from None
     return _checked(Findings(path, key_lines(text)), raw)
 
 
 def summary(loaded: Installation) -> str:
-    """Return what a technician wants to see of a good file: one screen, no secret."""
+    """Return what a technician wants to see of a valid file: one screen, no secrets."""
     c = loaded.config
     lines = [
         f"site {c.site}, gateway {c.gateway}",
@@ -74,7 +74,7 @@ def _checked(findings: Findings, raw: dict[str, Any]) -> Installation:
     findings.stop_if_wrong()
     whole = Zone(**{name: getattr(config, name) for name in Zone.__struct_fields__})
     if config.footpaths:
-        from gateway.locate.ground import Ground  # numpy, as above
+        from gateway.locate.ground import Ground  # numpy, as in `files`
 
         findings.notes += Ground(whole).notes
     return Installation(

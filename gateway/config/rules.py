@@ -1,4 +1,4 @@
-"""What no type can say of a configuration: numbers given twice, names without an owner, positions that cannot be."""
+"""Checks that no type can express: numbers given twice, names without an owner, impossible positions."""
 
 import math
 from collections.abc import Iterator
@@ -10,19 +10,19 @@ from gateway.zone import FOOTPATH_PIECES_MAX, FOOTPATHS_MAX, Plane
 from readers.advertisement import TagKeys
 
 ZONE_MAX_M = 20_000.0
-"""No two positions of one zone are further apart: a typing error in a degree is found by it."""
+"""No position may be further from the first reader: this finds a typing error in a degree."""
 UNIQUE = (
     ("readers", "number"), ("readers", "eui64"), ("places", "id"), ("dangers", "id"), ("bells", "id"), ("routes", "id"),
 )  # fmt: skip
-"""(list, key): no two entries of the list have the same."""
+"""(list, key): no two entries of the list may have the same value."""
 POLYGONS, LINES = ("places", "dangers"), ("routes", "footpaths")
-"""Lists whose entries have a polygon, and a line."""
+"""Lists with a polygon in each entry, and lists with a line in each."""
 Corners = list[tuple[float, float]]
-"""Corners in metres, east and north of the first reader, the last not the first again."""
+"""Corners in metres east and north of the first reader. The last corner does not repeat the first."""
 
 
 def unique(findings: Findings, config: GatewayConfig) -> None:
-    """No number, EUI64 or id is given twice."""
+    """Report every number, EUI64 or id that is given twice."""
     for key, name in UNIQUE:
         seen: dict[Any, int] = {}
         for i, item in enumerate(getattr(config, key)):
@@ -34,7 +34,7 @@ def unique(findings: Findings, config: GatewayConfig) -> None:
 
 
 def bells(findings: Findings, config: GatewayConfig) -> None:
-    """A bell is at a reader of this file, and alone at its input."""
+    """Report a bell at a reader that is not in this file, and a second bell at one input."""
     numbers = {reader.number for reader in config.readers}
     inputs: set[tuple[int, int]] = set()
     for i, bell in enumerate(config.bells):
@@ -47,7 +47,7 @@ def bells(findings: Findings, config: GatewayConfig) -> None:
 
 
 def readers(findings: Findings, config: GatewayConfig) -> None:
-    """All readers are within one zone of the first."""
+    """Report readers too far from the first one."""
     plane = _plane(config)
     for i, reader in enumerate(config.readers):
         far_m = math.hypot(*plane.to_xy_m(reader.lon, reader.lat))
@@ -56,7 +56,7 @@ def readers(findings: Findings, config: GatewayConfig) -> None:
 
 
 def polygons(findings: Findings, config: GatewayConfig) -> None:
-    """A polygon encloses some ground of the zone, and its edges do not cross."""
+    """Report a polygon that encloses too little, lies too far away, or has edges that cross."""
     plane = _plane(config)
     for key in POLYGONS:
         for i, item in enumerate(getattr(config, key)):
@@ -68,7 +68,7 @@ def polygons(findings: Findings, config: GatewayConfig) -> None:
 
 
 def lines(findings: Findings, config: GatewayConfig) -> None:
-    """A line goes somewhere within the zone, and all footpaths together are as many as an engine takes."""
+    """Report a line that is too short or lies too far away, and more footpaths than an engine takes."""
     plane = _plane(config)
     for key in LINES:
         for i, item in enumerate(getattr(config, key)):
@@ -85,12 +85,12 @@ def lines(findings: Findings, config: GatewayConfig) -> None:
 
 
 RULES = (unique, bells, readers, polygons, lines)
-"""Every rule that needs no other file, in the order in which complaints are shown."""
+"""Every rule that needs no other file, in the order in which problems are shown."""
 
 
 def tags(findings: Findings, config: GatewayConfig, tag_keys: dict[str, TagKeys]) -> None:
-    """A tag has one route at most. One without keys is only noted: it may have been taken out a moment ago, and a
-    configuration that refused it would cost the whole zone its gateway."""
+    """Report a tag with more than one route. A tag without keys is only noted: it may have been removed a moment ago,
+    and to refuse the configuration would leave the whole zone without its gateway."""
     routes: dict[str, str] = {}
     for i, route in enumerate(config.routes):
         for tag in route.tags:

@@ -1,4 +1,4 @@
-"""The values of a TOML file -> `GatewayConfig`: each table by its type, and every fault in it, not only the first."""
+"""The values of a TOML file -> `GatewayConfig`. Each table is checked by its type; every fault in it is reported."""
 
 import difflib
 from typing import Any
@@ -12,7 +12,7 @@ _TYPES = {one.name: one.type for one in msgspec.structs.fields(GatewayConfig)}
 
 
 def convert(findings: Findings, raw: dict[str, Any]) -> GatewayConfig | None:
-    """Return the values as types; None when anything is wrong with them, and then `findings` says all of it."""
+    """Return the typed values. Return None when anything is wrong with them; `findings` then holds every fault."""
     known = GatewayConfig.__struct_fields__
     values: dict[str, Any] = {}
     for key, value in raw.items():
@@ -40,7 +40,7 @@ def convert(findings: Findings, raw: dict[str, Any]) -> GatewayConfig | None:
 
 
 def _struct(findings: Findings, kind: type[msgspec.Struct], value: Any, key: str) -> msgspec.Struct | None:
-    """Convert one table, telling every fault in it, not only the first."""
+    """Convert one table; report every fault in it, not only the first."""
     if not isinstance(value, dict):
         findings.say(key, f"must be a table, got {type(value).__name__}")
         return None
@@ -61,7 +61,7 @@ def _struct(findings: Findings, kind: type[msgspec.Struct], value: Any, key: str
         return None
     try:
         return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:  # two keys that do not go together
+    except msgspec.ValidationError as error:  # two keys that do not fit together
         findings.say(key, str(error))
         return None
 

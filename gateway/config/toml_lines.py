@@ -1,4 +1,4 @@
-"""Where each key of a TOML text stands. The standard parser gives values without lines; a complaint needs the line."""
+"""Finds the line of each key of a TOML text. The standard parser gives no lines, but a problem report needs them."""
 
 import re
 
@@ -9,18 +9,18 @@ _KEY = re.compile(rf"({_NAME})[ \t]*=")
 
 
 def key_lines(text: str) -> dict[str, int]:
-    """Return the line (from 1) of every table and key of a text `tomllib` has accepted.
+    """Return the line (from 1) of every table and key of a text that `tomllib` has accepted.
 
-    Keys are written as "radio.port" and "readers[2].lon"; what stands inside an inline table or an array is found
-    under the key in front of it. A table below one of an array counts as that array's last.
+    Keys are written as "radio.port" and "readers[2].lon". The content of an inline table or an array has no entry of
+    its own, only the key in front of it. A table below an array of tables belongs to the last entry of that array.
     """
     found: dict[str, int] = {}
     counts: dict[str, int] = {}
     table, depth, until = "", 0, ""
-    for number, line in enumerate(text.split("\n"), 1):  # TOML knows no other end of a line
+    for number, line in enumerate(text.split("\n"), 1):  # TOML has no other line end
         rest = line.strip()
         if not depth and not until:
-            if header := _HEADER.match(rest):  # a key never begins with a bracket
+            if header := _HEADER.match(rest):  # a key never starts with a bracket
                 table = _dotted(header[2])
                 if header[1] == "[[":
                     found.setdefault(table, number)
@@ -44,7 +44,7 @@ def _dotted(text: str) -> str:
 
 
 def _value(text: str, depth: int, until: str) -> tuple[int, str]:
-    """Walk over a line of a value; return how many brackets stay open and the quotes a long string still waits for."""
+    """Scan one line of a value; return how many brackets stay open and the quotes that end an open long string."""
     i = 0
     while i < len(text):
         if until:

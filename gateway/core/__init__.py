@@ -1,1 +1,1 @@
-"""What a frame means: bytes in, effects out. It knows no clock, no disk, no network and no log."""
+"""The core: it turns frames into effects. It uses no clock, no disk, no network and no log."""

@@ -1,8 +1,8 @@
-"""The alarms a gateway knows: one a press, whoever tells it and however often, across a power cut. Bounded.
+"""The table of alarms. Each press has one alarm, whichever readers report it, however often, and across a power cut.
 
-An alarm leaves when the table is full, closed ones first, then those over a day old, then open ones last heard of
-`SAME_PRESS_S` ago or more, unverified before verified. Forgetting one never loses an emergency: at worst a reader that
-still tells it raises it a second time.
+The table has a limit. When it is full, alarms leave in this order: closed ones, then those not heard of for a day, then
+open ones not heard of for `SAME_PRESS_S`, unverified before verified. This never loses an emergency: at worst a reader
+that still reports the press raises a second alarm.
 """
 
 from collections import Counter
@@ -22,37 +22,37 @@ from readers.advertisement import Advertisement
 
 ALARMS_MAX = 4096
 ALARMS_HARD_MAX = 4 * ALARMS_MAX
-"""Reached only by so many verified presses within SAME_PRESS_S."""
+"""Reached only by this many open alarms that were all heard of within SAME_PRESS_S."""
 LAMPS_MAX = 48
-"""Lamps an alarm follows; with READERS_MAX this keeps a memory under 4 KiB."""
+"""Most lamps of one alarm; with READERS_MAX this keeps a memory under 4 KiB."""
 READERS_MAX = 64
 ALIASES_MAX = 4
-"""Its own, the tag's, and those of the two epochs a cry may last into."""
+"""Enough for the id as first heard, the tag, and the ids of the two epochs that a cry may last into."""
 SAME_PRESS_S = 1200.0
-"""A tag's press counter names one press for so long after its last cry; a tag cries 10 minutes at the most."""
+"""How long after its last cry a press counter still names the same press. A tag cries 10 minutes at most."""
 OLD_S = 86_400.0
 
 AlarmKind = Literal["sos", "bell", "danger"]
 LampKey = tuple[int, int, int]
-"""Reader, its boot, its number for the alarm."""
+"""(Reader, its boot, its number for the alarm)."""
 
 
 def unproven(id_and_press: bytes) -> bytes:
-    """Return the identity of a press as anybody hears it: rotating id (8 bytes) and press counter."""
+    """Return the identity of a press as it is heard without keys: rotating id (8 bytes) and press counter."""
     return b"?" + id_and_press
 
 
 @dataclass(slots=True)
 class Lamp:
-    """An alarm as one reader shows it."""
+    """The lamp of one reader for one alarm."""
 
     cause: bytes
-    """What the reader raised it for: rotating id and press counter, or the bell's input. Numbers come round."""
+    """Why the reader raised it: rotating id and press counter, or the bell's input. Needed because numbers repeat."""
     shown: int = wire.WAITING
     told: int = wire.WAITING
-    """Highest stage the city was told this lamp shows."""
+    """Highest stage of this lamp that was reported to the city."""
     counter: int = -1
-    """Beacon counter of the newest advertisement this reader sent with it."""
+    """Beacon counter of the newest advertisement that this reader sent for the alarm."""
     send_at_s: float = float("inf")
     pause_s: float = 0.0
     until_s: float = float("inf")
@@ -60,25 +60,25 @@ class Lamp:
 
 @dataclass(slots=True)
 class Alarm:
-    """One press, or one tag near one danger."""
+    """One press, or one tag near one danger area."""
 
     name: str
     kind: AlarmKind
     key: bytes
     who: bytes
-    """Identity of the press without a number in it; what another reader's cry is compared with."""
+    """Identity of the press, without the alarm's number. The cries of other readers are compared with it."""
     pressed_at_s: float
     heard_at_s: float
-    """When anything was last heard of it."""
+    """When a report about the alarm last came."""
     raised_utc_s: float
     dated: bool
-    """raised_utc_s is of a good clock."""
+    """Whether raised_utc_s comes from a good clock."""
     restored: bool = False
-    """Of an earlier life: raised_utc_s says better than pressed_at_s when it was."""
+    """Restored after a restart: raised_utc_s is a better time of the press than pressed_at_s."""
     stage: int = wire.RECEIVED
     committed: bool = False
     first: Sos | Bell | None = None
-    """The first word, kept until it is committed so that trying again says the same."""
+    """The first event, kept until it is committed, so that a second try sends the same event."""
     tag: str = UNKNOWN_TAG
     verified: bool = False
     drill: bool = False
@@ -87,19 +87,19 @@ class Alarm:
     bell: str = ""
     area: str = ""
     aliases: list[bytes] = field(default_factory=list)
-    """More identities: rotating id and press as heard, the tag once it was found."""
+    """More identities: rotating id and press as heard, and the tag once it is known."""
     over: bool = False
-    """A danger's: the tag is clear of it again."""
+    """For a danger alarm: the tag is clear of the area again."""
     revision: int = 0
     revise_at_s: float = float("inf")
     news: bool = False
-    """Something changed since the last revision."""
+    """Whether something changed since the last revision."""
     at_m: tuple[float, float] | None = None
     readers: list[int] = field(default_factory=list)
     lamps: dict[LampKey, Lamp] = field(default_factory=dict)
     readings: dict[int, Reading] = field(default_factory=dict)
     advertisement: Advertisement | None = None
-    """Of an unverified cry: looked up again when more ids are known."""
+    """The advertisement of an unverified cry. It is looked up again when more ids are known."""
     tried: int = -1
 
     @property
@@ -108,7 +108,7 @@ class Alarm:
 
 
 class KeptAlarm(msgspec.Struct, frozen=True, array_like=True):
-    """`AlarmMemory.data`: what an alarm needs to go on after a power cut. MessagePack; new fields only at the end."""
+    """`AlarmMemory.data`: what an alarm needs after a power cut. MessagePack; add new fields only at the end."""
 
     kind: AlarmKind
     who: bytes
@@ -124,7 +124,7 @@ class KeptAlarm(msgspec.Struct, frozen=True, array_like=True):
     revision: int
     readers: tuple[int, ...]
     lamps: tuple[tuple[int, int, int, int, bytes], ...]
-    """(reader, boot, number, told, cause)"""
+    """(reader, boot, number, told, cause)."""
 
 
 class Alarms:
@@ -133,7 +133,7 @@ class Alarms:
     def __init__(self, gateway: str, epoch: str, wall: WallClock, counts: Counter[str]) -> None:
         self.by_name: dict[str, Alarm] = {}
         self.number = 0
-        """Number of the last alarm named."""
+        """Number of the newest alarm."""
         self._prefix = f"{gateway}-{epoch}-"
         self._wall, self._counts = wall, counts
         self._by_who: dict[bytes, Alarm] = {}
@@ -144,7 +144,7 @@ class Alarms:
         return len(self.by_name)
 
     def open(self, kind: AlarmKind, who: bytes, pressed_at_s: float, now_s: float) -> Alarm:
-        """Name a new alarm and keep it. It takes the place of an older one of the same `who`."""
+        """Add a new alarm, give it a name and return it. It replaces an older alarm of the same `who`."""
         self._make_room(now_s)
         self.number += 1
         name = f"{self._prefix}{self.number}"
@@ -157,29 +157,29 @@ class Alarms:
         return alarm
 
     def of(self, who: bytes) -> Alarm | None:
-        """Return the newest alarm of a press."""
+        """Return the newest alarm of a press, or None."""
         return self._by_who.get(who)
 
     def also(self, alarm: Alarm, who: bytes) -> None:
-        """Know an alarm by another identity too, unless that is another alarm's."""
+        """Add another identity to an alarm, unless an alarm already has it or ALIASES_MAX is reached."""
         if who not in self._by_who and len(alarm.aliases) < ALIASES_MAX:
             alarm.aliases.append(who)
             self._by_who[who] = alarm
 
     def shown_by(self, key: LampKey, cause: bytes) -> Alarm | None:
-        """Return the alarm that a reader means by its own number for it."""
+        """Return the alarm that a reader means by its own number, or None if the cause is another one."""
         alarm = self._by_lamp.get(key)
         return alarm if alarm is not None and alarm.lamps[key].cause == cause else None
 
     def lamp(self, alarm: Alarm, key: LampKey, cause: bytes) -> Lamp:
-        """Return the lamp of a reader for an alarm, new if need be: then of this alarm and no other any more."""
+        """Return the lamp of a reader for an alarm. A new lamp is made if needed; then no other alarm has this key."""
         lamp = alarm.lamps.get(key)
         if lamp is not None and lamp.cause == cause:
             return lamp
         other = self._by_lamp.pop(key, None)
         if other is not None:
             other.lamps.pop(key, None)
-        if len(alarm.lamps) >= LAMPS_MAX:  # the oldest one: the reader tells of itself again if it still shows it
+        if len(alarm.lamps) >= LAMPS_MAX:  # the oldest one: its reader reports again if it still shows the alarm
             first = next(iter(alarm.lamps))
             del alarm.lamps[first], self._by_lamp[first]
             self._counts["lamps_forgotten"] += 1
@@ -188,7 +188,7 @@ class Alarms:
         return lamp
 
     def memory(self, alarm: Alarm) -> AlarmMemory:
-        """Return what must survive of an alarm."""
+        """Return what must survive of an alarm when the gateway restarts."""
         lamps = tuple((*key, lamp.told, lamp.cause) for key, lamp in alarm.lamps.items())
         data = msgspec.msgpack.encode(
             KeptAlarm(
@@ -199,8 +199,8 @@ class Alarms:
         return AlarmMemory(alarm.key, alarm.name, alarm.stage, alarm.raised_utc_s, data)
 
     def restore(self, memories: Iterable[AlarmMemory], now_s: float) -> None:
-        """Take memories back, the oldest first. Their age is known once the clock is good (`date`); until then they
-        count as heard of just now, so that a press told again stays one alarm."""
+        """Restore alarms from memories, the oldest first. `date` sets their age once the clock is good. Until then they
+        count as heard just now, so that a press that is reported again stays one alarm."""
         for memory in memories:
             number = memory.alarm.removeprefix(self._prefix)
             if number != memory.alarm and number.isascii() and number.isdigit():
@@ -226,7 +226,8 @@ class Alarms:
             self._undated.append(alarm)
 
     def date(self, now_s: float) -> None:
-        """Give restored alarms their age, now that the clock is good. One heard of since keeps what was heard."""
+        """Set the age of restored alarms if the clock is good. An alarm that was heard since, or never had a good date,
+        keeps its times."""
         if self._wall.quality != "good":
             return
         utc_s = self._wall.utc_s(now_s)
@@ -236,7 +237,7 @@ class Alarms:
         self._undated.clear()
 
     def observed_at(self, alarm: Alarm) -> datetime:
-        """Return when it was pressed, by the clock as it stands now; a restored one keeps the date it had."""
+        """Return the time of the press by the present clock. A restored alarm keeps its stored date."""
         return self._wall.date(alarm.raised_utc_s) if alarm.restored else self._wall.utc(alarm.pressed_at_s)
 
     def _make_room(self, now_s: float) -> None:

@@ -1,4 +1,4 @@
-"""Changes -> events: what is said, on which lane, and how often."""
+"""Changes -> events: what is reported, on which lane, and how often."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ from gateway.presence import changes
 from gateway.zone import Field
 
 POSITION_S = 5.0
-"""A moving tag's position is told once in so long."""
+"""Shortest time between two position events of a tag that is not resting."""
 POSITION_RESTING_S = 60.0
-"""And one that is at a place, or idle."""
+"""The same for a tag that is at a place, or idle."""
 
 
 @dataclass(slots=True)
@@ -25,15 +25,15 @@ class _Said:
 
 
 class Concluder:
-    """Names tags, dates what happened, and gives dangers their alarms."""
+    """Makes events: adds the tag's pseudonym and the time, and opens and ends danger alarms."""
 
     def __init__(self, field: Field, resolver: Resolver, alarms: Alarms, wall: WallClock, counts: Counter[str]) -> None:
         self._field, self._resolver, self._alarms, self._wall, self._counts = field, resolver, alarms, wall, counts
-        self._said: dict[int, _Said] = {}
+        self._last_positions: dict[int, _Said] = {}
         self._dangers: dict[tuple[int, str], Alarm] = {}
 
     def step(self, change: changes.Change, now_s: float) -> Iterator[Commit]:
-        """Yield the event of a change."""
+        """Yield the event for a change."""
         tag = self._resolver.tags[change.tag].name
         at, clock = self._wall.utc(now_s), self._wall.quality
         if isinstance(change, changes.DangerChange):
@@ -73,8 +73,8 @@ class Concluder:
             )
 
     def position(self, tag: int, fix: Fix, *, resting: bool, moving: bool, now_s: float) -> Iterator[Commit]:
-        """Yield a tag's position, dated as the fix is, if it is time."""
-        said = self._said.setdefault(tag, _Said())
+        """Yield a tag's position, with the time of the fix, if it is due."""
+        said = self._last_positions.setdefault(tag, _Said())
         if now_s - said.position_at_s >= (POSITION_RESTING_S if resting else POSITION_S):
             said.position_at_s = now_s
             self._counts["positions"] += 1
@@ -89,7 +89,7 @@ class Concluder:
             )
 
     def restore(self) -> list[tuple[int, str]]:
-        """Take danger alarms back from the alarms' memories; return the (tag, area) still near."""
+        """Take over the danger alarms that were restored; return the (tag, area) pairs that are still near."""
         for alarm in self._alarms.by_name.values():
             row = self._resolver.rows.get(alarm.tag)
             if alarm.kind == "danger" and not alarm.over and row is not None and alarm.area in self._field.dangers:
@@ -105,7 +105,7 @@ class Concluder:
             alarm.tag, alarm.area, alarm.verified = tag, change.area, True
             self._dangers[key] = alarm
         elif alarm is None:
-            return  # forgotten under pressure: there is no alarm left to end
+            return  # the full table dropped it: there is no alarm left to end
         else:
             alarm.over = True
             alarm.revision += 1

@@ -1,7 +1,8 @@
-"""Bytes from a reader -> a `Report` that is proven to be that reader's and new, or `Malformed`; and back.
+"""Bytes from a reader -> a `Report`, whose sender is proven and whose freshness is known, or `Malformed`; and back.
 
-Two doors, in this order: the MAC under the key of the reader the header names, then the replay window. Boots count in
-serial arithmetic (newer by 1..32767); within a boot a sequence is taken once, up to `WINDOW` behind the newest.
+There are two checks, in this order: the MAC, with the key of the reader that the header names, then the replay window.
+Boots are compared in serial arithmetic (newer by 1..32767). Within a boot, a sequence is accepted once and must be less
+than `WINDOW` behind the newest.
 """
 
 import hashlib
@@ -14,8 +15,8 @@ from readers import wire
 
 Mac = Callable[[bytes], bytes]
 Freshness = Literal["new", "again", "stale"]
-"""again: this very frame was read before. stale: older than the window, or of an earlier boot. Neither is a replay for
-sure (the mesh repeats too), and neither may have any effect but an answer."""
+"""again: the same frame was read before. stale: older than the window, or of an earlier boot. Neither proves a replay:
+the mesh repeats frames too. Neither may have an effect other than an answer; SOS and BELL are the exceptions."""
 
 WINDOW = 64
 _SEEN_ALL = (1 << WINDOW) - 1
@@ -32,7 +33,7 @@ _DECODE: dict[int, Callable[[bytes], Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One APS payload as the radio gave it. lqi 0..255; None where the radio said nothing."""
+    """One APS payload from the radio. lqi: 0..255. None: the radio gave no value."""
 
     nwk: int
     lqi: int | None
@@ -42,18 +43,18 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """Noise, a stranger, or a fault. `reason` is a stable word to count by; nothing of `raw` may be believed."""
+    """A noise, foreign or faulty frame. `reason` is a fixed name for counting. Nothing in `raw` may be trusted."""
 
     reason: Literal["not_ours", "downlink", "unknown_reader", "wrong_mac", "unknown_kind", "wrong_body"]
     detail: str
     raw: bytes
     reader: int | None = None
-    """The number the header claims, unproven unless the reason is unknown_kind or wrong_body."""
+    """The number that the header claims. It is proven only if the reason is unknown_kind or wrong_body."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A frame whose MAC was right. `content` is what `readers.wire` decodes for its kind."""
+    """A frame with a right MAC. `content` is what `readers.wire` decodes for its kind."""
 
     kind: int
     reader: int
@@ -61,28 +62,28 @@ class Report:
     sequence: int
     freshness: Freshness
     rebooted: bool
-    """The first frame of a boot newer than any before."""
+    """The first frame of a newer boot; False for the first boot that is heard of a reader."""
     content: Any
     old_boot: bool = False
-    """Stale because of an earlier boot: a straggler, a replay, or a reader whose flash was wiped."""
+    """Stale because of an earlier boot: a late frame, a replay, or a reader whose flash was erased."""
 
 
 @dataclass(slots=True)
 class ReaderLink:
-    """What the gateway knows of one reader's frames."""
+    """What the gateway knows about the frames of one reader."""
 
     reader: int
     mac: Mac
     boot: int = _UNHEARD
     top: int = 0
-    """Newest sequence of this boot: what a downlink quotes to prove that it is fresh."""
+    """Newest sequence of this boot. A downlink repeats it to prove that it is fresh."""
     seen: int = 0
-    """Bit n: sequence top - n was read."""
+    """Bit n is set if sequence top - n was read."""
 
 
 @dataclass(slots=True)
 class ReaderLinks:
-    """All readers that hold a key here, by number."""
+    """All readers that have a key in this gateway, by number."""
 
     by_number: dict[int, ReaderLink] = field(default_factory=dict)
 
@@ -92,7 +93,7 @@ class ReaderLinks:
 
 
 def mac_of(key: bytes) -> Mac:
-    """Return HMAC-SHA256 under a key, its two key blocks hashed once and for all."""
+    """Return a function that computes HMAC-SHA256 with a key. The two key blocks are hashed only once."""
     keyed = hmac.new(key, None, hashlib.sha256)
 
     def mac(data: bytes) -> bytes:
@@ -104,7 +105,7 @@ def mac_of(key: bytes) -> Mac:
 
 
 def is_urgent(payload: bytes) -> bool:
-    """Return whether a payload claims to be an SOS or a BELL: looked at before any queue, and before any proof."""
+    """Return whether a payload claims to be an SOS or a BELL. Used before the queues, so before any proof."""
     return len(payload) >= wire.HEADER_SIZE and payload[0] in (
         wire.VERSION << 4 | wire.SOS,
         wire.VERSION << 4 | wire.BELL,
@@ -112,7 +113,7 @@ def is_urgent(payload: bytes) -> bool:
 
 
 def read(links: ReaderLinks, payload: bytes) -> Report | Malformed:
-    """Return what a payload is. Never raises, whatever the bytes; only a right MAC moves the replay window."""
+    """Return what a payload is. Never raise, whatever the bytes are. Only a frame with a right MAC moves the window."""
     try:
         kind, reader, boot, sequence = wire.peek(payload)
     except wire.WireError as error:
@@ -139,7 +140,7 @@ def read(links: ReaderLinks, payload: bytes) -> Report | Malformed:
 
 
 def answer(links: ReaderLinks, reader: int, kind: int, body: bytes) -> bytes | None:
-    """Return a sealed downlink frame, or None while that reader has not been heard (it would refuse the frame)."""
+    """Return a downlink frame with its MAC, or None if the reader was never heard (it would refuse the frame)."""
     link = links.by_number.get(reader)
     if link is None or link.boot == _UNHEARD:
         return None
@@ -147,13 +148,13 @@ def answer(links: ReaderLinks, reader: int, kind: int, body: bytes) -> bytes | N
 
 
 def boot_of(links: ReaderLinks, reader: int) -> int | None:
-    """Return the newest boot heard of a reader; None when it was never heard."""
+    """Return the newest boot heard of a reader; None if it was never heard."""
     link = links.by_number.get(reader)
     return None if link is None or link.boot == _UNHEARD else link.boot
 
 
 def snapshot(links: ReaderLinks) -> list[tuple[int, int, int, int, bytes]]:
-    """Return (reader, boot, top, seen, key's fingerprint) of every reader heard: plain values, for `restore`."""
+    """Return (reader, boot, top, seen, key's fingerprint) of every reader that was heard, for `restore`."""
     return [
         (link.reader, link.boot, link.top, link.seen, _fingerprint(link))
         for link in links.by_number.values()
@@ -162,7 +163,7 @@ def snapshot(links: ReaderLinks) -> list[tuple[int, int, int, int, bytes]]:
 
 
 def restore(links: ReaderLinks, rows: list[tuple[int, int, int, int, bytes]]) -> None:
-    """Take a snapshot back. A reader that was given another key since starts anew: it is another life."""
+    """Restore a snapshot. A reader with a new key starts again, as a new reader; one that was heard already is kept."""
     for reader, boot, top, seen, fingerprint in rows:
         link = links.by_number.get(reader)
         if link is not None and link.boot == _UNHEARD and _fingerprint(link) == fingerprint:

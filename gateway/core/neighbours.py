@@ -1,7 +1,7 @@
-"""NEIGHBOURS report -> bursts of readers' beacons that are proven to be those readers', fresh, and counted once.
+"""NEIGHBOURS report -> bursts of readers' beacons. Each burst has a proven sender, is fresh and is counted once.
 
-The MAC proves who made a beacon, the boot and the counter that it is not an old one. One played back elsewhere within
-`BEHIND` bursts cannot be told from a true one: it costs accuracy, never more, and the crosscheck is robust against it.
+The MAC proves who made a beacon. The boot and the counter prove that it is not old. A beacon that is replayed
+at another place within `BEHIND` bursts looks true. This only costs accuracy, and the crosscheck is robust against it.
 """
 
 from collections import Counter
@@ -13,34 +13,34 @@ from gateway.core.frames import ReaderLinks, Report
 from readers.advertisement import beacon_is_true
 
 BEHIND = 4
-"""Bursts a beacon may be behind the newest its reader is known to have sent: a quarter of an hour, for slow reports."""
+"""Most bursts that a beacon may be behind the newest known one of its reader: 15 minutes, for slow reports."""
 TOLD_MAX = 4096
-"""Pairs whose last burst is remembered; the one told longest ago is forgotten, and could be counted twice."""
+"""Most pairs whose last burst is remembered. The pair reported longest ago is dropped; it could count twice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Burst:
-    """One burst of a sender's beacon as a receiver heard it."""
+    """One burst of a sender's beacon, as one receiver heard it."""
 
     receiver: int
     sender: int
     rssi_dbm: int | None
-    """Mean of the packets; None when the radio gave none."""
+    """Mean level of the packets; None if the radio gave no level."""
     packets: int
     power_dbm: int
-    """Nominal power of the sender at 1 m, by its own word."""
+    """Nominal power at 1 m that the sender states."""
 
 
 class Neighbours:
-    """What readers say they hear of each other."""
+    """What readers report that they hear of each other."""
 
     def __init__(self, links: ReaderLinks, counts: Counter[str]) -> None:
         self._links, self._counts = links, counts
         self._newest: dict[int, tuple[int, int]] = {}
-        self._told: dict[tuple[int, int], tuple[int, int]] = {}
+        self._reported: dict[tuple[int, int], tuple[int, int]] = {}
 
     def read(self, report: Report) -> Iterator[Burst]:
-        """Yield the bursts of a new report that are to be believed; count the others by why they are not."""
+        """Yield the bursts of a new report that can be trusted. Count the others by the reason."""
         for sender, boot, counter, power_dbm, proof, rssi_dbm, packets in report.content:
             refused = self._refused(report.reader, sender, boot, counter, power_dbm, proof)
             self._counts[f"beacons_{refused or 'heard'}"] += 1
@@ -63,10 +63,10 @@ class Neighbours:
         if BEHIND < 0x10000 - ahead <= 0x8000:
             return "stale"
         self._newest[sender] = boot, counter if ahead < 0x8000 else newest
-        if self._told.pop((receiver, sender), None) == (boot, counter):
-            self._told[receiver, sender] = boot, counter
+        if self._reported.pop((receiver, sender), None) == (boot, counter):
+            self._reported[receiver, sender] = boot, counter
             return "repeated"
-        self._told[receiver, sender] = boot, counter
-        if len(self._told) > TOLD_MAX:
-            del self._told[next(iter(self._told))]
+        self._reported[receiver, sender] = boot, counter
+        if len(self._reported) > TOLD_MAX:
+            del self._reported[next(iter(self._reported))]
         return None

@@ -1,8 +1,8 @@
-"""The gateway's core: one function, one direction. Frame, sightings, SOS first, resolve, locate, settle, conclude.
+"""The gateway's core, in one direction: frame, sightings, SOS first, then resolve, locate, settle, conclude.
 
-Steps are generators of `gateway.effects`: the shell carries out each effect before it asks for the next, and finishes
-(or closes) one step before it begins another. `now_s` is one monotonic clock for everything; UTC comes by `set_clock`,
-only labels events and picks the tags' epoch, and may step by hours or years without disturbing a timer.
+Steps are generators of `gateway.effects`. The shell carries out each effect before it asks for the next one, and it
+finishes (or closes) one step before it begins another. `now_s` is one monotonic clock for everything. UTC comes from
+`set_clock`. It only dates events and selects the tags' epoch; it may jump by hours or years without changing a timer.
 """
 
 from collections import Counter
@@ -23,7 +23,7 @@ from gateway.core.sightings import Sighting, Table, WallClock
 from gateway.core.sos import Emergencies
 from gateway.effects import AlarmMemory, Effect
 from gateway.events import ClockQuality, PresenceState
-from gateway.fix import Fix, Reading, torn
+from gateway.fix import Fix, Reading, too_far_apart
 from gateway.locate.crosscheck import Calibration, Crosscheck
 from gateway.locate.ground import Ground
 from gateway.locate.hearing import Hearing
@@ -41,7 +41,7 @@ _NEVER = float("inf")
 
 @dataclass(slots=True)
 class State:
-    """Everything the core knows. Made by `new`; the functions of this module are its only users."""
+    """Everything the core knows. `new` makes it, and the functions of this module work on it."""
 
     counts: Counter[str]
     wall: WallClock
@@ -62,11 +62,11 @@ class State:
     silence_at_s: float
     fill_at_s: float
     changes: int = 0
-    """Arrivals and departures so far: when it rose, a snapshot is worth taking soon."""
+    """Arrivals and departures so far. When it rises, a snapshot should be taken soon."""
     calibrated: Calibration | None = None
-    """What the readers' check of each other last told the locator."""
+    """The newest result of the crosscheck that the locator has."""
     tap: Callable[[str, Reading], None] | None = None
-    """Told each reading of a tag (by its pseudonym) that is followed, while somebody records. Must not raise."""
+    """Called with the pseudonym and the reading of each followed tag while a recording runs. It must not raise."""
 
     @classmethod
     def new(
@@ -81,11 +81,11 @@ class State:
         memories: Sequence[AlarmMemory] = (),
         paused: Collection[str] = (),
     ) -> "State":
-        """Start a core. epoch: of the emergency lane's store; memories: all it kept; then `set_clock` and `restore`.
+        """Return a new core. Call `set_clock` and `restore` next; `fit` and `learn` add a walk test.
 
-        paused: tags that are not to be followed; their SOS is heard as ever. A walk test comes by `fit` and `learn`.
-
-        The epoch must change when that store was lost: it names alarms, with a number that `memories` carry on.
+        epoch: of the emergency lane's store. memories: all that this store kept. paused: tags that are not followed;
+        their SOS still counts. The epoch must change when the store was lost: alarm names have the epoch and a number,
+        and the number continues from `memories`.
         """
         counts: Counter[str] = Counter()
         wall = WallClock(now_s)
@@ -114,13 +114,13 @@ class State:
 
 
 def on_frame(state: State, frame: Frame, now_s: float) -> Iterator[Effect]:
-    """Yield what one frame means, the most urgent first. Never raises for what came from the air."""
+    """Yield the effects of one frame, the most urgent ones first. Never raise, whatever the frame contains."""
     report = frames.read(state.links, frame.payload)
     if isinstance(report, Malformed):
         yield from state.health.noise(report, now_s)
         return
     heard = state.table.read(report, now_s)
-    for sighting in heard:  # all of them first: no later stage can drop or break an SOS
+    for sighting in heard:  # all of them first: no later step can drop or break an SOS
         if sighting.cries:
             yield from state.emergencies.cry(report, sighting, now_s)
     if report.kind == wire.BELL:
@@ -145,12 +145,12 @@ def on_frame(state: State, frame: Frame, now_s: float) -> Iterator[Effect]:
 
 
 def on_stage(state: State, alarm: str, stage: int, now_s: float) -> Iterator[Effect]:
-    """Yield what the city's word on an alarm means. stage: as `readers.wire` numbers them."""
+    """Yield the effects of a stage that the city reports for an alarm. stage: a number of `readers.wire`."""
     yield from state.emergencies.stage(alarm, stage, now_s)
 
 
 def on_tick(state: State, now_s: float) -> Iterator[Effect]:
-    """Yield what time alone brings: repeats, revisions, silence. Call it at `next_deadline_s`, or any time."""
+    """Yield the effects of time alone: repeats, revisions, silence. Call it at `next_deadline_s`, or at any time."""
     yield from state.emergencies.tick(now_s)
     yield from state.table.flush(now_s)
     yield from state.health.tick(now_s)
@@ -166,14 +166,14 @@ def on_tick(state: State, now_s: float) -> Iterator[Effect]:
     if state.resolver.unfinished and now_s >= state.fill_at_s:
         state.fill_at_s = now_s + FILL_S
         state.resolver.fill()
-    # Last: whatever goes wrong in it keeps nothing else from its turn.
+    # Last: a fault in it cannot stop the other work.
     if state.locator.deadline_s() <= now_s:
         for tag, fix, late in state.locator.step(now_s, state.health.is_silent):
             yield from _settle(state, tag, fix, late, now_s)
 
 
 def next_deadline_s(state: State) -> float:
-    """Return when `on_tick` next has work; never inf, a core looks round every second."""
+    """Return when `on_tick` next has work. It is never inf: the core checks for silence every second."""
     return min(
         state.silence_at_s,
         state.health.deadline_s(),
@@ -186,53 +186,53 @@ def next_deadline_s(state: State) -> float:
 
 
 def set_clock(state: State, utc_s: float, now_s: float, quality: ClockQuality) -> None:
-    """Tell the wall clock's time (UTC, seconds) at `now_s`. Any value is taken; no timer listens."""
+    """Set the wall clock: its time at `now_s` is utc_s (UTC, seconds). Any value is accepted; no timer uses it."""
     state.wall.set(utc_s, now_s, quality)
     state.resolver.set_epoch(epoch_at(state.wall.utc_s(now_s)), unsure=quality != "good")
     state.alarms.date(now_s)
 
 
 def pause(state: State, tag: str) -> None:
-    """Follow a tag no more: no position, place or danger of it is told. Its SOS is. Raises KeyError if not enrolled.
+    """Stop following a tag: no position, place or danger of it is reported. Its SOS is. Raise KeyError if not enrolled.
 
-    Lasts until `resume` or a restart; a pause of the configuration lasts until the file is changed.
+    It lasts until `resume` or a restart. A pause in the configuration comes back at each start until the file changes.
     """
     state.settler.pause(state.resolver.rows[tag])
 
 
 def resume(state: State, tag: str, now_s: float) -> None:
-    """End a pause; the tag begins anew, without an arrival or a departure. Raises KeyError if not enrolled."""
+    """End a pause. The tag starts again, without an arrival or a departure. Raise KeyError if it is not enrolled."""
     state.settler.resume(state.resolver.rows[tag], now_s)
 
 
 def fit(state: State, survey: tuple[RecordedSite, Survey]) -> Iterator[tuple[int, list[Hearing] | None]]:
-    """Fit the zone's walk test, as `gateway.config` loads it, and yield what `learn` takes, a part of the zone each.
+    """Fit the walk test that `gateway.config` loaded. Yield for each part of the zone what `learn` takes.
 
-    A part takes up to seconds. Any thread may do it beside a core that runs.
+    A part can take seconds. Any thread may do this while the core runs.
     """
     for sector in range(state.locator.sectors):
         yield sector, state.locator.fitted(sector, survey)
 
 
 def learn(state: State, sector: int, hearings: list[Hearing] | None, now_s: float) -> Iterator[Effect]:
-    """Yield what it means to take a part of what `fit` found."""
+    """Take one part that `fit` yielded; yield the effects. hearings None: the walk test cannot be used there."""
     state.locator.learn(sector, hearings)
     if hearings is None:
         yield from state.health.unfit(state.locator.home(sector), now_s)
 
 
 def deaf(state: State, now_s: float) -> bool:
-    """Return whether every reader has been silent for so long that our own radio must be suspected."""
+    """Return whether no reader was heard for `reader_health.SILENT_S`: then the gateway's own radio may be at fault."""
     return state.health.deaf(now_s)
 
 
 def readers_ok_and_silent(state: State) -> tuple[int, int]:
-    """Return how many readers speak and how many are silent."""
+    """Return how many readers are heard and how many are silent."""
     return state.health.ok_and_silent()
 
 
 def counters(state: State) -> dict[str, int]:
-    """Return every count since the start, and the levels of every table."""
+    """Return all counts since the start, and the present size of each table."""
     ok, silent = state.health.ok_and_silent()
     return dict(state.counts) | {
         "alarms": len(state.alarms),
@@ -246,12 +246,12 @@ def counters(state: State) -> dict[str, int]:
 
 
 def figures(state: State) -> dict[str, float]:
-    """Return what the readers say of each other, by name: levels, not counts."""
+    """Return the results of the crosscheck by name: present values, not counts."""
     return state.crosscheck.figures()
 
 
 class _Snapshot(msgspec.Struct, frozen=True, array_like=True):
-    """MessagePack; new fields only at the end, with a default."""
+    """MessagePack. Add new fields only at the end, with a default."""
 
     alarms: int
     links: list[tuple[int, int, int, int, bytes]]
@@ -263,8 +263,8 @@ class _Snapshot(msgspec.Struct, frozen=True, array_like=True):
 
 
 def snapshot(state: State) -> bytes:
-    """Return what should survive a restart besides memories: readers' boots and sequences, tags' counters, presence,
-    and what the readers say of each other."""
+    """Return what should survive a restart in addition to memories: readers' boots and sequences, tags' counters,
+    presence, and the crosscheck."""
     settled = [(state.resolver.tags[tag].name, s.state, s.place) for tag, s in state.settler.tags.items()]
     off = [state.resolver.tags[tag].name for tag, s in state.settler.tags.items() if s.way is not None and s.way.off]
     about = {
@@ -286,7 +286,7 @@ def snapshot(state: State) -> bytes:
 
 
 def restore(state: State, data: bytes) -> None:
-    """Take a snapshot back into a new state. Raises ValueError, and changes nothing, when it cannot be read."""
+    """Restore a snapshot into a new state. Raise ValueError, and change nothing, if it cannot be read."""
     try:
         kept = msgspec.msgpack.decode(data, type=_Snapshot)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -304,11 +304,11 @@ def restore(state: State, data: bytes) -> None:
 
 
 def _resolve(state: State, report: Report, sighting: Sighting) -> None:
-    """Give a sighting its tag: from its own advertisement if it has one, else from its slot's."""
+    """Set the tag of a sighting: from its own advertisement if it has one, else from its slot."""
     binding, advertisement = sighting.binding, sighting.advertisement
     if sighting.whole and advertisement is not None:
         if report.kind == wire.SOS and not sighting.timely:
-            return  # a reader that asks again, not a tag heard again
+            return  # the reader asks again; the tag was not heard again
         identity = sighting.identity or state.resolver.identify(advertisement, sighting.heard_at_s)
         if identity.outcome == "good":
             sighting.tag = identity.tag
@@ -339,11 +339,11 @@ def _follow(state: State, sighting: Sighting, now_s: float) -> None:
 
 
 def _settle(state: State, tag: int, fix: Fix, late: Fix | None, now_s: float) -> Iterator[Effect]:
-    """Settle and conclude what a tag's fix means; its path is told by the smoothed ones."""
+    """Settle and conclude what a fix means. Position events use the smoothed fixes (`late`)."""
     if state.settler.is_paused(tag):
-        return  # it was located for the sake of an SOS alone
+        return  # it is located only for an SOS
     known = state.resolver.tags[tag]
-    apart = torn(state.field, fix)
+    apart = too_far_apart(state.field, fix)
     if apart is not None:
         yield from state.health.two_places(known.name, apart, now_s)
     for change in state.settler.step(tag, fix, known.still_since_s, now_s):

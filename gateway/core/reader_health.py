@@ -1,4 +1,4 @@
-"""Readers that speak and readers that do not: heartbeats, silence, and frames nobody can account for."""
+"""The health of readers: heartbeats, silence, and frames that cannot be used."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,17 +13,17 @@ from readers import wire
 
 SILENT_S = 150.0
 OK_S = 300.0
-"""A healthy reader is told of once in so long, sooner when something got worse."""
+"""Shortest time between two reports of a healthy reader; less if something gets worse."""
 NOISE_S = 3600.0
-"""One kind of trouble with one reader's frames is told once in so long."""
+"""One finding about the same reader, tag or group of readers is reported at most once in this time."""
 NOISE_MAX = 256
 NAMED_MAX = 20
 SWEEP_S = 1.0
 OLD_BOOTS = 5
-"""So many frames of an earlier boot and none of this one: no straggler any more."""
+"""This many frames of an earlier boot, with no new frame in between, are not just late frames."""
 _WORSE = ("evictions", "discards", "transmit_failed", "transmit_busy", "refused")
 WORSE_BY = 10
-"""A counter of trouble that rose by so much since it was last told is news."""
+"""A counter in _WORSE that rose this much since its last report is news."""
 _WIDTHS = {"H": 16, "I": 32, "B": 8, "b": 8}
 _BITS = dict(zip(wire.HEARTBEAT_FIELDS, (_WIDTHS[c] for c in wire.HEARTBEAT_FORMAT[1:]), strict=True))
 
@@ -47,17 +47,17 @@ class _Watched:
 
 
 class Health:
-    """All readers that hold a key here."""
+    """All readers that have a key in this gateway."""
 
     def __init__(self, readers: Iterable[int], wall: WallClock, counts: Counter[str], now_s: float) -> None:
         self._readers = {number: _Watched(now_s) for number in readers}
         self._wall, self._counts = wall, counts
-        self._told: dict[tuple[str, int | str], float] = {}
+        self._reported: dict[tuple[str, int | str], float] = {}
         self._sweep_at_s = now_s + SWEEP_S
         self._heard_at_s = now_s
 
     def heard(self, report: Report, now_s: float) -> Iterator[Commit]:
-        """Take note of a reader's life; yield its health when that is news."""
+        """Note that a reader was heard. Yield its health if that is news."""
         reader = self._readers[report.reader]
         if report.freshness == "stale":
             self._counts["frames_stale"] += 1
@@ -77,19 +77,19 @@ class Health:
             news = news or now_s - reader.told_at_s >= OK_S or _worse(reader.told, reader.last)
         elif report.rebooted:
             reader.last = {}
-            news = False  # its heartbeat says more, and comes soon
+            news = False  # its heartbeat reports more, and comes soon
         if news:
             reader.told_at_s, reader.told = now_s, reader.last
             yield self._commit(report.reader, reader, now_s)
 
     def noise(self, malformed: Malformed, now_s: float) -> Iterator[Commit]:
-        """Count a frame that is none; tell of its reader once in a while."""
+        """Count a frame that cannot be used. Report its reader, at most once in NOISE_S."""
         self._counts[f"frames_{malformed.reason}"] += 1
         if malformed.reader is not None and malformed.reason in _NOISE:
             yield from self._tell_noise(malformed.reason, malformed.reader, now_s)
 
     def two_places(self, tag: str, readers: tuple[int, int], now_s: float) -> Iterator[Commit]:
-        """Tell of a tag heard in two places at once: a copy of it, or a reader that hung itself on another pole."""
+        """Report a tag that is heard in two places at once: it was copied, or a reader was moved to another pole."""
         self._counts["tags_in_two_places"] += 1
         detail = (
             f"tag {tag} is loud at readers {readers[0]} and {readers[1]} at once, too far apart for one tag; "
@@ -98,17 +98,17 @@ class Health:
         yield from self._tell("tag_in_two_places", tag, detail, now_s)
 
     def crosscheck(self, word: ReaderFinding, now_s: float) -> Iterator[Commit]:
-        """Tell what the other readers say of one; `crosscheck` says each thing once, and when it is over."""
+        """Report what the other readers show about one. Each finding comes here once, and once when it ends."""
         yield self._word(word.what, word.ok, word.detail, {"reader": word.reader}, now_s)
 
     def unfit(self, readers: Sequence[int], now_s: float) -> Iterator[Commit]:
-        """Tell that the walk test is of no use round some readers."""
+        """Report that the walk test cannot be used round some readers."""
         some = f"{', '.join(map(str, readers[:NAMED_MAX]))}{' ..' if len(readers) > NAMED_MAX else ''}"
         detail = f"the walk test cannot be fitted round readers {some}; without it errors are larger: walk there again"
         yield from self._tell("walk_test_unusable", some, detail, now_s)
 
     def tick(self, now_s: float) -> Iterator[Commit]:
-        """Yield the readers that fell silent."""
+        """Yield the health of readers that became silent."""
         if now_s < self._sweep_at_s:
             return
         self._sweep_at_s = now_s + SWEEP_S
@@ -123,17 +123,17 @@ class Health:
         return self._sweep_at_s
 
     def is_silent(self, reader: int) -> bool:
-        """Return whether a reader is silent; one that is not known here cannot be heard either."""
+        """Return whether a reader is silent. True also for one that has no key here: it cannot be heard."""
         known = self._readers.get(reader)
         return known is None or known.silent
 
     def ok_and_silent(self) -> tuple[int, int]:
-        """Return how many readers speak and how many do not."""
+        """Return how many readers are heard and how many are silent."""
         silent = sum(reader.silent for reader in self._readers.values())
         return len(self._readers) - silent, silent
 
     def deaf(self, now_s: float) -> bool:
-        """Return whether no reader at all was heard for SILENT_S: then it is our radio, not theirs."""
+        """Return whether no reader was heard for SILENT_S. Then the gateway's radio is the cause, not the readers."""
         return bool(self._readers) and now_s - self._heard_at_s > SILENT_S
 
     def _commit(self, number: int, reader: _Watched, now_s: float) -> Commit:
@@ -152,15 +152,15 @@ class Health:
 
     def _tell(self, what: str, whose: int | str, detail: str, now_s: float) -> Iterator[Commit]:
         key = (what, whose)
-        if now_s - self._told.get(key, float("-inf")) < NOISE_S:
+        if now_s - self._reported.get(key, float("-inf")) < NOISE_S:
             return
-        if len(self._told) >= NOISE_MAX:
-            oldest = min(self._told, key=lambda each: self._told[each])
-            if now_s - self._told[oldest] < NOISE_S:
+        if len(self._reported) >= NOISE_MAX:
+            oldest = min(self._reported, key=lambda each: self._reported[each])
+            if now_s - self._reported[oldest] < NOISE_S:
                 self._counts["noise_untold"] += 1
                 return
-            del self._told[oldest]
-        self._told[key] = now_s
+            del self._reported[oldest]
+        self._reported[key] = now_s
         yield self._word(what, False, detail, {"reader": whose} if isinstance(whose, int) else {}, now_s)
 
     def _word(self, what: str, ok: bool, detail: str, counters: dict[str, int], now_s: float) -> Commit:

@@ -1,4 +1,4 @@
-"""What a reader should be set to, and telling it: a heartbeat that names older settings is answered with these."""
+"""The settings for readers, and how they get them: the answer to a heartbeat that names an older version."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -10,19 +10,19 @@ from gateway.zone import ReaderSettings
 from readers import wire
 
 FRAMES_A_S = 30
-"""What a coordinator should be asked to hear in routine: a third of what its air and its serial line carry."""
+"""Routine frames a second for one coordinator: a third of what its radio channel and its serial line carry."""
 _VERSION = wire.HEARTBEAT_FIELDS.index("settings_version")
 
 
 def frames_per_min(wanted: ReaderSettings, readers: int) -> int:
-    """Return the frames a minute a reader may send: as wanted, or its share of FRAMES_A_S, 6 to 60."""
+    """Return how many frames a minute a reader may send: as configured, or its share of FRAMES_A_S, 6 to 60."""
     if wanted.frames_per_min is not None:
         return wanted.frames_per_min
     return max(6, min(60, FRAMES_A_S * 60 // max(readers, 1)))
 
 
 class SettingsAnswers:
-    """The settings of a zone's readers, one for all."""
+    """The settings of a zone's readers, the same for all."""
 
     def __init__(self, wanted: ReaderSettings, readers: int, links: ReaderLinks, counts: Counter[str]) -> None:
         self._version, self._links, self._counts = wanted.version, links, counts
@@ -39,7 +39,7 @@ class SettingsAnswers:
         )
 
     def answer(self, report: Report) -> Iterator[Downlink]:
-        """Yield the settings if this heartbeat's are older. A reader takes only a version newer than its own."""
+        """Yield the settings if the heartbeat names an older version. A reader takes only a newer version."""
         if report.kind != wire.HEARTBEAT or report.freshness != "new":
             return
         if 0 < (self._version - report.content[_VERSION]) & 0xFFFF < 0x8000:

@@ -1,9 +1,9 @@
-"""Rotating id -> tag, and whether to believe it: the MIC proves who made an advertisement, the counters that it is new.
+"""Rotating id -> tag, and whether to trust it: the MIC proves who made an advertisement, the counters that it is new.
 
-The table holds the ids of every enrolled tag for `REACH` epochs either side of now, so that a new epoch costs one new
-column, built a little at a time; only a jump of the clock builds the nearest three at once. Routine advertisements are
-believed one epoch either side of where the tag's own clock is known to be; a cry is believed anywhere in the table,
-and so is everything while a wall clock (the gateway's, or the tag's by its own flag) is unsure.
+The table holds the ids of all enrolled tags for `REACH` epochs before and after now. So a new epoch needs only one new
+column, which is built in small parts; only a jump of the clock builds the nearest three columns at once. A routine
+advertisement is accepted within one epoch of the tag's own clock, as far as it is known. A cry is accepted anywhere in
+the table. So is everything while a clock is unsure: the gateway's, or the tag's according to its own flag.
 """
 
 from collections import Counter, deque
@@ -16,18 +16,18 @@ from readers.wire import FLAG_CLOCK_UNSURE, FLAG_MOVING, FLAG_SOS
 
 UNRESOLVED = -1
 REACH = 8
-"""Epochs (of 15 minutes) searched either side of now."""
+"""Epochs (of 15 minutes) that are searched before and after now."""
 DRIFT_MAX = 2
-"""Epochs a tag's clock may be learned to be off without saying so itself."""
+"""Largest clock error, in epochs, that is learned for a tag that does not flag its clock as unsure."""
 FILL_ROWS = 64
-"""Ids one `fill` computes: about 0.2 ms."""
+"""Ids that one `fill` computes: about 0.2 ms."""
 REORDER_S = 5.0
-"""A packet this much later than the newest may still be an older one: mesh retries, and readers' age steps."""
+"""A packet with an older counter is accepted up to this long after the newest: mesh retries, and steps of ages."""
 SAME_S = 60.0
-"""The same counter is taken again for so long: a resting tag may repeat one advertisement."""
-WORD_S = 10.0
-"""A beacon behind the newest is an older word for so long: a frame that came late. After that it is the newest counter
-that was misjudged (5 bits and a guess), or a tag that began anew, and what is heard now is the word."""
+"""The same counter is accepted again for this long: a resting tag may repeat one advertisement."""
+MOTION_LATE_S = 10.0
+"""For this long, a beacon with a counter behind the newest counts as older: its frame came late. After that, either the
+newest counter was wrong (it was guessed from 5 bits) or the tag restarted, and what is heard now counts."""
 UNKNOWN_IDS_MAX = 4096
 _ROW_BITS = 20
 TAGS_MAX = 1 << _ROW_BITS
@@ -37,36 +37,36 @@ Outcome = Literal["good", "unknown", "forged", "stale_epoch", "replayed"]
 
 @dataclass(slots=True)
 class EnrolledTag:
-    """One enrolled tag: its keys, the newest counter believed, and what it last said of itself."""
+    """One enrolled tag: its keys, the newest accepted counter, and what it last reported about itself."""
 
     name: str
     keys: TagKeys
     epoch: int = -1
     low: int = 0
-    """First counter believed in this epoch (or since the tag restarted in it)."""
+    """First counter accepted in this epoch (or since the tag restarted in it)."""
     high: int = 0
-    """Newest counter believed in this epoch."""
+    """Newest counter accepted in this epoch."""
     high_at_s: float = 0.0
     """When that counter was first heard."""
     rolled_at_s: float = 0.0
     """When this epoch was first heard."""
     restart_epoch: int = -1
-    """Epoch in which a restart (counter set back) was last accepted: one an epoch."""
+    """Epoch of the last accepted restart (counter set back). One restart is accepted in an epoch."""
     drift: int = 0
-    """Epochs this tag's clock is ahead of the gateway's."""
+    """How many epochs this tag's clock is ahead of the gateway's; negative: behind."""
     power_dbm: int = -59
     battery_mv: int = 0
     moving: bool = True
     still_since_s: float | None = None
     said_epoch: int = -1
-    """Epoch and counter of the beacon whose word on its motion was taken last, and when that was heard."""
+    """Epoch and counter (`said`) of the beacon that `moving` comes from, and when it was heard (`said_at_s`)."""
     said: int = 0
     said_at_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who made an advertisement. tag is UNRESOLVED unless the MIC was right."""
+    """Who made an advertisement. tag is UNRESOLVED unless the MIC is right."""
 
     outcome: Outcome
     tag: int
@@ -74,7 +74,7 @@ class Identity:
 
 
 class Resolver:
-    """The enrolled tags and their ids. Rows are stable while it lives, in the order of the pseudonyms."""
+    """The enrolled tags and their ids. A tag keeps its row until a restart; rows are in the order of the pseudonyms."""
 
     def __init__(self, tag_keys: Mapping[str, TagKeys], counts: Counter[str]) -> None:
         if len(tag_keys) > TAGS_MAX:
@@ -82,7 +82,7 @@ class Resolver:
         self.tags = [EnrolledTag(name, tag_keys[name]) for name in sorted(tag_keys)]
         self.rows = {tag.name: row for row, tag in enumerate(self.tags)}
         self.generation = 0
-        """Rises when ids were added: what was unknown may be known now."""
+        """It rises when ids are added: an unknown id may be known now."""
         self.unsure = True
         self._now = -1
         self._counts = counts
@@ -93,11 +93,11 @@ class Resolver:
 
     @property
     def unfinished(self) -> bool:
-        """Whether `fill` has work."""
+        """Whether `fill` has work to do."""
         return bool(self._todo)
 
     def set_epoch(self, epoch: int, *, unsure: bool) -> None:
-        """Follow the wall clock. Cheap when nothing changed; at most three columns (three ids a tag) at once."""
+        """Follow the wall clock. Cheap within an epoch; else it builds three columns (three ids a tag) at most."""
         self.unsure = unsure
         if epoch == self._now:
             return
@@ -115,16 +115,16 @@ class Resolver:
             self._todo.popleft()
 
     def fill(self, rows: int = FILL_ROWS) -> None:
-        """Compute up to so many ids of the outer epochs."""
+        """Compute up to `rows` ids of the outer epochs."""
         while self._todo and rows > 0:
             rows -= self._fill(self._todo[0], rows)
             if len(self._columns[self._todo[0]]) >= len(self.tags):
                 self._todo.popleft()
 
     def identify(self, advertisement: Advertisement, heard_at_s: float) -> Identity:
-        """Return who made it and whether routine may believe it; a believed one moves the tag's counters.
+        """Return who made an advertisement and if routine work may trust it. A trusted one updates the tag's counters.
 
-        A cry (FLAG_SOS) with a right MIC is `good` or `replayed`, never `stale_epoch`: its caller raises either.
+        A cry (FLAG_SOS) with a right MIC is `good` or `replayed`, never `stale_epoch`. The caller raises both.
         """
         packed = self._ids.get(advertisement.rotating_id)
         if packed is None:
@@ -149,37 +149,37 @@ class Resolver:
             reach = REACH if advertisement.flags & FLAG_CLOCK_UNSURE else DRIFT_MAX
             tag.drift = max(-reach, min(reach, epoch - self._now))
         tag.power_dbm, tag.battery_mv = advertisement.power_dbm, advertisement.battery_mv
-        _take_word(tag, epoch, advertisement.counter, bool(advertisement.flags & FLAG_MOVING), heard_at_s)
+        _take_motion(tag, epoch, advertisement.counter, bool(advertisement.flags & FLAG_MOVING), heard_at_s)
         return Identity("good", row, epoch)
 
     def heard_counter(self, row: int, epoch: int, counter: int, heard_at_s: float, moving: bool | None) -> None:
-        """Take note of a counter that a bound row gave (it only ever rises here), and of what it says of motion.
+        """Note the counter of a bound row (here it only rises) and what the row reports about motion.
 
-        moving None: it says nothing.
+        moving None: the row reports nothing about it.
         """
         tag = self.tags[row]
         if moving is not None:
-            _take_word(tag, epoch, counter, moving, heard_at_s)
+            _take_motion(tag, epoch, counter, moving, heard_at_s)
         if epoch == tag.epoch and 0 < (counter - tag.high) & 0xFFFF < 0x8000 and heard_at_s >= tag.high_at_s:
             tag.high, tag.high_at_s = counter, heard_at_s
 
     def unknown_ids(self) -> int:
-        """Return how many different unknown ids were heard in this epoch (counted up to UNKNOWN_IDS_MAX)."""
+        """Return how many different unknown ids were heard in this epoch, at most UNKNOWN_IDS_MAX."""
         return len(self._unknown)
 
     def snapshot(self) -> list[tuple[str, int, int, int, int]]:
-        """Return (pseudonym, epoch, low, high, drift) of every tag heard: plain values, for `restore`."""
+        """Return (pseudonym, epoch, low, high, drift) of every tag that was heard, for `restore`."""
         return [(tag.name, tag.epoch, tag.low, tag.high, tag.drift) for tag in self.tags if tag.epoch >= 0]
 
     def restore(self, rows: list[tuple[str, int, int, int, int]], now_s: float) -> None:
-        """Take a snapshot back; tags no longer enrolled are passed over."""
+        """Restore a snapshot. Tags that are not enrolled any more are skipped."""
         for name, epoch, low, high, drift in rows:
             row = self.rows.get(name)
             if row is not None:
                 tag = self.tags[row]
                 tag.epoch, tag.low, tag.high = epoch, low & 0xFFFF, high & 0xFFFF
                 tag.drift = max(-REACH, min(REACH, drift))
-                tag.high_at_s = tag.rolled_at_s = now_s - REORDER_S  # nothing heard from now on is older
+                tag.high_at_s = tag.rolled_at_s = now_s - REORDER_S  # nothing heard after now counts as older
 
     def _fill(self, epoch: int, rows: int) -> int:
         column = self._columns.setdefault(epoch, [])
@@ -192,14 +192,14 @@ class Resolver:
         return len(column) - first
 
     def _newer(self, tag: EnrolledTag, epoch: int, counter: int, heard_at_s: float) -> bool:
-        """A tag counts up, and never goes back to an earlier epoch. What is older may only have been heard earlier."""
+        """Return whether a counter is accepted. A tag's counter and epoch only rise; only a late one may be lower."""
         if epoch > tag.epoch:
             tag.epoch, tag.low, tag.high = epoch, counter, counter
             tag.high_at_s = tag.rolled_at_s = heard_at_s
             return True
         if epoch < tag.epoch:
             set_right = not self.unsure and tag.epoch > self._now + 1 and abs(epoch - self._now) <= 1
-            if set_right:  # its clock ran ahead and was corrected; what it says now is of now
+            if set_right:  # its clock was ahead and was corrected; what it reports now is current
                 tag.epoch, tag.low, tag.high = epoch, counter, counter
                 tag.high_at_s = tag.rolled_at_s = heard_at_s
             return set_right or heard_at_s <= tag.rolled_at_s + REORDER_S
@@ -214,19 +214,19 @@ class Resolver:
         seen_already = (counter - tag.low) & 0xFFFF <= (tag.high - tag.low) & 0xFFFF
         if seen_already or tag.restart_epoch == epoch:
             return False
-        # Set back to where this epoch never was: a new battery, not a replay. Once an epoch.
+        # Set back to a counter that this epoch never had: a new battery, not a replay. Accepted once in an epoch.
         self._counts["tag_restarts"] += 1
         tag.low = tag.high = counter
         tag.high_at_s, tag.restart_epoch = heard_at_s, epoch
         return True
 
 
-def _take_word(tag: EnrolledTag, epoch: int, counter: int, moving: bool, heard_at_s: float) -> None:
-    """Take what a beacon says of the tag's motion, unless a newer one has spoken: readers tell of it in any order."""
+def _take_motion(tag: EnrolledTag, epoch: int, counter: int, moving: bool, heard_at_s: float) -> None:
+    """Take the motion that a beacon reports, unless a newer beacon was taken: readers report them in any order."""
     if epoch < tag.epoch:
         return
     behind = (tag.said - counter) & 0xFFFF
-    if epoch == tag.said_epoch and behind < 0x8000 and heard_at_s <= tag.said_at_s + WORD_S:
+    if epoch == tag.said_epoch and behind < 0x8000 and heard_at_s <= tag.said_at_s + MOTION_LATE_S:
         return
     tag.said_epoch, tag.said, tag.said_at_s = epoch, counter, heard_at_s
     tag.moving = moving

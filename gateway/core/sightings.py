@@ -1,8 +1,8 @@
-"""Report -> sightings: slots given their tag back, ages turned into times, what was heard twice counted once.
+"""Report -> sightings: slots become tags, ages become times, and a packet that is reported twice counts once.
 
-A slot is a number a reader uses for a tag once the gateway has acknowledged the BINDINGS frame that named it. A row is
-believed only if its frame's sequence is newer than the binding's, so a slot given to another tag can cost a row and
-never puts one child in another's place.
+A slot is a number that a reader uses for a tag after the gateway acknowledged the BINDINGS frame that named it. A row
+is accepted only if its frame's sequence is newer than the binding's. So a slot that is given to another tag can cost a
+row, but it never puts one child in another child's place.
 """
 
 from collections import Counter
@@ -19,20 +19,20 @@ from readers import wire
 from readers.advertisement import Advertisement, AdvertisementError, parse
 
 REBIND_QUIET_S = 2.0
-"""A reader is asked for all its bindings once in so long."""
+"""A reader is asked for all its bindings at most once in this time."""
 ACK_WAIT_S = 0.2
-"""Acknowledgements wait so long for company: a downlink a frame is the mesh's dearest traffic."""
+"""Acknowledgements wait this long to share one downlink: downlinks are the most expensive traffic of the mesh."""
 REPEATED_S = 0.3
-"""One counter, one reader, heard within this of each other: the same packet told twice."""
+"""The same counter from the same reader, heard within this time: one packet that is reported twice."""
 AGE_UNKNOWN_MS = 255 * wire.AGE_STEP_MS
 RATE_MIN, RATE_MAX = 0.02, 10.0
-"""Beacons a second; a pressed tag advertises every 100 ms."""
+"""Beacons a second of one tag. A pressed tag advertises every 100 ms."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_UTC_MAX_S = 253_402_300_799.0  # 9999-12-31: what datetime can say
+_UTC_MAX_S = 253_402_300_799.0  # 9999-12-31, the limit of datetime
 
 
 class WallClock:
-    """Maps the monotonic `now_s` of everything to UTC, which only labels. It may step: nothing is timed by it."""
+    """Converts the monotonic `now_s` to UTC, which only dates things. It may jump: no timer uses it."""
 
     def __init__(self, now_s: float) -> None:
         self.quality: ClockQuality = "unsure"
@@ -45,7 +45,7 @@ class WallClock:
         return min(max(at_s + self._offset_s, 0.0), _UTC_MAX_S)
 
     def utc(self, at_s: float) -> datetime:
-        """Return the UTC time of a moment of `now_s`, to the millisecond, within 1970..9999."""
+        """Return the UTC time of a moment on the clock of `now_s`, to the millisecond, within 1970..9999."""
         return self.date(self.utc_s(at_s))
 
     def date(self, utc_s: float) -> datetime:
@@ -55,20 +55,20 @@ class WallClock:
 
 @dataclass(slots=True)
 class Binding:
-    """What a slot of a reader stands for."""
+    """The tag that a slot of a reader stands for."""
 
     sequence: int
     advertisement: Advertisement | None
     tag: int = UNRESOLVED
     epoch: int = -1
     refused: bool = False
-    """The advertisement was refused (a replay, say): rows of this slot are nobody's."""
+    """The advertisement was refused (for example a replay): rows of this slot belong to no tag."""
     tried: int = -1
-    """Generation of the resolver's table when it was last looked up."""
+    """Generation of the resolver's table at the last look-up."""
     counter: int = 0
     heard_at_s: float = 0.0
     told: int = 0
-    """Newest sequence of which a row was read."""
+    """Newest sequence of a frame with a row for this slot."""
     rate: float = 1.0
 
 
@@ -81,47 +81,47 @@ class Sighting:
     heard_at_s: float
     packets: int
     counter: int
-    """The beacon's whole counter, made whole from 5 bits for a bound slot."""
+    """The beacon's whole counter. For a bound slot it is computed from 5 bits."""
     advertisement: Advertisement | None
-    """The advertisement as heard; for a bound slot the one that bound it, None if it could not be read."""
+    """The advertisement as heard. For a bound slot: the one that bound it; None if it could not be read."""
     whole: bool
-    """It came with its own advertisement, so there is a MIC to check."""
+    """The sighting has its own advertisement, so there is a MIC to check."""
     binding: Binding | None
     tag: int = UNRESOLVED
     timely: bool = True
-    """False: heard at `heard_at_s` or earlier, nobody knows when, so good for no fix."""
+    """False: heard at `heard_at_s` or earlier; the time is not known, so it cannot be used for a fix."""
     moving: bool | None = None
-    """What a timely row says of its tag; None: its advertisement says it, or the row is not timely."""
+    """Whether a timely row reports its tag as moving. None: the advertisement says so, or the row is not timely."""
     cries: bool = False
-    """It says SOS, by its own flag or by its reader's word."""
+    """It is a cry, by the tag's own flag or because the reader reports it as an SOS."""
     pressed_at_s: float | None = None
-    """When the button was pressed, as far as this reader knows; None: longer ago than its scale."""
+    """For a cry: when the button was pressed, as far as this reader knows. None: too long ago for the age field."""
     identity: Identity | None = None
-    """What the resolver made of the advertisement, once asked."""
+    """The resolver's answer about the advertisement; None: not asked yet."""
 
 
 @dataclass(slots=True)
 class Slots:
-    """The bindings of one reader in its present boot."""
+    """The bindings of one reader in its current boot."""
 
     by_number: dict[int, Binding] = field(default_factory=dict)
     asked_at_s: float = float("-inf")
     ack_due_s: float | None = None
     acks: list[int] = field(default_factory=list)
-    """Sequences owed; ACKS_MAX at the most."""
+    """Sequences that wait for an acknowledgement; at most ACKS_MAX."""
     unknown: bool = False
-    """A row named a slot that is not bound here."""
+    """Whether a row named a slot that is not bound here."""
 
 
 class Table:
-    """The slots of all readers; 256 a reader at the most, by their width."""
+    """The slots of all readers: at most 256 a reader, because a slot number has 8 bits."""
 
     def __init__(self, links: ReaderLinks, counts: Counter[str]) -> None:
         self._links, self._counts = links, counts
         self._slots: dict[int, Slots] = {}
 
     def read(self, report: Report, now_s: float) -> list[Sighting]:
-        """Return what a report says was heard. One read before gives nothing, except an SOS, which is always told."""
+        """Return the sightings of a report. A report that is not new gives none; an SOS always gives one."""
         slots = self._slots.setdefault(report.reader, Slots())
         if report.rebooted:
             slots.by_number.clear()
@@ -136,13 +136,13 @@ class Table:
         return []
 
     def answer(self, report: Report, now_s: float) -> Iterator[Downlink]:
-        """Yield what a reader must hear at once, owe the rest to `flush`. Call it when a report has been dealt with.
+        """Yield what a reader must get at once; leave the rest to `flush`. Call it after a report was processed.
 
-        BINDINGS and HEARTBEAT are acknowledged, unless a binding was refused: the reader then repeats it with what it
-        heard last. A row of an unknown slot asks for all bindings, at most once in REBIND_QUIET_S.
+        BINDINGS and HEARTBEAT are acknowledged, unless a binding was refused: then the reader repeats it with the
+        newest advertisement. If a row has an unknown slot, ask for all bindings, at most once in REBIND_QUIET_S.
         """
         slots = self._slots.setdefault(report.reader, Slots())
-        if report.kind in (wire.BINDINGS, wire.HEARTBEAT) and self._holds(slots, report):
+        if report.kind in (wire.BINDINGS, wire.HEARTBEAT) and self._to_acknowledge(slots, report):
             if report.sequence not in slots.acks:
                 slots.acks.append(report.sequence)
             if slots.ack_due_s is None:
@@ -153,13 +153,13 @@ class Table:
             slots.asked_at_s = now_s
             self._counts["rebinds_asked"] += 1
         if ask or len(slots.acks) >= wire.ACKS_MAX:
-            yield from self._pay(report.reader, slots, ask)
+            yield from self._send_acks(report.reader, slots, ask)
 
     def flush(self, now_s: float) -> Iterator[Downlink]:
-        """Yield the acknowledgements that are due."""
+        """Yield the acknowledgements that are due now."""
         for reader, slots in self._slots.items():
             if slots.ack_due_s is not None and slots.ack_due_s <= now_s:
-                yield from self._pay(reader, slots, False)
+                yield from self._send_acks(reader, slots, False)
 
     def deadline_s(self) -> float:
         """Return when `flush` next has work; inf when never."""
@@ -169,13 +169,13 @@ class Table:
         """Return how many slots are bound."""
         return sum(len(slots.by_number) for slots in self._slots.values())
 
-    def _pay(self, reader: int, slots: Slots, rebind: bool) -> Iterator[Downlink]:
+    def _send_acks(self, reader: int, slots: Slots, rebind: bool) -> Iterator[Downlink]:
         acks, slots.acks, slots.ack_due_s = slots.acks, [], None
         payload = frames.answer(self._links, reader, wire.ACK, wire.encode_ack(rebind, acks))
         if payload is not None:
             yield Downlink(reader, payload)
 
-    def _holds(self, slots: Slots, report: Report) -> bool:
+    def _to_acknowledge(self, slots: Slots, report: Report) -> bool:
         if report.kind == wire.HEARTBEAT:
             return report.freshness != "stale"
         mine = [binding for binding in slots.by_number.values() if binding.sequence == report.sequence]
@@ -196,7 +196,7 @@ class Table:
                 self._counts["rows_refused_slot"] += 1
                 continue
             heard_at_s = now_s - age_ms / 1000
-            if report.sequence < binding.told:  # overtaken on the mesh: heard before what came first
+            if report.sequence < binding.told:  # this frame came late: its row was heard before the one that came first
                 heard_at_s = min(heard_at_s, binding.heard_at_s)
             binding.told = max(binding.told, report.sequence)
             elapsed_s = heard_at_s - binding.heard_at_s
@@ -250,10 +250,10 @@ class Table:
 
     def _cry(self, report: Report, now_s: float) -> Sighting:
         _, _, age_ms, rssi_dbm, packets, raw = report.content
-        # A reader's SOS is one even if its advertisement cannot be read here: then nobody is behind it by name.
+        # A reader's SOS counts even if its advertisement cannot be read here. Then its tag is not known.
         advertisement = self._parse(raw) or Advertisement(raw[1:9], wire.FLAG_SOS, raw[10], 0, -59, 0, b"", b"")
         pressed_at_s = now_s - age_ms / 1000 if age_ms < 0xFFFF * wire.ALARM_AGE_STEP_MS else None
-        # The age is the press's; the advertisement is the newest heard, by now at the latest.
+        # The age is that of the press. The advertisement is the newest one, heard now or earlier.
         return Sighting(
             report.reader, rssi_dbm, now_s, packets, advertisement.counter, advertisement, True, None, cries=True,
             pressed_at_s=pressed_at_s,
@@ -268,9 +268,9 @@ class Table:
 
 
 def _whole(binding: Binding, bits: int, elapsed_s: float) -> int:
-    """The counter with these low 5 bits that is nearest to where this tag's own rate puts it, not before the last."""
+    """Return the counter with these low 5 bits that best fits the tag's rate; before the last one only if late."""
     step = (bits - binding.counter) & 31
-    if elapsed_s <= 0:  # told late: the nearest one at or before the last
+    if elapsed_s <= 0:  # reported late: the nearest counter at or before the last
         return (binding.counter - (-step & 31)) & 0xFFFF
     if elapsed_s * binding.rate < 16:
         binding.rate = min(RATE_MAX, max(RATE_MIN, binding.rate * 0.8 + step / max(elapsed_s, 0.1) * 0.2))

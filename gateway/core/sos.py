@@ -1,11 +1,12 @@
-"""What a tag itself cries, and who presses a bell: one press, one alarm; and the lamps that answer it.
+"""The alarms of tags and bells: one press makes one alarm. Also the lamps that answer a press.
 
-First of all stages, and alone: nothing here waits for locating, and nothing that fails later can take a cry back. The
-order is the promise: `Commit` first, and only when the shell asks for more, so that it is on disk, the reader is told.
+This step comes before all others. It does not wait for locating, and no later failure can undo a cry. The order is
+guaranteed: first `Commit`; when the shell asks for the next effect, the event is on disk, and only then the reader gets
+its answer.
 
-A cry is refused in one case only: a frame the reader sent long ago, about a press nobody here knows, whose tag cannot
-be proven. A cry that cannot be proven otherwise (unknown tag, wrong MIC) is raised as unverified. Over
-`UNVERIFIED_MAX` such alarms a reader a minute are merged into the last one.
+A cry is refused in one case only: its frame is stale, its press is not known here, and its tag cannot be proven. Any
+other cry that cannot be proven (unknown tag, wrong MIC) is raised as unverified. After `UNVERIFIED_MAX` such alarms of
+one reader within a minute, more of them are merged into the last one.
 """
 
 import math
@@ -19,30 +20,30 @@ from gateway.core.resolve import UNRESOLVED, Resolver
 from gateway.core.sightings import Sighting, WallClock
 from gateway.effects import Commit, Downlink, Effect, Remember
 from gateway.events import STAGES, UNKNOWN_TAG, Bell, Sos, Told, Where
-from gateway.fix import Fix, Locator, Reading, beside, where_of
+from gateway.fix import Fix, Locator, Reading, fix_at_reader, where_of
 from gateway.zone import Field, Zone
 from readers import wire
 
 REVISE_S = 2.0
-"""First revision so long after the first word; then twice as long each time, if there is news."""
+"""Time from the first event to the first revision, made only if there is news. It doubles for each next revision."""
 REVISIONS_MAX = 5
 MOVED_M = 10.0
-"""A fix is news if it lies so far from the place told before, and further than it is itself unsure (50 %): the first
-fixes of a tag are vague, and the reader that heard it is the better word."""
+"""A fix is news if it is farther than this, and farther than its own 50 % radius, from the position reported before.
+The first fixes of a tag are vague, so the position of the reader that heard it is the better report."""
 FIX_FRESH_S = 10.0
 REPEAT_MIN_S, REPEAT_MAX_S, REPEAT_FOR_S = 0.5, 10.0, 600.0
-"""A stage is repeated to a lamp with growing pauses until the lamp shows it; then, or after ten minutes, only on
-the reader's own asking."""
+"""A stage is repeated to a lamp with growing pauses until the lamp shows it, for ten minutes at most. After that it is
+sent only when the reader asks."""
 UNVERIFIED_MAX = 5
 UNVERIFIED_S = 60.0
 _BELL_RADIUS_M = 2.0
 AGE_MAX_S = 0xFFFF * wire.ALARM_AGE_STEP_MS / 1000
-"""An alarm's age on the wire says "or more, or not known" here."""
+"""The highest age on the wire. It means: this age or more, or not known."""
 _NEVER = float("inf")
 
 
 class Emergencies:
-    """Cries and bells in, alarms and lamps out."""
+    """Takes cries and bells; makes alarms and lights lamps."""
 
     def __init__(
         self, zone: Zone, field: Field, links: ReaderLinks, alarms: Alarms, resolver: Resolver, locator: Locator,
@@ -52,15 +53,15 @@ class Emergencies:
         self._field, self._links, self._alarms, self._resolver = field, links, alarms, resolver
         self._locator, self._wall, self._counts = locator, wall, counts
         self._busy: dict[str, Alarm] = {}
-        """Alarms with a lamp to repeat to, or a revision to make."""
+        """Alarms that need a stage repeated to a lamp, or a revision."""
         self._due_s = _NEVER
-        """None of them is due earlier."""
+        """No alarm in `_busy` is due before this."""
         self._unverified: dict[int, deque[tuple[float, Alarm]]] = {}
 
     # ---- in --------------------------------------------------------------------------------------------------------
 
     def cry(self, report: Report, sighting: Sighting, now_s: float) -> Iterator[Effect]:
-        """Raise a cry, or know it again; answer its reader. Also sets sighting.identity."""
+        """Raise an alarm for a cry, or find its alarm; answer its reader. This may set sighting.identity."""
         advertisement = sighting.advertisement
         assert advertisement is not None
         id_and_press = advertisement.rotating_id + bytes((advertisement.press,))
@@ -76,17 +77,19 @@ class Emergencies:
                 return
         if report.freshness != "stale":
             alarm.heard_at_s = max(alarm.heard_at_s, now_s)
-        heard_anew = self._hear(alarm, key, b"s" + id_and_press, report, sighting, now_s)
+        heard_again = self._hear(alarm, key, b"s" + id_and_press, report, sighting, now_s)
         if not alarm.committed:
-            yield from self._first_word(alarm, self._sos(alarm, self._first_where(alarm, sighting, now_s)), now_s)
+            yield from self._commit_first(alarm, self._sos(alarm, self._first_where(alarm, sighting, now_s)), now_s)
         if key is not None:
             yield from self._answer(alarm, key, b"s" + id_and_press, shown, report, now_s)
-        if heard_anew:
+        if heard_again:
             self._schedule(alarm, now_s)
 
     def bell(self, report: Report, now_s: float) -> Iterator[Effect]:
-        """Raise a bell, or know it again; answer its reader. boot_before, number_before: a reader that lost its power
-        before it had our answer says again, of unknown age, what it may have said before."""
+        """Raise an alarm for a bell, or find its alarm; answer its reader.
+
+        boot_before, number_before: the reader lost its power before it had our answer. It repeats, with an unknown
+        age, an alarm that it may have reported before."""
         number, shown, age_ms, bell_input, presses, boot_before, number_before = report.content
         key = (report.reader, report.boot, number)
         first_key = (report.reader, boot_before, number_before) if boot_before else key
@@ -94,16 +97,16 @@ class Emergencies:
         pressed_at_s = now_s - age_ms / 1000
         alarm = self._alarms.shown_by(key, cause)
         if alarm is not None:
-            # A reader's numbers come round after 255 alarms: a press after this one was closed, or long after, is new.
+            # A reader's numbers repeat after 255 alarms: a press after this alarm was closed, or long after it, is new.
             dated = age_ms < AGE_MAX_S * 1000
             closed_before = dated and alarm.done and pressed_at_s > alarm.heard_at_s + REVISE_S
             long_after = dated and pressed_at_s > alarm.heard_at_s + SAME_PRESS_S
-            # One that was closed here and not yet there is pressed again: nobody would look at a revision.
+            # Pressed again, while the alarm is closed here but not yet there: no person would look at a revision.
             pressed_on = alarm.done and shown < wire.CLOSED and presses > alarm.press and report.freshness == "new"
             if closed_before or long_after or pressed_on:
                 alarm = None
         elif boot_before:
-            alarm = self._told_before(first_key, cause, now_s)
+            alarm = self._raised_before_boot(first_key, cause, now_s)
         if alarm is None:
             if report.freshness == "stale":
                 self._counts["bells_refused"] += 1
@@ -115,15 +118,15 @@ class Emergencies:
             alarm.heard_at_s = max(alarm.heard_at_s, now_s)
             if presses > alarm.press:
                 alarm.press, alarm.news = presses, True
-        self._alarms.lamp(alarm, key, cause)  # before the first word, whose memory it belongs to
+        self._alarms.lamp(alarm, key, cause)  # before the first event, whose memory it belongs to
         if not alarm.committed:
             alarm.news = False
-            yield from self._first_word(alarm, self._bell(alarm), now_s)
+            yield from self._commit_first(alarm, self._bell(alarm), now_s)
         yield from self._answer(alarm, key, cause, shown, report, now_s)
         self._schedule(alarm, now_s)
 
     def stage(self, name: str, stage: int, now_s: float) -> Iterator[Effect]:
-        """Raise an alarm's stage (`readers.wire` numbers) by the city's word and tell its lamps. Never lowers it."""
+        """Raise an alarm's stage (a `readers.wire` number), as the city reports; send it to the lamps. Never lower."""
         alarm = self._alarms.by_name.get(name)
         if alarm is None or not wire.RECEIVED <= stage <= wire.CLOSED:
             self._counts["stages_refused"] += 1
@@ -131,13 +134,13 @@ class Emergencies:
         if stage <= alarm.stage:
             return
         alarm.stage = stage
-        alarm.committed, alarm.first = True, None  # by the city, if our own disk would not
+        alarm.committed, alarm.first = True, None  # the city has it, even if our own disk failed
         self._light(alarm, now_s)
         yield from self._repeat([alarm], now_s, urgent=True)
-        yield Remember(self._alarms.memory(alarm))  # last: the city says it again until the lamp is known to show it
+        yield Remember(self._alarms.memory(alarm))  # last: the city repeats it until the lamp is known to show it
 
     def relight(self, now_s: float) -> None:
-        """Tell the lamps of restored alarms again: they may not show the stage that was reached."""
+        """Send the stage to the lamps of restored alarms again: they may not show it."""
         for alarm in self._alarms.by_name.values():
             if alarm.lamps and not alarm.done:
                 self._light(alarm, now_s)
@@ -145,7 +148,7 @@ class Emergencies:
     # ---- time ------------------------------------------------------------------------------------------------------
 
     def tick(self, now_s: float) -> Iterator[Effect]:
-        """Repeat stages that are not shown yet; revise alarms that have news."""
+        """Repeat stages that lamps do not show yet; revise alarms that have news."""
         if now_s < self._due_s:
             return
         yield from self._repeat(list(self._busy.values()), now_s, urgent=False)
@@ -175,14 +178,14 @@ class Emergencies:
             if not verified or known.verified:
                 known.tried = self._resolver.generation
                 return known
-            # It was one of many merged unproven cries, and is somebody's: an alarm of its own.
+            # It was one of several merged unproven cries. Now its tag is proven: it gets its own alarm.
         press = bytes((advertisement.press,))
         heard_as = unproven(advertisement.rotating_id + press)
         who = b"=" + self._resolver.tags[identity.tag].name.encode() + b"/" + press if verified else heard_as
         alarm = self._alarms.of(who)
         if alarm is not None:
-            # An old advertisement can only be of a press that was: known for a day. Else a tag's count names a press
-            # as long as it may cry, and some.
+            # A replayed advertisement, or one of unknown age, can only be of an earlier press: known for a day.
+            # Otherwise a press counter names one press for as long as a tag may cry, plus a margin.
             pressed_at_s, lasts_s = sighting.pressed_at_s, SAME_PRESS_S
             if identity.outcome == "replayed" or pressed_at_s is None:
                 lasts_s = OLD_S
@@ -191,8 +194,8 @@ class Emergencies:
                     self._alarms.also(alarm, heard_as)
                 return alarm
         if verified:
-            alarm = self._alarms.of(heard_as)  # it cried before the clock, or the table, could tell who it was
-            fits = alarm is not None and not alarm.verified and not alarm.done  # what was closed was the forgery
+            alarm = self._alarms.of(heard_as)  # it cried before the clock, or the table, could show which tag it was
+            fits = alarm is not None and not alarm.verified and not alarm.done  # a closed one was the forgery
             if alarm is not None and fits and now_s <= alarm.heard_at_s + SAME_PRESS_S:
                 self._prove(alarm, sighting, now_s)
                 return alarm
@@ -225,7 +228,7 @@ class Emergencies:
         self._keep(alarm)
 
     def _merge(self, reader: int, now_s: float) -> Alarm | None:
-        """The alarm that takes one more unproven cry at this reader, when there were too many in a minute."""
+        """Return the alarm that takes one more unproven cry of this reader if it had too many in a minute, or None."""
         recent = self._unverified.get(reader)
         if recent is None or len(recent) < UNVERIFIED_MAX or recent[0][0] < now_s - UNVERIFIED_S:
             return None
@@ -235,12 +238,12 @@ class Emergencies:
         self._counts["cries_merged"] += 1
         return last
 
-    def _told_before(self, key: LampKey, cause: bytes, now_s: float) -> Alarm | None:
-        """The alarm that an earlier boot of a reader raised as its number key[2], if it can be no other press.
+    def _raised_before_boot(self, key: LampKey, cause: bytes, now_s: float) -> Alarm | None:
+        """Return the alarm that an earlier boot of a reader raised as its number key[2], if it can be no other press.
 
-        A reader forgets a press once it has our answer. If no lamp showed one it can only be that press: known for a
-        day, as its reader may lie without power. Else the reader forgot to forget, or its numbers came round: rather
-        told twice than lost.
+        A reader forgets a press once it has our answer. If no lamp showed an answer, it can only be that press. It is
+        known for a day, because its reader may be without power. Otherwise the reader did not forget the press, or its
+        numbers repeat: after SAME_PRESS_S it counts as a new press. Better to report it twice than to lose it.
         """
         alarm = self._alarms.of(_who(key))
         if alarm is None or all(lamp.cause != cause for lamp in alarm.lamps.values()):
@@ -248,12 +251,12 @@ class Emergencies:
         lasts_s = SAME_PRESS_S if any(lamp.shown for lamp in alarm.lamps.values()) else OLD_S
         return alarm if now_s <= alarm.heard_at_s + lasts_s else None
 
-    # ---- words -------------------------------------------------------------------------------------------------------
+    # ---- events ------------------------------------------------------------------------------------------------------
 
     def _hear(
         self, alarm: Alarm, key: LampKey | None, cause: bytes, report: Report, sighting: Sighting, now_s: float
     ) -> bool:
-        """Note who heard it and how; return whether this is a new hearing, not a reader asking once more."""
+        """Note which reader heard it and how. Return True if the tag was heard again, False if the reader repeats."""
         if report.reader not in alarm.readers and len(alarm.readers) < READERS_MAX:
             alarm.readers.append(report.reader)
             alarm.news = alarm.committed
@@ -270,11 +273,11 @@ class Emergencies:
             )
         return True
 
-    def _first_word(self, alarm: Alarm, event: Sos | Bell, now_s: float) -> Iterator[Effect]:
+    def _commit_first(self, alarm: Alarm, event: Sos | Bell, now_s: float) -> Iterator[Effect]:
         if alarm.first is None:
             alarm.first = event
         yield Commit(alarm.first, self._alarms.memory(alarm))
-        if not alarm.committed:  # it is on disk: the shell asked for more
+        if not alarm.committed:  # it is on disk: the shell asked for the next effect
             alarm.committed, alarm.first = True, None
             alarm.revise_at_s = now_s + REVISE_S
 
@@ -283,7 +286,7 @@ class Emergencies:
         if fix is None:
             power_dbm = sighting.advertisement.power_dbm if sighting.advertisement is not None else -59
             reading = Reading(sighting.reader, sighting.rssi_dbm, sighting.packets, sighting.heard_at_s, power_dbm)
-            fix = beside(self._field, reading, now_s)
+            fix = fix_at_reader(self._field, reading, now_s)
         if fix is None:
             return None
         alarm.at_m = (fix.x_m, fix.y_m)
@@ -331,7 +334,7 @@ class Emergencies:
 
     def _last_where(self, alarm: Alarm, now_s: float) -> Where | None:
         for reading in sorted(alarm.readings.values(), key=lambda reading: -reading.heard_at_s):
-            fix = beside(self._field, reading, now_s)
+            fix = fix_at_reader(self._field, reading, now_s)
             if fix is not None:
                 return where_of(self._field, fix)
         return None
@@ -378,13 +381,13 @@ class Emergencies:
     def _answer(
         self, alarm: Alarm, key: LampKey, cause: bytes, shown: int, report: Report, now_s: float
     ) -> Iterator[Effect]:
-        """Tell a reader the stage if its lamp shows less; tell the city when its lamp shows more than it was told."""
+        """Send a reader the stage if its lamp shows less. Report to the city if it shows more than was reported."""
         lamp = self._alarms.lamp(alarm, key, cause)
         if shown > wire.CLOSED:
             self._counts["stages_refused"] += 1
             shown = lamp.shown
         if report.freshness == "new":
-            lamp.shown = max(lamp.shown, shown)  # frames overtake each other; a lamp never goes back
+            lamp.shown = max(lamp.shown, shown)  # frames can come out of order; a lamp never goes back
         if shown < alarm.stage:
             payload = frames.answer(self._links, key[0], wire.STAGE, wire.encode_stage([(key[2], alarm.stage)]))
             if lamp.shown < alarm.stage and lamp.send_at_s == _NEVER:
@@ -440,7 +443,7 @@ class Emergencies:
             self._keep(alarm)
 
     def _plan(self, alarm: Alarm, now_s: float) -> None:
-        """Look again later, while somebody still cries."""
+        """Plan the next revision while the press is still heard."""
         crying = now_s - alarm.heard_at_s < FIX_FRESH_S and not alarm.done
         more = alarm.committed and alarm.revision < REVISIONS_MAX
         alarm.revise_at_s = now_s + REVISE_S * 2**alarm.revision if crying and more else _NEVER
@@ -454,5 +457,5 @@ class Emergencies:
 
 
 def _who(key: LampKey) -> bytes:
-    """The identity of a bell's press: reader, boot, and the number it had there first."""
+    """Return the identity of a bell's press: reader, boot, and its first number there."""
     return b"%d/%d/%d" % key

@@ -1,7 +1,7 @@
-"""What is believed of some tags at once: filter, trust between models, and the look back that smooths.
+"""The beliefs of one batch of tags: the filter, the trust between models, and smoothing.
 
-Every model keeps a belief of its own and gains trust by what it foresaw. A tag's own power is one unknown more, learned
-from what is left over. Everything is arrays over the tags of one batch.
+Every model keeps its own belief, and gains trust when it predicts what is heard. A tag's own power is one more unknown.
+It is learned from the leftovers: heard level minus expected level. All values are arrays over the tags of one batch.
 """
 
 from collections import deque
@@ -15,29 +15,30 @@ from gateway.locate.hearing import FREEDOM, Hearing
 from gateway.locate.space import Space
 
 POWER_DRIFT_DB = 0.05
-"""By which a tag's power may change a second: the battery, the way it hangs."""
+"""Sd of the change of a tag's power from step to step (usually 1 s): the battery, the way it is worn."""
 OTHER_SD_DB = 1.0
-"""A tag whose power turns out farther off than the prior's sd is not the device that was foreseen: from twice that sd
-on, its power stays at least so unsure. The first seconds' places bend to a wrong power and leave too little of it over,
-so that it would be half learned, and then believed for minutes."""
-LEFT_ALIKE = 3.0
-"""Seconds for which the leftovers of a place are alike: so much less they say of the tag."""
+"""A tag whose learned power is off by more than the prior's sd is not the expected device. The sd of its power then
+keeps a lower limit, which reaches this value at twice the prior's sd. Reason: in the first seconds the believed places
+adapt to a wrong power and leave too little of it over. It would be half learned, and then believed for minutes."""
+LEFTOVER_CORRELATION_S = 3.0
+"""Seconds for which the leftovers of a place are alike. They are divided by this before they are learned from."""
 FAULT_KEPT, FAULT_BEGUN = 0.97, 4.0
-"""What a reader has left over beside all others is averaged over some 30 s, and begins as if it had been nothing for
-FAULT_BEGUN s."""
+"""A reader's leftover relative to all others is averaged over about 30 s. The average begins as if the leftover had
+been 0 for FAULT_BEGUN s."""
 TOO_LOUD_DB, TOO_WEAK_DB = (2.5, 5.0), (1.8, 3.5)
-"""A mean leftover up to the first is the place's and stays; from the second on it is the reader's, and is taken off. A
-belief bends away from a weak reader, so less of what that lacks is left over than of what a loud one has too much."""
+"""A mean leftover up to the first value comes from the place and stays. From the second value on it comes from the
+reader and is taken off. A belief moves away from a weak reader, so a reader that is too weak leaves less over than one
+that is too loud."""
 TRUST_KEPT = 0.98
-"""Trust is remembered for some 50 s; a model that was wrong elsewhere may be right here."""
+"""Trust is remembered for about 50 s: a model that was wrong at another place may be right here."""
 TRUST_MIN = 0.02
 TICKS_MAX = 10
-"""Steps looked back at the most."""
+"""The most steps that can be looked back."""
 
 
 @dataclass(slots=True)
 class _Tick:
-    """One second: what each model believed at its end, and how likely what was heard in it was."""
+    """One step: what each model believed at its end, and the likelihood of what was heard in it."""
 
     believed: list[Any]
     likely: list[Any]
@@ -60,14 +61,14 @@ class TagBelief:
 
 
 class Beliefs:
-    """A batch of `rows` tags."""
+    """The beliefs of a batch of `rows` tags."""
 
     def __init__(self, space: Space, hearings: Sequence[Hearing], rows: int, *, look_back: int = 3) -> None:
         self.space, self.hearings = space, tuple(hearings)
         self.now = [np.tile(space.prior, (rows, 1)) for _ in hearings]
         self.trust = np.full((rows, len(hearings)), 1 / len(hearings))
         self.own = np.zeros((rows, 2))
-        """What is learned of each tag: its power beside the model's, dB, and the exponent beside the model's."""
+        """What is learned of each tag, both relative to the model's value: its power in dB, and the exponent."""
         power_sd_db = max(hearing.power_sd_db for hearing in hearings)
         exponent_sd = max(hearing.exponent_sd for hearing in hearings)
         self._own_prior = np.diag([power_sd_db**2, exponent_sd**2])
@@ -79,7 +80,7 @@ class Beliefs:
         self._ticks: deque[_Tick] = deque(maxlen=min(look_back, TICKS_MAX) + 1)
 
     def forget(self, row: int) -> None:
-        """Begin a row anew, for another tag."""
+        """Reset a row for another tag."""
         for belief in self.now:
             belief[row] = self.space.prior
         self.trust[row] = 1 / len(self.hearings)
@@ -90,7 +91,7 @@ class Beliefs:
                 believed[row], likely[row] = self.space.prior, 1.0
 
     def row(self, row: int) -> TagBelief:
-        """Return what is believed of one tag, without what came before."""
+        """Return what is believed of one tag now, without its earlier steps."""
         return TagBelief(
             [belief[row].copy() for belief in self.now],
             self.trust[row].copy(),
@@ -101,9 +102,10 @@ class Beliefs:
         )
 
     def set_row(self, row: int, known: TagBelief) -> None:
-        """Begin a row with what was believed of its tag elsewhere.
+        """Begin a row with what another `Beliefs` believed of its tag.
 
-        Where other models were believed there, only where the tag is comes along: a walk test may end between the two.
+        If that had another number of models, only the belief of where the tag is comes along: a walk test may end
+        between the two.
         """
         self.forget(row)
         self._apart_s[row] = known.apart_s
@@ -118,13 +120,13 @@ class Beliefs:
         self._faults[:, row] = known.faults
 
     def seconds_back(self, lag: int) -> int:
-        """Return how many seconds ago the step `lag` steps ago was."""
+        """Return how many seconds the last `lag` steps took."""
         return sum(tick.seconds for tick in list(self._ticks)[len(self._ticks) - lag :])
 
     def step(self, level: Any, packets: Any, silent: Any, seconds: int, power_dbm: Any | None = None) -> None:
-        """Let time pass, then take what was heard ([rows, readers], as `Hearing.log_likelihood` has it).
+        """Let time pass, then take what was heard ([rows, readers], as in `Hearing.log_likelihood`).
 
-        power_dbm [rows]: what was taken off the levels, if not what the hearings were made with.
+        power_dbm [rows]: the power that was taken off the levels; None: the power of the hearings.
         """
         sent_dbm = None if power_dbm is None else np.asarray(power_dbm, float)[:, None]
         self._apart_s += seconds
@@ -147,10 +149,10 @@ class Beliefs:
                 belief = belief.copy()
             self.space.weigh(belief, likely)
             total = belief.sum(axis=1)
-            if (lost := ~(total > 1e-30)).any():  # nothing believed explains it: begin anew from what is heard
+            if (lost := ~(total > 1e-30)).any():  # no state explains it: begin again from what is heard
                 anew = np.tile(self.space.prior, (int(lost.sum()), 1))
                 self.space.weigh(anew, likely[lost])
-                anew[~(anew.sum(axis=1) > 1e-30)] = self.space.prior  # it points where nobody can be
+                anew[~(anew.sum(axis=1) > 1e-30)] = self.space.prior  # it points to where no tag can be
                 belief[lost] = anew
                 total[lost] = anew.sum(axis=1)
             belief /= total[:, None]
@@ -168,7 +170,7 @@ class Beliefs:
             shares += share
         self._ticks.append(tick)
         self._trust(evidence)
-        self._learn(left / LEFT_ALIKE, weight / LEFT_ALIKE)
+        self._learn(left / LEFTOVER_CORRELATION_S, weight / LEFTOVER_CORRELATION_S)
         self._faults = FAULT_KEPT**seconds * self._faults + np.stack([leftover, shares])
 
     def by_cell(self) -> Any:
@@ -176,7 +178,7 @@ class Beliefs:
         return self._mixed(self.now)
 
     def smoothed(self, lag: int) -> Any | None:
-        """Return what is believed of `lag` steps ago, [rows, cells]; None so soon after the start."""
+        """Return what is now believed of `lag` steps ago, [rows, cells]; None too soon after the start."""
         if lag >= len(self._ticks):
             return None
         ticks = list(self._ticks)[-1 - lag :]
@@ -210,7 +212,7 @@ class Beliefs:
         self.trust = (1 - TRUST_MIN) * trust + TRUST_MIN / trust.shape[1]
 
     def faults_db(self) -> Any:
-        """Return by how much each reader hears each tag beside all others, where that is too much for a place."""
+        """Return by how many dB each reader hears each tag relative to all others; 0 where the place may explain it."""
         total, weight = self._faults
         mean = total / (weight + FAULT_BEGUN / self.hearings[0].usual_db2)
         (loud, all_loud), (weak, all_weak) = TOO_LOUD_DB, TOO_WEAK_DB
@@ -220,9 +222,10 @@ class Beliefs:
     def _leftover(
         self, hearing: Hearing, belief: Any, level: Any, packets: Any, known: Any, sent_dbm: Any | None
     ) -> tuple[Any, Any, Any]:
-        """What is left over between heard and expected: weights, differences, slopes; each [rows, readers].
+        """Return what is left over between heard and expected: weights, differences, slopes; each [rows, readers].
 
-        known [rows, readers]: what was taken off the level as the tag's and the reader's own; sent_dbm as its power.
+        known [rows, readers]: what was taken off the level for the tag's own power and the reader's fault. sent_dbm:
+        what was taken off as the power that the tag states.
         """
         looks = self.space.by_look(belief)
         slope = looks @ hearing.slope.T
@@ -233,7 +236,7 @@ class Beliefs:
         return share, off, slope
 
     def _learn(self, left: Any, weight: Any) -> None:
-        """A Kalman step of each tag's own power and exponent."""
+        """Do a Kalman step of each tag's own power and exponent."""
         other = np.clip(np.abs(self.own[:, 0]) / self._own_prior[0, 0] ** 0.5 - 1.0, 0.0, 1.0)
         power = self._own_spread[:, 0, 0] + POWER_DRIFT_DB**2
         self._own_spread[:, 0, 0] = np.maximum(power, (other * OTHER_SD_DB) ** 2)
@@ -242,6 +245,6 @@ class Beliefs:
 
 
 def _inverse(of: Any) -> Any:
-    """Inverses of [rows, 2, 2]."""
+    """Return the inverses of [rows, 2, 2]."""
     a, b, c, d = of[:, 0, 0], of[:, 0, 1], of[:, 1, 0], of[:, 1, 1]
     return np.stack([d, -b, -c, a], axis=1).reshape(-1, 2, 2) / (a * d - b * c)[:, None, None]

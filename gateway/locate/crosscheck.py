@@ -1,8 +1,8 @@
-"""Readers check each other: what each hears of the others' beacons -> one law, offsets, drift, and who hangs elsewhere.
+"""Readers check each other by their beacons: one law for all, offsets, drift, and readers mounted at another place.
 
-Every few minutes a round, in slices of some milliseconds, one a tick: fit the law (`pathloss`), let all others
-locate each reader, conclude. A reader that the others put where it cannot be is taken out of the fit, one a round and
-the worst first, for it makes its neighbours look wrong as well; it is told of when that was so in two rounds.
+A round starts every few minutes. It runs in slices of a few milliseconds, one a tick: fit the law (`pathloss`), locate
+each reader by all others, conclude. Only the worst misplaced reader counts in a round, because it makes its neighbours
+look wrong too. If it is the worst in two rounds in a row, it is reported and taken out of the fit.
 """
 
 import math
@@ -17,36 +17,36 @@ from gateway.locate.pathloss import BeaconLink, LocatedReader
 ROUND_S = 600.0
 SLICE_S = 0.05
 MEMORY_S = 6 * 3600.0
-"""What was heard of a pair so long ago counts a third (1/e) of what is heard now."""
+"""What was heard of a pair this long ago counts a third (1/e) of what is heard now."""
 PAIRS_MAX = 24
-"""Senders kept for a receiver; the farthest off gives way. Never the weakest: that would bend the law."""
+"""The most senders kept for a receiver. The farthest one is dropped, never the weakest: that would bias the law."""
 WORTH_MIN, GONE_S = 1.0, 86400.0
-"""Bursts behind a pair before it is fitted; silence after which it is forgotten."""
+"""Bursts that a pair needs before it is fitted; silence after which it is forgotten."""
 SCALE_DB, SCALE_MIN_DB, SCALE_WORTH, STEP_VARIANCE_DB2 = 4.0, 1.0, 2.0, 0.25
-"""Spread of a new pair, and the bursts that guess is worth; the least; what whole numbers of dB add to a variance."""
+"""Spread of a new pair; the least spread; how many bursts the first one counts as; what whole dB add to a variance."""
 CLIP = 1.5
-"""A level farther from a pair's mean than so many of its own spread moves it no further (Huber)."""
+"""A level that is farther from a pair's mean than this many spreads moves the mean no further (Huber)."""
 RSSI_MIN_DBM, RSSI_MAX_DBM = -110, 0
 HOLD_S = 2 * 3600.0
-"""A law kept over a restart stands so long, or until half its pairs are heard again."""
+"""A law kept over a restart stays valid this long, or until half of its pairs are heard again."""
 MISPLACED_M, MISPLACED_DEVIATIONS, PLACED_DEVIATIONS = 15.0, 3.5, 2.5
 STRIKES = 2
 SUSPECTS_SHARE = 0.25
-"""More readers than this share in the wrong place: it is the map or the law that is wrong, and nobody is accused."""
+"""If a larger share of the readers is misplaced, the map or the law is wrong, and no further reader is reported."""
 DRIFT_DB, DRIFT_OVER_DB, HISTORY_S, HISTORY_MIN_S = 4.0, 2.0, 7 * 86400.0, 86400.0
 OFFSET_DB, OFFSET_OVER_DB, OFFSET_DEVIATIONS = 5.0, 3.5, 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What the readers say of each other. Offsets in dB: +3 is a reader that reads all tags 3 dB stronger than most."""
+    """What the check found. Offsets in dB: a reader with +3 reads all tags 3 dB stronger than most readers do."""
 
     exponent: float
     exponent_sd: float
     offsets_db: dict[int, float]
     offsets_sd_db: dict[int, float]
     loo_error_m: dict[int, float]
-    """Distance between a reader's configured position and where all others put it; only readers with 3 neighbours."""
+    """Distance from a reader's configured position to where all others locate it; only with 3 neighbours or more."""
     pairs: int
     """Directed pairs behind the law."""
     fitted_at_s: float
@@ -54,7 +54,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class ReaderFinding:
-    """News of one reader, for people."""
+    """A finding about one reader, for people."""
 
     what: str
     reader: int
@@ -65,10 +65,10 @@ class ReaderFinding:
 @dataclass(slots=True)
 class _Pair:
     level_db: float
-    """Mean of rssi less the sender's power."""
+    """Mean of the RSSI minus the sender's power."""
     spread_db: float
     worth: float
-    """Bursts behind the mean, faded."""
+    """Bursts behind the mean; older ones count less."""
     at_s: float
     power_dbm: int
     history_db: float
@@ -83,11 +83,11 @@ class _Checked:
 
 
 class Crosscheck:
-    """All readers of a zone. at_m: reader -> (x, y, height), metres on one plane."""
+    """The check of all readers of a zone. at_m: reader -> (x, y, height), metres on one plane."""
 
     def __init__(self, at_m: Mapping[int, tuple[float, float, float]], counts: Counter[str], now_s: float) -> None:
         self.calibration: Calibration | None = None
-        """Of the last whole round; None before the first."""
+        """Of the last complete round or of `restore`; None before either."""
         self._numbers = sorted(at_m)
         self._at = [at_m[number] for number in self._numbers]
         self._index = {number: i for i, number in enumerate(self._numbers)}
@@ -104,7 +104,7 @@ class Crosscheck:
     def hear(
         self, receiver: int, sender: int, rssi_dbm: int | None, packets: int, power_dbm: int, now_s: float
     ) -> None:
-        """Take one burst of a sender's beacon as a receiver heard it (mean of its packets). Cheap; fits nothing."""
+        """Take one burst of a sender's beacon as a receiver heard it (mean of its packets). Fast: it fits nothing."""
         if receiver == sender or receiver not in self._index or sender not in self._index:
             return
         if rssi_dbm is None or not RSSI_MIN_DBM <= rssi_dbm <= RSSI_MAX_DBM or packets < 1:
@@ -128,12 +128,12 @@ class Crosscheck:
         passed_s = max(now_s - pair.at_s, 0.0)
         pair.history_s = memory_s = min(pair.history_s + passed_s, HISTORY_S)
         if pair.history_s > HISTORY_MIN_S and abs(pair.level_db - pair.history_db) > DRIFT_OVER_DB:
-            memory_s = HISTORY_S  # a young history must not follow what it should show
+            memory_s = HISTORY_S  # a short history must not follow what it should show
         pair.history_db += (pair.level_db - pair.history_db) * passed_s / max(memory_s, passed_s, 1.0)
         pair.worth, pair.at_s, pair.power_dbm = kept + worth, now_s, power_dbm
 
     def tick(self, now_s: float) -> Iterator[ReaderFinding]:
-        """Do one slice of a round that is due; yield what it concluded, once it is whole."""
+        """Do one slice of a round that is due; yield its findings when the round is complete."""
         if self._work is None:
             if now_s < self._round_at_s:
                 return
@@ -149,7 +149,7 @@ class Crosscheck:
             self._slice_at_s = now_s + SLICE_S
         except StopIteration as done:
             self._work, self._slice_at_s = None, math.inf
-            words: list[ReaderFinding] = done.value or []  # nothing when an earlier slice broke
+            words: list[ReaderFinding] = done.value or []  # None when an earlier slice failed
             yield from words
 
     def deadline_s(self) -> float:
@@ -157,7 +157,7 @@ class Crosscheck:
         return self._round_at_s if self._work is None else self._slice_at_s
 
     def figures(self) -> dict[str, float]:
-        """Return what a technician watches, by name: the exponent, and error and offset of each reader."""
+        """Return what a technician watches, by name: two counts, the exponent, each reader's error and offset."""
         known = self.calibration
         found: dict[str, float] = {"readers_misplaced": len(self._suspects), "reader_pairs": 0}
         if known is not None:
@@ -178,7 +178,7 @@ class Crosscheck:
         return rows
 
     def restore(self, rows: list[tuple[int, float, float, float, bool]], now_s: float) -> None:
-        """Take a snapshot back; readers that are gone are passed over. What was heard is heard anew."""
+        """Take a snapshot back; skip readers that no longer exist. Heard levels are not in it: they come again."""
         law = next((row for row in rows if row[0] == 0), None)
         if law is None or not all(math.isfinite(value) for row in rows for value in row[1:4]):
             return
@@ -217,7 +217,7 @@ class Crosscheck:
             for number, found in located.items()
             if found.error_m > MISPLACED_M
             and found.deviations > MISPLACED_DEVIATIONS
-            # One that hears much less than it is heard, or the other way, is half deaf, which makes it look far.
+            # A reader that hears much less than it is heard, or the reverse, is half deaf. That makes it look far.
             and abs(law.received_db[self._index[number]] - law.sent_db[self._index[number]]) < OFFSET_DB
         }
         heard = {self._numbers[k] for link in links for k in (link.receiver, link.sender)} - self._suspects
@@ -292,7 +292,7 @@ class Crosscheck:
             yield from self._judge(number, "reader_offset", wrong, abs(offset) < OFFSET_OVER_DB, detail)
 
     def _drifted(self, heard: set[int]) -> Iterator[ReaderFinding]:
-        """Compare what each reader hears with its own slow history; what moved for all alike is weather."""
+        """Compare what each reader hears with its own slow history. A change that all readers share is weather."""
         moved = {}
         for number in heard:
             by = [p.level_db - p.history_db for p in self._pairs[number].values() if p.history_s > HISTORY_MIN_S]

@@ -1,7 +1,7 @@
-"""A second's walk over states, laid out as few products of large arrays. `gateway.locate.space` says what it means.
+"""One second of walking over states, as a few products of large arrays. `gateway.locate.space` explains the states.
 
-Within a chain of footpath, and within a row of open ground, every state goes on by the same number. So most of a walk
-is some even runs; what goes through forks is small matrices.
+Within a chain of footpath, and within a row of open ground, the next state always has the same distance in the array.
+So most of a walk is a few even runs. What goes through forks is small matrices.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 _ENDS = 128
-"""Columns of a crossing's matrix at the most."""
+"""The most columns of a crossing's matrix."""
 
 EvenRun = tuple[slice, slice, Any]
-"""From, to, and the weight of each state it comes from."""
+"""From, to, and the weight of each state in `from`."""
 Crossing = tuple[Any, Any, Any]
 """From, to, and the weights [from, to]."""
 
@@ -21,9 +21,9 @@ Crossing = tuple[Any, Any, Any]
 def flows(
     planes: Sequence[tuple[int, int]], ahead: Any, weights: Any, forks: Iterable[tuple[Any, Any, Any]]
 ) -> tuple[list[EvenRun], list[Crossing]]:
-    """Return all that leads from one state to another within a second; what stays (weights[0]) is not in it.
+    """Return all moves from one state to another within a second. Staying (weights[0]) is not included.
 
-    planes: first state and number of states of each plane of walkers. ahead, weights, forks: those of a `Space`.
+    planes: first state and number of states of each plane of walkers. ahead, weights, forks: as in `Space`.
     """
     runs: list[EvenRun] = []
     onward: dict[int, list[tuple[int, float]]] = {}
@@ -53,10 +53,10 @@ def flows(
     return runs, _matrices(rest)
 
 
-def beside(start: int, planes: int, wide: tuple[int, int]) -> list[tuple[int, Any]]:
-    """Return (gap, 1 or 0) for both ways across open ground: whether states from `start` on, gap apart, are neighbours.
+def onward(start: int, planes: int, wide: tuple[int, int]) -> list[tuple[int, Any]]:
+    """Return (gap, array) for both axes of open ground: 1 where a state and the one `gap` after it are neighbours.
 
-    wide: columns and rows. Of states start..start + planes * columns * rows - gap.
+    wide: columns and rows. The array is for the states start..start + planes * columns * rows - gap.
     """
     columns, rows = wide
     cell = np.arange(planes * columns * rows) % (columns * rows)
@@ -69,7 +69,7 @@ def beside(start: int, planes: int, wide: tuple[int, int]) -> list[tuple[int, An
 def _follow(
     start: int, gap: int, ahead: Any, weights: Any, onward: Mapping[int, Sequence[tuple[int, float]]], rest: Any
 ) -> None:
-    """Add what goes from a state by uneven ways to rest: to -> from -> weight."""
+    """Add the moves from one state that are in no even run to `rest`: to -> from -> weight."""
     states, even = len(ahead), True
     now = {start: 1.0}
     for shift in range(1, len(weights)):

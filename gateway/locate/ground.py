@@ -1,7 +1,7 @@
-"""The ground of a zone: where a tag can be, in metres round the readers' middle, and in which areas each cell lies.
+"""The ground of a zone: the cells where a tag can be, in metres around the readers' middle, and the areas they lie in.
 
 With footpaths: cells along them, and a patch of open ground for each place near the readers. A place's outline is a
-wall with doors where a footpath crosses it or ends at it. Without footpaths: open ground round the readers.
+wall. It has doors where a footpath crosses it or ends at it. Without footpaths: open ground around the readers.
 """
 
 import itertools
@@ -20,30 +20,30 @@ from gateway.locate.ways import SEGMENTS_MAX, Chain, PointM, chains
 from gateway.zone import LonLat, Plane, Zone
 
 REACH_M = 80.0
-"""Footpaths and places further than this from every reader are left out: nobody is located there."""
+"""Footpaths and places farther than this from every reader are left out: no tag is located there."""
 PATH_STEP_M, PATH_CELLS = 3.0, 800
-"""Cells of footpaths, coarser where there would be more of them; but see PATH_STEP_MAX_M."""
+"""Size of a footpath's cells, larger if there would be more than PATH_CELLS, but at most PATH_STEP_MAX_M."""
 PATH_STEP_MAX_M = 4.0
 YARD_STEP_M, YARD_CELLS = 4.5, 300
 OPEN_STEP_M, OPEN_CELLS = 3.0, 700
 """The same for a place's ground, and for open ground without a map, up to GROUND_STEP_MAX_M."""
 GROUND_STEP_MAX_M, CELLS_MAX = 10.0, 20_000
-"""A reading's distance is uncertain by half of itself, so finer would tell little. CELLS_MAX: of one patch, whatever
-its step then is; readers may hang kilometres apart."""
+"""A distance from a reading is uncertain by half of itself, so smaller cells add little. CELLS_MAX: limit of one patch,
+whatever its step then is; readers may be mounted kilometres apart."""
 OPEN_MARGIN_M, BARE_MARGIN_M, BARE_M = 60.0, 40.0, 30.0
-"""Open ground goes so far beyond the readers where there is no footpath at all; and round readers with no footpath and
-no place within BARE_M."""
+"""How far open ground goes beyond the readers: in a zone without footpaths; and around readers with no footpath and no
+place within BARE_M."""
 GATE_M, DOOR_M = 4.0, 6.0
-"""A dead end this near to a wall is at a gate. A door is this near to its footpath, unless it is the only one."""
+"""A dead end this near to a wall is at a gate. A door is this near to its footpath, unless it is the only door."""
 DOOR_GAP_M, SEAM_GAP_M = 3.0, 10.0
-"""Between doors in a wall; and where nothing but the map ends."""
+"""Least distance between doors: in a wall; and at an edge where only the map ends."""
 HEADINGS = 4
 NAMED_MAX = 10
 
 
 @dataclass(frozen=True, slots=True)
 class _Patch:
-    """Open ground within a ring. place: whose walls they are; None: no walls."""
+    """Open ground within a ring. place: the place that the ring is the wall of; None: no wall."""
 
     ring: list[PointM]
     space: Space
@@ -53,9 +53,9 @@ class _Patch:
 class Ground:
     """A zone's cells, areas and sectors. `plane` and `readers` (number -> x, y, height) are in metres.
 
-    places, dangers: their ids; routes: id -> its place among the routes. shares, float32 [cells, places + dangers +
-    routes] in that order: how much of each cell lies in each area (a danger area with its warning distance, a route
-    with its corridor), so that `mass by cell @ shares` are probabilities.
+    places, dangers: their ids; routes: id -> index of the route. shares, float32 [cells, places + dangers + routes] in
+    that order: how much of each cell lies in each area (a danger area with its warning distance, a route with its
+    corridor). So `mass by cell @ shares` are probabilities.
     """
 
     def __init__(self, zone: Zone) -> None:
@@ -71,7 +71,7 @@ class Ground:
         self.dangers = tuple(danger.id for danger in zone.dangers)
         self.routes = {route.id: i for i, route in enumerate(zone.routes)}
         self.notes: list[str] = []
-        """What somebody who draws the zone wants to know."""
+        """What a person who draws the zone wants to know."""
         rings = [self._shape(polygon) for polygon in places]
         warned = [(self._shape(danger.polygon), danger.warn_m) for danger in zone.dangers]
         lines = [self._shape(path.line) for path in zone.footpaths]
@@ -85,7 +85,7 @@ class Ground:
         self._paths = self._path_space()
         if lines:
             self._lay_dangers(warned)
-        self._lay_bare(OPEN_MARGIN_M if not lines else BARE_MARGIN_M)
+        self._lay_open_ground(OPEN_MARGIN_M if not lines else BARE_MARGIN_M)
         self.space = self._whole()
         self.shares = self._shares(
             [(ring, 0.0, True) for ring in rings]
@@ -102,7 +102,7 @@ class Ground:
     # ---- what is walked on -------------------------------------------------------------------------------------------
 
     def _lay_yards(self, places: Sequence[tuple[str, list[PointM]]]) -> None:
-        """A patch for each place near a reader; where two overlap, the larger has it."""
+        """Lay a patch for each place near a reader. Where two overlap, the larger place gets the ground."""
         far = []
         for name, ring in sorted(places, key=lambda place: -abs(_area_m2(place[1]))):
             if float(shapes.depths_m(self._spots, ring).max()) >= -REACH_M:
@@ -113,7 +113,7 @@ class Ground:
             self.notes.append(f"over {REACH_M:.0f} m from every reader, so nobody is seen there: place {_named(far)}")
 
     def _lay_paths(self, lines: Sequence[list[PointM]]) -> None:
-        """The parts of footpaths in reach and outside the patches, and where they lead into a patch."""
+        """Keep the parts of footpaths in reach and outside the patches, and find where they lead into a patch."""
         kept: list[list[PointM]] = []
         pieces = 0
         for runs in shapes.cut(lines, [patch.ring for patch in self._patches], self._spots, REACH_M):
@@ -136,15 +136,15 @@ class Ground:
         return footpaths(self._ways, step_m) if self._ways else None
 
     def _lay_dangers(self, warned: Sequence[tuple[list[PointM], float]]) -> None:
-        """A patch for a danger area that no footpath comes near: a tag in it could not be believed there otherwise."""
+        """Lay a patch for a danger area with no cell near it: without it, no tag could be believed there."""
         for ring, warn_m in warned:
             cells = self._cells()
             in_reach = float(shapes.depths_m(self._spots, ring).max()) >= -REACH_M
             if in_reach and not (len(cells) and float(shapes.depths_m(cells, ring).max()) >= -warn_m):
                 self._lay(ring, YARD_STEP_M, YARD_CELLS)
 
-    def _lay_bare(self, margin_m: float) -> None:
-        """Open ground round the readers that have nothing else near them; round the plane's origin in an empty zone."""
+    def _lay_open_ground(self, margin_m: float) -> None:
+        """Lay open ground around readers with nothing else near; in an empty zone, around the plane's origin."""
         cells = self._cells()
         spots = [(x, y) for x, y, _ in self.readers.values()] or ([] if len(cells) else [(0.0, 0.0)])
         bare = [at for at in spots if not len(cells) or float(np.hypot(*(cells - at).T).min()) > BARE_M]
@@ -210,7 +210,7 @@ class Ground:
         return shares
 
     def _samples(self) -> tuple[Any, Any]:
-        """Points of each cell [cells, 9, 2], and whether they count: a path stops at a wall, and so does a yard."""
+        """Return points of each cell [cells, 9, 2], and whether they count: paths and yards stop at a wall."""
         along, across = np.meshgrid([-1 / 3, 0.0, 1 / 3], [-1 / 3, 0.0, 1 / 3])
         parts = []
         for block in self.space.blocks:
@@ -236,7 +236,7 @@ class Ground:
 
 
 class _Doors:
-    """Doors between paths (space 0, if any) and patches, no cell used twice."""
+    """Doors between paths (space 0, if any) and patches. No cell is used twice."""
 
     def __init__(self, paths: Space | None, patches: Sequence[Space]) -> None:
         self._spaces = [*([] if paths is None else [paths]), *patches]
@@ -246,7 +246,7 @@ class _Doors:
         self.found: list[tuple[int, int, int, int]] = []
 
     def cut(self, at: PointM, patch: int, gap_m: float, beyond: int = -1) -> None:
-        """A door into a patch, from the footpaths or from a patch beyond, unless one of that patch is within gap_m."""
+        """Add a door into a patch, from the footpaths or the patch `beyond`, unless it has a door within gap_m."""
         if any(math.dist(at, other) < gap_m for other in self._at.get(patch, ())):
             return
         if beyond < 0 and not self._first:
@@ -259,7 +259,7 @@ class _Doors:
                 self._at.setdefault(each, []).append(at)
 
     def cut_one(self, patch: int) -> bool:
-        """A door for a patch that has none, where footpath and patch are nearest to each other; whether it had none."""
+        """Give a patch without a door one where it is nearest to a footpath. Return whether it had none."""
         if patch in self._at:
             return False
         paths, ground = self._spaces[0], self._spaces[self._first + patch]
@@ -285,7 +285,7 @@ class _Doors:
 
 
 def _patch(ring: list[PointM], step_m: float, cells: float, spots: Any, taken: Sequence[list[PointM]]) -> Space | None:
-    """Cells of a ring within hearing and in none of the rings taken; None if there are none."""
+    """Return the cells of a ring that are within hearing and in none of the rings `taken`; None if there are none."""
     angle, x0, y0, x1, y1 = shapes.frame_of(ring)
     flat = shapes.turned(spots, -angle)
     (low_x, low_y), (high_x, high_y) = flat.min(axis=0) - HEARD_M, flat.max(axis=0) + HEARD_M

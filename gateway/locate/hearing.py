@@ -1,7 +1,7 @@
-"""How likely what was heard is for every look (a place and a facing): Student's t in dB about what a model expects.
+"""How likely what was heard is for every look (a cell and a facing): Student's t in dB around the expected level.
 
-Errors of one place last, so that a second's readings say less than their spread: the log-likelihood is tempered. A
-healthy reader that hears nothing says a little too.
+Errors at one place last, so one second's readings say less than their spread suggests. Therefore the log-likelihood is
+tempered: it is multiplied by less than 1. A healthy reader that hears nothing says a little too.
 """
 
 from typing import Any, Protocol
@@ -11,26 +11,26 @@ import numpy as np
 from gateway.locate.space import Space
 
 FREEDOM = 4.0
-"""Of Student's t: one reading in some thirty is far off (bodies, doors, reflections). With 5 % of the readings 20-40 dB
-off, a normal law doubles the mean error and this one adds 5 % to it."""
+"""Of Student's t: about one reading in thirty is far off (bodies, doors, reflections). With 5 % of the readings
+20-40 dB off, a normal law doubles the mean error and this law adds 5 % to it."""
 TEMPER = 0.4
-"""Power of the likelihood. Residuals about a map are alike 0.3-0.5 from one second to the next on recorded walks
-(0.7 about a law): n seconds are worth n (1 - r) / (1 + r) independent ones."""
+"""The likelihood is raised to this power. On recorded walks residuals about a map correlate by r = 0.3-0.5 from one
+second to the next (0.7 about a law): n seconds are worth n (1 - r) / (1 + r) independent ones."""
 TEMPER_UNSURVEYED = 0.5
-"""The same where nobody measured the place: its errors are larger and last longer."""
+"""The same for a place without a walk test. Its errors are larger and last longer."""
 SLOW_DB, FAST_DB = 2.3, 2.5
-"""What no map knows of a place, and the spread of packets, of which `packets` are averaged."""
+"""Spread of what no map knows of a place, and spread of packets. A reading is the mean of `packets` packets."""
 PACKETS_USUAL = 2.0
 APART_MAX_S = 6.0
-"""A reading so long after the last of the same reader says no more for a longer wait."""
+"""A reading is worth more after a longer pause of the same reader. A pause longer than this adds nothing."""
 FLOOR_DBM, FLOOR_WIDTH_DB, ATTENTION, ATTENTION_WHOLE = -92.0, 2.5, 0.3, 0.9
-"""Half of all packets are read at the floor (-91 to -93 measured); so much of them the reader listens to, at the least:
-the rest is left to its duty, collisions and whatever a silence may have come from. ATTENTION_WHOLE: of a moment that is
-looked at by itself, when all readers have had their say."""
+"""At the floor half of all packets are read (-91 to -93 measured). ATTENTION: the least share of readable packets that
+a reader reads. The rest may be lost to its scan duty, to collisions, or to any other cause of a silence.
+ATTENTION_WHOLE: the same for one moment by itself, when all readers have reported."""
 
 
 _ABOVE_DB, _SDS = np.linspace(-40.0, 40.0, 161), np.linspace(-4.0, 4.0, 81)
-"""Levels above the floor, and where a normal law is looked at, in its sd."""
+"""Levels above the floor, and the points, in sd, at which a normal law is computed."""
 
 
 class Model(Protocol):
@@ -39,31 +39,31 @@ class Model(Protocol):
         ...
 
     def steepness(self, xy_m: Any) -> Any:
-        """Return by how much the level changes for one more of the exponent, dB [places, readers]."""
+        """Return the change of the level when the exponent grows by 1, dB [places, readers]."""
         ...
 
     @property
     def exponent_sd(self) -> float:
-        """How unsure the exponent is."""
+        """Standard deviation of the exponent."""
         ...
 
     @property
     def power_sd_db(self) -> float:
-        """How unsure a tag's power is."""
+        """Standard deviation of a tag's power."""
         ...
 
 
 class Hearing:
-    """One model on one space, laid out for the product over readers. Immutable."""
+    """One model on one space, with arrays laid out for the product over readers. Immutable."""
 
     def __init__(self, space: Space, model: Model, *, power_dbm: float = 0.0, temper: float = TEMPER) -> None:
-        """power_dbm: what to add to the model's levels to have dBm; for the floor of hearing alone."""
+        """power_dbm: what to add to the model's levels to get dBm. Only the floor of hearing needs it."""
         means, spreads, slopes = [], [], []
         for block in space.blocks:
             faced: list[Any] = []
             for facing in (*block.facings, np.full(block.cells, np.nan)):
                 level, sd_db = model.expect(space.xy_m[block.span], facing)
-                if len(faced) == block.headings:  # who stands faces anywhere: the body is one spread more
+                if len(faced) == block.headings:  # standing: the facing is unknown, which adds a spread
                     sd_db = np.sqrt(sd_db**2 + np.var(faced, axis=0))
                 faced.append(level)
                 means.append(level)
@@ -71,7 +71,7 @@ class Hearing:
                 slopes.append(model.steepness(space.xy_m[block.span]))
         headings = space.blocks[0].headings
         self._flat = len(space.blocks) == 1 and all(np.array_equal(means[0], each) for each in means[1:headings])
-        """No facing matters: one heading is worked out, and laid out for all."""
+        """Whether facing changes nothing. Then one heading is computed and copied to all."""
         mean = np.concatenate(means).T
         sd = np.sqrt(np.concatenate(spreads).T ** 2 + SLOW_DB**2 + FAST_DB**2 / PACKETS_USUAL)
         self.space, self.temper, self._power_dbm = space, temper, power_dbm
@@ -80,10 +80,10 @@ class Hearing:
         self.usual_db2 = np.median(sd, axis=1) ** 2
         slope = np.concatenate(slopes).T
         self.slope = np.ascontiguousarray(slope, np.float32)
-        """[readers, looks]: dB for one more of the exponent."""
+        """[readers, looks]: change in dB when the exponent grows by 1."""
         self.exponent_sd, self.power_sd_db = model.exponent_sd, model.power_sd_db
         rows = np.stack([1 / sd, mean / sd, slope / sd], axis=1)
-        self._rows = np.ascontiguousarray(rows, np.float32)  # [readers, 3, looks]; products are twice as fast so
+        self._rows = np.ascontiguousarray(rows, np.float32)  # [readers, 3, looks]; twice as fast in this order
         self._log_sd = np.ascontiguousarray(np.log(sd), np.float32)
         read = _read(mean + power_dbm)
         self._log_silent, self._log_silent_whole = (
@@ -94,8 +94,8 @@ class Hearing:
         self._lift_db = spread_db * (weight @ _SDS) / weight.sum(axis=1)
 
     def lift_db(self, level: Any, power_dbm: Any | None = None) -> Any:
-        """Return by how much what is read lies above the level that is sent [.., readers]: at the floor of hearing only
-        what fades up is read at all. power_dbm: what the tags send, if not what the model was made with."""
+        """Return by how many dB what is read lies above the mean level [.., readers]. At the floor of hearing only
+        packets that fade upwards are read. power_dbm: the power of the tags; None: that of the model."""
         power_dbm = self._power_dbm if power_dbm is None else power_dbm
         return np.interp(level + power_dbm - FLOOR_DBM, _ABOVE_DB, self._lift_db)
 
@@ -110,12 +110,12 @@ class Hearing:
         temper: float | None = None,
         complete: bool = False,
     ) -> Any:
-        """Return [tags, looks], each row's largest 0, and what was taken off [tags].
+        """Return the log-likelihood [tags, looks], shifted so that each row's largest is 0, and that shift [tags].
 
-        level [tags, readers], packets [tags, readers] (0: nothing heard, any level), silent [tags, readers]: 1 where a
-        healthy reader heard nothing although the tag was heard. exponent [tags]: what to add to the model's. apart_s
-        [tags, readers]: seconds since the reader heard the tag before: what comes seldom is worth more (`TEMPER`).
-        complete: a moment by itself, of which all readers have told.
+        level [tags, readers]. packets [tags, readers]: 0 if nothing was heard; the level is then ignored. silent [tags,
+        readers]: 1 where a healthy reader heard nothing although the tag was heard. exponent [tags]: what to add to the
+        model's. apart_s [tags, readers]: seconds since the reader last heard the tag; a rare reading is worth more
+        (`TEMPER`). complete: one moment by itself, when all readers have reported.
         """
         heard = packets > 0
         spread = FAST_DB**2 / np.maximum(packets, 1) - FAST_DB**2 / PACKETS_USUAL
@@ -132,7 +132,7 @@ class Hearing:
             off *= off
             off += 1.0
             product *= off
-            if n % 4 == 0 and product.max() > 1e12:  # many readers far off: a float32 holds 3e38
+            if n % 4 == 0 and product.max() > 1e12:  # many readers far off; a float32 ends at 3e38
                 folded = np.log(product) if folded is None else folded + np.log(product)
                 product.fill(1.0)
         result = np.log(product, out=product)
@@ -153,5 +153,5 @@ class Hearing:
 
 
 def _read(level_dbm: Any) -> Any:
-    """Which share of the packets of a level is read."""
+    """Return the share of the packets of a level that is read."""
     return 1 / (1 + np.exp(-(level_dbm - FLOOR_DBM) / FLOOR_WIDTH_DB))

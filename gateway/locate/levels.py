@@ -1,9 +1,10 @@
-"""What level a reader should hear, place by place: a path-loss law, and where somebody walked and measured, a map.
+"""What level a reader should hear at each place: a path-loss law and, where a walk test was made, a map.
 
-Law: level = p0[reader] - 10 n log10(distance) + body * cos(bearing to the reader - facing). Fitted with priors, so that
-any survey helps and none is needed. Map: the law plus a Gaussian process on what the survey measured beside it, alike
-for the readings near by and, for the share `turned` of its power, only for facings near the one walked: a walk one way
-says little of the way back. Levels in dBm (or dB above the tag's power), places in metres, facings in radians.
+Law: level = p0[reader] - 10 n log10(distance) + body * cos(bearing to the reader - facing). It is fitted with priors:
+any survey helps, and none is needed. Map: the law plus a Gaussian process on the difference between survey and law.
+That difference is alike at places near each other. For the share `turned` of its variance, it is alike only at similar
+facings too: a walk one way says little of the way back. Levels in dBm (or dB above the tag's power), places in metres,
+facings in radians.
 """
 
 import math
@@ -13,46 +14,47 @@ from typing import Any
 import numpy as np
 
 EXPONENT, EXPONENT_SD = 2.2, 0.5
-"""2.1 in sight (3GPP UMi), 1.4-2.2 measured indoors, 2.5 a street with a crowd."""
+"""2.1 in sight (3GPP UMi), 1.4-2.2 measured indoors, 2.5 in a street with a crowd."""
 SURVEYED_SD, UNSURVEYED_SD = 0.1, 0.5
-"""What is left unsure of the exponent with a survey, and without one."""
+"""Sd of a tag's own exponent with a survey, and without one."""
 TAG_SD_DB, KIND_SD_DB, UNKNOWN_SD_DB = 2.0, 4.0, 8.0
-"""How far a tag's power may be off: of the kind that was surveyed, of a known kind, of any kind."""
+"""Sd of a tag's power: for the kind that was surveyed, for a known kind, for any kind."""
 OFFSET_SD_DB = 3.0
-"""Readers differ by 2.2 dB (54 pairs of links, Lille), more with the place they hang in."""
+"""Readers differ by 2.2 dB (54 pairs of links, Lille), and by more with the place where they are mounted."""
 BODY_DB, BODY_SD_DB, RIG_SD_DB = 3.0, 3.0, 1.5
 """A tag on the chest: 6.1-6.8 dB between facing a reader and facing away (girolami, every split)."""
 HINGE_M = 5.0
-"""Where a law with another exponent has the same level: that is where devices are tried out."""
+"""Distance at which laws with different exponents have the same level: devices are tried out there."""
 P0_DBM, P0_SD_DB = -45.0, 30.0
 SIGMA_DB = 6.0
-"""Spread about a law that nothing confirms."""
+"""Spread around a law that nothing confirms."""
 SIGMA_ROWS = 5.0
-"""LevelRows of a survey that the spread before counts as: a handful of rows always lies near a law fitted to it."""
+"""How many survey rows SIGMA_DB counts as: a few rows always lie near a law that is fitted to them."""
 DISTANCE_MIN_M = 0.3
 CELL_M, FACINGS = 0.4, 8
 """A survey's readings of one reader within a cell and an eighth of a turn are one row."""
 ROWS_OF_LAW = 50
-"""A survey weighs as so many independent rows at the most: shadowing makes neighbours alike."""
+"""A survey counts as at most this many independent rows, or as a tenth of its rows if that is more: shadowing makes
+neighbours alike."""
 ROWS_MAX, ROWS_TRIED = 900, 250
-"""LevelRows of a reader that its map keeps, and that the choice of its length looks at."""
+"""The most rows of a reader that its map keeps, and that are used to choose its length."""
 LENGTHS_M, TURNED = (1.0, 2.0, 4.0, 8.0), (0.0, 0.3, 0.6)
 SPREAD_DB, NUGGET_DB = 3.0, 2.0
-"""Of the map about the law, and of a row about the map. Fixed: leave-one-out prefers longer lengths and surer maps than
-serve a walk, for a row's neighbours were measured by the same hand a moment later."""
+"""Sd of the map around the law, and of a row around the map. Fixed: leave-one-out prefers longer lengths and surer maps
+than are good for a walk, because a row's neighbours were measured by the same person a moment later."""
 GOOD_ENOUGH = 0.015
-"""Log-density a row by which a length may be worse than the best and still be taken."""
+"""Log-density per row by which a length may be worse than the best and still be chosen."""
 KAPPA = 2.0
-"""Narrowness of facings: half the likeness is gone at 50 degrees."""
+"""Narrowness in facing: at 50 degrees half of the covariance is gone."""
 FREEDOM = 4.0
 
 LevelRows = tuple[Any, Any, Any, Any, Any]
-"""xy_m [rows, 2], facing (nan unknown), reader, level, readings."""
+"""xy_m [rows, 2], facing (nan: unknown), reader, level, number of readings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """A fitted law."""
+    """A path-loss law."""
 
     readers_m: Any
     """float [readers, 3]."""
@@ -62,10 +64,10 @@ class Law:
     exponent: float
     body_db: float
     sigma_db: float
-    """Spread of a place's mean about it."""
+    """Spread of a place's mean around the law."""
 
     def expect(self, xy_m: Any, facing: Any | None = None) -> Any:
-        """Return the level [places, readers]; facing [places], nan or None: no body term."""
+        """Return the level [places, readers]. facing [places]: without a body term where nan or None."""
         to = self.readers_m[None, :, :2] - xy_m[:, None]
         rise = self.readers_m[:, 2] - self.tag_height_m
         distance = np.maximum(np.sqrt((to**2).sum(axis=-1) + rise**2), DISTANCE_MIN_M)
@@ -76,7 +78,7 @@ class Law:
         return level
 
     def steepness(self, xy_m: Any) -> Any:
-        """Return dB [places, readers] for one more of the exponent, the same power at `HINGE_M`."""
+        """Return the change in dB [places, readers] when the exponent grows by 1 and the level at `HINGE_M` stays."""
         to = self.readers_m[None, :, :2] - xy_m[:, None]
         rise = self.readers_m[:, 2] - self.tag_height_m
         distance = np.maximum(np.sqrt((to**2).sum(axis=-1) + rise**2), DISTANCE_MIN_M)
@@ -85,7 +87,7 @@ class Law:
 
 @dataclass(frozen=True, slots=True)
 class Lawful:
-    """A law as a model: alike everywhere, and less sure far from `HINGE_M`."""
+    """A law as a model: one spread everywhere, and less sure the farther a distance is from `HINGE_M`."""
 
     law: Law
     exponent_sd: float
@@ -101,7 +103,7 @@ class Lawful:
 
 
 def rows_of(xy_m: Any, heading_deg: Any, reader: Any, level: Any, count: Any) -> LevelRows:
-    """Average a survey into rows: one a cell, facing and reader."""
+    """Return a survey averaged into rows: one for each cell, facing and reader."""
     known = np.isfinite(heading_deg)
     angle = np.radians(np.nan_to_num(heading_deg))
     sector = np.where(known, np.round(np.nan_to_num(heading_deg) / (360 / FACINGS)) % FACINGS, -1)
@@ -119,9 +121,9 @@ def rows_of(xy_m: Any, heading_deg: Any, reader: Any, level: Any, count: Any) ->
 
 
 def fit_law(readers_m: Any, tag_height_m: float, rows: LevelRows, *, worn: bool, body_db: float | None = None) -> Law:
-    """Fit a law to a survey's rows, each unknown with its prior, Huber's weights. worn: by a body.
+    """Return the law fitted to a survey's rows, with a prior for each unknown and Huber's weights. worn: by a body.
 
-    body_db: the prior's middle; None: `BODY_DB` if worn, else 0.
+    body_db: the mean of the body term's prior; None: `BODY_DB` if worn, else 0.
     """
     xy_m, facing, reader, level, _ = rows
     readers = len(readers_m)
@@ -157,7 +159,7 @@ def _spread(found_db: float, rows: int) -> float:
 
 
 class LevelMap:
-    """A law and, per reader, a Gaussian process on what the survey measured beside it."""
+    """A law and, for each reader, a Gaussian process on the difference between survey and law."""
 
     def __init__(self, law: Law, rows: LevelRows) -> None:
         xy_m, facing, reader, level, _count = rows
@@ -174,7 +176,7 @@ class LevelMap:
         tried = [_thinned(part, ROWS_TRIED) for part in parts]
         rows_tried = sum(len(part[2]) for part in tried)
         score = {trial: sum(_left_out(part, *trial) for part in tried) for trial in trials}
-        # The shortest length that is as good as the best, or nearly: too short a map only knows less.
+        # Take the shortest length that is nearly as good as the best: a map with a too short length only knows less.
         good = max(score.values()) - GOOD_ENOUGH * rows_tried
         self.length_m, self.turned = min(
             (trial for trial in trials if score[trial] >= good), key=lambda trial: (trial[0], -score[trial])
@@ -182,7 +184,7 @@ class LevelMap:
         self._solved = [self._solve(_thinned(part, ROWS_MAX)) for part in parts]
 
     def expect(self, xy_m: Any, facing: Any | None = None) -> tuple[Any, Any]:
-        """Return (level, its sd without what changes from packet to packet), both [places, readers]."""
+        """Return (level, its sd without the changes from packet to packet), both [places, readers]."""
         known = np.full(len(xy_m), np.nan) if facing is None else facing
         level = self.law.expect(xy_m, facing)
         sd_db = np.full(level.shape, SPREAD_DB)
@@ -192,7 +194,7 @@ class LevelMap:
             near_m, near_facing, low, pull = solved
             for first in range(0, len(xy_m), 4096):
                 part = slice(first, first + 4096)
-                like = _alike(near_m, near_facing, xy_m[part], known[part], self.length_m, self.turned)
+                like = _covariance(near_m, near_facing, xy_m[part], known[part], self.length_m, self.turned)
                 across = low @ like
                 level[part, number] += across.T @ pull
                 sd_db[part, number] = np.sqrt(np.maximum(SPREAD_DB**2 - (across**2).sum(axis=0), 0.05))
@@ -206,13 +208,14 @@ class LevelMap:
         xy_m, facing, beside = part
         if not len(beside):
             return None
-        whole = _alike(xy_m, facing, xy_m, facing, self.length_m, self.turned) + NUGGET_DB**2 * np.eye(len(beside))
+        whole = _covariance(xy_m, facing, xy_m, facing, self.length_m, self.turned) + NUGGET_DB**2 * np.eye(len(beside))
         low = np.linalg.inv(np.linalg.cholesky(whole))
         return xy_m, facing, low, low @ beside
 
 
-def _alike(xy_m: Any, facing: Any, other_m: Any, other_facing: Any, length_m: float, turned: float) -> Any:
-    """Covariance, dB^2: exponential in distance; the share `turned` of it also in the facings, averaged if unknown."""
+def _covariance(xy_m: Any, facing: Any, other_m: Any, other_facing: Any, length_m: float, turned: float) -> Any:
+    """Return the covariance, dB^2: exponential in distance. The share `turned` also depends on the facings, averaged
+    where one is unknown."""
     gap_m = np.sqrt(np.maximum((xy_m**2).sum(1)[:, None] + (other_m**2).sum(1)[None] - 2 * xy_m @ other_m.T, 0.0))
     like = SPREAD_DB**2 * np.exp(-gap_m / length_m)
     if turned:
@@ -224,11 +227,11 @@ def _alike(xy_m: Any, facing: Any, other_m: Any, other_facing: Any, length_m: fl
 
 
 def _left_out(part: tuple[Any, Any, Any], length_m: float, turned: float) -> float:
-    """Log-density (Student's, without its constant) of each row, predicted from all others; summed."""
+    """Return the sum of each row's log-density (Student's, without its constant), predicted from all other rows."""
     xy_m, facing, beside = part
     if len(beside) < 3:
         return 0.0
-    whole = _alike(xy_m, facing, xy_m, facing, length_m, turned) + NUGGET_DB**2 * np.eye(len(beside))
+    whole = _covariance(xy_m, facing, xy_m, facing, length_m, turned) + NUGGET_DB**2 * np.eye(len(beside))
     inverse = np.linalg.inv(whole)
     variance = 1 / np.diag(inverse)
     off2 = (inverse @ beside) ** 2 * variance
@@ -236,7 +239,7 @@ def _left_out(part: tuple[Any, Any, Any], length_m: float, turned: float) -> flo
 
 
 def _thinned(part: tuple[Any, Any, Any], most: int) -> tuple[Any, Any, Any]:
-    """Evenly fewer rows of a part."""
+    """Return at most `most` rows of a part, picked evenly."""
     if len(part[2]) <= most:
         return part
     pick = np.linspace(0, len(part[2]) - 1, most).astype(int)

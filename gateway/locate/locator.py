@@ -1,4 +1,4 @@
-"""The engine of a whole zone: a tracker for each sector of its ground, and tags that go from one to the next."""
+"""The locating engine of a whole zone: one tracker for each sector of its ground. Tags move from one to the next."""
 
 import math
 from collections import Counter
@@ -16,25 +16,25 @@ from gateway.locate.tracker import STEP_S, Tracker
 from gateway.recording import RecordedSite, Survey
 
 Walked = tuple[RecordedSite, Survey]
-"""A zone's walk test in its ground's plane; its reader ids are the readers' numbers as text."""
+"""A zone's walk test on its ground's plane. Its reader ids are the readers' numbers as text."""
 
 POWER_DBM = -59.0
-"""Of a tag at 1 m, where a walk test does not say it; and for the floor of hearing."""
+"""Level of a tag at 1 m, if a walk test does not say it; also used for the floor of hearing."""
 WALKED_ROWS, WALKED_SHARE = 10, 0.5
-"""A part of the zone was walked if so large a share of its home readers has so many rows: a few packets heard from the
-next street say nothing of this one, and would make its radii those of a street that was measured."""
+"""A sector was walked if WALKED_SHARE of its home readers have WALKED_ROWS rows each. A few packets heard from the next
+street say nothing about this one, but would give it the radii of a measured street."""
 MOVE_STEPS = 3
-"""So many fixes in a row nearest to a reader of another sector, and a tag goes there."""
+"""After this many fixes in a row nearest to a reader of another sector, a tag moves there."""
 LOST_S = 3.0
-"""A tag that only readers beyond its sector hear, for so long, is taken up anew where they are."""
+"""If for this long only readers outside its sector hear a tag, it begins again in their sector."""
 CARRIED_MIN = 0.2
-"""With less of its belief in the new sector a tag begins anew there."""
+"""With a smaller share of its belief in the new sector, a tag begins again there."""
 BREATH_S = 0.002
-"""Between two batches everything else has its turn."""
+"""Pause between two batches, for all other work."""
 
 
 class ZoneLocator:
-    """`Locator` of a zone: readings in by `hear`, a second's work by `step` batch after batch, fixes out."""
+    """The `Locator` of a zone. `hear` takes readings. `step` does a second's work in batches and yields fixes."""
 
     def __init__(
         self,
@@ -44,8 +44,8 @@ class ZoneLocator:
         routes: Mapping[int, int] | None = None,
         survey: Walked | None = None,
     ) -> None:
-        """routes: tag -> which of the ground's routes is its own. survey: a walk test to be fitted at once; a gateway
-        listens first, and gives each sector `fitted` to `learn` later.
+        """routes: tag -> index of its own route in the ground's routes. survey: a walk test to be fitted at once. A
+        gateway listens first; later it passes the result of `fitted` for each sector to `learn`.
         """
         self._ground, self._counts, self._routes = ground, counts, dict(routes or {})
         self._surveyed = [False] * len(ground.sectors)
@@ -65,17 +65,17 @@ class ZoneLocator:
 
     @property
     def sectors(self) -> int:
-        """Into how many parts the ground is cut."""
+        """Number of sectors of the ground."""
         return len(self._trackers)
 
     def home(self, sector: int) -> tuple[int, ...]:
-        """Return the readers whose tags are at home in a part."""
+        """Return the home readers of a sector."""
         return self._ground.sectors[sector].home
 
     def fitted(self, sector: int, survey: Walked) -> list[Hearing] | None:
-        """Return what a walk test says of hearing in a sector: nothing where nobody walked, None where it is no use.
+        """Return a sector's hearings by a walk test; [] if the sector was not walked, None if the test is unusable.
 
-        Takes up to seconds; it reads only what never changes, so another thread may do it.
+        This may take seconds. It reads only what never changes, so another thread may call it.
         """
         part = self._ground.sectors[sector]
         try:
@@ -91,7 +91,7 @@ class ZoneLocator:
         return hearings if usable else None
 
     def learn(self, sector: int, hearings: Sequence[Hearing] | None) -> None:
-        """Take what `fitted` returned; tags of the sector are believed anew. Not while `step` is in its middle."""
+        """Take what `fitted` returned. With new hearings the sector's beliefs begin again. Not while `step` runs."""
         if hearings is None:
             self._counts["walk_tests_unusable"] += 1
         if hearings:
@@ -99,8 +99,8 @@ class ZoneLocator:
             self._trackers[sector] = self._tracker(sector)
 
     def anew(self, **options: int) -> "ZoneLocator":
-        """Return a locator that hears as this one does and follows nobody yet, for a replay. options: `Tracker`'s
-        look_back, late_every and batch, which say what is told of a belief and not what is believed.
+        """Return a locator with the same hearings that follows no tag yet, for a replay. options: `Tracker`'s
+        look_back, late_every and batch, which change what is reported of a belief and not what is believed.
         """
         other = copy(self)
         other._options = options
@@ -129,13 +129,13 @@ class ZoneLocator:
             self._trackers[at].hear(tag, reading, now_s)
 
     def step(self, now_s: float, is_silent: Callable[[int], bool]) -> Iterator[tuple[int, Fix, Fix | None]]:
-        """Work off one batch of tags; yield (tag, fix, smoothed fix or None). `deadline_s` tells when to come again."""
+        """Do one batch of tags; yield (tag, fix, smoothed fix or None). `deadline_s` says when to call again."""
         self._worked_at_s = now_s
         ready = next((t for t in self._trackers if t.busy), None) or min(self._trackers, key=Tracker.deadline_s)
         for tag, fix, late in ready.step(now_s, is_silent):
             last = self._latest.get(tag)
             if last is not None and fix.fixed_at_s < last.fixed_at_s + STEP_S / 2:
-                continue  # it came into this sector within this second, and has its fix
+                continue  # it moved into this sector within this second and has its fix
             self._latest[tag] = fix
             yield tag, fix, late
             if len(self._trackers) > 1:
@@ -152,12 +152,12 @@ class ZoneLocator:
         return self._latest.get(tag)
 
     def back(self, tag: int, steps: int) -> Fix | None:
-        """Return the smoothed fix of a tag `steps` steps ago; None where nothing is remembered of it."""
+        """Return the smoothed fix of a tag `steps` steps ago; None if that is not remembered."""
         at = self._sector.get(tag)
         return None if at is None else self._trackers[at].back(tag, steps)
 
     def once(self, heard: Sequence[Reading], now_s: float) -> Fix | None:
-        """Return a fix from these readings alone, in the loudest one's sector."""
+        """Return a fix from these readings alone, in the sector of the loudest one; None if that fails."""
         known = [reading for reading in heard if reading.reader in self._ground.home]
         if not known:
             return None
@@ -165,7 +165,7 @@ class ZoneLocator:
         return self._trackers[self._ground.home[loudest.reader]].once(known, now_s)
 
     def set_offsets(self, offsets_db: Mapping[int, float]) -> None:
-        """Take by how much readers hear too loud, dB. Where somebody walked, the walk test's levels hold it already."""
+        """Take by how many dB readers hear too loud. In walked sectors the walk test's levels already contain it."""
         for tracker, surveyed in zip(self._trackers, self._surveyed, strict=True):
             if not surveyed:
                 tracker.set_offsets(offsets_db)
@@ -191,7 +191,7 @@ class ZoneLocator:
         )  # fmt: skip
 
     def _look_round(self, tag: int, fix: Fix) -> None:
-        """Move a tag that came nearest to a reader of another sector, some fixes in a row."""
+        """Move a tag when `MOVE_STEPS` fixes in a row were nearest to a reader of another sector."""
         at = self._sector[tag]
         nearest = int(np.hypot(self._spots[:, 0] - fix.x_m, self._spots[:, 1] - fix.y_m).argmin())
         seems = self._homes[nearest]
@@ -206,15 +206,15 @@ class ZoneLocator:
             self._away[tag] = (seems, times + 1 if to == seems else 1)
 
     def _move(self, tag: int, one: int, other: int) -> None:
-        luggage = self._trackers[one].leave(tag)
+        leaving = self._trackers[one].leave(tag)
         here, there = self._ground.sectors[one], self._ground.sectors[other]
         carried = []
-        for belief in luggage.row.now:
+        for belief in leaving.row.now:
             whole = here.carry(belief, there)
             kept = float(whole.sum())
             carried.append(whole / np.float32(kept) if kept > CARRIED_MIN else there.space.prior.copy())
-        luggage.row.now = carried
-        self._trackers[other].enter(tag, luggage)
+        leaving.row.now = carried
+        self._trackers[other].enter(tag, leaving)
         self._sector[tag] = other
         self._counts["tags_moved_on"] += 1
 

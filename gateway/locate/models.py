@@ -1,4 +1,4 @@
-"""Which models of hearing a site or a zone gets. What is known of it decides, and the engine weighs them."""
+"""The models of hearing that a site or a zone gets. What is known of it decides; the engine then weighs the models."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,19 +11,19 @@ from gateway.locate.levels import Law, Lawful, LevelMap
 from gateway.recording import DeviceLaw, RecordedSite, Survey
 
 CHANNEL = DeviceLaw(-45.0, 2.5, 6.0)
-"""Where there is no survey and nothing is known of the devices."""
+"""The law if there is no survey and nothing is known of the devices."""
 STREET_P0_DB, STREET_EXPONENT, STREET_SIGMA_DB = -6.0, 2.5, 5.0
-"""A zone nobody walked: a tag on a bag is heard so much below its calibrated power at 1 m; 2.0-2.5 in sight, more
-behind corners. Unverified for our streets."""
+"""A zone without a walk test: a tag on a bag is heard 6 dB below its calibrated power at 1 m. Exponent: 2.0-2.5 in
+sight, more behind corners. Unverified for our streets."""
 STREET_EXPONENT_SD, STREET_TAG_SD_DB = 0.15, 2.0
 BAG_DB = -5.0
-"""A bag hangs on the back, so it is heard best from behind: 2 dB are lost there and 12 dB in front. 6-7 dB between the
-two were measured for a tag on the chest; unverified for bags."""
+"""A bag is worn on the back, so it is heard best from behind: with STREET_P0_DB, 1 dB is lost there and 11 dB in front.
+6-7 dB between the two were measured for a tag on the chest; unverified for bags."""
 TAG_HEIGHT_M = 1.0
 
 
 def models_of(site: RecordedSite, survey: Survey, *, power_dbm: float = 0.0) -> list[Model]:
-    """Return the models of a recorded site, their levels less power_dbm."""
+    """Return the models of a recorded site, with power_dbm subtracted from their levels."""
     worn = site.worn == "body"
     if len(survey):
         rows = levels.rows_of(survey.xy_m, survey.heading_deg, survey.reader, survey.rssi_dbm - power_dbm, survey.count)
@@ -44,16 +44,16 @@ def models_of(site: RecordedSite, survey: Survey, *, power_dbm: float = 0.0) -> 
 
 
 def models_of_street(readers_m: Sequence[tuple[float, float, float]]) -> list[Model]:
-    """Return the model of a zone without a walk test: levels less the tag's own power, a tag on a bag."""
+    """Return the model of a zone without a walk test, for a tag on a bag. Levels are relative to the tag's power."""
     at = np.array(readers_m, float).reshape(-1, 3)
     law = Law(at, TAG_HEIGHT_M, np.full(len(at), STREET_P0_DB), STREET_EXPONENT, BAG_DB, STREET_SIGMA_DB)
     return [Lawful(law, STREET_EXPONENT_SD, STREET_TAG_SD_DB)]
 
 
 def of_readers(site: RecordedSite, survey: Survey, names: Sequence[str]) -> tuple[RecordedSite, Survey]:
-    """Return a site and its survey for some of its readers, in the order of names; unknown names have no survey rows.
+    """Return a site and its survey for some of its readers, in the order of names. Rows of other readers are left out.
 
-    Raises ValueError when a name is no reader of the site.
+    Raise ValueError when a name is no reader of the site.
     """
     index = {name: i for i, name in enumerate(site.reader_ids)}
     if missing := [name for name in names if name not in index]:

@@ -2,17 +2,18 @@
 
     level[i, j] = P - 10 n log10(d[i, j]) + g[i] + t[j] + b[i, j] + a[i, j]     dB
 
-level: what reader i reads of reader j's beacon, less the power j says it has at 1 m. n: exponent; P: what all have in
-common; g: receive offset of a reader, t: its transmit offset; b: what stands in the street between two poles, the same
-both ways (reciprocity), sd 4 dB; a: what differs between the two ways, sd 2 dB (54 links of IoT-LAB Lille: 2.2 dB).
-The two directions of a pair are therefore turned into their sum, which carries b, and their difference, which does not.
+level: what reader i reads of reader j's beacon, minus the power at 1 m that j states. n: exponent. P: what all readers
+have in common. g: receive offset of a reader, t: its transmit offset. b: what stands in the street between two poles,
+the same both ways (reciprocity), sd 4 dB. a: the difference between the two ways, sd 2 dB (54 links of IoT-LAB Lille:
+2.2 dB). So the two directions of a pair are turned into their sum, which has b in it, and their difference, which has
+not.
 
-Priors: n 2.5 sd 0.4, g and t 0 sd 2.5 dB with heavy tails (a broken antenna is no draw from a bell), P 0 sd 10 dB.
-Tails of the likelihood are Student's t with 4 degrees of freedom, by reweighting. What the links do not tell stays at
-its prior, with the prior's sd. Gauge: the g of all readers that take part sum to 0, and so do the t.
+Priors: n 2.5 sd 0.4, g and t 0 sd 2.5 dB with heavy tails (a broken antenna follows no normal law), P 0 sd 10 dB.
+The likelihood has the tails of Student's t with 4 degrees of freedom, by reweighting. What the links do not show stays
+at its prior, with the prior's sd. Gauge: the g of all readers that take part sum to 0, and so do the t.
 
-These links run from pole to pole, with no body and no child's height in them: g carries over to tags, P does not, and
-n is only a hint, for a tag near the ground loses more with distance than a pole does.
+These links run from pole to pole, without a body and without a child's height. So g is valid for tags and P is not. n
+is only a hint, because a tag near the ground loses more with distance than a pole does.
 """
 
 from collections.abc import Generator, Sequence
@@ -26,38 +27,39 @@ OFFSET_SD_DB = 2.5
 POWER_SD_DB = 10.0
 SHADOW_SD_DB, ASYMMETRY_SD_DB = 4.0, 2.0
 SD_WORTH = 8.0
-"""The two prior sd above count as so many pairs when they are estimated."""
+"""Each of the two prior sd above counts as this many pairs when it is estimated."""
 FREEDOM = 4.0
 SURE_DBM = -88.0
-"""A pair whose law puts it below is heard by luck alone (sensitivity -95 dBm), so its mean is too high: not fitted."""
+"""A pair with an expected level below this is heard only by luck (sensitivity -95 dBm). Its mean is too high: it is not
+fitted."""
 ROUNDS = 7
 NEIGHBOURS_MIN = 3
-"""A reader heard with fewer others cannot be located."""
+"""A reader that has links with fewer others cannot be located."""
 GRID, FINE_SDS = 33, 4.5
 MARGIN_M = 80.0
 _GAUSS = 0.7865
-"""E[w x^2] of a standard normal x under the weights w of FREEDOM: makes a scale a standard deviation."""
+"""E[w x^2] of a standard normal x with the weights w of FREEDOM: it turns a scale into a standard deviation."""
 _LOST = 1.1
-"""What those weights cost in variance where errors are normal, and the reweighted information does not show."""
-_P, _N, _FIRST = 0, 1, 2  # places of P, n and the first g among the parameters
+"""Factor of variance that those weights cost if errors are normal, and that the reweighted information hides."""
+_P, _N, _FIRST = 0, 1, 2  # indices of P, n and the first g among the parameters
 
 
 @dataclass(frozen=True, slots=True)
 class BeaconLink:
-    """One directed pair: reader `receiver` hears `sender` at level_dbm on average; both index the fit's positions."""
+    """One directed pair: `receiver` hears `sender` at level_dbm on average. Both are indices of the fit's positions."""
 
     receiver: int
     sender: int
     level_dbm: float
     variance_db2: float
-    """Of that mean, by sampling alone."""
+    """Variance of that mean, by sampling alone."""
     power_dbm: int
-    """What the sender says its power at 1 m is."""
+    """The power at 1 m that the sender states."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A fitted law. Arrays are by reader, in the order of the positions it was fitted with."""
+    """A fitted law. `received_..` and `sent_..` are by reader, in the order of the positions it was fitted with."""
 
     exponent: float
     exponent_sd: float
@@ -80,20 +82,20 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class LocatedReader:
-    """Where the others put a reader, without a word of its configured position."""
+    """Where the others locate a reader, without the use of its configured position."""
 
     error_m: float
     """Distance from there to the position it is configured with."""
     expected_m: float
-    """What that distance would be by the geometry and the spread of the levels (rms)."""
+    """What that distance should be by the geometry and the spread of the levels (rms)."""
     deviations: float
-    """The same distance in standard deviations of its own direction."""
+    """`error_m` in standard deviations along its own direction."""
     neighbours: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Independent observations: value = sum of coefficients x parameters + error; six parameters at the most each."""
+    """Independent observations: value = sum of coefficients x parameters + error. Each has at most six parameters."""
 
     columns: Any
     coefficients: Any
@@ -101,17 +103,17 @@ class _Rows:
     sampling: Any
     """Variance by sampling, dB2."""
     shadows: Any
-    """How many variances of b are in the error: 2 in a sum, 0 in a difference, 1 in a lone direction."""
+    """How many variances of b are in the error: 2 in a sum, 0 in a difference, 1 in a single direction."""
     losses: Any
-    """-10 log10 of the distance: what one unit of exponent costs, dB."""
+    """-10 log10 of the distance: the change in dB for one unit of exponent."""
     powers: Any
-    """Declared power, dBm, to know what level the law expects."""
+    """Stated power, dBm, to compute the level that the law expects."""
 
 
 def fit(at_m: Sequence[tuple[float, float, float]], links: Sequence[BeaconLink], silent: Sequence[int] = ()) -> Fit:
-    """Return the law for readers at these positions (x, y, height; metres). silent: readers whose links do not count.
+    """Return the law for readers at these positions (x, y, height; metres). silent: readers; their links do not count.
 
-    Never fails for want of links: with none, it is the prior.
+    It never fails because links are missing: with none, it is the prior.
     """
     work = fitting(at_m, links, silent)
     while True:
@@ -125,7 +127,7 @@ def fit(at_m: Sequence[tuple[float, float, float]], links: Sequence[BeaconLink],
 def fitting(
     at_m: Sequence[tuple[float, float, float]], links: Sequence[BeaconLink], silent: Sequence[int] = ()
 ) -> Generator[None, None, Fit]:
-    """Do what `fit` does in slices of a few milliseconds: one a `next`."""
+    """Do what `fit` does in slices of a few milliseconds, one for each `next`."""
     at = np.asarray(at_m, float).reshape(-1, 3)
     readers = len(at)
     rows = _rows(at, links)
@@ -173,10 +175,10 @@ def fitting(
 
 
 def locate(law: Fit, k: int) -> LocatedReader | None:
-    """Return where the others put reader k, under the law fitted without it; None with fewer than NEIGHBOURS_MIN.
+    """Return where the others locate reader k, by the law fitted without it; None with fewer than NEIGHBOURS_MIN.
 
-    Both directions count: what others hear of its beacon and what it hears of theirs. Its own offset is free. Others
-    that were silent in the fit have no say.
+    Both directions count: what others hear of its beacon and what it hears of theirs. Its own offsets are unknown and
+    are estimated. Others that were silent in the fit do not count.
     """
     readers, size = len(law.at_m), len(law.right)
     shut = law.silent - {k}
@@ -209,7 +211,7 @@ def locate(law: Fit, k: int) -> LocatedReader | None:
     known = ~np.isnan(value)
     both = known.all(axis=0)
     leans = [0.0]
-    if both.any():  # by what its own two offsets differ is seen where both ways are heard; what they share is unknown
+    if both.any():  # where both ways are heard, they show how its two offsets differ; the common part is unknown
         lean = float(np.median(value[1, both] - value[0, both])) / 2
         value -= np.array([[-lean], [lean]])
         leans = [lean, -lean]
@@ -218,7 +220,7 @@ def locate(law: Fit, k: int) -> LocatedReader | None:
     value = np.nansum(value, axis=0) / ways
     near = law.at_m[others]
     low, high = near[:, :2].min(axis=0) - MARGIN_M, near[:, :2].max(axis=0) + MARGIN_M
-    for _ in range(3):  # the whole neighbourhood, then twice what it says is likely
+    for _ in range(3):  # the whole neighbourhood, then two times only its likely part
         x, y = np.linspace(low[0], high[0], GRID), np.linspace(low[1], high[1], GRID)
         points = np.stack(np.meshgrid(x, y, indexing="ij"), axis=-1).reshape(-1, 2)
         belief = _belief(points, float(law.at_m[k, 2]), near, value, variance, float(theta[_N]), leans)
@@ -241,7 +243,7 @@ def locate(law: Fit, k: int) -> LocatedReader | None:
 def _belief(
     points: Any, height_m: float, near: Any, value: Any, variance: Any, exponent: float, leans: Sequence[float]
 ) -> Any:
-    """Posterior over points, sum 1; what the reader's own offsets share is fitted at each of them."""
+    """Return the posterior over points, sum 1. The common part of the reader's own offsets is fitted at each point."""
     away = near[None, :, :2] - points[:, None, :]
     distance = np.sqrt((away**2).sum(axis=2) + (near[:, 2] - height_m) ** 2 + 1.0)
     left = value + 10 * exponent * np.log10(distance)
@@ -306,19 +308,20 @@ def _gather(columns: Any, coefficients: Any, values: Any, size: int) -> Any:
 
 
 def _leverage(rows: _Rows, covariance: Any) -> Any:
-    """Variance of each row's fitted value."""
+    """Return the variance of each row's fitted value."""
     parts = covariance[rows.columns[:, :, None], rows.columns[:, None, :]]
     return np.einsum("ni,nij,nj->n", rows.coefficients, parts, rows.coefficients)
 
 
 def _variance(over: Any, free: Any, taken: Any, prior_sd: float) -> float:
-    """Variance of an error, from squared residuals and the freedom each has left; the prior is worth SD_WORTH rows."""
+    """Return an error's variance from squared residuals and the freedom that each has left. The prior counts as
+    SD_WORTH rows."""
     total = SD_WORTH * prior_sd**2 + float((taken * over).sum())
     return max(total / (SD_WORTH + float((taken * np.maximum(free, 0.0)).sum())), 0.25 * prior_sd**2)
 
 
 def _gauged(offsets: Any, covariance: Any, part: Any) -> tuple[Any, Any]:
-    """Offsets of those that take part against their mean, and all sd."""
+    """Return offsets, relative to their mean for readers that take part, and the sd of all."""
     if not part.any():
         return offsets, np.sqrt(np.diag(covariance))
     to_all = covariance[:, part].mean(axis=1)

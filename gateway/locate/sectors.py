@@ -1,7 +1,7 @@
-"""A large ground in sectors, so that a tag costs what its own surroundings cost and not the whole zone.
+"""Split a large ground into sectors, so that the work for a tag depends on its surroundings, not on the whole zone.
 
-Each reader has one home sector. A sector holds the cells round its home readers, so neighbouring sectors overlap and
-a belief is carried from one into another long before a walker comes to the edge.
+Each reader has one home sector. A sector holds the cells around its home readers. So neighbouring sectors overlap, and
+a belief is carried from one to another long before a walker comes to the edge.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,11 @@ import numpy as np
 from gateway.locate.space import Block, Space
 
 SECTOR_STATES = 7000
-"""A ground of more states is split: a second's step of one tag costs in proportion."""
+"""A ground with more states is split: the work for one tag's second grows in proportion."""
 HEARD_M = 90.0
-"""A sector's cells are this near to a home reader."""
+"""The cells of a sector are this near to a home reader."""
 READERS_M = 100.0
-"""So near to a home reader another reader has a say."""
+"""Another reader this near to a home reader counts in the sector."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,18 +26,18 @@ class Sector:
 
     space: Space
     home: tuple[int, ...]
-    """Readers whose tags are at home here."""
+    """Readers that have this sector as their home sector."""
     readers: tuple[int, ...]
-    """Readers that matter here, those at home among them, in the ground's order."""
+    """Readers that count here, the home readers included, in the ground's order."""
     cells: Any
     """[cells of space]: the ground's cell."""
     states: Any
     """[states of space]: the ground's state."""
 
     def carry(self, belief: Any, other: "Sector") -> Any:
-        """Return a belief [..., states] of this sector as one of another's; what the other has not is left behind.
+        """Return a belief [..., states] of this sector as one of another. States the other does not have are left out.
 
-        The sum tells how much came along. It is 0 where the sectors have nothing in common.
+        The sum says how much came along. It is 0 where the sectors have nothing in common.
         """
         size = max(int(self.states.max()), int(other.states.max())) + 1
         whole = np.zeros((*belief.shape[:-1], size), belief.dtype)
@@ -46,9 +46,10 @@ class Sector:
 
 
 def sectors(space: Space, readers: Mapping[int, tuple[float, float, float]]) -> tuple[Sector, ...]:
-    """Return a ground's sectors: one, which is the whole, unless that has over SECTOR_STATES.
+    """Return a ground's sectors: one, the whole ground, unless that has more than SECTOR_STATES.
 
-    The readers are halved across their longer side until each half's surroundings are small enough, or one reader's.
+    The readers are halved across their longer side until the surroundings of each half are small enough, or it has one
+    reader.
     """
     numbers = tuple(readers)
     whole = Sector(space, numbers, numbers, np.arange(space.cells), np.arange(space.states))
@@ -56,7 +57,7 @@ def sectors(space: Space, readers: Mapping[int, tuple[float, float, float]]) -> 
         return (whole,)
     spots = np.array([readers[number][:2] for number in numbers])
     heard = np.stack([np.hypot(*(space.xy_m - spot).T) <= HEARD_M for spot in spots])
-    for n, spot in enumerate(spots):  # whatever the ground is like, each reader has some
+    for n, spot in enumerate(spots):  # each reader has at least one cell on any ground
         heard[n, np.where(space.within, np.hypot(*(space.xy_m - spot).T), np.inf).argmin()] = True
     found = []
     for home in _halved(space, spots, heard, list(range(len(numbers)))):
@@ -68,9 +69,10 @@ def sectors(space: Space, readers: Mapping[int, tuple[float, float, float]]) -> 
 
 
 def part(space: Space, keep: Any) -> tuple[Any, Any, Space]:
-    """Return a space of some of the cells (keep: bool [cells]), with the cells and states it was made of.
+    """Return (cells, states, space): the space of the kept cells (keep: bool [cells]), and what it was made of.
 
-    Of open ground the box round what is kept stays, nobody being where it is not kept. Raises ValueError if nothing is.
+    Of open ground, the box around the kept cells stays; no tag can be in its other cells. Raise ValueError if no cell
+    is kept.
     """
     keep = keep & space.within
     taken, blocks, at = [], [], [0, 0, 0]
@@ -107,7 +109,7 @@ def part(space: Space, keep: Any) -> tuple[Any, Any, Space]:
 
 
 def _chosen(block: Block, keep: Any) -> tuple[Any, tuple[int, int] | None]:
-    """The block's own cells that stay, and how wide they are."""
+    """Return the block's own cells that stay, and their columns and rows."""
     if block.wide is None or not keep.any():
         return np.flatnonzero(keep), block.wide
     column, row = np.nonzero(keep.reshape(block.wide))

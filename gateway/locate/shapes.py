@@ -1,6 +1,6 @@
-"""Shapes on the plane, for many points at once: how deep in a polygon, how far off a line; lines cut at outlines.
+"""Geometry on the plane for many points at once: depth in a polygon, distance to a line, lines cut at outlines.
 
-Metres, x east and y north. Points are arrays [points, 2]; rings are open or closed, lines and rings lists of (x, y).
+Metres, x east and y north. Points are arrays [points, 2]. Lines and rings are lists of (x, y), rings open or closed.
 """
 
 import itertools
@@ -13,13 +13,13 @@ import numpy as np
 from gateway.locate.ways import PathLine, PointM
 
 SHALLOW_M = 1.0
-"""A line that is never deeper in a polygon than this only touches it: maps are not drawn more exactly."""
+"""A line that is never this deep in a polygon only touches it: maps are not drawn more exactly."""
 OUT, AWAY = -1, -2
-"""What a piece of a line is in, if in no polygon: nothing; nothing, and out of everybody's reach."""
+"""Labels of a piece of a line that is in no polygon: within reach; out of reach of every centre."""
 
 
 def inside(xy_m: Any, ring: PathLine) -> Any:
-    """Return which points are in a polygon; of two that share an edge, a point on it is in one."""
+    """Return which points are in a polygon. A point on an edge of two polygons is in exactly one of them."""
     x, y = xy_m[:, 0], xy_m[:, 1]
     odd = np.zeros(len(xy_m), bool)
     for (x1, y1), (x2, y2) in itertools.pairwise([ring[-1], *ring]):
@@ -29,13 +29,13 @@ def inside(xy_m: Any, ring: PathLine) -> Any:
 
 
 def depths_m(xy_m: Any, ring: PathLine) -> Any:
-    """Return `gateway.zone.depth_m` of each point: metres to the nearest edge, negative outside."""
+    """Return `gateway.zone.depth_m` for each point: metres to the nearest edge, negative outside."""
     away = off_line_m(xy_m, [ring[-1], *ring])
     return np.where(inside(xy_m, ring), away, -away)
 
 
 def off_line_m(xy_m: Any, line: PathLine) -> Any:
-    """Return `gateway.zone.distance_to_line_m` of each point."""
+    """Return `gateway.zone.distance_to_line_m` for each point."""
     nearest2 = np.full(len(xy_m), np.inf)
     for one, other in itertools.pairwise(line):
         nearest2 = np.minimum(nearest2, _to_leg2(xy_m, one, other))
@@ -43,14 +43,14 @@ def off_line_m(xy_m: Any, line: PathLine) -> Any:
 
 
 def near(xy_m: Any, line: PathLine, margin_m: float) -> Any:
-    """Return which points are in the line's box and margin_m round it: the others are further off for sure."""
+    """Return which points are in the line's box widened by margin_m. All others are surely farther away than that."""
     corners = np.array(line)
     low, high = corners.min(axis=0) - margin_m, corners.max(axis=0) + margin_m
     return ((xy_m >= low) & (xy_m <= high)).all(axis=1)
 
 
 def frame_of(ring: PathLine) -> tuple[float, float, float, float, float]:
-    """Return (angle, x0, y0, x1, y1): the smallest box round a ring, one side along an edge of it, turned by -angle."""
+    """Return (angle, x0, y0, x1, y1): the smallest box around a ring with a side along an edge, turned by -angle."""
     corners = np.array(ring)
     best: tuple[float, ...] = ()
     for one, other in itertools.pairwise([ring[-1], *ring]):
@@ -72,7 +72,7 @@ def turned(xy_m: Any, angle: float) -> Any:
 
 
 def clusters(points: Sequence[PointM], link_m: float) -> list[list[int]]:
-    """Return indices of points, those together that a chain of steps of link_m at the most connects."""
+    """Return groups of point indices. Steps of at most link_m connect all points of a group."""
     left = list(range(len(points)))
     found = []
     while left:
@@ -86,13 +86,14 @@ def clusters(points: Sequence[PointM], link_m: float) -> list[list[int]]:
 
 
 LinePart = tuple[int, list[PointM]]
-"""A part of a line: what it is in, and its points."""
+"""A part of a line: its label (see `cut`), and its points."""
 
 
 def cut(lines: Sequence[PathLine], rings: Sequence[PathLine], centres: Any, reach_m: float) -> list[list[LinePart]]:
-    """Return each line as runs: in the first ring that holds it (its index), OUT or AWAY.
+    """Return each line as runs. The label of a run is the index of the first ring that holds it, or OUT, or AWAY.
 
-    AWAY is what lies in no ring and further than reach_m from all centres [n, 2]. What is only SHALLOW_M deep is OUT.
+    AWAY: in no ring and farther than reach_m from all centres [n, 2]. What is less than SHALLOW_M deep in a ring counts
+    as in no ring.
     """
     edges = np.array([edge for ring in rings for edge in itertools.pairwise([ring[-1], *ring])]).reshape(-1, 2, 2)
     spots = [_spots(line, edges, centres, reach_m) for line in lines]
@@ -116,7 +117,7 @@ def cut(lines: Sequence[PathLine], rings: Sequence[PathLine], centres: Any, reac
 
 
 def _spots(line: PathLine, edges: Any, centres: Any, reach_m: float) -> list[tuple[PointM, bool]]:
-    """A line's corners (True), and where it may leave one thing for another between them; [] if it has no length."""
+    """Return a line's corners (True) and where its label may change between them; [] if it has no length."""
     spots: list[tuple[PointM, bool]] = []
     for a, b in itertools.pairwise(line):
         length2 = (b[0] - a[0]) ** 2 + (b[1] - a[1]) ** 2
@@ -157,7 +158,7 @@ def _within(xy_m: Any, centres: Any, reach_m: float) -> Any:
 def _leave_shallow(
     spots: Sequence[tuple[PointM, bool]], labels: Any, depth: Any, bare: Any, rings: Sequence[PathLine]
 ) -> None:
-    """Take pieces that only touch a polygon for what they are without it, in place."""
+    """Label pieces that only touch a polygon as if it did not exist, in place."""
     at = 0
     for label, group in itertools.groupby(labels.tolist()):
         stop = at + len(list(group))

@@ -1,8 +1,8 @@
-"""The states a tag can be in: cells of footpaths and of open ground, each with the ways a walker can face there.
+"""The states a tag can be in: cells of footpaths and of open ground, each with the directions a walker can face there.
 
 A block is one kind of ground. On footpaths a walker faces along the path or back; on open ground one of `HEADINGS`.
-Every block has one plane more, for a walker who stands. `Space.walk` carries a belief one second on, `Space.recall`
-carries a likelihood one second back: both are linear, each is the other's transpose.
+Every block has one more plane for a walker who stands. `Space.walk` carries a belief one second forward,
+`Space.recall` a likelihood one second back. Both are linear except for scaling; each is the other's transpose.
 
 Beliefs are float32 [tags, states], plane by plane, block after block. Metres, seconds, radians anticlockwise from east.
 """
@@ -14,42 +14,43 @@ from typing import Any
 
 import numpy as np
 
-from gateway.locate.flows import beside, flows
+from gateway.locate.flows import flows, onward
 from gateway.locate.ways import Chain
 
 HEADINGS = 8
 SLOW: tuple[tuple[float, float], ...] = ((0.15, 0.25), (0.4, 0.35), (0.7, 0.28), (1.0, 0.12))
 WALK: tuple[tuple[float, float], ...] = ((0.9, 0.25), (1.25, 0.4), (1.6, 0.23), (2.5, 0.08), (4.0, 0.03), (8.0, 0.01))
-"""Two paces: speed in m/s and its share. Dawdling, in rooms and yards; walking (children 0.8-1.7 m/s), with a little
-running and a vehicle. Either alone loses 10 to 30 % on the walks of the other kind."""
+"""Two paces: speed in m/s and its share. SLOW: slow walking in rooms and yards. WALK: walking (children 0.8-1.7 m/s),
+with a little running and a vehicle. One pace alone loses 10 to 30 % on the walks of the other kind."""
 PACES = (SLOW, WALK)
 PACE_CHANGES = ((0.85, 0.05, 0.1), (0.04, 0.92, 0.04), (0.1, 0.05, 0.85))
-"""Chance a second to go from (slow, walking, standing) to each. Without standing as a state of its own the mean error
-rises by 5 to 45 % on recorded walks."""
+"""Chance per second to change from (slow, walking, standing) to each of them. Without standing as a separate state the
+mean error rises by 5 to 45 % on recorded walks."""
 TURN, ABOUT = 0.12, 0.03
-"""Chance a second to turn on open ground, and to turn about on a footpath."""
+"""Chance per second to turn on open ground, and to turn back on a footpath."""
 SHIFTS_MAX = 5
-"""Cells a walker crosses in a second at the most; a faster one is left to `JUMP`."""
+"""The most cells that a walker crosses in a second; a faster one is left to `JUMP`."""
 WANDER = 0.2
-"""Share of an open cell's belief that spreads to its neighbours a second: nobody keeps to eight directions."""
+"""Share of an open cell's belief that spreads to its neighbours per second: no walker keeps to eight directions."""
 JUMP = 1e-4
-"""Chance a second of being anywhere: a tag taken along by a car, or a belief that was wrong."""
+"""Chance per second to be anywhere: a car takes the tag along, or the belief was wrong."""
 DOOR = 0.35
-"""Share of a door's belief that changes between path and open ground a second, either way."""
+"""Share of a door's belief that moves between path and open ground per second, either way."""
 GROUND_SHARE = 0.25
-"""Of the belief before anything is heard, where there are footpaths: who is heard for the first time came on one, and a
-vague belief must not say "school" because a yard is large. In three simulated mornings of 20 children there was one
-false arrival with a half, none with a quarter; by area there were 16 to 21."""
+"""Open ground's share of the belief before anything is heard, where there are footpaths. A child who is heard for the
+first time came on a footpath, and a vague belief must not say "school" because a yard is large. In three simulated
+mornings of 20 children there was one false arrival with a half, none with a quarter; by area there were 16 to 21."""
 PATH_WIDTH_M = 3.0
-"""By which a footpath's cell weighs against open ground before anything is heard."""
+"""Width of a footpath's cell, for the radii and for its share in each area."""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
     """Cells of one kind. States `start`..`stop`: a plane for each pace and heading, then one for standing.
 
-    What is heard depends on where one is and faces, not on the pace: a *look* is a cell and a heading, or a cell and
-    nobody knows which for one who stands. Looks `first_look`.. lie heading by heading, the standing ones last.
+    What is heard depends on the cell and the facing, not on the pace. So a *look* is a cell and a heading, or, for a
+    walker who stands, a cell and an unknown heading. Looks from `first_look` on lie heading by heading, the standing
+    ones last.
     """
 
     start: int
@@ -57,7 +58,7 @@ class Block:
     first_cell: int
     cells: int
     facings: Any
-    """float [headings, cells]: where a walker of this heading and cell faces."""
+    """float [headings, cells]: the direction that a walker of this heading and cell faces."""
     turning: Any
     """float32 [planes, planes], rows sum to 1: from plane (row) to plane (column) within a second."""
     wide: tuple[int, int] | None = None
@@ -77,12 +78,12 @@ class Block:
 
     @property
     def stand(self) -> int:
-        """First state of those who stand."""
+        """First state of the standing plane."""
         return self.stop - self.cells
 
     @property
     def last_look(self) -> int:
-        """Behind the last look."""
+        """One after the last look."""
         return self.first_look + (self.headings + 1) * self.cells
 
     @property
@@ -108,9 +109,10 @@ class Space:
     ) -> None:
         """xy_m [cells, 2], size_m [cells]; behind, ahead [states]: the neighbour along the facing, `states` for none.
 
-        weights [shifts + 1, states]: chance to be so many cells ahead after a second. forks: (from, to, share) of all
-        that goes on where `ahead` is none; within one fork no state stands twice on a side. doors: (cell of a path,
-        cell of open ground), no cell twice. within [cells]: False where nobody can be; None: everywhere.
+        weights [shifts + 1, states]: chance to be 0, 1, 2 .. cells ahead after a second. forks: (from, to, share) of
+        the moves where `ahead` is none; within one fork no state is twice in from or twice in to. doors: (cell of a
+        path or of open ground, cell of open ground), no cell twice. within [cells]: False where no tag can be; None:
+        it can be everywhere.
         """
         self.xy_m, self.size_m, self.blocks = xy_m, size_m, tuple(blocks)
         self.states, self.looks, self.cells = self.blocks[-1].stop, self.blocks[-1].last_look, len(xy_m)
@@ -121,7 +123,7 @@ class Space:
             (b.start, b.stop, gap, np.float32(WANDER / 2) * near)
             for b in self.blocks
             if b.wide is not None
-            for gap, near in beside(b.start, b.planes, b.wide)
+            for gap, near in onward(b.start, b.planes, b.wide)
         ]
         self.doors = tuple(doors)
         self._doors = [(self._of_cell(a), self._of_cell(b)) for a, b in doors]
@@ -131,10 +133,10 @@ class Space:
         self.prior = self._prior()
         side = [np.full(b.cells, PATH_WIDTH_M / 4) if b.wide is None else size_m[b.span] / 4 for b in self.blocks]
         self.half_m = np.concatenate(side)
-        """[cells]: how far a spot of a cell is from its middle, across a path or anywhere in open ground, about."""
+        """[cells]: about how far a point of a cell is from its middle, across a path or anywhere on open ground."""
 
     def by_look(self, belief: Any) -> Any:
-        """Sum a belief over paces: [tags, looks]."""
+        """Return a belief summed over paces: [tags, looks]."""
         parts = []
         for b in self.blocks:
             moving = belief[:, b.start : b.stand].reshape(len(belief), -1, b.headings * b.cells)
@@ -142,7 +144,7 @@ class Space:
         return np.concatenate(parts, axis=1)
 
     def by_cell(self, belief: Any) -> Any:
-        """Sum a belief over paces and facings: [tags, cells]."""
+        """Return a belief summed over paces and facings: [tags, cells]."""
         parts = [belief[:, b.start : b.stop].reshape(len(belief), b.planes, b.cells).sum(axis=1) for b in self.blocks]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
@@ -167,7 +169,7 @@ class Space:
         return moved
 
     def recall(self, likelihood: Any) -> Any:
-        """Return what a likelihood of later readings means a second earlier; each row's largest is about 1."""
+        """Return a likelihood of later readings carried one second back; each row's largest is 1."""
         anywhere = JUMP * (likelihood @ self.prior)[:, None]
         moved = likelihood.copy()
         self._through_doors(moved, back=True)
@@ -189,9 +191,9 @@ class Space:
         return out
 
     def _advanced(self, belief: Any, *, back: bool) -> Any:
-        """Spread who walks over the cells ahead; who stands stays. Back: gather from them.
+        """Spread walkers over the cells ahead; who stands stays. Back: gather from those cells.
 
-        The pace counts in cells of where one sets out, so nobody is lost where smaller or larger ones follow.
+        A pace counts in cells of the starting cell's size, so no belief is lost where smaller or larger cells follow.
         """
         out = belief * self.weights[0]
         scratch = np.empty_like(belief)
@@ -206,7 +208,7 @@ class Space:
         return out
 
     def _wander(self, belief: Any) -> None:
-        """Even neighbours of open ground out; its own transpose."""
+        """Even out neighbouring cells of open ground. This is its own transpose."""
         for start, stop, gap, share in self._beside:
             low, high = belief[:, start : stop - gap], belief[:, start + gap : stop]
             flow = high - low
@@ -215,7 +217,7 @@ class Space:
             high -= flow
 
     def _refill(self, moved: Any, before: Any) -> None:
-        """Give open ground back what walked over its edge: only doors lead out, or a yard would run empty unheard."""
+        """Give open ground back what walked over its edge: only doors lead out, and silence must not empty a yard."""
         for b in self.blocks:
             if b.wide is not None:
                 now = moved[:, b.start : b.stop]
@@ -232,14 +234,14 @@ class Space:
             belief[:, ground] = (1 - DOOR) * into + DOOR * to_ground[:, None]
 
     def _of_cell(self, cell: int) -> Any:
-        """The states of a cell."""
+        """Return the states of a cell."""
         for b in self.blocks:
             if b.first_cell <= cell < b.first_cell + b.cells:
                 return b.start + np.arange(b.planes) * b.cells + cell - b.first_cell
         raise ValueError(f"cell {cell} is in no block")
 
     def _prior(self) -> Any:
-        """float32 [states], sum 1: anywhere, by area; standing as likely as walking."""
+        """Return float32 [states], sum 1: by area, with GROUND_SHARE for open ground if there are paths; 40 % stand."""
         parts = []
         for b in self.blocks:
             size_m = self.size_m[b.span]
@@ -248,17 +250,17 @@ class Space:
             parts.append((share[:, None] * area_m2).ravel())
         whole = np.concatenate(parts)
         open_ground = np.concatenate([np.full(b.planes * b.cells, b.wide is not None) for b in self.blocks])
-        beside = whole[open_ground].sum(), whole[~open_ground].sum()
-        if min(beside) > 0:
-            whole[open_ground] *= GROUND_SHARE / beside[0]
-            whole[~open_ground] *= (1 - GROUND_SHARE) / beside[1]
+        onward = whole[open_ground].sum(), whole[~open_ground].sum()
+        if min(onward) > 0:
+            whole[open_ground] *= GROUND_SHARE / onward[0]
+            whole[~open_ground] *= (1 - GROUND_SHARE) / onward[1]
         return (whole / whole.sum()).astype(np.float32)
 
 
 def open_ground(x0: float, y0: float, x1: float, y1: float, step_m: float, headings: int = HEADINGS) -> Space:
     """Return a rectangle's cells of `step_m`, the first one's middle at (x0, y0).
 
-    headings: 8, or 4 where the cells are coarse: half the states, and who walks aslant goes by turns.
+    headings: 8, or 4 where the cells are coarse: about half the states, and a diagonal walk is made of turns.
     """
     if headings not in (4, 8):
         raise ValueError(f"{headings} headings; a square cell has 4 or 8 neighbours")
@@ -290,7 +292,7 @@ def open_ground(x0: float, y0: float, x1: float, y1: float, step_m: float, headi
 
 
 def footpaths(chains: Sequence[Chain], step_m: float) -> Space:
-    """Return the cells of about `step_m` of a graph of footpaths; where chains meet a walker takes any other."""
+    """Return a graph of footpaths in cells of about `step_m`. Where chains meet, a walker takes any other chain."""
     spots, facing, size, ends, first = [], [], [], [], 0
     for chain in chains:
         middles, angles, length_m = chain.cut(step_m)
@@ -310,7 +312,7 @@ def footpaths(chains: Sequence[Chain], step_m: float) -> Space:
             inner = np.arange(low, high)
             ahead[on + inner], behind[on + inner + 1] = on + inner + 1, on + inner
             ahead[back + inner + 1], behind[back + inner] = back + inner, back + inner + 1
-            # At each node, in one order: the state that comes in on a chain, and the one that goes out on it.
+            # At each node, both in the same order: the state that arrives on a chain, and the one that leaves on it.
             into.setdefault((pace, end), []).append(on + high)
             out.setdefault((pace, end), []).append(back + high)
             into.setdefault((pace, start), []).append(back + low)
@@ -323,7 +325,7 @@ def footpaths(chains: Sequence[Chain], step_m: float) -> Space:
 
 
 def joined(spaces: Sequence[Space], doors: Sequence[tuple[int, int, int, int]]) -> Space:
-    """Return several spaces as one. doors: (space, cell, space, cell) that lie beside each other."""
+    """Return several spaces as one. doors: (space, cell, space, cell), two cells that lie next to each other."""
     states = sum(space.states for space in spaces)
     shifts = max(len(space.weights) for space in spaces)
     behind, ahead, weights, forks, blocks, first_cell = [], [], [], [], [], []
@@ -356,7 +358,7 @@ def joined(spaces: Sequence[Space], doors: Sequence[tuple[int, int, int, int]]) 
 
 
 def _turning(turn: Any) -> Any:
-    """float32 [planes, planes]: headings turn as `turn` has it, paces change as `PACE_CHANGES` has it."""
+    """Return float32 [planes, planes]: headings change by `turn`, paces by `PACE_CHANGES`."""
     headings, stand = len(turn), len(PACES)
     planes = stand * headings + 1
     out = np.zeros((planes, planes))
@@ -372,7 +374,7 @@ def _turning(turn: Any) -> Any:
 
 
 def _weights(gap_m: Any, cells: int) -> Any:
-    """float32 [shifts + 1, states]: chance to be so many cells ahead after a second, each column summing to 1.
+    """Return float32 [shifts + 1, states]: chance to be 0, 1, 2 .. cells ahead after a second. Each column sums to 1.
 
     gap_m [headings * cells]: how far the cell ahead is.
     """
@@ -396,7 +398,7 @@ def _weights(gap_m: Any, cells: int) -> Any:
 
 
 def _forks(into: Mapping[Any, list[int]], out: Mapping[Any, list[int]]) -> list[tuple[Any, Any, Any]]:
-    """All ways through all nodes, in as few entries as the largest node has ways."""
+    """Return all ways through all nodes, in at most as many entries as the largest node has ways."""
     entries: dict[int, list[tuple[int, int, float]]] = {}
     for node, comes in into.items():
         goes, ways = out[node], len(comes)

@@ -1,7 +1,7 @@
-"""All tags of a zone at once: readings in, a second's step of every belief, fixes out.
+"""All tags of one sector: readings in, one step of every belief each second, fixes out.
 
-Tags share batches of `BATCH`; `step` works off one batch, so that an alarm never waits for more than one. Readings are
-kept by tag and reader until their batch's turn. A tag nobody has heard for QUIET_S is forgotten, its last fix is not.
+Tags share batches of `BATCH`. `step` does one batch, so an alarm never waits for more than one. Readings are kept by
+tag and reader until it is their batch's turn. A tag that no reader heard for QUIET_S is forgotten; its last fix is not.
 """
 
 import math
@@ -22,27 +22,27 @@ STEP_S = 1.0
 BATCH = 32
 TAGS_MAX = 4000
 WINDOW_S = 6.0
-"""A reading older than this when it arrives says nothing of now."""
+"""A reading that is older than this when it arrives says nothing about now."""
 QUIET_S = 60.0
 LATE_EVERY = 5
 """Steps from one smoothed fix of a tag to the next."""
 LOOK_BACK = 3
-"""Steps a smoothed fix lies back."""
+"""How many steps back a smoothed fix lies."""
 LEVELS_KEPT, LEAP_DB = 5, 12.0
-"""A level further than this from the middle of a reader's last few is taken as so far off, not more: one packet in
-twenty 20-40 dB off would otherwise spoil its second."""
+"""A level farther than LEAP_DB from the median of a reader's last LEVELS_KEPT levels is cut to LEAP_DB. Otherwise the
+one packet in twenty that is 20-40 dB off would spoil its second."""
 LEVEL_MIN_DB, LEVEL_MAX_DB = -110.0, -20.0
 SILENCE_S, HEALTHY_S = 2.5, 20.0
-"""A reader is silent about a tag after so long, and believed to listen if it heard any tag within so long."""
+"""A reader counts as silent about a tag after SILENCE_S, and as listening if it heard any tag within HEALTHY_S."""
 EVIDENCE_MAX = 6
 SECONDS_MAX = 5
-"""Seconds a belief walks on in one step at the most; the rest of a gap is left to the readings."""
+"""The most seconds that a belief walks on in one step; the rest of a gap is left to the readings."""
 _BINS = 512
 
 
 @dataclass(slots=True)
-class _Ear:
-    """What one reader heard of one tag lately."""
+class _HeardBy:
+    """What one reader heard of one tag recently."""
 
     levels: deque[float] = field(default_factory=lambda: deque(maxlen=LEVELS_KEPT))
     total: float = 0.0
@@ -55,26 +55,26 @@ class _Ear:
 class _Followed:
     batch: "_Batch"
     row: int
-    ears: dict[int, _Ear] = field(default_factory=dict)
+    ears: dict[int, _HeardBy] = field(default_factory=dict)
     heard_at_s: float = -math.inf
     power_dbm: float = 0.0
-    """What the tag says of its power."""
+    """The power that the tag states."""
 
 
 @dataclass(slots=True)
-class Luggage:
+class Leaving:
     """What a tag takes along from one tracker to another."""
 
     row: TagBelief
     readers: tuple[int, ...]
     """The order of the readers in `row`."""
-    ears: dict[int, _Ear]
+    ears: dict[int, _HeardBy]
     stay: tuple[Any, float, float]
-    """Of `_Batch.stays`: the running mean of its fixes, of how many seconds, and by how much its radii are wider."""
+    """From `_Batch.stays`: the running mean of its fixes, over how many seconds, and the factor of its radii."""
 
 
 class _Batch:
-    """BATCH rows of beliefs and whose they are."""
+    """One batch: rows of beliefs, and the tag of each row."""
 
     def __init__(self, beliefs: Beliefs) -> None:
         self.beliefs = beliefs
@@ -105,18 +105,18 @@ class _Batch:
 
 
 INSTANT, LATE, UNSURVEYED = (0.86, 0.87), (0.96, 1.02), (1.55, 1.45)
-"""What the 50 % and the 90 and 95 % radii of a belief are multiplied by to hold what they claim, found on recorded and
-simulated walks: of a fix, of a smoothed one, and besides where nobody measured the place."""
+"""Factors of the 50 %, and of the 90 and 95 % radii of a belief, so that they hold what they claim: for a fix, for a
+smoothed fix, and one more factor where no walk test was made. Found on recorded and simulated walks."""
 
 
 STAYS_S, STAYS_WIDER = 30.0, 1.0
-"""Who stays is wrong in the same way as long as it stays, and a filter takes that for agreement: whose fixes of STAYS_S
-lie within their own 50 % radius has radii wider by up to so much. In simulated streets the 95 % radius of children who
-stood for minutes held 67 to 81 % without it."""
+"""A tag that stays has the same error as long as it stays, and a filter takes that for agreement. So if a fix lies
+within its own 50 % radius of the mean of the last STAYS_S, its radii grow by a factor of up to 1 + STAYS_WIDER. In
+simulated streets the 95 % radius of children who stood for minutes held 67 to 81 % without it."""
 
 
 class Tracker:
-    """The engine. Readers are named by numbers; `readers` gives their order in the hearings' arrays."""
+    """The engine of one sector. Readers are known by number; `readers` is their order in the hearings' arrays."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class Tracker:
     ) -> None:
         """shares [cells, places + dangers + routes]: how much of each cell lies in each area, in that order.
 
-        routes: tag -> column of its agreed route among the routes. surveyed: somebody measured the place. late_every 0:
+        routes: tag -> column of its agreed route among the routes. surveyed: a walk test was made here. late_every 0:
         no smoothed fixes.
         """
         self._space, self._hearings, self._counts = space, tuple(hearings), counts
@@ -159,7 +159,7 @@ class Tracker:
     # ---- in ----------------------------------------------------------------------------------------------------------
 
     def hear(self, tag: int, reading: Reading, now_s: float) -> None:
-        """Take a reading; it counts at the tag's next step. Unknown readers and old readings are counted, no more."""
+        """Take a reading; it counts at the tag's next step. Unknown readers and old readings are only counted."""
         if reading.reader not in self._columns:
             self._counts["readings_unknown_reader"] += 1
             return
@@ -171,15 +171,15 @@ class Tracker:
             if len(self._tags) >= TAGS_MAX:
                 self._counts["readings_too_many_tags"] += 1
                 return
-            followed = self._tags[tag] = self._seat(tag)
+            followed = self._tags[tag] = self._assign_row(tag)
         followed.heard_at_s = max(followed.heard_at_s, reading.heard_at_s)
         followed.power_dbm = reading.power_dbm
-        self._into(followed.ears.setdefault(reading.reader, _Ear()), reading)
+        self._into(followed.ears.setdefault(reading.reader, _HeardBy()), reading)
         column = self._columns[reading.reader]
         self._heard_any_s[column] = max(self._heard_any_s[column], reading.heard_at_s)
 
     def set_offsets(self, offsets_db: Mapping[int, float]) -> None:
-        """Take what the readers' check of each other found: by how much each hears too loud, dB."""
+        """Take what the readers' check of each other found: by how many dB each hears too loud."""
         for number, offset_db in offsets_db.items():
             if number in self._columns and math.isfinite(offset_db):
                 self._offsets_db[self._columns[number]] = offset_db
@@ -188,7 +188,7 @@ class Tracker:
 
     @property
     def busy(self) -> bool:
-        """Whether batches of the present second still wait for `step`."""
+        """Whether batches of the current second still wait for `step`."""
         return bool(self._queue)
 
     def deadline_s(self) -> float:
@@ -196,9 +196,9 @@ class Tracker:
         return self._due_s if self._tags else math.inf
 
     def step(self, now_s: float, is_silent: Callable[[int], bool]) -> Iterator[tuple[int, Fix, Fix | None]]:
-        """Work off one batch; yield (tag, fix, smoothed fix or None) of every tag heard within WINDOW_S.
+        """Do one batch; yield (tag, fix, smoothed fix or None) for every tag heard within WINDOW_S.
 
-        is_silent(reader): whether a reader is known not to live; its silence then says nothing.
+        is_silent(reader): whether a reader is known to be dead; its silence then says nothing.
         """
         if not self._queue:
             if now_s < self._due_s:
@@ -214,7 +214,7 @@ class Tracker:
         return self._latest.get(tag)
 
     def back(self, tag: int, steps: int) -> Fix | None:
-        """Return the smoothed fix of a tag `steps` steps ago; None where nothing is remembered of it."""
+        """Return the smoothed fix of a tag `steps` steps ago; None if that is not remembered."""
         followed = self._tags.get(tag)
         past = None if followed is None else followed.batch.beliefs.smoothed(steps)
         if followed is None or past is None or followed.batch.stepped_at_s is None:
@@ -258,30 +258,30 @@ class Tracker:
         followed = self._tags.get(tag)
         return -math.inf if followed is None else followed.heard_at_s
 
-    def leave(self, tag: int) -> Luggage:
-        """Follow a tag no more, and return what is believed of it."""
+    def leave(self, tag: int) -> Leaving:
+        """Stop following a tag and return what is believed of it."""
         followed = self._tags.pop(tag)
         followed.batch.tags[followed.row] = None
         batch, row = followed.batch, followed.row
         stay = batch.about_m[row].copy(), float(batch.seconds[row]), float(batch.wider[row])
-        return Luggage(batch.beliefs.row(row), tuple(self._columns), followed.ears, stay)
+        return Leaving(batch.beliefs.row(row), tuple(self._columns), followed.ears, stay)
 
-    def enter(self, tag: int, luggage: Luggage) -> None:
-        """Follow a tag with what was believed of it; luggage.row.now is in this tracker's states."""
-        followed = self._tags[tag] = self._seat(tag)
-        row = luggage.row
-        order = [luggage.readers.index(n) if n in luggage.readers else -1 for n in self._columns]
+    def enter(self, tag: int, leaving: Leaving) -> None:
+        """Follow a tag, starting with what was believed of it. luggage.row.now is in this tracker's states."""
+        followed = self._tags[tag] = self._assign_row(tag)
+        row = leaving.row
+        order = [leaving.readers.index(n) if n in leaving.readers else -1 for n in self._columns]
         faults = np.concatenate([row.faults, np.zeros((2, 1))], axis=1)[:, order]
         apart_s = np.append(row.apart_s, np.inf)[order]
         followed.batch.beliefs.set_row(followed.row, replace(row, faults=faults, apart_s=apart_s))
         batch, at = followed.batch, followed.row
-        batch.about_m[at], batch.seconds[at], batch.wider[at] = luggage.stay
-        followed.ears = {n: ear for n, ear in luggage.ears.items() if n in self._columns}
+        batch.about_m[at], batch.seconds[at], batch.wider[at] = leaving.stay
+        followed.ears = {n: ear for n, ear in leaving.ears.items() if n in self._columns}
         followed.heard_at_s = max((ear.heard_at_s for ear in followed.ears.values()), default=-math.inf)
 
     # ---- inside ------------------------------------------------------------------------------------------------------
 
-    def _seat(self, tag: int) -> _Followed:
+    def _assign_row(self, tag: int) -> _Followed:
         for batch in self._batches:
             if None in batch.tags:
                 break
@@ -298,7 +298,7 @@ class Tracker:
             followed.batch.tags[followed.row] = None
         self._batches = [batch for batch in self._batches if any(tag is not None for tag in batch.tags)]
 
-    def _into(self, ear: _Ear, reading: Reading) -> None:
+    def _into(self, ear: _HeardBy, reading: Reading) -> None:
         if reading.rssi_dbm is not None:
             level: float = reading.rssi_dbm
             if not LEVEL_MIN_DB <= level <= LEVEL_MAX_DB:
@@ -316,17 +316,17 @@ class Tracker:
         if ear.newest is None or reading.heard_at_s >= ear.heard_at_s:
             ear.newest, ear.heard_at_s = reading, reading.heard_at_s
 
-    def _ears(self, heard: Sequence[Reading], now_s: float) -> dict[int, _Ear]:
-        ears: dict[int, _Ear] = {}
+    def _ears(self, heard: Sequence[Reading], now_s: float) -> dict[int, _HeardBy]:
+        ears: dict[int, _HeardBy] = {}
         for reading in heard:
             if reading.reader in self._columns and reading.heard_at_s >= now_s - WINDOW_S:
-                self._into(ears.setdefault(reading.reader, _Ear()), reading)
+                self._into(ears.setdefault(reading.reader, _HeardBy()), reading)
         return ears
 
     def _arrays(
-        self, rows: Sequence[Mapping[int, _Ear]], now_s: float, is_silent: Callable[[int], bool] | None
+        self, rows: Sequence[Mapping[int, _HeardBy]], now_s: float, is_silent: Callable[[int], bool] | None
     ) -> tuple[Any, Any, Any]:
-        """Level, packets, silent [rows, readers]; is_silent None: silence says nothing."""
+        """Return level, packets, silent [rows, readers]. is_silent None: silence says nothing."""
         shape = len(rows), len(self._columns)
         all_ears = [ear for ears in rows for ear in ears.values()]
         at = [i * shape[1] + self._columns[number] for i, ears in enumerate(rows) for number in ears]
@@ -346,7 +346,7 @@ class Tracker:
     def _work(
         self, batch: _Batch, now_s: float, is_silent: Callable[[int], bool]
     ) -> Iterator[tuple[int, Fix, Fix | None]]:
-        nobody: dict[int, _Ear] = {}
+        nobody: dict[int, _HeardBy] = {}
         rows = [nobody if tag is None else self._tags[tag].ears for tag in batch.tags]
         level, packets, silent = self._arrays(rows, now_s, is_silent)
         first = batch.stepped_at_s is None
@@ -379,7 +379,7 @@ class Tracker:
         self,
         mass: Any,
         tags: Sequence[int | None],
-        rows: Sequence[Mapping[int, _Ear]],
+        rows: Sequence[Mapping[int, _HeardBy]],
         at_s: float,
         lag_s: float,
         which: Sequence[bool] | None = None,
@@ -401,7 +401,7 @@ class Tracker:
         radii_m = _held(far_m, mass, self._bin_m, (0.5, 0.9, 0.95)) * (scale_50, scale_90, scale_90)
         if wider is not None:
             radii_m *= wider[:, None]
-        np.maximum.accumulate(radii_m, axis=1, out=radii_m)  # their factors differ
+        np.maximum.accumulate(radii_m, axis=1, out=radii_m)  # the factors differ: no radius may be below the one before
         areas = np.zeros((len(mass), 0)) if self._shares is None else np.minimum(mass @ self._shares, 1.0)
         n, m = len(self._places), len(self._places) + len(self._dangers)
         oldest_s, heard_s = at_s - WINDOW_S, at_s + lag_s
@@ -436,7 +436,7 @@ def _loudness(reading: Reading) -> float:
 
 
 def _held(far_m: Any, mass: Any, bin_m: float, parts: Sequence[float]) -> Any:
-    """Return the radii [rows, parts] that hold these shares of the mass, to a fraction of a bin."""
+    """Return the radii [rows, parts] that hold these shares of the mass, accurate to a fraction of a bin."""
     width = np.maximum(bin_m, far_m.max(axis=1, keepdims=True) / (_BINS - 1))
     bins = (far_m / width).astype(np.intp)
     count = int(bins.max()) + 1

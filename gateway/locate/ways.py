@@ -1,4 +1,4 @@
-"""Lines of footpaths -> chains between junctions, each cut into even cells. Metres on the zone's plane."""
+"""Lines of footpaths -> chains between junctions, each cut into equal cells. Metres on the zone's plane."""
 
 import itertools
 import math
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 SNAP_M = 0.75
-"""Ends this near to another line meet it."""
+"""An end this near to another line meets it."""
 SEGMENTS_MAX = 5000
 
 PointM = tuple[float, float]
@@ -18,7 +18,7 @@ PathLine = Sequence[PointM]
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A way between two nodes without a junction on it."""
+    """A way between two nodes, with no junction on it."""
 
     start: int
     end: int
@@ -29,7 +29,7 @@ class Chain:
         return sum(math.dist(a, b) for a, b in zip(self.points, self.points[1:], strict=False))
 
     def cut(self, step_m: float) -> tuple[Any, Any, float]:
-        """Return middles [cells, 2], facings [cells] in radians, and the length: even cells of about step_m."""
+        """Return equal cells of about step_m: middles [cells, 2], facings [cells] in radians; and the length."""
         xy = np.array(self.points)
         legs = np.hypot(*np.diff(xy, axis=0).T)
         along = np.append(0.0, np.cumsum(legs))
@@ -42,7 +42,7 @@ class Chain:
 
 
 def chains(lines: Sequence[PathLine]) -> list[Chain]:
-    """Return the chains of lines that cross, touch or end at each other. Raises ValueError over SEGMENTS_MAX pieces."""
+    """Return the chains of lines that cross, touch or end at each other. Raise ValueError over SEGMENTS_MAX pieces."""
     pieces = _split(lines)
     nodes: list[PointM] = []
     by_place: dict[tuple[int, int], list[int]] = {}
@@ -88,7 +88,7 @@ def _done(node: int, links: dict[int, list[int]], used: set[tuple[int, int]]) ->
 
 
 def _split(lines: Sequence[PathLine]) -> list[tuple[PointM, PointM]]:
-    """Every line's legs, cut where another leg crosses or ends at them."""
+    """Return the legs (straight pieces) of all lines, cut where another leg crosses them or ends at them."""
     legs = [(a, b) for line in lines for a, b in itertools.pairwise(line) if math.dist(a, b) > 1e-6]
     if len(legs) > SEGMENTS_MAX:
         raise ValueError(f"{len(legs)} pieces of footpath, at most {SEGMENTS_MAX}; draw them with fewer corners")

@@ -1,1 +1,1 @@
-"""The way to the city: two MQTT connections, one for each lane."""
+"""The link to the city: two MQTT connections, one for each lane."""

@@ -1,4 +1,4 @@
-"""The way to the city: two connections, one a lane, so that no routine message stands before an emergency.
+"""The link to the city: one connection for each lane, so that no routine message can delay an emergency.
 
     outbox sos    --> sender sos    \\
     ring          --> sender ring   --> connection sos    --> broker    status, sos
@@ -10,12 +10,10 @@ import asyncio
 from collections.abc import Callable
 
 from gateway.health import OnHealth
-from gateway.mqtt.connection import Address, Connection
+from gateway.mqtt.connection import BrokerAccess, Connection
 from gateway.mqtt.sender import Sender
 from gateway.outbox.lanes import Source
 from gateway.uplink import Lane, StageNotice, Status, UplinkError, Watermark, decode_ack
-
-__all__ = ["STATUS_S", "Address", "CityLink"]
 
 STATUS_S = 30.0
 
@@ -25,14 +23,14 @@ class CityLink:
 
     def __init__(
         self,
-        address: Address,
+        address: BrokerAccess,
         sources: tuple[Source, Source, Source],
         *,
         on_health: OnHealth,
         on_stage: Callable[[StageNotice], None],
         status: Callable[[bool], Status],
     ) -> None:
-        """sources: the emergency store, the ring, the routine store. status(online) gives the retained message."""
+        """sources: the emergency store, the ring, the routine store. status(online) returns the retained message."""
         self._on_stage = on_stage
         self.unreadable_acks = 0
         self.sos = Connection(address, "sos", on_health=on_health, on_ack=self._ack, status=status)
@@ -48,7 +46,10 @@ class CityLink:
         self._newest: dict[tuple[str, str], int] = {}
 
     def _ack(self, lane: Lane, payload: bytes) -> None:
-        """Take a message of the ack topic. Both connections hear it; each believes what is its own lane's."""
+        """Take a message of the ack topic. Both connections receive it; each takes only the watermarks of its own lane.
+
+        Stages come from `sos`, and from `events` only while `sos` is down.
+        """
         try:
             ack = decode_ack(payload)
         except UplinkError:
@@ -61,7 +62,7 @@ class CityLink:
             self._watermark(ack)
 
     def _watermark(self, ack: Watermark) -> None:
-        """Only the newest watermark of an epoch counts; the one in hand takes what came meanwhile with it."""
+        """Only the newest watermark of an epoch counts; a task that already runs takes the later ones too."""
         for sender in self.senders:
             if sender.source.lane == ack.lane and sender.source.epoch == ack.epoch:
                 key = (sender.name, ack.epoch)
@@ -86,11 +87,11 @@ class CityLink:
         self.sos.publish_status()
 
     async def stop(self) -> None:
-        """Publish that we are offline, and end both connections."""
+        """Publish that this gateway is offline, and end both connections."""
         await asyncio.gather(*(connection.stop() for connection in self.connections))
 
     def counters(self) -> dict[str, int]:
-        """Return every count and level, for metrics and health events."""
+        """Return all counters and levels, for metrics and health events."""
         found = {f"mqtt_{c.lane}_{name}": n for c in self.connections for name, n in c.counters.items()}
         found |= {f"uplink_{s.name}_{name}": n for s in self.senders for name, n in s.counters.items()}
         found |= {f"uplink_{s.name}_watermark": s.watermark for s in self.senders}

@@ -1,7 +1,7 @@
-"""One MQTT connection, made again for ever: MQTT 5 first, for only 5 says that a broker refused a message.
+"""One MQTT connection that always reconnects. It tries MQTT 5 first: only 5 says that a broker refused a message.
 
-paho speaks MQTT and nothing else: it is driven by our own event loop, and a new client is made for every connection, so
-that its queues never hold anything we would miss.
+paho does the MQTT protocol only: our own event loop drives it, and every connection gets a new client, so that its
+queues never hold a message that we would miss.
 """
 
 import asyncio
@@ -27,24 +27,26 @@ KEEPALIVE_S = 15
 CONNECT_TIMEOUT_S = 10.0
 BACKOFF_MIN_S, BACKOFF_MAX_S = 0.2, 10.0
 LASTED_S = 10.0
-"""A connection that lived this long was a good one: the next back-off starts low again."""
+"""A connection that lasted longer than this was a good one: the next back-off starts low again."""
 SHORT_MAX = 4
-"""Connections in a row that did not last, before the operator is told: some brokers do not say who took one over."""
+"""After this many connections in a row that did not last (ALONE_S / 2) the operator is informed: some brokers do not
+say that another client took one over."""
 UNANSWERED_MAX = 2
-"""Connections closed without an answer before another version of MQTT is tried: one may be a broker just ending."""
+"""After this many connections closed without an answer, another version of MQTT is tried. A single one may only be a
+broker that is just ending."""
 TRY_5_AGAIN_S = 3600.0
-UNDER_WAY_MAX = {"sos": 100, "events": 16}
-"""Messages without a PUBACK; fewer if the broker asks for fewer."""
+UNACKED_MAX = {"sos": 100, "events": 16}
+"""Most messages without a PUBACK; fewer if the broker asks for fewer."""
 PUBACK_MAX_S = 20.0
 GOODBYE_S = 2.0
 ALONE_S = 60.0
-"""A connection that lived this long is ours alone."""
+"""A connection that lasts this long shows that no other client uses our client id."""
 NO_SUBSCRIBER, NOT_AUTHORIZED, TAKEN_OVER, UNSUPPORTED_VERSION = 0x10, 0x87, 0x8E, 0x84
 TCP_USER_TIMEOUT_MS = 15_000
 
 
 class _Closed(Exception):
-    """The connection ended. version_refused: the broker does not speak this version of MQTT."""
+    """The connection ended. version_refused: the broker does not (or may not) support this version of MQTT."""
 
     def __init__(self, why: str, *, version_refused: bool = False) -> None:
         super().__init__(why)
@@ -52,8 +54,8 @@ class _Closed(Exception):
 
 
 @dataclass
-class Address:
-    """Where the broker is and who we are there."""
+class BrokerAccess:
+    """Where the broker is, and the names and credentials of this gateway there."""
 
     site: str
     gateway: str
@@ -65,11 +67,11 @@ class Address:
 
 
 class Connection:
-    """One MQTT connection, made again for ever. `up` is set while messages can be sent."""
+    """One MQTT connection that always reconnects. `up` is set while messages can be sent."""
 
     def __init__(
         self,
-        address: Address,
+        address: BrokerAccess,
         lane: Lane,
         *,
         on_health: OnHealth,
@@ -79,9 +81,9 @@ class Connection:
         self.address, self.lane = address, lane
         self.up = asyncio.Event()
         self.wake: set[asyncio.Event] = set()
-        """Events to set when the connection comes or goes, or a PUBACK came."""
+        """Events to set when the connection comes up or ends, or when a PUBACK arrives."""
         self.session = 0
-        """Counts connections: what was handed to an earlier one may be lost."""
+        """The number of connections so far: messages given to an earlier one may be lost."""
         self._unacked: dict[int, tuple[float, TopicKind]] = {}
         self._receive_max = 65535
         self.version = "5" if address.mqtt.protocol != "3.1.1" else "3.1.1"
@@ -100,14 +102,14 @@ class Connection:
         self._ended: asyncio.Future[None] | None = None
         self._subscribed = asyncio.Event()
         self._connected = False
-        self._unwell: set[str] = set()
+        self._open_problems: set[str] = set()
         self._up_at = self._fell_back_at = 0.0
         self._unanswered = self._short = 0
         self._random = random.Random()
         self._stopping = False
 
     async def run(self, progress: Callable[[], None]) -> None:
-        """Keep a connection for ever."""
+        """Connect, and reconnect with back-off, until `stop`."""
         tries = 0
         while not self._stopping:
             progress()
@@ -128,11 +130,11 @@ class Connection:
                 await asyncio.sleep(self._random.uniform(BACKOFF_MIN_S, most))
 
     def room(self) -> int:
-        """Return how many more messages may be under way now."""
-        return min(UNDER_WAY_MAX[self.lane], self._receive_max) - len(self._unacked)
+        """Return how many more messages may be sent before a PUBACK."""
+        return min(UNACKED_MAX[self.lane], self._receive_max) - len(self._unacked)
 
     def publish(self, kind: TopicKind, payload: bytes, *, retain: bool = False) -> bool:
-        """Hand one message (QoS 1) to the connection; False if it is not up, or has no room."""
+        """Give one message (QoS 1) to the connection; return False if it is not up, or has no room."""
         if self._client is None or not self.up.is_set() or self.room() <= 0:
             return False
         info = self._client.publish(self._topic(kind), payload, qos=1, retain=retain)
@@ -143,7 +145,7 @@ class Connection:
         return True
 
     async def stop(self) -> None:
-        """Say goodbye (the retained status becomes offline) and end; `run` returns."""
+        """Publish the offline status (retained), wait up to GOODBYE_S for PUBACKs, and disconnect; `run` returns."""
         self._stopping = True
         said = self._status is None
         with contextlib.suppress(TimeoutError):
@@ -158,7 +160,7 @@ class Connection:
             self._client.loop_write()
 
     def publish_status(self) -> None:
-        """Say again how this gateway is (retained)."""
+        """Publish the status of this gateway again (retained), if this connection carries it."""
         if self._status is not None:
             self.publish("status", encode_status(self._status(True)), retain=True)
 
@@ -212,11 +214,11 @@ class Connection:
             protocol=paho.MQTTv5 if five else paho.MQTTv311,
             reconnect_on_failure=False,
         )
-        client.suppress_exceptions = True  # a fault in one message must not end the loop; it is logged
+        client.suppress_exceptions = True  # an error in one message must not end the loop; it is logged
         client.enable_logger()
         client.connect_timeout = CONNECT_TIMEOUT_S
-        client.max_queued_messages_set(UNDER_WAY_MAX[self.lane])
-        client.max_inflight_messages_set(UNDER_WAY_MAX[self.lane])
+        client.max_queued_messages_set(UNACKED_MAX[self.lane])
+        client.max_inflight_messages_set(UNACKED_MAX[self.lane])
         if address.mqtt.username:
             client.username_pw_set(address.mqtt.username, address.password)
         if address.ca_file:
@@ -237,7 +239,7 @@ class Connection:
             client.loop_read()
             while client.socket() is sock and isinstance(sock, ssl.SSLSocket) and sock.pending():
                 client.loop_read()
-        except Exception as error:  # a packet paho cannot read is worth a new connection, whatever it raised
+        except Exception as error:  # if paho cannot read a packet, connect again, whatever it raised
             self._end(_Closed(f"the broker sent what is no MQTT: {error!r}"))
 
     def _want_write(self, client: paho.Client) -> None:
@@ -249,7 +251,7 @@ class Connection:
     def _writable(self, client: paho.Client, sock: Any) -> None:
         client.loop_write()
         if not client.want_write():
-            with contextlib.suppress(ValueError, OSError):  # closed meanwhile
+            with contextlib.suppress(ValueError, OSError):  # closed in the meantime
                 asyncio.get_running_loop().remove_writer(sock)
 
     def _on_connect(self, client: paho.Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
@@ -315,7 +317,7 @@ class Connection:
         self.up.clear()
         self._unacked.clear()
         if self._ended is not None and self._ended.done():
-            self._ended.exception()  # asked for, else it is taken for forgotten
+            self._ended.exception()  # read it, else asyncio logs that it was never read
         client, self._client = self._client, None
         if client is not None and (sock := client.socket()) is not None:
             _forget(asyncio.get_running_loop(), sock)
@@ -338,7 +340,7 @@ class Connection:
                 self._ended.set_exception(why)
 
     def _fall_back(self, error: Exception) -> bool:
-        """Change the version of MQTT if that may help; return whether to try at once."""
+        """Change the version of MQTT if that may help; return whether to connect again at once."""
         if self.address.mqtt.protocol != "auto" or not isinstance(error, _Closed):
             return False
         if self.version == "5" and error.version_refused:
@@ -359,10 +361,10 @@ class Connection:
         return f"ansim-{self.address.site}-{self.address.gateway}-{self.lane}"
 
     def _say(self, what: str, ok: bool, detail: str, of: str = "") -> None:
-        """Say a state of this lane, or of one kind of message, once when it begins and once when it ends."""
+        """Report a state of this lane, or of one kind of message, once when it begins and once when it ends."""
         word = f"{of or self.lane}_{what}"
-        if ok == (word in self._unwell):
-            (self._unwell.discard if ok else self._unwell.add)(word)
+        if ok == (word in self._open_problems):
+            (self._open_problems.discard if ok else self._open_problems.add)(word)
             self._on_health(word, ok, detail)
 
 

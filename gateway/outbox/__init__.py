@@ -1,1 +1,1 @@
-"""Events on disk, from the moment they are true until the city has them."""
+"""The outbox: events on disk, from the moment they happen until the city has them."""

@@ -1,7 +1,7 @@
-"""What lies beside a lane's file: a ballast for the full disk, and a mark that knows an old copy of the file.
+"""The files next to a lane's file: a ballast for a full disk, and a mark that reveals an old copy of the file.
 
-SQLite needs room even to DELETE, so a full disk would keep an outbox from emptying itself. The ballast is that room.
-The mark is the epoch and the last seq: a file that knows less than its mark was put back from an earlier time.
+SQLite needs disk space even to DELETE, so a full disk would prevent an outbox from emptying. The ballast reserves that
+space. The mark holds the epoch and the last seq: a file that knows less than its mark is an old copy that was put back.
 """
 
 import contextlib
@@ -10,17 +10,17 @@ import os
 from pathlib import Path
 
 ROOM_FACTOR = 4
-"""The ballast comes back when the disk has this many times its size free."""
+"""The ballast is restored when the free disk space is at least this many times its size."""
 
 
 class Ballast:
-    """A file of a certain size that is given up when the disk is full."""
+    """A file of a fixed size that is deleted when the disk is full."""
 
     def __init__(self, path: Path, size_b: int) -> None:
         self.path, self.size_b = path, size_b
 
     def release(self) -> bool:
-        """Give the room free; False if there was none to give."""
+        """Delete the file to free its space; return False if there was no file to delete."""
         try:
             self.path.unlink()
         except OSError:
@@ -28,7 +28,7 @@ class Ballast:
         return True
 
     def restore(self) -> None:
-        """Take the room again, if the disk has plenty."""
+        """Create the file again if the disk has enough free space (ROOM_FACTOR)."""
         try:
             if self.path.exists() and self.path.stat().st_size == self.size_b:
                 return
@@ -47,14 +47,14 @@ class Ballast:
 
 
 class Mark:
-    """Epoch and last seq of a lane's file, in a file of its own. It may lag behind, and never runs ahead."""
+    """Epoch and last seq of a lane's file, in a separate file. It may be behind that file, never ahead of it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._written: tuple[str, int] = ("", 0)
 
     def read(self) -> tuple[str, int] | None:
-        """Return (epoch, seq); None if there is no mark that can be read."""
+        """Return (epoch, seq); None if there is no readable mark."""
         try:
             mark = json.loads(self.path.read_text("utf-8"))
             return str(mark["epoch"]), int(mark["seq"])
@@ -62,7 +62,7 @@ class Mark:
             return None
 
     def write(self, epoch: str, seq: int) -> None:
-        """Write it if it changed; a disk that does not take it leaves the old one."""
+        """Write the mark if it changed; if the disk cannot be written, the old mark stays."""
         if self._written == (epoch, seq):
             return
         fresh = self.path.with_suffix(".mark.new")
@@ -77,6 +77,6 @@ class Mark:
             pass
 
     def forget(self) -> None:
-        """Take the mark away: its file is about to be replaced. Raises OSError."""
+        """Delete the mark, because its lane's file is about to be replaced. Raises OSError."""
         self.path.unlink(missing_ok=True)
         self._written = ("", 0)

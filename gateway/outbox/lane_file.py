@@ -1,9 +1,9 @@
-"""One lane's file: rows that are on disk when `commit` returns, and leave only when the city has them.
+"""One lane's file: rows are on disk when `commit` returns, and stay until the city has them (routine rows may be shed).
 
-SQLite in WAL mode with synchronous=FULL: of the stores compared under simulated power cuts it lost no acknowledged row.
-`rows` has the tables, `ballast` what lies beside the file, `salvage` what is done with a broken one. A file on a disk
-that takes no writing any more is still read, so that what it holds is sent. Everything here blocks, and is called by
-one thread at a time.
+It is SQLite in WAL mode with synchronous=FULL: of the stores compared under simulated power cuts, this one lost no
+acknowledged row. `rows` holds the tables, `ballast` the files next to this one, `salvage` the repair of a broken file.
+When the disk can no longer be written, the file is still read, so that its rows are sent. Everything here blocks, and
+one thread at a time calls it.
 """
 
 import contextlib
@@ -25,11 +25,11 @@ SHED_ROWS = 2000
 
 
 class NotCommitted(Exception):
-    """These rows are not on disk, and trying again at once is no use. The text names the file and the next step."""
+    """These rows are not on disk, and an immediate retry cannot help. The text names the file and the next step."""
 
 
 class LaneFile:
-    """A lane's file, its ballast and its mark. Opening never raises: a store that cannot work says so at `commit`."""
+    """A lane's file, its ballast and its mark. Opening never raises: if the file cannot be used, `commit` raises."""
 
     def __init__(
         self,
@@ -41,27 +41,27 @@ class LaneFile:
         ballast_b: int,
         max_b: int | None = None,
     ) -> None:
-        """max_b: bytes of rows above which the oldest are shed, positions first; None: nothing is ever shed."""
+        """max_b: above this many bytes the oldest rows are shed (dropped), positions first; None: no row is shed."""
         self.folder, self.lane, self.max_b = folder, lane, max_b
         self.path = folder / f"{lane}.db"
         self.ballast = Ballast(folder / f"{lane}.ballast", ballast_b)
         self.mark = Mark(folder / f"{lane}.mark")
         self._on_health, self._utc_now = on_health, utc_now
         self._db: sqlite3.Connection | None = None
-        self._look: sqlite3.Connection | None = None
-        """For reading only, while there is no `_db`."""
+        self._read_only_db: sqlite3.Connection | None = None
+        """A connection for reading only, used while there is no `_db`."""
         self._inode = 0
-        self._unwell: set[str] = set()
+        self._open_problems: set[str] = set()
         self.epoch = ""
         self.last_seq = 0
         self.backlog = 0
         self.counters = {"shed_positions": 0, "shed_others": 0, "set_aside": 0, "salvaged": 0, "full": 0, "failed": 0}
         self._open()
 
-    # ---- what the lanes do ------------------------------------------------------------------------------------------
+    # ---- what the lanes call ----------------------------------------------------------------------------------------
 
     def commit(self, entries: Sequence[Entry], memory: AlarmMemory | None = None) -> list[int]:
-        """Put rows (and a memory) on disk in one transaction and return their seqs. Raises NotCommitted."""
+        """Put rows (and a memory) on disk in one transaction; return the rows' seqs. Raises NotCommitted."""
         seqs = self._persist(lambda db: rows.insert(db, entries, memory))
         self.backlog += len(seqs)
         if seqs:
@@ -71,17 +71,17 @@ class LaneFile:
         return seqs
 
     def remember(self, memory: AlarmMemory) -> None:
-        """Keep a memory. Raises NotCommitted."""
+        """Put a memory on disk. Raises NotCommitted."""
         self._persist(lambda db: rows.insert(db, (), memory))
 
     def save(self, key: str, value: bytes) -> None:
-        """Keep a value of the core's. Raises NotCommitted."""
+        """Put a value of the core on disk. Raises NotCommitted."""
         statement = "INSERT OR REPLACE INTO state(key, value) VALUES(?, ?)"
         self._persist(lambda db: [db.execute(statement, (key, value)).rowcount])
 
     def read(self, after: int, rows_max: int, bytes_max: int) -> Page:
-        """Return up to rows_max rows behind `after`, at least one if there is one. A store in trouble shows none."""
-        db = self._db or self._look
+        """Return up to rows_max rows after seq `after`, at least one if there is one; none if the file has an error."""
+        db = self._db or self._read_only_db
         if db is None:
             return Page(0, ())
         try:
@@ -91,7 +91,7 @@ class LaneFile:
             return Page(0, ())
 
     def acknowledged(self, epoch: str, upto: int) -> int:
-        """Drop what the city has; return how many rows that was. Another epoch's word is ignored."""
+        """Delete the rows that the city has; return how many. A watermark of another epoch is ignored."""
         if epoch != self.epoch or upto <= 0:
             return 0
         if upto > self.last_seq:
@@ -100,13 +100,13 @@ class LaneFile:
         try:
             gone = self._persist(lambda db: [db.execute("DELETE FROM outbox WHERE seq <= ?", (upto,)).rowcount])[0]
         except NotCommitted:
-            return 0  # the city will say it again
+            return 0  # the city repeats its watermark
         self.backlog -= gone
         return gone
 
     def memories(self) -> list[AlarmMemory]:
-        """Return what was remembered, the oldest first."""
-        db = self._db or self._look
+        """Return the memories on disk, the oldest first."""
+        db = self._db or self._read_only_db
         with contextlib.suppress(sqlite3.Error):
             if db is not None:
                 found = db.execute("SELECT key, alarm, stage, raised, data FROM alarm ORDER BY raised").fetchall()
@@ -117,8 +117,8 @@ class LaneFile:
         return []
 
     def saved(self, key: str) -> bytes | None:
-        """Return a value of the core's, or None."""
-        db = self._db or self._look
+        """Return a value that `save` kept, or None."""
+        db = self._db or self._read_only_db
         with contextlib.suppress(sqlite3.Error):
             if db is not None:
                 row = db.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone()
@@ -126,13 +126,13 @@ class LaneFile:
         return None
 
     def used_b(self) -> int:
-        """Return the bytes of pages in use. Raises sqlite3.Error."""
+        """Return the bytes of the pages in use, 0 while the file is not open. Raises sqlite3.Error."""
         return rows.used_b(self._db) if self._db is not None else 0
 
     def shed(self, target_b: int) -> int:
-        """Drop routine rows until at most target_b are used: positions first, the oldest first. Return how many.
+        """Drop routine rows until at most target_b bytes are used: positions first, the oldest first. Return how many.
 
-        Raises sqlite3.Error; rows dropped before it stay dropped, and are counted.
+        Raises sqlite3.Error; rows dropped before the error stay dropped, and are counted.
         """
         before = self.counters["shed_positions"] + self.counters["shed_others"]
         if self._db is None or self.max_b is None:
@@ -160,14 +160,14 @@ class LaneFile:
         return shed
 
     def relieve(self) -> None:
-        """Give the disk room: shed a quarter of the routine rows and shrink the file."""
+        """Free disk space: release the ballast, shed rows until 3/4 of the used bytes are left, shrink the file."""
         with contextlib.suppress(sqlite3.Error):
             self._release_ballast()
             self.shed(self.used_b() * 3 // 4)
             self._shrink()
 
     def tend(self) -> None:
-        """Do what is due every few seconds: reopen, write the mark, bring the ballast back, notice a lost file."""
+        """Do the work due every few seconds: reopen, detect a lost file, write the mark, restore the ballast, shed."""
         if self._db is None:
             self._open()
         if self._db is None:
@@ -189,7 +189,7 @@ class LaneFile:
                     self.shed(self.max_b * 15 // 16)
 
     def close(self) -> None:
-        """Write the mark and close; rows stay."""
+        """Write the mark and close the file; its rows stay."""
         if self._db is not None:
             self.mark.write(self.epoch, self.last_seq)
         self._shut()
@@ -197,7 +197,7 @@ class LaneFile:
     # ---- transactions -----------------------------------------------------------------------------------------------
 
     def _persist(self, work: Callable[[sqlite3.Connection], list[int]]) -> list[int]:
-        """Run a transaction; help a full disk or a broken file once each, then give up."""
+        """Run a transaction in at most 3 tries: after an error, try again if `_trouble` helped. Raises NotCommitted."""
         error: sqlite3.Error | None = None
         for _ in range(3):
             if self._db is None:
@@ -218,7 +218,7 @@ class LaneFile:
         raise NotCommitted(detail)
 
     def _trouble(self, error: sqlite3.Error) -> bool:
-        """Do what helps against this error; return whether another try has a chance."""
+        """React to this error; return whether another try may succeed."""
         code = salvage.code_of(error)
         if code == sqlite3.SQLITE_FULL:
             self.counters["full"] += 1
@@ -235,7 +235,7 @@ class LaneFile:
             self._salvage(str(error))
             return self._db is not None
         self._shut()
-        self._only_look(error)  # the next try opens it again: a disk may come back
+        self._open_read_only(error)  # the next try opens it again: the disk may work again
         return False
 
     def _shrink(self) -> None:
@@ -247,7 +247,7 @@ class LaneFile:
 
     def _open(self) -> None:
         error: Exception | None = None
-        self._shut()  # a file open for reading only would keep SQLite from writing it
+        self._shut()  # a connection for reading only would prevent SQLite from writing the file
         for _ in range(2):
             try:
                 self._connect()
@@ -263,28 +263,28 @@ class LaneFile:
                 error = caught
                 break
         if self._db is None:
-            self._only_look(error)
+            self._open_read_only(error)
 
-    def _only_look(self, error: Exception | None) -> None:
-        """Without a file to write, read the one there is: what it holds is sent all the same."""
-        if self._look is None:
-            self._look = rows.read_only(self.path)
+    def _open_read_only(self, error: Exception | None) -> None:
+        """Open the file for reading only, since it cannot be written: its rows are still sent."""
+        if self._read_only_db is None:
+            self._read_only_db = rows.read_only(self.path)
             with contextlib.suppress(sqlite3.Error):
-                if self._look is not None:
-                    self.epoch = rows.epoch_of(self._look) or self.epoch
-                    self.last_seq, self.backlog = rows.extent(self._look)
+                if self._read_only_db is not None:
+                    self.epoch = rows.epoch_of(self._read_only_db) or self.epoch
+                    self.last_seq, self.backlog = rows.extent(self._read_only_db)
         self.epoch = self.epoch or rows.new_epoch()
-        said = "it can be read, no more" if self._look is not None else "it cannot be opened"
+        said = "it can be read, no more" if self._read_only_db is not None else "it cannot be opened"
         self._tell(
             "not_durable", False, f"{self.path}: {said} ({error}); look at this disk, and at who may write there"
         )
 
     def _connect(self) -> None:
-        """Open or make the file. Raises sqlite3.Error, OSError."""
+        """Open or create the file. Raises sqlite3.Error, OSError."""
         self._swap_in()
         fresh = not self.path.exists() or self.path.stat().st_size == 0
         if fresh:
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite gives its log the mode of the file
+            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite gives its log the mode of this file
         db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_MS / 1000)
         try:
             for pragma in (
@@ -319,16 +319,16 @@ class LaneFile:
         self.ballast.restore()
 
     def _shut(self) -> None:
-        for db in (self._db, self._look):
+        for db in (self._db, self._read_only_db):
             if db is not None:
                 with contextlib.suppress(sqlite3.Error):
                     db.close()
-        self._db = self._look = None
+        self._db = self._read_only_db = None
 
     # ---- old copies, broken files -----------------------------------------------------------------------------------
 
     def _new_epoch(self, db: sqlite3.Connection, detail: str) -> tuple[str, int]:
-        """Keep the rows under a new epoch, numbered from 1 again: no seq of this file means what it once meant."""
+        """Keep the rows under a new epoch, numbered from 1 again: the old seqs of this file are no longer valid."""
         epoch = rows.new_epoch()
         with transaction(db):
             first = db.execute("SELECT min(seq) FROM outbox").fetchone()[0]
@@ -344,7 +344,7 @@ class LaneFile:
 
     def _rolled_back(self, detail: str) -> None:
         if self._db is None:
-            return  # it cannot be told from a file that is only read; the city will say it again
+            return  # a file that is only read takes no new epoch; the city repeats its watermark
         try:
             self.epoch, self.last_seq = self._new_epoch(self._db, detail)
         except sqlite3.Error as error:
@@ -353,7 +353,7 @@ class LaneFile:
             self.mark.write(self.epoch, self.last_seq)
 
     def _salvage(self, detail: str, still_open: sqlite3.Connection | None = None) -> None:
-        """Carry what can be read into a new file with a new epoch, and set the old one aside."""
+        """Copy the readable rows into a new file with a new epoch, and set the old file aside."""
         if still_open is None:
             self._shut()
         self.counters["set_aside"] += 1
@@ -386,9 +386,9 @@ class LaneFile:
         return released
 
     def _tell(self, what: str, ok: bool, detail: str) -> None:
-        """Say a state once when it begins and once when it ends."""
-        if ok == (what in self._unwell):
-            (self._unwell.discard if ok else self._unwell.add)(what)
+        """Report a state once when it begins and once when it ends."""
+        if ok == (what in self._open_problems):
+            (self._open_problems.discard if ok else self._open_problems.add)(what)
             self._on_health(what, ok, detail)
 
 
@@ -397,8 +397,8 @@ def milliseconds(at: datetime) -> int:
     return int(at.timestamp() * 1000)
 
 
-def moment(queued_ms: int) -> datetime:
-    """Return the UTC time of whole milliseconds since 1970; a value no clock gives becomes 1970."""
+def utc_from_ms(queued_ms: int) -> datetime:
+    """Return the UTC time of whole milliseconds since 1970; a value out of range becomes 1970."""
     try:
         return datetime.fromtimestamp(queued_ms / 1000, UTC)
     except (OverflowError, OSError, ValueError):

@@ -1,12 +1,12 @@
-"""The two outboxes of a gateway: an event is here from the moment it is true until the city has it on disk.
+"""The outbox of a gateway, two lanes: it holds an event from the moment it happens until the city has it on disk.
 
     sos.db     emergencies: each commits alone and at once, with what the core must remember of it
-    events.db  routine events: committed together, up to 100 of them or 20 ms, whichever comes first
+    events.db  routine events: committed in groups, after 100 events or 20 ms, whichever comes first
     lock       a second gateway on the same folder is refused
 
-Each lane has its own file, ballast and writer thread, so nothing routine can stand before an emergency. If even an
-emergency cannot be committed it is kept in memory under an epoch of its own and sent from there; its reader is not
-told "received", because a power cut would lose it.
+Each lane has its own file, ballast and writer thread, so no routine event can delay an emergency. If an emergency
+cannot be committed, it is kept in memory under a separate epoch and sent from there. Its reader does not receive
+"received", because a power cut would lose the emergency.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ from gateway.uplink import BATCH_MAX, Lane, encode_row
 
 GROUP_S = 0.020
 WAITING_MAX = 20_000
-"""Routine events in memory while a disk is slow; positions are dropped above it."""
+"""Routine events kept in memory while the disk is slow; above this, positions are dropped first."""
 RING_MAX = 500
 RETRY_S = 1.0
 STATE = "core"
@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 
 class OutboxBusy(Exception):
-    """Another gateway runs on this folder. Permanent until it ends: two would send each other's events."""
+    """Another gateway runs on this folder. A retry helps only after it ends: two would send each other's events."""
 
     def __init__(self, folder: Path, holder: str) -> None:
         super().__init__(f"{folder} is in use by another gateway (process {holder}); stop it, or give another folder")
@@ -51,11 +51,11 @@ class OutboxBusy(Exception):
 
 
 class Source(Protocol):
-    """Where the sender of a lane takes its rows from, and whom it tells what the city has."""
+    """Where the sender of a lane takes its rows from, and where it reports what the city has."""
 
     lane: Lane
     changed: asyncio.Event
-    """Set when there may be something new to send."""
+    """Set when there may be new rows to send."""
 
     @property
     def epoch(self) -> str: ...
@@ -66,7 +66,7 @@ class Source(Protocol):
 
 
 class StoreSource:
-    """A store, behind the one thread that may touch it."""
+    """A lane's store, used through the one thread that may work on its file."""
 
     def __init__(self, lane: Lane, store: LaneFile) -> None:
         self.lane, self.store = lane, store
@@ -100,8 +100,10 @@ class StoreSource:
 
 
 class Ring:
-    """Emergencies no disk would take: bounded, sent live, gone with the power. An epoch of their own, since their
-    numbers must not collide with those of the file."""
+    """Emergencies that could not be put on disk, in memory: at most RING_MAX, sent from here, lost in a power cut.
+
+    They have their own epoch, since their numbers must not collide with those of the file.
+    """
 
     lane: Lane = "sos"
 
@@ -145,7 +147,7 @@ class Ring:
         return Page(before if rows else 0, tuple(rows))
 
     async def acknowledged(self, epoch: str, upto: int) -> int:
-        known = epoch == self.epoch and upto <= self._seq  # nobody can have what was never sent
+        known = epoch == self.epoch and upto <= self._seq  # the city cannot have what was never sent
         gone = [seq for seq in self._rows if seq <= upto] if known else []
         for seq in gone:
             del self._rows[seq]
@@ -153,7 +155,7 @@ class Ring:
 
 
 class Outbox:
-    """Both lanes of one folder. Make it inside a running event loop; `close` it at the end."""
+    """Both lanes of one folder. Create it inside a running event loop; call `close` at the end."""
 
     def __init__(
         self,
@@ -164,9 +166,9 @@ class Outbox:
         bulk_max_b: int,
         ballast_b: int,
     ) -> None:
-        """Take the folder and open both stores, whatever state they are in. Raises OutboxBusy.
+        """Lock the folder and open both stores, whatever state they are in. Raises OutboxBusy.
 
-        on_health is called from the writer threads too.
+        on_health is also called from the writer threads.
         """
         self._utc_now, self._tell = utc_now, on_health
         with contextlib.suppress(OSError):
@@ -196,9 +198,9 @@ class Outbox:
     # ---- emergencies ------------------------------------------------------------------------------------------------
 
     async def commit_emergency(self, event: Emergency, memory: AlarmMemory | None = None) -> int:
-        """Put an emergency, and what must be remembered of it, on disk; return its seq.
+        """Put an emergency, and what the core must remember of it, on disk; return its seq.
 
-        Raises NotCommitted if no disk takes it: then it is in the ring, and will be sent from there.
+        Raises NotCommitted if the disk does not take it: then it is in the ring, and is sent from there.
         """
         entry = Entry(OTHER, milliseconds(self._utc_now()), msgspec.json.encode(event))
         try:
@@ -212,19 +214,20 @@ class Outbox:
             raise
 
     async def remember(self, memory: AlarmMemory) -> None:
-        """Keep a memory on disk. Raises NotCommitted."""
+        """Put a memory on disk. Raises NotCommitted."""
         await self.sos.run(self.sos.store.remember, memory)
 
     def memories(self) -> list[AlarmMemory]:
-        """Return what the core asked to remember. For the start: it blocks."""
+        """Return the memories of the core. Only for the start, because it blocks."""
         return self.sos.store.memories()
 
     # ---- routine ----------------------------------------------------------------------------------------------------
 
     def queue(self, event: Routine) -> "asyncio.Future[bool]":
-        """Hand over a routine event; the future tells whether the commit that took it succeeded.
+        """Queue a routine event; the future says whether the first commit with it succeeded (a failed one is retried).
 
-        Above WAITING_MAX the oldest position goes (else the oldest event), counted in `overflowed`.
+        Above WAITING_MAX the oldest position of the first 1000 events is dropped, else the oldest event. `overflowed`
+        counts them; the future of a dropped event says False.
         """
         kind = POSITION if isinstance(event, Position) else OTHER
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -264,7 +267,7 @@ class Outbox:
                 await asyncio.sleep(RETRY_S)
 
     async def _next_group(self) -> bool:
-        """Commit one group. It goes on if the caller is cancelled: what is in it is nowhere else."""
+        """Commit one group. The commit goes on if the caller is cancelled: its events exist nowhere else."""
         if self._committing is None or self._committing.done():
             self._committing = asyncio.create_task(self._commit_group())
         return await asyncio.shield(self._committing)
@@ -288,28 +291,28 @@ class Outbox:
         return kept
 
     async def flush(self) -> None:
-        """Commit everything queued now; what no disk takes stays queued."""
+        """Commit everything that is queued; what the disk does not take stays queued."""
         if self._committing is not None:
             await asyncio.shield(self._committing)
         while self._waiting and await self._next_group():
             pass
 
-    # ---- the core's snapshot, care ----------------------------------------------------------------------------------
+    # ---- the core's snapshot, maintenance ---------------------------------------------------------------------------
 
     def snapshot(self) -> bytes | None:
-        """Return the core's last snapshot. For the start: it blocks."""
+        """Return the core's last snapshot. Only for the start, because it blocks."""
         return self.events.store.saved(STATE)
 
     async def save(self, snapshot: bytes) -> None:
-        """Keep the core's snapshot. Raises NotCommitted."""
+        """Put the core's snapshot on disk. Raises NotCommitted."""
         await self.events.run(self.events.store.save, STATE, snapshot)
 
     async def tend(self) -> None:
-        """Do what is due every few seconds; move what the ring holds to a disk that works again."""
+        """Do the periodic work, every few seconds; move the ring's rows to disk when the disk works again."""
         await self.sos.run(self.sos.store.tend)
         for row in self.ring.rows():
             if not self.ring.has(row.seq):
-                continue  # the city had it meanwhile
+                continue  # the city has acknowledged it in the meantime
             try:
                 await self.sos.commit([Entry(OTHER, row.queued_ms, row.body)])
             except NotCommitted:
@@ -318,11 +321,11 @@ class Outbox:
         await self.events.run(self.events.store.tend)
 
     async def relieve(self) -> None:
-        """Give the disk room: the routine lane lets a quarter of its rows go."""
+        """Free disk space: the routine lane sheds rows until 3/4 of its used bytes are left."""
         await self.events.run(self.events.store.relieve)
 
     def counters(self) -> dict[str, int]:
-        """Return every count and level, for metrics and health events."""
+        """Return all counters and levels, for metrics and health events."""
         found = {
             f"{source.lane}_{name}": n
             for source in (self.sos, self.events)
@@ -338,7 +341,7 @@ class Outbox:
         }
 
     async def close(self) -> None:
-        """Commit what is queued, close both files and give the folder free."""
+        """Commit what is queued, close both files and unlock the folder."""
         await self.flush()
         for source in (self.sos, self.events):
             await source.run(source.store.close)
@@ -349,7 +352,7 @@ class Outbox:
 
 
 def _take(folder: Path) -> int | None:
-    """Return the locked descriptor of the folder's lock file; None on a disk that cannot even hold one."""
+    """Return the locked descriptor of the folder's lock file; None if that file cannot be opened. Raises OutboxBusy."""
     path = folder / "lock"
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

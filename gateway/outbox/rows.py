@@ -1,9 +1,9 @@
-"""The tables of a lane's file, and what is put into them: rows in order, alarms remembered, values of the core's.
+"""The tables of a lane's file, and what they hold: rows in order, remembered alarms, values of the core.
 
 meta    key, value                       epoch, created
-outbox  seq, kind, queued_ms, body       kind 0: a position, the first to be shed
-alarm   key, alarm, stage, raised, data  what the core must remember of each press (emergency lane)
-state   key, value                       the core's snapshot (bulk lane)
+outbox  seq, kind, queued_ms, body       kind 0: a position, the first kind to be shed
+alarm   key, alarm, stage, raised, data  what the core must remember of each alarm (emergency lane)
+state   key, value                       the core's snapshot (routine lane)
 """
 
 import contextlib
@@ -41,7 +41,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class StoredRow:
-    """A row as it lies there."""
+    """A row as it is stored."""
 
     seq: int
     queued_ms: int
@@ -50,7 +50,7 @@ class StoredRow:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Rows in order, and the seq of the row before the first of them (0: none)."""
+    """Rows in order, and the seq of the stored row before the first of them (0: none)."""
 
     before: int
     rows: tuple[StoredRow, ...]
@@ -58,7 +58,7 @@ class Page:
 
 @contextlib.contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """Run the block in one transaction: all of it is on disk behind the block, or nothing."""
+    """Run the block in one transaction: after the block, all of it is on disk, or nothing."""
     db.execute("BEGIN IMMEDIATE")
     try:
         yield db
@@ -70,7 +70,7 @@ def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 
 def prepare(db: sqlite3.Connection, created: str) -> None:
-    """Make the tables where they are missing; a new file gets an epoch. Raises sqlite3.Error."""
+    """Create the tables that are missing; a new file gets an epoch. Raises sqlite3.Error."""
     with transaction(db):
         for statement in _SCHEMA.split(";"):
             db.execute(statement)
@@ -88,15 +88,15 @@ def epoch_of(db: sqlite3.Connection) -> str | None:
 
 
 def extent(db: sqlite3.Connection) -> tuple[int, int]:
-    """Return (the highest seq ever given, how many rows there are). Raises sqlite3.Error."""
+    """Return (the highest seq ever assigned, the number of rows). Raises sqlite3.Error."""
     row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
     return int(row[0]) if row else 0, int(db.execute("SELECT count(*) FROM outbox").fetchone()[0])
 
 
 def insert(db: sqlite3.Connection, entries: Sequence[Entry], memory: AlarmMemory | None = None) -> list[int]:
-    """Put rows and a memory in, within the caller's transaction; return the rows' seqs. Raises sqlite3.Error.
+    """Insert rows and a memory, within the caller's transaction; return the rows' seqs. Raises sqlite3.Error.
 
-    Of more than ALARMS_MAX memories the oldest go, those of closed alarms first.
+    Above ALARMS_MAX memories the oldest are deleted, those of closed alarms first.
     """
     seqs = []
     for entry in entries:
@@ -118,7 +118,7 @@ def insert(db: sqlite3.Connection, entries: Sequence[Entry], memory: AlarmMemory
 
 
 def page(db: sqlite3.Connection, after: int, rows_max: int, bytes_max: int) -> Page:
-    """Return up to rows_max rows behind `after`, at least one if there is one. Raises sqlite3.Error."""
+    """Return up to rows_max rows after seq `after`, at least one if there is one. Raises sqlite3.Error."""
     found = db.execute("SELECT seq, queued_ms, body FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?", (after, rows_max))
     size = 0
     rows: list[StoredRow] = []
@@ -135,7 +135,7 @@ def page(db: sqlite3.Connection, after: int, rows_max: int, bytes_max: int) -> P
 
 
 def used_b(db: sqlite3.Connection) -> int:
-    """Return the bytes of pages in use. Raises sqlite3.Error."""
+    """Return the bytes of the pages in use. Raises sqlite3.Error."""
     pages, free, size = (
         db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
     )
@@ -143,9 +143,9 @@ def used_b(db: sqlite3.Connection) -> int:
 
 
 def read_only(path: Path) -> sqlite3.Connection | None:
-    """Open a file on a disk that takes no writing; None if that cannot be.
+    """Open a file for reading on a disk that cannot be written; None if that is not possible.
 
-    Without a log beside it the file is whole as it lies, and needs none of the files SQLite would make.
+    Without a log (-wal) next to it, the file is complete: it can be read without the files that SQLite would create.
     """
     for how in ("mode=ro", "mode=ro&immutable=1"):
         if "immutable" in how and Path(f"{path}-wal").exists():

@@ -1,8 +1,8 @@
-"""A broken lane file: what can still be read of it is carried into a new one, and the broken one is set aside.
+"""Repair of a broken lane file: its readable rows are copied into a new file, and the broken one is set aside.
 
-sos.part.db          the new file while rows are copied; a power cut now costs nothing, the next start copies again
-sos.new.db           the same, complete: from here on it stands for everything sos.db held
-sos-<time>-<hex>.db  the broken file, for whoever looks at it; SET_ASIDE_MAX of them are kept
+sos.part.db          the new file while rows are copied; a power cut now loses nothing, the next start copies again
+sos.new.db           the same file, complete: from now on it replaces sos.db with everything that was readable
+sos-<time>-<hex>.db  the broken file, kept for a later inspection; SET_ASIDE_MAX of them are kept
 """
 
 import contextlib
@@ -22,17 +22,17 @@ SET_ASIDE_MAX = 3
 BATCH = 1000
 BEHIND_MAX_B = 64 * 1024 * 1024
 CHECK_MAX_S = 2.0
-"""A long check of a large file stops here: the gateway must start."""
+"""The check of a large file stops after this time: the gateway must start."""
 BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def code_of(error: sqlite3.Error) -> int:
-    """Return the primary result code of an error, 0 if it has none."""
+    """Return the primary SQLite result code of an error, 0 if it has none."""
     return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
 
 
 def check(db: sqlite3.Connection) -> None:
-    """Raise sqlite3.DatabaseError with the code of a corrupt file unless quick_check finds nothing in CHECK_MAX_S."""
+    """Run quick_check for at most CHECK_MAX_S. Raises sqlite3.DatabaseError (SQLITE_CORRUPT) if it finds damage."""
     end_s = time.monotonic() + CHECK_MAX_S
     db.set_progress_handler(lambda: time.monotonic() > end_s, 10_000)
     try:
@@ -50,10 +50,10 @@ def check(db: sqlite3.Connection) -> None:
 
 
 def rescue(path: Path, still_open: sqlite3.Connection | None, created: str, make_room: Callable[[], bool]) -> int:
-    """Make the new file beside `path` with all that can be read; return how many rows that is.
+    """Make the new file next to `path` with everything that can be read; return its number of rows.
 
     still_open: a connection to a file that is no longer at `path`. make_room is called once when the disk is full.
-    Raises sqlite3.Error, OSError if no new file can be made; rows that find no room stay in the broken file.
+    Raises sqlite3.Error, OSError if no new file can be made; rows that do not fit stay in the broken file.
     """
     part = path.with_suffix(".part.db")
     for end in ("", "-journal"):
@@ -72,7 +72,7 @@ def rescue(path: Path, still_open: sqlite3.Connection | None, created: str, make
 
 
 def _copy(path: Path, part: Path, still_open: sqlite3.Connection | None, created: str) -> int:
-    """Raises sqlite3.Error when not even the tables and the memories fit; then there is room to be made first."""
+    """Raises sqlite3.Error when not even the tables and the memories fit: the caller must make room first."""
     saved = 0
     with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as db:
         for pragma in ("auto_vacuum=INCREMENTAL", "synchronous=FULL"):
@@ -83,7 +83,7 @@ def _copy(path: Path, part: Path, still_open: sqlite3.Connection | None, created
             broken = sqlite3.connect(path, isolation_level=None)
         if broken is None:
             return 0
-        wreck = _Wreck(broken)
+        wreck = _BrokenFile(broken)
         try:
             with transaction(db):
                 for memory in wreck.memories():
@@ -103,9 +103,9 @@ def _copy(path: Path, part: Path, still_open: sqlite3.Connection | None, created
 
 
 def swap_in(path: Path, now: datetime) -> str:
-    """Put a complete new file, if one waits, in the place of the broken one; return the name that one has now ("").
+    """Replace the broken file by a complete new one, if there is one; return the broken file's new name, or "".
 
-    May be cut off at any point and called again. Raises OSError.
+    May be interrupted at any point and called again. Raises OSError.
     """
     fresh = path.with_suffix(".new.db")
     if not fresh.exists():
@@ -125,7 +125,7 @@ def swap_in(path: Path, now: datetime) -> str:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make what was created or renamed in a folder last. Raises OSError."""
+    """Make new and renamed files of a folder durable. Raises OSError."""
     fd = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -133,15 +133,15 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-class _Wreck:
-    """A broken file, read for what can still be read. Every reading stops at the first error, none raises."""
+class _BrokenFile:
+    """A broken file, opened to read what is still readable. Reading stops at the first error and does not raise."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
         self._db.text_factory = lambda data: data.decode("utf-8", "replace")
 
     def entries(self) -> Iterator[list[Entry]]:
-        """Yield rows in order, in lots: from the front up to the damage, then what lies behind it."""
+        """Yield rows in order, in batches: first those before the damage, then the newest BEHIND_MAX_B after it."""
         last, batch = 0, []
         for seq, entry in self._rows("ASC", 0):
             last = seq

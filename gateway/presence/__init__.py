@@ -1,1 +1,1 @@
-"""What a fix means: at a place, left it, near a danger, off the agreed route."""
+"""What a fix means: a tag is at a place, left it, is near a danger area or off its route."""

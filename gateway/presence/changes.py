@@ -1,4 +1,4 @@
-"""What `settle` concludes of one tag, as values: the tag's row, what changed, and the fix it is told with."""
+"""What `settle` concludes about one tag, as values: the tag's row, what changed, and the fix to report it with."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class PresenceChange:
-    """A presence changed. still: the tag itself says that it has not moved for long."""
+    """A presence changed. still: the tag reports that it has not moved for a long time."""
 
     tag: int
     state: PresenceState
@@ -42,7 +42,7 @@ class DangerChange:
 
 @dataclass(frozen=True, slots=True)
 class Strayed:
-    """A tag is off its agreed route, or back. probability: of being off it."""
+    """A tag is off its agreed route, or back on it. probability: of being off it."""
 
     tag: int
     route: str

@@ -1,4 +1,4 @@
-"""Near a danger area or clear of it: quick in, slow out. A warning too many costs less than one too late."""
+"""Near a danger area or clear of it: quick in, slow out. A false warning costs less than a late one."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ from gateway.presence.changes import DangerChange
 from gateway.presence.evidence import GAP_S, probability
 
 NEAR_AT_ONCE, NEAR, NEAR_S, NEAR_FIXES = 0.75, 0.4, 3.0, 3
-"""Near: one fix that is sure, or some in a row that say "rather yes". On the simulated zone, with an engine that erred
-by 14 m (median), all of 25 who came within the warning distance were told of, 5 s after it (median), and 6 of 172 who
-stayed 15 m clear of it were too."""
+"""Near: one fix above NEAR_AT_ONCE, or NEAR_FIXES in a row above NEAR, over NEAR_S or longer. On the simulated zone,
+with an engine error of 14 m (median), all 25 who came within the warning distance were reported, 5 s after it
+(median). So were 6 of 172 who stayed 15 m clear of it."""
 CLEAR, CLEAR_S, CLEAR_FIXES = 0.12, 15.0, 5
-"""Clear again: so unlikely, for so long, in so many fixes in a row."""
+"""Clear again: CLEAR_FIXES in a row at or below CLEAR, over CLEAR_S or longer."""
 
 
 @dataclass(slots=True)
 class Near:
-    """A danger a tag is near, or may be: fixes in a row, and since when, that say otherwise than `alarmed`."""
+    """A danger area a tag is near, or may be. fixes: how many in a row contradict `alarmed`; since_s: since when."""
 
     at_s: float
     alarmed: bool = False
@@ -26,7 +26,7 @@ class Near:
 
 
 def step(near: dict[str, Near], areas: tuple[str, ...], tag: int, fix: Fix, now_s: float) -> Iterator[DangerChange]:
-    """Take a fix; `near` is the tag's own memory, at most one entry an area."""
+    """Take a fix. `near` is the tag's own memory, at most one entry for each area."""
     for area in areas:
         p = probability(fix.dangers.get(area, 0.0))
         if p is None:

@@ -1,8 +1,8 @@
-"""At which named place a tag is: entered and left only on evidence that a shifted fix cannot give.
+"""At which named place a tag is. It enters and leaves a place only on evidence that a shifted fix cannot give.
 
-A tag that stands still is located with an error that stays for minutes (`evidence`). So near an edge the
-probability alone decides nothing: how far inside, or outside, the fixes lie is weighed with it. Far beyond the edge
-seconds are enough; a few metres beyond it take many minutes, or for ever.
+A tag that stands still is located with an error that stays for minutes (`evidence`). So near an edge the probability
+alone decides nothing: it is weighed together with how far inside or outside the fixes lie. Far beyond the edge, seconds
+are enough. A few metres beyond it, many minutes are needed, or it never happens.
 """
 
 import math
@@ -16,55 +16,59 @@ from gateway.presence.evidence import Evidence, log_odds, probability
 from gateway.zone import Plane, Zone, depth_m
 
 UNLIKELY = 0.2
-"""Below, no evidence for a place begins to be kept."""
+"""Below this probability, no evidence for a place is started."""
 IN_ODDS, IN_MOST, IN_PROOF = 1.8, 2.5, 24.0
-"""Evidence for being inside grows each second by the log-odds of a fix less IN_ODDS, at most IN_MOST; IN_PROOF is an
-arrival: 10 s of certainty. Under 86 % it shrinks."""
+"""Evidence for being inside grows each second by the log-odds of a fix less IN_ODDS, at most IN_MOST. IN_PROOF is an
+arrival: 10 s of certainty. Below 86 % the evidence shrinks."""
 DEEP_SHARE, DEEP_M, DEEP_LATER_M, NEW_S = 0.5, (18.0, 24.0), (30.0, 36.0), 240.0
-"""It grows in full only so deep behind the edge: by DEEP_SHARE of the fix's accuracy_95_m, within DEEP_M; nearer to the
-edge by the 6th power less. A yard has only so much depth, and p knows already how vague a fix is.
+"""It grows in full only at this depth behind the edge: DEEP_SHARE of the fix's accuracy_95_m, within DEEP_M. Nearer to
+the edge it grows less, by the 6th power. The depth is limited because a yard is not deeper, and because p already
+includes how vague a fix is.
 
-Who has been about a place for NEW_S without entering waits beside it, and every further minute is one more chance to be
-wrong: then DEEP_LATER_M, IN_LATER_ODDS and PROOF_LATER_DBM hold. Found with made-up errors (`tests/bench/presence.py`)
-and with the engine on the simulated zone (`tests/bench/edge.py`), together: ADR 6 has the figures."""
+A tag that is near a place for NEW_S without entering waits next to it, and every further minute is one more chance to
+be wrong. Then DEEP_LATER_M, IN_LATER_ODDS and PROOF_LATER_DBM hold. Found with invented errors
+(`tests/bench/presence.py`) and with the engine on the simulated zone (`tests/bench/edge.py`), together: ADR 6 has the
+figures."""
 VAGUE_SHARE, VAGUE_M = 0.4, 36.0
-"""Fixes of over 60 m are asked for so much of their accuracy_95_m, up to VAGUE_M: where nobody walked a zone, three
-instead of one of 64 who stood outside for 10 min were told of without."""
+"""A fix with an accuracy_95_m over 60 m must lie VAGUE_SHARE of it deep, at most VAGUE_M. Without this, in a zone
+without a walk test, three of 64 who stood outside for 10 min were reported as arrived; with it, one."""
 IN_LATER_ODDS = 3.0
-"""Instead of IN_ODDS: only fixes that are sure (95 %) count at all."""
+"""Used instead of IN_ODDS: only fixes that are sure (95 %) count at all."""
 FAR_AWAY_M, AWAY_S, FORGET_S = 60.0, 900.0, 6 * 3600.0
-"""So far away for so long without a break, or so long unheard: the next time it comes anew. Who stands before the gate
-is now and then believed 70 m off for minutes, and must not pass for one who comes when that ends."""
-INSTEAD = 0.5
-"""By so much (log of the ratio) a place must be likelier than the one the tag is at, to take its place."""
+"""A tag that is this far away for AWAY_S without a break, or is unheard for FORGET_S, counts as new the next time. A
+person who stands before the gate is from time to time believed 70 m away for minutes. When that ends, the person must
+not count as new."""
+REPLACE_LOG_RATIO = 0.5
+"""To replace the place the tag is at, another place must be likelier by more than this (log of the ratio)."""
 OUT_ODDS, OUT_MOST, OUT_PROOF = -2.0, 1.5, 15.0
-"""The same for having left, from the other side: only fixes that are sure (log-odds under -2: 12 %) count at all."""
+"""The same for having left: only fixes that are sure (log-odds of being inside under -2: 12 %) count at all."""
 FAR_M = 45.0
-"""Evidence for having left grows in full so far outside, nearer by the 6th power less: 10 s at 45 m, 2 min at 30 m,
-20 min at 20 m. Found with `tests/bench/presence.py`: errors of 6 m that stay for 3 to 10 min and 4-8 m that do not, the
-belief as wide as they or 1.5 times too sure. In 4000 school days of standing 3-8 m inside none was told to have left;
-30 m and the 4th power told one in ten to twenty days."""
+"""Evidence for having left grows in full this far outside, and less by the 6th power when nearer: it takes 10 s at
+45 m, 2 min at 30 m, 20 min at 20 m. Found with `tests/bench/presence.py`: errors of 6 m that stay for 3 to 10 min and
+of 4-8 m that do not, with a belief as wide as the errors or 1.5 times too sure. In 4000 school days of standing 3-8 m
+inside, no false "left" was reported. With 30 m and the 4th power, there was one in ten to twenty days."""
 PROOF_DBM = -88.0
-"""What nobody hears louder proves nothing, in or out: at the floor of hearing a tag is far from every reader, and its
-fixes wander with each fade. On a simulated edge such wandering told the one false "left" in 30 hours of children."""
+"""A tag that no reader hears at this level or louder proves nothing, in or out: at the weakest levels a tag is far from
+every reader, and its fixes wander with each fade. On a simulated edge, such wandering caused the only false "left" in
+30 hours of children."""
 PROOF_LATER_DBM = -84.0
-"""The same for the arrival of who waits beside a place: one child 17 m outside, where no footpath leads and nobody
-heard it over -86 dBm, drifted 26 m inside with 99 % within minutes."""
+"""The same for the arrival of a tag that waits next to a place. One child was 17 m outside, where no footpath leads and
+no reader heard it over -86 dBm. Its fixes drifted 26 m inside with 99 % within minutes."""
 INSIDE, WALKED_M = 0.5, 80.0
-"""A street often runs along a school's wall, and who leaves by it is never far from the edge: so far from where it was
-last inside (more likely than not) counts as FAR_M do. With made-up errors 60 m told of one child in 8 to 30 school days
-of standing and moving 3-8 m inside, 80 m of nobody."""
+"""A street often runs along a school's wall, and a child who leaves by it is never far from the edge. So WALKED_M away
+from where it was last inside (probability INSIDE or more) counts like FAR_M from the edge. With invented errors, 60 m
+reported a false "left" of one child in 8 to 30 school days of standing and moving 3-8 m inside; 80 m reported none."""
 BLUR_M = 24.0
-"""Of fixes whose accuracy_95_m is above this, more distance is asked for before a tag has left, in proportion."""
+"""When a fix has an accuracy_95_m above this, the distance for full evidence of having left grows in proportion."""
 
 
 @dataclass(slots=True)
 class About:
-    """What is known of a tag and a place it is at, or may be at."""
+    """What is known about a tag and one place that it is at, or may be at."""
 
     evidence: Evidence
     since_s: float
-    """Since when it is about the place."""
+    """Since when it is near the place or at it."""
     near_s: float
     """When it was last not far away."""
     inside_m: tuple[float, float] | None = None
@@ -73,13 +77,14 @@ class About:
 
 @dataclass(slots=True)
 class Whereabouts:
-    """One tag's places."""
+    """The places of one tag."""
 
     place: str | None = None
     """The place it is at; kept while it is unseen there."""
     about: dict[str, About] = field(default_factory=dict)
     anew: Evidence | None = None
-    """After a pause: a place is taken without an arrival until the tag was seen outside. What speaks for that."""
+    """Set after a pause: the first place then found is no arrival, unless the tag was seen outside before. This is the
+    evidence for being outside."""
 
 
 class Places:
@@ -89,23 +94,23 @@ class Places:
         self.rings = {p.id: tuple(plane.to_xy_m(lon, lat) for lon, lat in p.polygon) for p in zone.places}
 
     def probabilities(self, fix: Fix) -> dict[str, float]:
-        """Return the probability of each place; one that is not a number is left out."""
+        """Return the probability of each place. A place with NaN is left out."""
         each = ((place, probability(fix.places.get(place, 0.0))) for place in self.rings)
         return {place: p for place, p in each if p is not None}
 
     def outside_m(self, at_m: tuple[float, float]) -> float:
-        """Return the distance to the nearest place, 0 inside; inf without places."""
+        """Return the distance to the nearest place: 0 inside one, inf if the zone has no places."""
         return min((max(0.0, -depth_m(*at_m, ring)) for ring in self.rings.values()), default=float("inf"))
 
     def restored(self, place: str | None, about_s: Mapping[str, float], now_s: float) -> Whereabouts:
-        """Return what was settled before a restart. about_s: for how long the tag had been about each place."""
+        """Return what was settled before a restart. about_s: for how long the tag had been near each place."""
         about = {name: About(Evidence(now_s), now_s - s, now_s) for name, s in about_s.items() if name in self.rings}
         return Whereabouts(place if place in self.rings else None, about)
 
     def step(
         self, own: Whereabouts, odds: dict[str, float], tag: int, fix: Fix, at_m: tuple[float, float], now_s: float
     ) -> Iterator[Arrived | Left]:
-        """Take a fix. odds: `probabilities` of it; at_m: the tag's fixes, smoothed."""
+        """Take a fix. odds: its `probabilities`; at_m: the tag's smoothed position."""
         if own.anew is not None:
             best = max(odds.values(), default=0.0)
             if outside(own.anew, best, lambda: self.outside_m(at_m), FAR_M, fix, now_s):
@@ -141,7 +146,7 @@ class Places:
                 del own.about[place]
 
     def _beyond_m(self, about: About, place: str, at_m: tuple[float, float]) -> float:
-        """Return how far outside a tag is: from the edge, or by how far it has walked since it was inside."""
+        """Return how far outside a tag is: from the edge, or its scaled distance from where it was inside, if more."""
         beyond_m = -depth_m(*at_m, self.rings[place])
         if beyond_m > 0.0 and about.inside_m is not None:
             beyond_m = max(beyond_m, math.dist(at_m, about.inside_m) * FAR_M / WALKED_M)
@@ -150,31 +155,31 @@ class Places:
     def _inside(
         self, about: About, p: float, here: float, place: str, fix: Fix, at_m: tuple[float, float], now_s: float
     ) -> bool:
-        """Weigh that the tag has come to a place. here: probability of the place it is at so far."""
+        """Return whether an arrival at a place is proven. here: probability of the place the tag is at so far."""
         later = now_s - about.since_s >= NEW_S
         gain = log_odds(p) - (IN_LATER_ODDS if later else IN_ODDS)
-        if here > 0.0 and p > 0.0:  # places may lie in each other: the inner one is never likelier than the outer
-            gain = min(gain, math.log(p / here) - INSTEAD)
+        if here > 0.0 and p > 0.0:  # places may be nested: the inner one is never likelier than the outer
+            gain = min(gain, math.log(p / here) - REPLACE_LOG_RATIO)
         if gain > 0.0:
             gain *= proves(fix, PROOF_LATER_DBM if later else PROOF_DBM)
             least_m, most_m = DEEP_LATER_M if later else DEEP_M
-            vague_m = min(VAGUE_M, VAGUE_SHARE * fix.accuracy_95_m)  # what is not a number is vague
+            vague_m = min(VAGUE_M, VAGUE_SHARE * fix.accuracy_95_m)  # NaN counts as vague
             deep_m = max(least_m, min(most_m, DEEP_SHARE * fix.accuracy_95_m), vague_m)
             gain = min(gain, IN_MOST) * _share(depth_m(*at_m, self.rings[place]), deep_m)
         return about.evidence.weigh(gain, IN_MOST, now_s) >= IN_PROOF
 
 
 def proves(fix: Fix, least_dbm: float = PROOF_DBM) -> bool:
-    """Return whether a fix rests on a reading loud enough to prove something; one without evidence is taken so."""
+    """Return whether a fix has a reading loud enough to prove something. A fix without evidence counts as one."""
     return not fix.evidence or any(h.rssi_dbm is not None and h.rssi_dbm >= least_dbm for h in fix.evidence)
 
 
 def outside(
     evidence: Evidence, p: float, distance_m: Callable[[], float], far_m: float, fix: Fix, now_s: float
 ) -> bool:
-    """Weigh that a tag is outside an area; return whether that is proven.
+    """Weigh a fix as evidence that a tag is outside an area; return whether that is proven.
 
-    p: probability of being inside; distance_m: how far outside the smoothed fixes lie, asked for only where p is small;
+    p: probability of being inside; distance_m: how far outside the smoothed position is, called only when p is small;
     far_m: the distance at which the evidence counts in full.
     """
     gain = OUT_ODDS - log_odds(p)

@@ -1,4 +1,4 @@
-"""On the agreed route, off it, or back: off only when seen well outside the corridor and at no named place."""
+"""Whether a tag is on its agreed route: off it only when seen well outside the corridor and at no named place."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,16 +9,17 @@ from gateway.presence.evidence import Evidence, log_odds, probability
 from gateway.presence.places import Places, outside
 from gateway.zone import Plane, Zone, distance_to_line_m
 
-BESIDE_M = 15.0
-"""So far outside the corridor a deviation takes 10 s; 1 min at 10 m, 13 min at 5 m (`places.outside`). Less
-than for a place, because the corridor is a margin already and the error of a tag that walks changes all the time."""
+OFF_ROUTE_M = 15.0
+"""This far outside the corridor, a deviation is proven in 10 s; at 10 m in 2 min, at 5 m in 2 h (`places.outside`).
+Less than for a place, because the corridor is already a margin and the error of a tag that walks changes all the
+time."""
 BACK_MOST, BACK_PROOF = 3.0, 12.0
-"""Back on it: 4 s of certainty, 15 s of "70 %"."""
+"""Back on the route: after 4 s of certainty, or 15 s of "70 %"."""
 
 
 @dataclass(slots=True)
-class Way:
-    """One tag on its route. evidence: for the change that would come next."""
+class RouteState:
+    """One tag and its route. evidence: for the next change, off the route or back on it."""
 
     evidence: Evidence
     off: bool = False
@@ -35,17 +36,17 @@ class Routes:
         """The route of each tag that has one."""
 
     def step(
-        self, way: Way, odds: Mapping[str, float], tag: int, fix: Fix, at_m: tuple[float, float], now_s: float
+        self, way: RouteState, odds: Mapping[str, float], tag: int, fix: Fix, at_m: tuple[float, float], now_s: float
     ) -> Iterator[Strayed]:
-        """Take a fix of a tag with a route. odds: of each place; at_m: the tag's fixes, smoothed."""
+        """Take a fix of a tag with a route. odds: probability of each place; at_m: the tag's smoothed position."""
         p = probability(fix.on_route)
         if p is None:
             return
-        p = min(p + sum(odds.values()), 1.0)  # at most so likely on it or at a place: never a deviation too many
+        p = min(p + sum(odds.values()), 1.0)  # the most it can be for "on it or at a place": no false deviation
         if way.off:
             changed = way.evidence.weigh(log_odds(p), BACK_MOST, now_s) >= BACK_PROOF
         else:
-            changed = outside(way.evidence, p, lambda: self._beside_m(self.of[tag], at_m), BESIDE_M, fix, now_s)
+            changed = outside(way.evidence, p, lambda: self._beside_m(self.of[tag], at_m), OFF_ROUTE_M, fix, now_s)
         if changed:
             way.evidence.proof, way.off = 0.0, not way.off
             yield Strayed(tag, self.of[tag], way.off, 1.0 - p, fix)

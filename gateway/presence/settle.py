@@ -1,9 +1,9 @@
-"""Fixes -> what is settled of a tag: its place, its presence, dangers near it, its route. Pure: `now_s` comes in.
+"""Fixes -> what is settled about a tag: its place, presence, near dangers and route. Pure: `now_s` is passed in.
 
-Opposite biases. A place is entered and left slowly (`places`), because a false word costs a parent's trust and
-some seconds cost nothing. A danger is near quickly and clear slowly (`danger`). Silence says nothing: a tag not
-heard is "unseen", never "left", and "not covered" when the readers that heard it best are silent themselves. Of a
-paused tag nothing is concluded, kept or told; after the pause it begins anew.
+The biases are opposite. A place is entered and left slowly (`places`), because a false message costs a parent's trust
+and a few seconds cost nothing. A danger area is near quickly and clear slowly (`danger`). Silence proves nothing: a tag
+that is not heard is "unseen", never "left". It is "not covered" when the readers that heard it best are silent
+themselves. Nothing is concluded, kept or reported about a paused tag; after the pause it starts again.
 """
 
 import math
@@ -17,29 +17,29 @@ from gateway.presence.changes import Change, PresenceChange
 from gateway.presence.danger import Near
 from gateway.presence.evidence import GAP_S, Evidence
 from gateway.presence.places import Places, Whereabouts
-from gateway.presence.route import Routes, Way
+from gateway.presence.route import Routes, RouteState
 from gateway.zone import Plane, Zone
 
 UNSEEN_S = 60.0
 BEST_DB = 10
-"""Readers that heard a tag within so much of the loudest: if all of these are silent, the rest would not hear it."""
+"""The best readers heard a tag within this of the loudest. If all of them are silent, the rest would not hear it."""
 STILL_S = 600.0
-"""A tag that says "not moving" for so long is told of: away from every place as idle (lost, or on a shelf), at a place
-as still (a bag on its hook)."""
-STRAYS_M = 40.0
-"""Who was carried so far is not still, whatever its motion sensor says."""
+"""A tag that reports "not moving" for longer than this is reported: away from every place as idle (lost, or on a
+shelf), at a place as still (a bag on its hook)."""
+CARRIED_M = 40.0
+"""A tag that was carried this far is not still, whatever its motion sensor reports."""
 SMOOTH_S = 6.0
 VAGUE_M = 90.0
-"""accuracy_95_m above which "moving" would be a guess."""
+"""Above this accuracy_95_m, "moving" would be a guess."""
 HOLD_S = 10.0
-"""moving, uncertain and idle take over from each other only after so long; idle ends at once when the tag moves."""
+"""moving, uncertain and idle replace each other only after this long; idle ends at once when the tag moves."""
 _AT_ONCE: tuple[PresenceState, ...] = ("unseen", "not_covered", "paused")
 _NOWHERE: Mapping[str, float] = {}
 
 
 @dataclass(slots=True)
 class Settled:
-    """What is settled of one tag."""
+    """What is settled about one tag."""
 
     state: PresenceState = "unseen"
     still: bool = False
@@ -48,32 +48,32 @@ class Settled:
     fix: Fix | None = None
     heard_at_s: float = float("-inf")
     about_m: tuple[float, float] | None = None
-    """Its fixes, smoothed."""
+    """Its smoothed position."""
     rest_m: tuple[float, float] | None = None
-    """Where it was when it said that it does not move; None: it moves."""
+    """Where it was when it began to report that it does not move; None: it moves."""
     next_state: PresenceState = "unseen"
     next_since_s: float = 0.0
     near: dict[str, Near] = field(default_factory=dict)
-    way: Way | None = None
+    way: RouteState | None = None
 
     @property
     def place(self) -> str | None:
-        """The place it is at; kept while it is unseen there."""
+        """The place it is at; kept while the tag is unseen there."""
         return self.where.place
 
 
 class Settler:
-    """All tags, by their row."""
+    """Settles all tags; each is known by its row."""
 
     def __init__(self, zone: Zone, plane: Plane, rows: Mapping[str, int]) -> None:
-        """rows: row of each enrolled tag by its pseudonym, as routes name them."""
+        """rows: the row of each enrolled tag by its pseudonym, because routes name pseudonyms."""
         self._places = Places(zone, plane)
         self._dangers = tuple(area.id for area in zone.dangers)
         self._routes = Routes(zone, plane, rows, self._places)
         self.tags: dict[int, Settled] = {}
 
     def step(self, tag: int, fix: Fix, still_since_s: float | None, now_s: float) -> Iterator[Change]:
-        """Take a fix. still_since_s: since when the tag says it does not move; None: it moves."""
+        """Take a fix. still_since_s: since when the tag reports that it does not move; None: it moves."""
         settled = self.tags.setdefault(tag, Settled())
         if settled.paused or not math.isfinite(fix.x_m + fix.y_m):
             return
@@ -84,13 +84,13 @@ class Settler:
         yield from self._places.step(settled.where, odds, tag, fix, at_m, now_s)
         if tag in self._routes.of:
             if settled.way is None:
-                settled.way = Way(Evidence(now_s))
+                settled.way = RouteState(Evidence(now_s))
             yield from self._routes.step(settled.way, odds, tag, fix, at_m, now_s)
         still = _still(settled, at_m, still_since_s, now_s)
         yield from _told(tag, settled, _wanted(settled, fix, max(odds.values(), default=0.0), still), still, now_s)
 
     def silence(self, now_s: float, is_silent: Callable[[int], bool]) -> Iterator[Change]:
-        """Look for tags nobody hears, and tell of pauses. is_silent(reader) tells whether a reader is."""
+        """Yield changes of tags that no reader hears, and of paused tags. is_silent(reader): whether it is silent."""
         for tag, settled in self.tags.items():
             state: PresenceState
             if settled.paused:
@@ -104,16 +104,16 @@ class Settler:
                 yield PresenceChange(tag, state, settled.place if state == "unseen" else None, settled.fix)
 
     def pause(self, tag: int) -> None:
-        """Conclude nothing more of a tag and forget where it was. `silence` tells of the pause, once.
+        """Stop conclusions about a tag and forget where it was. `silence` yields the pause, once.
 
-        A danger that was told as near stays so: it is neither told as clear nor as near again meanwhile.
+        A danger area that was reported as near stays near: during the pause it is not reported as clear or near again.
         """
         known = self.tags.get(tag, Settled())
         near = {area: one for area, one in known.near.items() if one.alarmed}
         self.tags[tag] = Settled(known.state, paused=True, near=near)
 
     def resume(self, tag: int, now_s: float) -> None:
-        """End a pause. The tag begins anew: the place it is then found at is no arrival, and none is left."""
+        """End a pause. The tag starts again: the place where it is first found is no arrival, and it leaves none."""
         known = self.tags.get(tag)
         if known is not None and known.paused:
             self.tags[tag] = _anew(known.state, known.near, now_s)
@@ -132,9 +132,9 @@ class Settler:
         off: bool = False,
         about_s: Mapping[str, float] = _NOWHERE,
     ) -> None:
-        """Take back what was settled before a restart, behind `pause` and `restore_near`.
+        """Restore what was settled before a restart. Call it after `pause` and `restore_near`.
 
-        off: it was off its route; about_s: for how long it had been about each place (`about_s`).
+        off: it was off its route; about_s: for how long it had been near each place (`about_s`).
         """
         known = self.tags.get(tag, Settled())
         if known.paused:
@@ -143,18 +143,18 @@ class Settler:
             self.tags[tag] = _anew(state, known.near, now_s)
         else:
             where = self._places.restored(place, about_s, now_s)
-            way = Way(Evidence(now_s), off) if tag in self._routes.of else None
+            way = RouteState(Evidence(now_s), off) if tag in self._routes.of else None
             self.tags[tag] = Settled(
                 state, where=where, heard_at_s=now_s, next_state=state, next_since_s=now_s, near=known.near, way=way
             )
 
     def about_s(self, tag: int) -> dict[str, float]:
-        """Return for how long a tag was heard about each place it is near, for `restore`."""
+        """Return for how long a tag has been heard near each place, for `restore`."""
         about = self.tags[tag].where.about
         return {place: round(max(one.evidence.at_s - one.since_s, 0.0), 1) for place, one in about.items()}
 
     def restore_near(self, tag: int, area: str, now_s: float) -> None:
-        """Take back that a tag is near a danger."""
+        """Restore that a tag is near a danger area."""
         self.tags.setdefault(tag, Settled()).near[area] = Near(now_s, alarmed=True)
 
 
@@ -190,11 +190,11 @@ def _still(settled: Settled, at_m: tuple[float, float], still_since_s: float | N
         return False
     if settled.rest_m is None:
         settled.rest_m = at_m
-    return now_s - still_since_s > STILL_S and math.dist(at_m, settled.rest_m) < STRAYS_M
+    return now_s - still_since_s > STILL_S and math.dist(at_m, settled.rest_m) < CARRIED_M
 
 
 def _deaf(fix: Fix | None, is_silent: Callable[[int], bool]) -> bool:
-    """Whether the readers that would hear a tag are silent themselves."""
+    """Return whether the readers that would hear a tag are silent themselves."""
     if fix is None or not fix.evidence:
         return False
     levels = [-80 if heard.rssi_dbm is None else heard.rssi_dbm for heard in fix.evidence]

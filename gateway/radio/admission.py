@@ -1,4 +1,4 @@
-"""Who is let into the network: enrolled readers that are out of it, each with its own install code, in batches."""
+"""Which readers may join the network: enrolled ones that are not in it, each with its install code, in batches."""
 
 import asyncio
 import time
@@ -12,22 +12,22 @@ import zigpy.util
 from gateway.health import OnHealth
 
 BATCH_MAX = 12
-"""Readers let in at once: a stick keeps few transient keys."""
+"""Readers admitted at once: a stick holds only a few transient keys."""
 OPEN_S = 180
 AGAIN_S = 60.0
 LOOK_S = 5.0
 ADMIT_MAX_S = 30.0
 OUT_S = 600.0
-"""A reader silent for so long may have lost the network, and is let in again with its own key."""
+"""A reader that is silent longer than this may have lost the network; it is admitted again with its own key."""
 
 
 def eui64_of(text: str) -> Any:
-    """Return zigpy's EUI64 of 16 hexadecimal digits, MSB first."""
+    """Return 16 hexadecimal digits (MSB first) as zigpy's EUI64."""
     return zt.EUI64(bytes(reversed(bytes.fromhex(text))))
 
 
 class Admission:
-    """Turns of readers to join. codes: EUI64 (hexadecimal, MSB first) -> install code; numbers: EUI64 -> reader."""
+    """Admits readers in turns. codes: EUI64 (hexadecimal, MSB first) -> install code; numbers: EUI64 -> reader."""
 
     def __init__(
         self, codes: Mapping[str, bytes], numbers: Mapping[str, int], counters: Counter[str], *, on_health: OnHealth
@@ -45,22 +45,22 @@ class Admission:
         self._batch: list[str] = []
 
     def heard(self, reader: int) -> None:
-        """A frame proven to be this reader's came in: it is in the network."""
+        """Note that a frame with this reader's valid MAC arrived: the reader is in the network."""
         self._heard_at_s[reader] = time.monotonic()
 
     def begin(self) -> None:
-        """The stack was started: what was open is shut."""
+        """Note that the stack was started: the network is closed again."""
         self._next_s, self._batch = float("-inf"), []
 
     async def step(self, app: Any) -> None:
-        """Open the network for the next batch if it is time. Call it every second while the stack runs."""
+        """Open the network for the next batch if it is due. Call it every second while the stack runs."""
         if time.monotonic() < self._next_s and not self._batch_is_in(app):
             return
         again_s = await self._admit(app)
         self._next_s = time.monotonic() + again_s
 
     async def _admit(self, app: Any) -> float:
-        """Admit a batch; return when to look again."""
+        """Admit a batch; return the seconds until the next attempt."""
         waiting = [eui64 for eui64 in self._codes if self._is_out(app, eui64)]
         self._batch = []
         if not waiting:
@@ -79,12 +79,12 @@ class Admission:
         return OPEN_S - 20.0 if len(waiting) <= done else AGAIN_S
 
     def _is_out(self, app: Any, eui64: str) -> bool:
-        """Not in zigpy's table and not heard, or silent for OUT_S: its radio may have been emptied or replaced."""
+        """True if not heard and not in zigpy's table, or silent for OUT_S: its radio may be erased or replaced."""
         heard_at_s = self._heard_at_s.get(self._numbers[eui64], float("-inf"))
         if eui64_of(eui64) in app.devices:
             heard_at_s = max(heard_at_s, self._began_s)
         return time.monotonic() - heard_at_s > OUT_S
 
     def _batch_is_in(self, app: Any) -> bool:
-        """Everybody let in last has come: no need to wait before it is the next ones' turn."""
+        """True if every reader of the last batch has joined: the next batch need not wait."""
         return bool(self._batch) and not any(self._is_out(app, eui64) for eui64 in self._batch)

@@ -1,9 +1,9 @@
-"""The coordinator stick: bellows, kept alive; readers' frames taken at its earliest point; downlinks sent.
+"""The coordinator stick: keeps bellows running, takes readers' frames as early as possible, sends downlinks.
 
-bellows never reconnects (it says `connection_lost`, twice), so `Radio.run` rebuilds the whole application from the same
-database, with back-off; a stick that hears no reader for long is started anew too. zigpy would answer each packet of an
-unknown sender with a broadcast, which alone can jam a mesh; here nothing does so more than once in LOOK_UP_S. The
-network opens only for enrolled readers, each with its own install code.
+bellows never reconnects (it calls `connection_lost`, twice), so `Radio.run` rebuilds the whole application from the
+same database, with back-off. A stick that hears no reader for long is restarted too. zigpy would answer each packet of
+an unknown sender with a broadcast, which alone can jam a mesh; here this happens at most once in LOOK_UP_S. The network
+opens only for enrolled readers, each with its own install code.
 """
 
 import asyncio
@@ -33,17 +33,17 @@ DISCONNECT_MAX_S = 4.0
 BACKOFF_MIN_S, BACKOFF_MAX_S = 1.0, 30.0
 LASTED_S = 60.0
 FAILURES_MAX = 20
-"""Starts that failed one after another; then the process ends, so that the whole of it is started anew."""
+"""After this many starts in a row that failed, or ran less than LASTED_S, the process ends and is started again."""
 LOOK_UP_S = 30.0
 DOWN_MAX = 200
 DOWN_WORKERS = 3
 SEND_MAX_S = 20.0
-"""A unicast ends within about 5 s on a stick that works; a hung one must not hold its worker."""
+"""A unicast ends within about 5 s on a stick that works; one that never ends must not block its worker."""
 UP_WAIT_S = 3.0
-"""An urgent downlink waits so long for a stack that is starting: frames come in before it can send, and a lamp would
-else stay dark until the core repeats its word."""
+"""An urgent downlink waits up to this long for a stack that is starting. Frames come in before the stack can send;
+without this wait a lamp would stay dark until the core repeats the downlink."""
 DEAF_MAX_S = 3600.0
-"""While no reader is heard at all, each restart waits twice as long as the one before, up to this."""
+"""While no reader at all is heard, each restart waits twice as long as the one before, up to this."""
 BACKUP_MIN = 60
 
 COUNTED = (
@@ -68,7 +68,7 @@ T = TypeVar("T")
 
 
 class RadioGone(Exception):
-    """The stick could not be started FAILURES_MAX times. The process should end and be started anew."""
+    """The stack failed FAILURES_MAX times in a row. The process should end and be started again."""
 
     def __init__(self, port: str, why: str) -> None:
         super().__init__(f"no coordinator on {port} after {FAILURES_MAX} tries ({why}); check the plug and the power")
@@ -76,19 +76,19 @@ class RadioGone(Exception):
 
 
 class Inbox(Protocol):
-    """Where frames go."""
+    """What takes the frames."""
 
     def frame(self, frame: Frame, urgent: bool) -> None: ...
 
 
 class Application(bellows.zigbee.application.ControllerApplication):  # type: ignore[misc]
-    """bellows, with the readers' frames taken out first and its broadcasts held down."""
+    """bellows, but the readers' frames are taken out first and its broadcasts are limited."""
 
     radio: "Radio"
     _looked_up_at = float("-inf")
 
     def packet_received(self, packet: Any) -> None:
-        """Take every packet before zigpy looks its sender up or drops repetitions."""
+        """Take every packet before zigpy looks up its sender or drops repetitions."""
         radio = self.radio
         if packet.profile_id == PROFILE:
             if packet.cluster_id == CLUSTER and packet.dst_ep == ENDPOINT and packet.src is not None:
@@ -101,14 +101,14 @@ class Application(bellows.zigbee.application.ControllerApplication):  # type: ig
         except (KeyError, ValueError):
             radio.counters["unknown_senders"] += 1
             if ZDO_ENDPOINT in (packet.src_ep, packet.dst_ep):
-                self._maybe_parse_zdo(packet)  # it may be announcing itself
+                self._maybe_parse_zdo(packet)  # it may be a device that announces itself
             elif packet.src is not None:
                 self.create_task(self._discover_unknown_device(packet.src.address), "look up an unknown sender")
             return
         super().packet_received(packet)
 
     async def _discover_unknown_device(self, nwk: Any) -> None:
-        """Ask who an unknown sender is: a broadcast, so once in LOOK_UP_S whoever it is."""
+        """Ask who an unknown sender is. This is a broadcast, so at most once in LOOK_UP_S for all senders together."""
         now_s = time.monotonic()
         if now_s - self._looked_up_at < LOOK_UP_S:
             self.radio.counters["look_ups_saved"] += 1
@@ -118,41 +118,45 @@ class Application(bellows.zigbee.application.ControllerApplication):  # type: ig
         await super()._discover_unknown_device(nwk)
 
     def handle_join(self, nwk: Any, ieee: Any, parent_nwk: Any, *, handle_rejoin: bool = True) -> None:
-        """A reader that comes back needs no scan of its groups."""
+        """Handle a join; a known reader that comes back needs no scan of its groups."""
         known = str(self.radio.hex_of(ieee)) in self.radio.readers_by_eui64
         super().handle_join(nwk, ieee, parent_nwk, handle_rejoin=handle_rejoin and not known)
 
     async def _reset(self) -> None:
-        """A stick forgets its endpoints in a reset, and bellows resets it while it forms: then it would be deaf."""
+        """Reset, and register the endpoints again: a reset clears them, and bellows resets the stick to form a network.
+
+        Without endpoints the stick would hear no reader.
+        """
         await super()._reset()
         self._created_device_endpoints.clear()
         await self.register_endpoints()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Take no more calls: bellows would hand them to the thread it is ending, where they are never answered."""
+        """Stop taking calls: bellows would pass them to the thread that it ends, where they are never answered."""
         if self._ezsp is not None:
             self._ezsp.stop_ezsp()
         super().connection_lost(exc)
 
     async def disconnect(self) -> None:
-        """Close the serial line, within a time: when a stick is pulled out bellows may wait for ever for a thread that
-        has ended, and zigpy closes its database only behind this."""
+        """Close the serial line, within DISCONNECT_MAX_S: when a stick is pulled out, bellows may wait for ever for a
+        thread that has ended, and zigpy closes its database only after this call."""
         line = getattr(self._ezsp, "_gw", None)
         if line is not None and getattr(line, "_obj", None) is not None and line._obj._transport is None:
-            self._ezsp._gw = None  # the line is closed, and its thread ends or has ended: nobody is there to ask
+            self._ezsp._gw = None  # the line is closed, its thread ends or has ended: no answer can come
         async with asyncio.timeout(DISCONNECT_MAX_S):
             await super().disconnect()
 
     async def permit(self, time_s: int = 60, node: Any = None) -> None:
-        """Open or shut the network as zigpy does, without what bellows adds: whenever it is called, and it is with 0 at
-        every start, it lets anybody with the well-known key in for 300 s, as soon as `admit` opens the network."""
+        """Open or close the network as zigpy does, without the step that bellows adds. That step runs on every call,
+        also on the call with 0 at every start: any device with the well-known key could then join for 300 s, as soon as
+        `admit` opens the network."""
         await zigpy.application.ControllerApplication.permit(self, time_s, node)
 
     async def permit_gp(self, time_s: int) -> None:
-        """Green Power devices have no place here: their door stays shut, and its broadcasts unsent."""
+        """Do nothing: Green Power devices may never join here, and the broadcasts for them are not sent."""
 
     async def admit(self, joins: Iterable[tuple[Any, Any]], time_s: int) -> int:
-        """Open the network for time_s to the devices of these (EUI64, link key) pairs alone; return how many fitted."""
+        """Open the network for time_s only to these (EUI64, link key) pairs; return how many the stick could hold."""
         fitted = []
         for eui64, key in joins:
             if int(await self._ezsp.add_transient_link_key(eui64, key)) != 0:
@@ -168,11 +172,11 @@ class _Listener:
         self.lost = lost
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.lost.set()  # called twice for every loss: an event does not mind
+        self.lost.set()  # called twice for every loss; setting an event twice does no harm
 
 
 class Radio:
-    """The stick, for ever. Frames go to `inbox` on the event loop; `send` queues a downlink."""
+    """Keeps the stick running. Frames go to `inbox` on the event loop; `send` queues a downlink."""
 
     def __init__(self, installation: Installation, inbox: Inbox, *, on_health: OnHealth) -> None:
         self.installation, self._inbox, self._on_health = installation, inbox, on_health
@@ -183,8 +187,8 @@ class Radio:
         self._nwk: dict[int, int] = {}
         self._heard_at_s = float("-inf")
         self._deaf_s = float(installation.config.radio.deaf_after_s)
-        self._wish: str | None = None
-        self._woken = asyncio.Event()
+        self._restart_reason: str | None = None
+        self._stack_ended = asyncio.Event()
         self._down: dict[bool, deque[tuple[int, bytes]]] = {True: deque(), False: deque()}
         self._some: dict[bool, asyncio.Event] = {True: asyncio.Event(), False: asyncio.Event()}
         self._unwell = ""
@@ -194,13 +198,13 @@ class Radio:
 
     @property
     def up(self) -> bool:
-        """Whether the stack runs."""
+        """True while the stack runs."""
         return self._up.is_set()
 
     # ---- frames -----------------------------------------------------------------------------------------------------
 
     def take(self, packet: Any) -> None:
-        """Hand a reader's packet on."""
+        """Pass a reader's packet to the inbox as a frame."""
         payload = bytes(packet.data.serialize())
         lqi = None if packet.lqi is None else int(packet.lqi)
         rssi_dbm = None if packet.rssi is None else int(packet.rssi)
@@ -210,12 +214,12 @@ class Radio:
         self._inbox.frame(Frame(int(packet.src.address), lqi, rssi_dbm, payload), urgent)
 
     def learn(self, reader: int, nwk: int) -> None:
-        """Believe that a reader is at this NWK address, since a new frame with its MAC came from there."""
+        """Keep a reader's NWK address, since a new frame with its valid MAC came from there."""
         self._nwk[reader] = nwk
         self._admission.heard(reader)
 
     def address_of(self, reader: int) -> int | None:
-        """Return the NWK address learned from the reader's frames, else zigpy's, else None."""
+        """Return the NWK address learned from the reader's frames, else the one zigpy knows, else None."""
         if reader in self._nwk:
             return self._nwk[reader]
         eui64 = next((e for e, number in self.readers_by_eui64.items() if number == reader), None)
@@ -225,11 +229,11 @@ class Radio:
         return None if device is None else int(device.nwk)
 
     def hex_of(self, ieee: Any) -> str:
-        """Return an EUI64 of zigpy's as 16 hexadecimal digits, MSB first."""
+        """Return a zigpy EUI64 as 16 hexadecimal digits, MSB first."""
         return bytes(reversed(zt.EUI64(ieee).serialize())).hex()
 
     def send(self, reader: int, payload: bytes, urgent: bool) -> None:
-        """Queue a downlink; the oldest is dropped when too many wait. The core repeats what matters."""
+        """Queue a downlink; above DOWN_MAX the oldest is dropped. The core repeats what matters."""
         queue = self._down[urgent]
         queue.append((reader, payload))
         if len(queue) > DOWN_MAX:
@@ -238,7 +242,7 @@ class Radio:
         self._some[urgent].set()
 
     async def run_downlinks(self, urgent: bool, progress: Callable[[], None]) -> None:
-        """Send what is queued, for ever. Run DOWN_WORKERS of them for each urgency."""
+        """Send what is queued, for ever. Run DOWN_WORKERS of these for urgent and as many for routine downlinks."""
         queue, some = self._down[urgent], self._some[urgent]
         while True:
             progress()
@@ -276,43 +280,43 @@ class Radio:
             async with asyncio.timeout(SEND_MAX_S):
                 await app.send_packet(packet)
             self.counters["sent"] += 1
-        except Exception:  # DeliveryError, time-out, a stack on its way down: the core repeats what matters
+        except Exception:  # DeliveryError, time-out, a stack that stops: the core repeats what matters
             self.counters["send_failed"] += 1
 
     # ---- the supervisor ---------------------------------------------------------------------------------------------
 
     def restart(self, why: str) -> None:
-        """Ask for the stack to be started anew."""
-        self._wish = why
-        self._woken.set()
+        """Request a restart of the stack; `run` does it."""
+        self._restart_reason = why
+        self._stack_ended.set()
 
     async def run(self, progress: Callable[[], None]) -> None:
-        """Keep the stack running. Raises RadioGone after FAILURES_MAX starts that failed in a row."""
+        """Keep the stack running. Raises RadioGone after FAILURES_MAX failures in a row."""
         failures = 0
         while True:
             progress()
             began, why = time.monotonic(), "stopped"
             app: Any = None
-            self._woken.clear()
+            self._stack_ended.clear()
             try:
                 app = await self._open(progress)
                 app.radio = self
-                app.add_listener(_Listener(self._woken))
-                await _patiently(app.startup(auto_form=True), progress)
+                app.add_listener(_Listener(self._stack_ended))
+                await _await_with_progress(app.startup(auto_form=True), progress)
                 self._app = app
                 self._started(app)
                 why = await self._serve(progress)
             except asyncio.CancelledError:
                 await self._shutdown(app, None)
                 raise
-            except Exception as error:  # whatever a stick, a driver or a library comes up with
+            except Exception as error:  # whatever a stick, a driver or a library raises
                 why = _explain(error)
                 self.counters["start_failures"] += not self.up
                 if app is None and isinstance(error, sqlite3.DatabaseError):
                     self._set_database_aside(error)
             lasted = self.up and time.monotonic() - began > LASTED_S
-            failures = 0 if lasted or self._wish else failures + 1
-            self._wish = None
+            failures = 0 if lasted or self._restart_reason else failures + 1
+            self._restart_reason = None
             self._say(False, why)
             await self._shutdown(app, progress)
             if failures >= FAILURES_MAX:
@@ -320,10 +324,10 @@ class Radio:
             await _sleep(min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2 ** min(failures, 10) / 2), progress)
 
     async def _open(self, progress: Callable[[], None]) -> Any:
-        """Make an application over the database. Never cut short: a thread of its database would stay behind."""
+        """Create an application on the database. Never interrupted: a thread of its database would stay behind."""
         opening = asyncio.ensure_future(Application.new(self._conf(), auto_form=False, start_radio=False))
         try:
-            return await _patiently(asyncio.shield(opening), progress)
+            return await _await_with_progress(asyncio.shield(opening), progress)
         except (asyncio.CancelledError, TimeoutError):
             await asyncio.wait([opening], timeout=STOP_MAX_S)
             if opening.done() and opening.exception() is None:
@@ -331,22 +335,22 @@ class Radio:
             raise
 
     async def _serve(self, progress: Callable[[], None]) -> str:
-        """Wait for the end of a running stack, admitting readers meanwhile; return why it ended."""
+        """Wait for the end of a running stack, and admit readers until then; return why it ended."""
         began_s = time.monotonic()
         self._admission.begin()
-        while not self._woken.is_set():
+        while not self._stack_ended.is_set():
             progress()
             self._listen(began_s)
             await self._admission.step(self._app)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):  # not wait_for, which on 3.11 may swallow a cancellation
-                    await self._woken.wait()
-        if self._wish:
+                    await self._stack_ended.wait()
+        if self._restart_reason:
             self.counters["restarts"] += 1
-        return self._wish or "the serial link or the stack of the stick was lost; check plug and power"
+        return self._restart_reason or "the serial link or the stack of the stick was lost; check plug and power"
 
     def _listen(self, began_s: float) -> None:
-        """Have a stick that looks healthy and hears no reader at all started anew."""
+        """Restart a stick that looks healthy but hears no reader at all."""
         now_s = time.monotonic()
         if self._heard_at_s >= began_s:
             self._deaf_s = float(self.installation.config.radio.deaf_after_s)
@@ -370,10 +374,10 @@ class Radio:
         self._up.clear()
         if app is not None:
             with contextlib.suppress(Exception):
-                await _patiently(app.shutdown(), progress or (lambda: None), STOP_MAX_S)
+                await _await_with_progress(app.shutdown(), progress or (lambda: None), STOP_MAX_S)
 
     def _say(self, ok: bool, detail: str) -> None:
-        """Tell every start, and every new reason why there is none."""
+        """Report every start, and every new reason why there is none."""
         if ok or detail != self._unwell:
             self._unwell = "" if ok else detail
             self._on_health(
@@ -381,9 +385,9 @@ class Radio:
             )
 
     def _set_database_aside(self, error: Exception) -> None:
-        """Go on without an unreadable database: the stick keeps its network, and readers tell where they are."""
+        """Go on without an unreadable database: the stick keeps its network, and frames show the readers' addresses."""
         if isinstance(error, sqlite3.OperationalError):
-            return  # a full disk, a lock, no such folder: the file is not at fault
+            return  # a full disk, a lock, no such folder: the file itself is not broken
         path = self.installation.database
         aside = path.with_name(path.name + ".aside")
         try:
@@ -420,10 +424,10 @@ class Radio:
         return {
             "device": {"path": radio.port, "baudrate": radio.baudrate, "flow_control": radio.flow_control},
             "database_path": str(self.installation.database),
-            "use_thread": True,  # a stall of our loop over 6 s would make the stick give up
-            "source_routing": True,  # else every reader floods the mesh to find us
+            "use_thread": True,  # without it, a stall of our loop over 6 s would make the stick give up
+            "source_routing": True,  # without it, every reader floods the mesh to find us
             "network": network,
-            # No device gets in without a key of its own, whoever opens the network.
+            # No device joins without its own key, whoever opens the network.
             "ezsp_policies": {
                 "TRUST_CENTER_POLICY": int(
                     bellows.types.EzspDecisionBitmask.ALLOW_JOINS
@@ -441,7 +445,7 @@ class Radio:
 
 
 def _explain(error: Exception) -> str:
-    """Return why a start failed and, where it is not the plug, what to do; the same words for the same fault."""
+    """Return why a start failed, and what to do; the same text for the same fault, since `_say` compares texts."""
     said = f"{type(error).__name__}: {error}"[:200]
     if isinstance(error, zigpy.exceptions.NetworkSettingsInconsistent):
         return (
@@ -457,8 +461,8 @@ def _explain(error: Exception) -> str:
     return f"{said}; check plug and power"
 
 
-async def _patiently(work: Awaitable[T], progress: Callable[[], None], most_s: float = START_MAX_S) -> T:
-    """Await something that may take long, within most_s, saying progress meanwhile: it is bounded, not stuck."""
+async def _await_with_progress(work: Awaitable[T], progress: Callable[[], None], most_s: float = START_MAX_S) -> T:
+    """Await slow work for at most most_s, and call progress meanwhile: the work has a limit, so it is not stuck."""
     task = asyncio.ensure_future(work)
     deadline = time.monotonic() + most_s
     try:

@@ -1,1 +1,1 @@
-"""Recorded sites: record a zone, walk-test it, replay it, and draw it."""
+"""Recorded sites: record a zone, make its walk test, replay it and draw it."""

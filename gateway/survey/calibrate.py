@@ -1,8 +1,9 @@
-"""A walk with known truth -> rows of a walk test, and whether they can be believed: clock, directions, errors before
+"""A walk with known truth -> rows of a walk test, and whether they can be trusted: clock, directions, errors before
 and after. Pure; the engine is passed in.
 
-What is asked of a walk: long enough, levels that fall with distance, a truth on the same clock as the sightings. What
-is told of it: on how much of the way it went in both directions, for a worn tag's map holds only in those walked.
+A walk must be long enough, its levels must fall with distance, and its truth must be on the same clock as the
+sightings. It is reported how much of the way was walked in both directions, because the map of a worn tag holds only
+in the directions walked.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,50 +16,51 @@ from numpy.typing import NDArray
 from gateway.recording import Floats, Ints, RecordedSite, Survey, TimedFix, Track
 
 ROW_S = 1.0
-"""One row a second and reader: at walking pace, a row each 1.3 m."""
+"""One row for each second and reader: at walking pace, a row every 1.3 m."""
 MOVING_MPS = 0.3
 WALK_MIN_S, EXTENT_MIN_M, READERS_MIN, ROWS_MIN = 30, 4.0, 2, 60
 SHIFT_MAX_S, SHIFT_MIN_S, SHIFT_GAIN = 60, 4, 0.1
-"""A clock is suspected when what distance leaves unexplained of the levels' variance falls by this share with the truth
-of so many seconds later or earlier. Shifts beyond a third of the walk, or that lose a third of its rows, are not tried.
-On the recorded sites walkers' clocks that agree give at most 0.12 at 3 s; 8 s give 0.1 to 0.4."""
+"""A clock is suspected when a shift of the truth by SHIFT_MIN_S or more, later or earlier, reduces the variance of the
+levels that distance does not explain by the share SHIFT_GAIN. Shifts beyond a third of the walk, or that lose a third
+of its rows, do not count. On the recorded sites, clocks of walkers that agree give at most 0.12 at 3 s; clocks 8 s
+apart give 0.1 to 0.4."""
 FALL_MIN = 0.02
-"""Where distance explains less than this share, the levels may not be of this walk."""
+"""If distance explains less than this share, the levels may belong to another walk."""
 CELL_M, AGAIN_M, OPPOSITE_DEG, BOTH_MIN = 4.0, 2.0, 120.0, 0.5
 FOLDS, GUARD_S, LEAD_S = 5, 3.0, 10.0
-"""The walk is cut into so many parts; each is located with a map of the others, less what lies within GUARD_S of it,
-and with LEAD_S of sightings ahead of it."""
+"""The walk is cut into FOLDS parts. Each is located with a map of the other parts, without the rows within GUARD_S of
+it, and with the LEAD_S of sightings before it."""
 
 At = Callable[[Floats], tuple[Floats, Floats]]
-"""Times -> where the walker was (times, 2) and his velocity (times, 2); NaN where that is not known."""
+"""Times -> position (times, 2) and velocity (times, 2) of the walker; NaN where they are not known."""
 SurveyReplay = Callable[[Survey, Track], Iterable[TimedFix]]
 
 
 class WalkRefused(ValueError):
-    """A walk that cannot help, and what would."""
+    """The walk is of no use. The text says why and what would help."""
 
 
 @dataclass(frozen=True, slots=True)
 class SurveyRows:
-    """A walk test's rows, each with its second."""
+    """The rows of a walk test, each with its time in seconds."""
 
     t_s: Floats
     survey: Survey
 
     def only(self, wanted: NDArray[np.bool_]) -> Survey:
-        """Return some of the rows."""
+        """Return the wanted rows."""
         s = self.survey
         return Survey(s.xy_m[wanted], s.heading_deg[wanted], s.reader[wanted], s.rssi_dbm[wanted], s.count[wanted])
 
 
 @dataclass(frozen=True, slots=True)
 class ClockFit:
-    """How truth and sightings agree in time."""
+    """How well truth and sightings agree in time."""
 
     shift_s: int
-    """Distance explains the levels best with the truth of so many seconds later (negative: earlier)."""
+    """Distance explains the levels best with the truth of this many seconds later (negative: earlier)."""
     explained: float
-    """Share (0..1) of the levels' variance that distance explains then."""
+    """Share (0..1) of the levels' variance that distance explains with this shift."""
     explained_now: float
     """The same without a shift."""
 
@@ -69,9 +71,9 @@ class ClockFit:
 
 
 def rows(track: Track, at: At, shift_s: float = 0.0) -> SurveyRows:
-    """Return the mean level of each second and reader, where the walker was then. shift_s: added to a sighting's time.
+    """Return the mean level for each second and reader, at the walker's position. shift_s: added to sighting times.
 
-    Headings are the way of walking, NaN below MOVING_MPS.
+    Headings are the direction of walking, NaN below MOVING_MPS.
     """
     t_s = track.t_s + shift_s
     weight = np.ones(len(t_s)) if track.packets is None else track.packets.astype(float)
@@ -93,7 +95,7 @@ def rows(track: Track, at: At, shift_s: float = 0.0) -> SurveyRows:
 
 
 def check(site: RecordedSite, track: Track, found: SurveyRows) -> None:
-    """Raise WalkRefused, in words, for a walk that cannot help."""
+    """Raise WalkRefused, with the reason, for a walk that is of no use."""
     survey = found.survey
     if not len(track.t_s):
         raise WalkRefused("no sighting of the tag: was it switched on, and the right one?")
@@ -118,7 +120,7 @@ def check(site: RecordedSite, track: Track, found: SurveyRows) -> None:
 
 
 def clock(site: RecordedSite, track: Track, at: At) -> ClockFit:
-    """Compare truth and sightings at every shift: levels fall with distance, and best where the clocks agree."""
+    """Compare truth and sightings at every shift: levels fall with distance most clearly where the clocks agree."""
     span_s = float(np.ptp(track.t_s)) if len(track.t_s) else 0.0
     most = int(min(SHIFT_MAX_S, span_s / 3))
     found = {shift: rows(track, at, float(shift)).survey for shift in range(-most, most + 1)}
@@ -129,9 +131,10 @@ def clock(site: RecordedSite, track: Track, at: At) -> ClockFit:
 
 
 def _explained(site: RecordedSite, survey: Survey) -> float:
-    """Share of the levels' variance about each reader's mean that distance explains; outliers clipped.
+    """Return the share of the levels' variance around each reader's mean that distance explains; outliers are clipped.
 
-    A body between tag and reader makes its wearer seem ahead of where he is, so that term stands beside distance.
+    A body between tag and reader makes the wearer seem ahead of the true position, so for a worn tag this term is used
+    in addition to distance.
     """
     to_m = site.readers_m[survey.reader, :2] - survey.xy_m
     rise_m = site.readers_m[survey.reader, 2] - site.tag_height_m
@@ -145,7 +148,7 @@ def _explained(site: RecordedSite, survey: Survey) -> float:
         return rest
 
     x, body, y = beside_mean(fall), beside_mean(np.nan_to_num(ahead)), beside_mean(survey.rssi_dbm)
-    if site.worn == "body":  # what is left of both once the body is taken out
+    if site.worn == "body":  # what is left of both after the body's effect is removed
         share = max(float(body @ body), 1e-9)
         x, y = x - (x @ body) / share * body, y - (y @ body) / share * body
     slope = float(np.clip((x @ y) / max(float(x @ x), 1e-9), 0.0, 6.0))
@@ -153,7 +156,7 @@ def _explained(site: RecordedSite, survey: Survey) -> float:
 
 
 def both_ways(survey: Survey) -> float:
-    """Return on which share (0..1) of the walked rows the way was walked in both directions. NaN: nobody moved."""
+    """Return the share (0..1) of moving rows where the way was walked in both directions. NaN: the tag never moved."""
     moving = np.isfinite(survey.heading_deg)
     if not moving.any():
         return float("nan")
@@ -170,8 +173,7 @@ def both_ways(survey: Survey) -> float:
 
 
 def walked_again(found: SurveyRows) -> float:
-    """Return the share (0..1) of rows near whose place the walk was at another time too, so that its parts can be held
-    against each other."""
+    """Return the share (0..1) of rows near another part of the walk, so that the parts can be compared there."""
     cells, cell = np.unique(np.floor(found.survey.xy_m / AGAIN_M).astype(np.int64), axis=0, return_inverse=True)
     edges = np.linspace(found.t_s.min(), found.t_s.max() + 1e-6, FOLDS + 1)
     part = np.searchsorted(edges, found.t_s, side="right")
@@ -194,9 +196,9 @@ def joined(one: Survey, other: Survey) -> Survey:
 def before_and_after(
     known: Survey, found: SurveyRows, track: Track, engine: SurveyReplay
 ) -> tuple[list[TimedFix], list[TimedFix]]:
-    """Return the fixes of the walk without its own rows and, part by part, with the rows of its other parts.
+    """Return the fixes of the walk without its own rows, and the fixes of each part with the rows of the other parts.
 
-    No fix is made with a row from within GUARD_S of it. track: its times on the clock of the truth.
+    No fix uses a row within GUARD_S of it. track: its times must be on the clock of the truth.
     """
     start_s, end_s = float(found.t_s.min()), float(found.t_s.max()) + 1e-6
     edges = np.linspace(start_s, end_s, FOLDS + 1)
@@ -211,7 +213,7 @@ def before_and_after(
 
 
 def shifted(track: Track, shift_s: float) -> Track:
-    """Return a track with its sightings on another clock."""
+    """Return the track with its sightings shifted to another clock."""
     return replace(track, t_s=track.t_s + shift_s)
 
 

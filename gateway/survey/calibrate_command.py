@@ -1,4 +1,4 @@
-"""`ansim-gateway calibrate`: a recorded walk and its truth -> rows of the site's walk test, if they help."""
+"""`ansim-gateway calibrate`: a recorded walk and its truth -> rows of the site's walk test, if they are of use."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -14,8 +14,9 @@ from gateway.survey.score import Score, errors_m, score
 from gateway.survey.truth import TrueWalk, load_walk, moment_of
 from gateway.survey.write import RecordingError, add_seen_track, save_truth, write_text
 
-WORSE, WORSE_BESIDE = 1.05, 1.3
-"""A walk with which the mean error grows beyond this is not kept by itself; the second where it went each way once."""
+WORSE, WORSE_WALKED_ONCE = 1.05, 1.3
+"""A walk that multiplies the mean error by more is refused, unless --keep is given. The second factor holds if most of
+the way was walked only once."""
 
 
 def run(
@@ -27,7 +28,7 @@ def run(
     keep: bool,
     say: Callable[[str], None],
 ) -> None:
-    """Fit one walk into a site. Raises RecordingError, or WalkRefused with what would help."""
+    """Add one walk to a site's walk test. Raises RecordingError, or WalkRefused with what would help."""
     site = read.load_site(folder)
     name = name or _only_track(folder)
     recorded = read.load_track(folder, site, name)
@@ -71,7 +72,7 @@ def _start(folder: Path, name: str, start: str | None) -> float | None:
         told = json.loads((folder / "tracks" / f"{name}.info.json").read_text(encoding="utf-8"))
         return moment_of(str(told["started_at"]))
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # asked for only if the truth has dates
+        return None  # the user must give it only if the truth has dates
 
 
 def _told(site: RecordedSite, walk: TrueWalk, found: SurveyRows, say: Callable[[str], None]) -> None:
@@ -103,10 +104,10 @@ def _judged(
     keep: bool,
     say: Callable[[str], None],
 ) -> list[str]:
-    """Say the errors before and after; raise WalkRefused if the walk makes them larger."""
+    """Report the errors before and after; raise WalkRefused if the walk makes them larger. Return picture text."""
     from gateway.survey import replay
 
-    as_known = replay.ReplayEngine(site, known)  # a map takes seconds to fit, so not anew for each part
+    as_known = replay.ReplayEngine(site, known)  # a map takes seconds to fit, so not again for each part
 
     def engine(survey: Survey, part: Track) -> Iterable[TimedFix]:
         return (as_known if survey is known else replay.ReplayEngine(site, survey)).replay(part, lag_s=0.0)
@@ -124,7 +125,7 @@ def _judged(
             f"note: {again:.0%} of the way was walked a second time: after says what the map does beside the walk, not "
             "on it"
         )
-    worse = WORSE if again >= calibrate.BOTH_MIN else WORSE_BESIDE
+    worse = WORSE if again >= calibrate.BOTH_MIN else WORSE_WALKED_ONCE
     if after.mean_m > worse * before.mean_m and not keep:
         raise WalkRefused(
             f"with it the mean error grows from {before.mean_m:.1f} to {after.mean_m:.1f} m: is the truth right, was "
@@ -187,7 +188,7 @@ def _write(
 
 
 def law_of(site: RecordedSite, survey: Survey) -> tuple[ExpectedLaw, str]:
-    """Return the law to expect from, and a sentence on where it comes from."""
+    """Return the law that expectations are computed from, and a sentence on its source."""
     if not len(survey):
         usual = "the device type" if site.channel else "a usual tag"
         return ExpectedLaw.of(

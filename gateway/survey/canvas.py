@@ -1,7 +1,8 @@
-"""A map of a zone as SVG text: title, ground in colours, readers, areas, paths, scale, legend. `picture` draws with it.
+"""A map of a zone as SVG text: title, coloured ground, readers, areas, paths, scale, legend. `picture` draws with it.
 
 Made to be shown: one file, no script, no font of its own, readable on a telephone (360 px) and on a wall (1920 px).
-Colours go from dark (good) to light, so that they can be told apart without seeing colour and in a photocopy.
+Colours go from dark (good) to light, so that people who do not see colours, or who have a photocopy, can tell them
+apart.
 """
 
 import textwrap
@@ -19,11 +20,11 @@ Points = Sequence[tuple[float, float]]
 WIDTH, MARGIN = 800, 24
 MAP_WIDTH, MAP_HEIGHT_MAX = WIDTH - 2 * MARGIN, 980
 TITLE_CHARS, LINE_CHARS, SMALL_CHARS = 36, 50, 58
-"""In the picture's own units. Text is 22 of them, 28 on a narrow screen: 12.6 px where the picture is 360 px wide.
-So many letters of it fit into a line."""
+"""Sizes are in the picture's own units. Text is 22 units high, 28 on a narrow screen: 12.6 px in a picture of 360 px
+width. *_CHARS: how many letters fit into a line of title, text and small text."""
 NICE_M = tuple(base * 10**power for power in range(-1, 5) for base in (1, 2, 5))
 GOOD_TO_POOR = ("#0b2a5b", "#1d5d8c", "#3e8f9d", "#7dbb9b", "#c3dd9f", "#f6f3c0")
-"""Lightness rises evenly; told apart with every kind of colour blindness."""
+"""Lightness rises evenly; distinct with every kind of colour blindness."""
 INK, ROUTE, DANGER, PLACE, LAND = "#16202c", "#6b7280", "#b3261e", "#4a1f6f", "#eceff1"
 _STYLE = """text{font:22px system-ui,sans-serif;fill:#16202c}.title{font-size:32px;font-weight:700}
 .small{font-size:18px}.halo{paint-order:stroke;stroke:#fff;stroke-width:5px;stroke-linejoin:round}
@@ -32,7 +33,7 @@ _STYLE = """text{font:22px system-ui,sans-serif;fill:#16202c}.title{font-size:32
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What lies in the zone. Metres, x east and y north where `north_up`."""
+    """What lies in the zone, in metres; x is east and y north if `north_up`."""
 
     title: str
     bounds_m: tuple[float, float, float, float]
@@ -42,11 +43,11 @@ class Scene:
     paths: Sequence[Points] = ()
     north_up: bool = False
     attribution: str | None = None
-    """Whose map the paths and areas are; shown if given."""
+    """The source of the map data for paths and areas; shown if given."""
 
 
 class Canvas:
-    """A map with a title above it and room for a legend below: metres in, SVG text out."""
+    """A map with a title above it and space for a legend below: metres in, SVG text out."""
 
     def __init__(self, scene: Scene, lines: Sequence[str] = ()) -> None:
         self.scene = scene
@@ -68,11 +69,11 @@ class Canvas:
         self._parts.append(f'<rect {self._box()} fill="{LAND}"/>')
 
     def xy(self, x_m: float, y_m: float) -> tuple[float, float]:
-        """Return where a point of the zone is in the picture."""
+        """Return the position of a point of the zone in the picture."""
         return self.left + (x_m - self._x0) * self.scale, self.top + (self._y1 - y_m) * self.scale
 
     def raster(self, classes: Floats, colours: Sequence[str]) -> None:
-        """Fill cells [row from the south, column] by class; a negative class leaves the ground as it is."""
+        """Fill cells [row from the south, column] by their class; a negative class leaves the ground as it is."""
         rows, columns = classes.shape
         side_x, side_y = self.wide / columns, self.high / rows
         runs: dict[int, list[str]] = {}
@@ -104,13 +105,13 @@ class Canvas:
         self._parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" {style}/>')
 
     def text(self, x: float, y: float, words: str, style: str = "", anchor: str = "start") -> None:
-        """Write words at a place of the picture."""
+        """Write words at a position in the picture."""
         self._parts.append(
             f'<text x="{x:.1f}" y="{y:.1f}" class="{style}" text-anchor="{anchor}">{escape(words)}</text>'
         )
 
     def name(self, ring: Points, words: str) -> None:
-        """Write a name into the middle of an area, or as near as the map goes; an area outside has none."""
+        """Write a name in the middle of an area, or as near as the map allows; an area outside the map gets none."""
         x0, y0, x1, y1 = self.scene.bounds_m
         xs, ys = [x for x, _ in ring], [y for _, y in ring]
         if min(xs) > x1 or max(xs) < x0 or min(ys) > y1 or max(ys) < y0:
@@ -147,7 +148,7 @@ class Canvas:
                 self.text(x + side, y + (24 if below else -9), name, "halo small", anchor)
 
     def end_map(self) -> None:
-        """Close the map with its scale and, where it has one, its north; from here on what is drawn stands below."""
+        """Close the map with its scale and, if `north_up`, a north arrow. What is drawn later stands below the map."""
         length_m = max((n for n in NICE_M if n * self.scale <= self.wide / 3), default=NICE_M[0])
         x, y, long = self.left + 18, self.top + self.high - 18, length_m * self.scale
         bar = f"M{x:.1f} {y - 10:.1f}v10h{long:.1f}v-10"
@@ -163,7 +164,7 @@ class Canvas:
         self._parts.append(f'</g><rect {self._box()} fill="none" stroke="{INK}" stroke-width="1.5"/>')
 
     def bar(self, title: str, colours: Sequence[str], words: Sequence[str]) -> None:
-        """Draw a colour bar, with a word below each colour, or between each two when there is one word less."""
+        """Draw a colour bar with a word below each colour, or below each border if there is one word less."""
         self.note(title)
         top, wide = self._below + 16, MAP_WIDTH / len(colours)
         for n, colour in enumerate(colours):
@@ -177,7 +178,7 @@ class Canvas:
         self._below = top + 84
 
     def symbols(self, more: Sequence[tuple[str, str]] = ()) -> None:
-        """Draw the legend of what the map shows, two in a row; more: (SVG drawn 44 wide round 0,0, words)."""
+        """Draw the legend of what the map shows, two in a row. more: (SVG 44 wide, centred at 0,0; words)."""
         scene = self.scene
         found = [(_diamond(0, 0), "reader on its pole")]
         found += [(_stroke(ROUTE, 3), "footpath")] if scene.paths else []
@@ -191,13 +192,13 @@ class Canvas:
         self._below += 42 * ((len(found) + 1) // 2) + 14
 
     def note(self, words: str, style: str = "") -> None:
-        """Write words below what stands there already, in as many lines as a narrow screen needs."""
+        """Write words below what is already there, in as many lines as a narrow screen needs."""
         for line in textwrap.wrap(words, SMALL_CHARS if style == "small" else LINE_CHARS):
             self._below += 36
             self.text(MARGIN, self._below, line, style)
 
     def svg(self, description: str) -> str:
-        """Return the picture. description: the same in words, for who cannot see it."""
+        """Return the picture. description: its content in words, for people who cannot see it."""
         if self.scene.attribution:
             self.note(f"Map data {self.scene.attribution}", "small")
         head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {self._below + 24:.0f}" role="img">'
@@ -209,7 +210,7 @@ class Canvas:
 
 
 def _diamond(x: float, y: float) -> str:
-    """An orange diamond, which no colour of the ground hides."""
+    """Return an orange diamond: it stands out from every colour of the ground."""
     shape = f"M{x:.1f} {y - 11:.1f}l11 11l-11 11l-11 -11z"
     return f'<path d="{shape}" fill="#ff9d2e" stroke="{INK}" stroke-width="2.5"/>'
 

@@ -1,4 +1,4 @@
-"""What the commands on recorded sites do; `gateway.__main__` only calls it. Each returns an exit code."""
+"""The commands on recorded sites; `gateway.__main__` only calls these functions. Each returns an exit code."""
 
 import signal
 from collections.abc import Callable
@@ -7,14 +7,14 @@ from pathlib import Path
 from gateway.options import Installation
 from gateway.presence.changes import Arrived, DangerChange, Left
 from gateway.survey import picture, read, write
-from gateway.survey.score import LocatedTrack, errors_m, located, score, settings_of, table
+from gateway.survey.score import LocatedTrack, errors_m, inputs_line, located, score, table
 from gateway.survey.write import RecordingError, write_text
 
 GOOD, WRONG = 0, 1
 
 
 def locate(folder: Path, out: Path, lag_s: float, plot: Path | None, say: Callable[[str], None]) -> int:
-    """Run the engine over every track of a site; write its fixes, print a table, draw if wanted."""
+    """Run the engine over every track of a site: write the fixes, print a table, draw the tracks if `plot` is given."""
     from gateway.survey.replay import ReplayEngine
 
     failed = False
@@ -27,7 +27,7 @@ def locate(folder: Path, out: Path, lag_s: float, plot: Path | None, say: Callab
     except RecordingError as error:
         say(str(error))
         return WRONG
-    say(settings_of(site, survey))
+    say(inputs_line(site, survey))
     for note in site.notes:
         say(f"note: {note}")
     for reason, count in survey.skipped.items():
@@ -65,14 +65,14 @@ def locate(folder: Path, out: Path, lag_s: float, plot: Path | None, say: Callab
 
 
 def words(change: Arrived | Left | DangerChange) -> str:
-    """Return what a gateway concluded in words."""
+    """Return in words what a gateway concluded."""
     if isinstance(change, DangerChange):
         return f"{'near' if change.near else 'clear of'} danger {change.area}"
     return f"{'arrived at' if isinstance(change, Arrived) else 'left'} {change.place}"
 
 
 def record(loaded: Installation, out: Path, minutes: float | None, tags: list[str], say: Callable[[str], None]) -> int:
-    """Record what a running gateway hears until the time is over or somebody ends it (Ctrl-C, SIGTERM)."""
+    """Record what a running gateway hears until the time is over or a person ends it (Ctrl-C, SIGTERM)."""
     from gateway.survey import live
 
     unknown = sorted(set(tags) - loaded.tag_keys.keys())
@@ -104,7 +104,7 @@ def calibrate(
     keep: bool,
     say: Callable[[str], None],
 ) -> int:
-    """Fit one recorded walk into the site's walk test."""
+    """Add one recorded walk to the site's walk test."""
     from gateway.survey import calibrate_command
     from gateway.survey.calibrate import WalkRefused
 
@@ -120,7 +120,7 @@ def calibrate(
 
 
 def draw(loaded: Installation, path: Path, reach: bool, say: Callable[[str], None]) -> int:
-    """Draw what is expected of a zone: how far off a fix is, or how many readers hear a tag."""
+    """Draw what is expected of a zone: the error of a fix or, with `reach`, how many readers hear a tag."""
     from gateway.recording import Survey
     from gateway.survey.calibrate_command import law_of
     from gateway.survey.expected import Expected

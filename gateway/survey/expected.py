@@ -1,12 +1,12 @@
-"""What a zone's readers can be expected to do before anybody walked it: the Cramer-Rao bound of the path-loss law.
+"""What can be expected of a zone's readers before a walk test: the Cramer-Rao bound of the path-loss law.
 
 A reading is level = p0 - 10 n log10(d) + noise. Its Fisher information about the position is g g^T / s^2 with
-g = (10 n / ln 10) (p - p_reader) / d^2, d in three dimensions; readings add up, and a weak prior (nobody is SPREAD_M
-away from where the readers hear him) keeps the sum invertible. No estimator without a map or a past does better on
-average; a walk test and walking itself do.
+g = (10 n / ln 10) (p - p_reader) / d^2, d in three dimensions. The information of readings adds up. A weak prior (no
+tag is SPREAD_M away from where the readers hear it) keeps the sum invertible. No estimator without a map or a history
+is better on average. A walk test makes it better, and so does a tag that walks.
 
-Right below a reader the law is flat and that bound without end, though everybody a few steps away is told apart from
-there: the information is taken as its mean over NEAR_M to each side.
+Right below a reader the law is flat and that bound is infinite, although a tag a few steps away can be distinguished
+from there. So the information is taken as its mean over NEAR_M to each side.
 """
 
 import math
@@ -24,40 +24,40 @@ _CHUNK = 4096
 
 @dataclass(frozen=True, slots=True)
 class ExpectedLaw:
-    """A path-loss law and the weakest level a reader takes in."""
+    """A path-loss law and the weakest level that a reader receives."""
 
     p0_dbm: float = -55.0
-    """At 1 m of a worn tag: -48 of a tag that sends with 10 dBm, less 7 dB for the body, which is often between."""
+    """At 1 m from a worn tag: -48 for a tag that sends with 10 dBm, less 7 dB for the body, which is often between."""
     exponent: float = 2.5
     sigma_db: float = 5.0
-    """4 dB of a place's mean and 3 dB of packets about it, together: the engine's own constants."""
+    """4 dB of the mean at a place and 3 dB of packets around that mean, together: the engine's own constants."""
     floor_dbm: float = -95.0
 
     @classmethod
     def of(cls, channel: DeviceLaw | None, floor_dbm: float = -95.0) -> "ExpectedLaw":
-        """Return the law of a device type, or the usual one."""
+        """Return the law of a device type, or the usual law if there is none."""
         return cls() if channel is None else cls(channel.p0_dbm, channel.exponent, channel.sigma_db, floor_dbm)
 
     def reach_m(self) -> float:
-        """Return the distance at which the mean level is the weakest that is taken in."""
+        """Return the distance at which the mean level is the weakest that a reader receives."""
         return float(10 ** ((self.p0_dbm - self.floor_dbm) / (10 * self.exponent)))
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """Expectations for readers at (readers, 3) metres and a tag at a height."""
+    """What is expected of readers at (readers, 3) metres and a tag at a given height."""
 
     readers_m: Floats
     tag_height_m: float = 1.0
     law: ExpectedLaw = ExpectedLaw()
 
     def readers_in_reach(self, xy_m: Floats) -> Floats:
-        """Return how many readers hear a tag on average, at each of (points, 2)."""
+        """Return how many readers hear a tag by its mean level, at each of (points, 2)."""
         counts = [(self._distances_m(part)[1] <= self.law.reach_m()).sum(axis=1) for part in _parts(xy_m)]
         return np.concatenate(counts).astype(float)
 
     def error_m(self, xy_m: Floats) -> Floats:
-        """Return the least rms error of one reading of every reader in reach, at each of (points, 2)."""
+        """Return the least rms error in metres with one reading of every reader in reach, at each of (points, 2)."""
         return np.concatenate([self._bound_m(part) for part in _parts(xy_m)])
 
     def _distances_m(self, xy_m: Floats) -> tuple[Floats, Floats]:

@@ -1,7 +1,8 @@
-"""Record what a running gateway hears as a recorded site: site.json from its zone, a track a tag, written as it comes.
+"""Record what a running gateway hears as a recorded site: site.json from its zone, and one track for each tag.
 
-Rows are appended and flushed every second, so that a cut costs a second; they are put in order of time at the end. One
-reading of a reader is one row: its level is the reader's, of `packets` packets. Times count from the start.
+Rows are appended as they come and flushed every second, so that an interruption loses one second; at the end they are
+sorted by time. One reading of a reader is one row: its level is the reader's, of `packets` packets. Times count from
+the start.
 """
 
 import json
@@ -33,20 +34,21 @@ from gateway.survey.write import (
 from gateway.zone import LonLat, Plane, Zone
 
 TAGS_MAX = 500
-"""Tracks of one recording; readings of more tags are left out and counted."""
+"""Tracks of one recording at most; readings of further tags are left out and counted."""
 MARGIN_M = 40.0
-"""The bounds of the site go so far beyond readers, places and dangers."""
+"""The bounds of the site go this far beyond readers, places and danger areas."""
 OTHER_POWER_DB = 3.0
-"""A tag whose own level at 1 m differs by more from the site's is worth a word: a walk test is of one kind of tag."""
+"""A tag is reported when the level at 1 m that it states differs by more from the site's: a walk test holds for one
+kind of tag."""
 SILENT_MAX_S = 10.0
-"""A gateway that says nothing for so long, not even its clock, hangs."""
+"""A gateway that sends nothing for this long, not even its clock, has stopped working."""
 FLUSH_S = 1.0
 
 
 def site_of(zone: Zone, name: str) -> RecordedSite:
     """Return a zone as a recorded site: metres east and north of the readers' middle, readers named by their number.
 
-    Footpaths as far as readers hear; all places and danger areas.
+    It has the footpaths as far as readers hear, and all places and danger areas.
     """
     lon = sum(reader.lon for reader in zone.readers) / len(zone.readers)
     lat = sum(reader.lat for reader in zone.readers) / len(zone.readers)
@@ -84,7 +86,7 @@ def record(
     stopped: Callable[[], bool],
     say: Callable[[str], None],
 ) -> int:
-    """Record until the time is over, the gateway stops, or `stopped` says so; return how many rows were written.
+    """Record until the time is over, the gateway stops, or `stopped` returns true; return how many rows were written.
 
     folder: the gateway's store. Raises RecordingError.
     """
@@ -108,7 +110,7 @@ def record(
                 elif "t_s" in said:
                     writer.reading(said)
                 elif not asked and (stopped() or said.get("now_s", 0.0) >= end_s):
-                    asked = True  # what it still holds for us comes, and then its last word
+                    asked = True  # it still sends what it holds for us, and then its last line
                     line.shutdown(socket.SHUT_WR)
                 writer.flush()
         except OSError as error:
@@ -128,7 +130,7 @@ def record(
 
 
 def _begin_site(out: Path, site: RecordedSite, say: Callable[[str], None]) -> RecordedSite:
-    """Return the site as it lies in the folder; what is not there yet is written."""
+    """Return the site as it is in the folder; write what is not there yet. Raises RecordingError for another zone."""
     if not (out / "site.json").exists():
         write.save_site(out, site)
         return site
@@ -138,7 +140,7 @@ def _begin_site(out: Path, site: RecordedSite, say: Callable[[str], None]) -> Re
         raise RecordingError(out / "site.json", 0, "another zone, or its readers were moved", "name a new folder")
     if known.places is None and known.dangers is None:
         set_areas(out, site)
-    elif not _alike(known, site):
+    elif not _same_zone(known, site):
         say(
             f"note: places, danger areas or footpaths of the zone are not those of {out / 'site.json'}, which stay: a "
             "replay runs on them. Name a new folder to record the zone as it is now"
@@ -146,8 +148,8 @@ def _begin_site(out: Path, site: RecordedSite, say: Callable[[str], None]) -> Re
     return known
 
 
-def _alike(one: RecordedSite, other: RecordedSite) -> bool:
-    """Whether two sites have the same areas and footpaths."""
+def _same_zone(one: RecordedSite, other: RecordedSite) -> bool:
+    """Return whether two sites have the same areas and footpaths."""
 
     def shapes_of(site: RecordedSite) -> list[tuple[str, float, Any]]:
         areas = (*(site.places or ()), *(site.dangers or ()))
@@ -174,7 +176,7 @@ def _connect(path: Path, tags: Sequence[str]) -> socket.socket:
 
 
 def _lines(line: socket.socket, path: Path) -> Iterator[dict[str, Any]]:
-    """Yield what the gateway says until it closes. Raises RecordingError."""
+    """Yield each line that the gateway sends until it closes. Raises RecordingError."""
     rest = b""
     while True:
         try:
@@ -196,12 +198,12 @@ def _lines(line: socket.socket, path: Path) -> Iterator[dict[str, Any]]:
 
 
 class _Writer:
-    """The tracks of one recording, opened as tags are heard."""
+    """The tracks of one recording. A track is opened when its tag is first heard."""
 
     def __init__(
         self, out: Path, site: RecordedSite, start_s: float, power_dbm: float | None, say: Callable[[str], None]
     ) -> None:
-        """power_dbm: what site.json says of the tags; None: the first tag heard says it."""
+        """power_dbm: the tags' level at 1 m in site.json; None: take it from the first tag that states one."""
         self._out, self._start_s, self._say = out / "tracks", start_s, say
         self._site, self._power_dbm = out, power_dbm
         self._readers = {int(name) for name in site.reader_ids}
@@ -234,7 +236,7 @@ class _Writer:
                 file.flush()
 
     def close(self) -> None:
-        """Close the files and put their rows in order of time."""
+        """Close the files and sort their rows by time."""
         for tag, file in self._files.items():
             file.close()
             header, *rows = self.tracks[tag].read_text(encoding="utf-8").splitlines()
@@ -263,7 +265,7 @@ class _Writer:
         return file
 
     def _power(self, tag: str, power_dbm: int | None) -> None:
-        """Keep the first tag's own level at 1 m with the site: the gateway compares other tags with it."""
+        """Store in the site the level at 1 m that the first tag states: the gateway compares other tags with it."""
         if power_dbm is None:
             return
         if self._power_dbm is None:

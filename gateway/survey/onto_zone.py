@@ -1,4 +1,4 @@
-"""A zone's walk test: read from a recorded site and put onto the zone's own plane and readers."""
+"""A zone's walk test: read from a recorded site and moved to the zone's own plane and readers."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +11,12 @@ from gateway.survey.write import RecordingError
 from gateway.zone import Field, Plane, Zone
 
 MOVED_MAX_M = 3.0
-"""A reader that hangs further than this from where it hung at the walk test is heard otherwise."""
+"""A reader mounted further than this from its place at the walk test has other levels."""
 AWAY_MAX_M = 1000.0
 
 
-def of_zone(folder: Path, zone: Zone) -> tuple[RecordedSite, Survey, list[str]]:
-    """Return the walk test of a zone, in metres on its `Field`'s plane, and what is worth a look.
+def walk_test_of_zone(folder: Path, zone: Zone) -> tuple[RecordedSite, Survey, list[str]]:
+    """Return the walk test of a zone, in metres on its `Field`'s plane, and notes on what may need attention.
 
     Raises RecordingError. Rows of readers that are no longer in the zone are left out; newer readers have none.
     """
@@ -62,10 +62,10 @@ def of_zone(folder: Path, zone: Zone) -> tuple[RecordedSite, Survey, list[str]]:
         for areas in (site.places, site.dangers)
     )
     came = [r for r in zone.readers if str(r.number) not in site.reader_ids]
-    hang_m = [(*now_m[str(r.number)], r.height_m) for r in came]
+    new_readers_m = [(*now_m[str(r.number)], r.height_m) for r in came]
     site = replace(
         site, reader_ids=(*site.reader_ids, *(str(r.number) for r in came)), bounds_m=bounds_m, origin_lonlat=origin,
-        readers_m=np.concatenate([readers_m, np.array(hang_m).reshape(-1, 3)]), footpaths=footpaths,
+        readers_m=np.concatenate([readers_m, np.array(new_readers_m).reshape(-1, 3)]), footpaths=footpaths,
         places=places, dangers=dangers,
     )  # fmt: skip
     xy_m = moved(survey.xy_m[kept], there, here)

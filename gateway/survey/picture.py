@@ -1,6 +1,6 @@
-"""Pictures of a zone to show to a school: how many readers hear where, how far off a fix is, where a track went.
+"""Pictures of a zone to show to a school: how many readers hear a tag, the error of a fix, where a track went.
 
-One SVG file each, no script, readable on a telephone and on a wall. Units are metres, in `Scene`'s frame.
+Each is one SVG file without a script, readable on a telephone and on a wall. Units are metres, in the frame of `Scene`.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,25 +12,25 @@ from gateway.survey.canvas import DANGER, INK, Canvas, Scene
 from gateway.zone import Field, LonLat, Zone
 
 PerPoint = Callable[[Floats], Floats]
-"""(points, 2) metres -> one value a point."""
+"""(points, 2) metres -> one value for each point."""
 RASTER = 160
 """Cells along the longer side of the map."""
 ERROR_STEPS_M, ROOM_STEPS_M = (3.0, 5.0, 8.0, 12.0, 20.0), (0.5, 1.0, 1.5, 2.0, 3.0)
-"""Of a zone, and of a room, where every second place is better than ROOM_M."""
+"""For a zone, and for a room: a map with a median expected error below ROOM_M."""
 ROOM_M = 2.0
 EDGE_M = 25.0
-"""The map of a zone goes so far beyond readers, places and dangers."""
+"""The map of a zone goes this far beyond readers, places and danger areas."""
 READER_STEPS = (2.0, 3.0, 4.0, 6.0, 8.0)
 READER_WORDS = ("1", "2", "3", "4-5", "6-7", "8 on")
 GOOD_TO_POOR = ("#0b2a5b", "#1d5d8c", "#3e8f9d", "#7dbb9b", "#c3dd9f", "#f6f3c0")
-"""Dark to light in even steps: told apart with every kind of colour blindness, and in a photocopy."""
+"""Dark to light in even steps: distinct with every kind of colour blindness, and in a photocopy."""
 CIRCLES_MAX = 18
 STEPS_MAX = 400
-"""Of a track: 90 % circles, and corners drawn."""
+"""Of one track, at most: 90 % circles drawn, and corners drawn."""
 
 
 def error_picture(scene: Scene, expected_error_m: PerPoint, readers_in_reach: PerPoint, source: str) -> str:
-    """Return a picture of how far off a fix is expected to be. source: one sentence on where the figures come from."""
+    """Return a picture of the expected error of a fix. source: one sentence on where the figures come from."""
     error_m, reach = _grid(scene, expected_error_m), _grid(scene, readers_in_reach)
     heard = reach >= 1
     share = 100 * float(heard.mean())
@@ -70,7 +70,7 @@ def reach_picture(scene: Scene, readers_in_reach: PerPoint, source: str) -> str:
 
 
 def track_picture(site: RecordedSite, track: Track, fixes: Sequence[TimedFix], words: str) -> str:
-    """Return a picture of a track: the way that was walked, the fixes, some of their 90 % circles."""
+    """Return a picture of a track: the path that was walked, the fixes and some of their 90 % circles."""
     canvas = Canvas(scene_of(site, f"{site.name}: {track.name}"), [words])
     walked = track.truth_xy_m if track.truth_xy_m is not None else track.path_xy_m
     kept = [fix for fix in fixes if abs(fix.x_m) < 1e6 and abs(fix.y_m) < 1e6]
@@ -95,7 +95,7 @@ def track_picture(site: RecordedSite, track: Track, fixes: Sequence[TimedFix], w
 
 
 def walk_picture(scene: Scene, survey: Survey, words: Sequence[str]) -> str:
-    """Return a picture of a walk test: where it went, and how many readers heard the tag in each second or place."""
+    """Return a picture of a walk test: where it went, and how many readers heard the tag at each place."""
     canvas = Canvas(scene, words)
     side_m = max(0.5, 10 / canvas.scale)
     places, which = np.unique(np.floor(survey.xy_m / side_m), axis=0, return_inverse=True)
@@ -112,7 +112,7 @@ def walk_picture(scene: Scene, survey: Survey, words: Sequence[str]) -> str:
 
 
 def scene_of(site: RecordedSite, title: str) -> Scene:
-    """Return what a recorded site has to show: its readers, footpaths, places and danger areas."""
+    """Return the scene of a recorded site: its readers, footpaths, places and danger areas."""
     readers = [(name, float(x), float(y)) for name, (x, y, _) in zip(site.reader_ids, site.readers_m, strict=True)]
     x0, y0, x1, y1 = site.bounds_m
     low, high = site.readers_m[:, :2].min(axis=0), site.readers_m[:, :2].max(axis=0)
@@ -136,7 +136,7 @@ _PALE = (f'<rect x="-22" y="-11" width="44" height="22" fill="#eceff1" stroke="{
 
 
 def _grid(scene: Scene, value: PerPoint) -> Floats:
-    """Return values in the middles of cells, [row from the south, column]."""
+    """Return the values at the middles of the cells, [row from the south, column]."""
     x0, y0, x1, y1 = scene.bounds_m
     side_m = max(x1 - x0, y1 - y0, 0.1) / RASTER
     columns, rows = max(1, round((x1 - x0) / side_m)), max(1, round((y1 - y0) / side_m))
@@ -151,9 +151,9 @@ def _thinned(points: Floats) -> Floats:
 
 
 def scene_of_zone(zone: Zone, name: str, question: str, attribution: str | None = None) -> Scene:
-    """Return what a picture of a zone shows: readers, places, dangers and footpaths, on its `Field`'s plane.
+    """Return the scene of a zone: readers, places, danger areas and footpaths, on its `Field`'s plane.
 
-    attribution: whose map they were taken from.
+    attribution: the source of their map data.
     """
     plane = Field(Zone(zone.readers)).plane
 

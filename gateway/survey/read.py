@@ -1,8 +1,8 @@
 """Recorded sites on disk: site.json, calibration/*.csv, tracks/NAME.sightings.csv with NAME.truth.csv or NAME.path.csv.
 
-Tolerant where a recording may be poor (a row that says nothing usable is left out and counted by its reason), strict
-where nothing sensible could be done (`RecordingError`). What was read is finite, in order of time, and bounded, so that
-no file can surprise what works on it. `docs/GATEWAY.md` describes the format.
+The code is tolerant where a recording may be poor (an unusable row is left out and counted by its reason), and strict
+where nothing sensible could be done (`RecordingError`). What it returns is finite, in order of time, and bounded, so
+that no file can surprise the code that uses it. `docs/GATEWAY.md` describes the format.
 """
 
 import csv
@@ -28,23 +28,24 @@ from gateway.survey.write import (
 
 FILE_MAX_B = 1 << 30
 ROWS_MAX = 5_000_000
-"""Rows read of one file; the rest is left out and counted. A day of 40 tags at one reading a second has 3.5 million."""
+"""Rows read from one file; the rest is left out and counted. A day of 40 tags at one reading a second has 3.5 million
+rows."""
 READERS_MAX = 1000
 SPAN_MAX_M = 20_000.0
-"""No two readers of one zone are further apart; more means degrees, millimetres or a typing error."""
+"""No two readers of one zone are further apart along an axis; more means degrees, millimetres or a typing error."""
 FOOTPATHS_MAX, FOOTPATH_PIECES_MAX = 2000, 4000
-"""Lines of footpaths, and straight pieces of all of them."""
+"""Footpath lines at most, and straight pieces of all lines together."""
 AREAS_MAX, CORNERS_MAX = 2000, 200
-"""Places or danger areas, and corners of one of them: a gateway takes no more corners."""
+"""Places or danger areas at most, and corners of one of them: a gateway takes no more corners."""
 WARN_M, WARN_MAX_M = 15.0, 200.0
-"""Of a danger area: as a gateway's configuration has it, and allows."""
+"""Warning distance of a danger area: the default and the maximum of a gateway's configuration."""
 SPAN_MAX_S = 7 * 86400.0
-"""A sighting further than this from the middle one of its track has a broken clock."""
+"""A sighting further than this from the median time of its track has a wrong clock."""
 RSSI_MIN_DBM, RSSI_MAX_DBM = -127.0, 20.0
-"""What a radio can report: Bluetooth Core 5.4, vol. 4 part E, 7.7.65.2. 127 there means "not known"."""
+"""The range a radio can report: Bluetooth Core 5.4, vol. 4 part E, 7.7.65.2. There, 127 means "not known"."""
 PACKETS_MAX = 1000.0
 HEIGHT_READER_M, HEIGHT_TAG_M, MARGIN_M = 2.5, 1.0, 5.0
-"""Taken where site.json has no z_m, no height_m, no bounds (then the readers' box and this much more)."""
+"""Used if site.json has no z_m, no height_m, no bounds (then the bounds are the readers' box and this margin)."""
 
 
 def load_site(folder: Path) -> RecordedSite:
@@ -92,7 +93,7 @@ def _power(raw: Any) -> float | None:
 
 
 def _footpaths(raw: Any, notes: list[str]) -> tuple[Floats, ...]:
-    """Lines of [x, y]; what is no line, or too many, is left out and noted."""
+    """Return lines of [x, y]. What is not a line, or is over the limits, is left out and noted."""
     lines: list[Floats] = []
     pieces = wrong = more = 0
     for line in raw if isinstance(raw, list) else []:
@@ -113,7 +114,7 @@ def _footpaths(raw: Any, notes: list[str]) -> tuple[Floats, ...]:
 
 
 def _areas(path: Path, key: str, raw: Any) -> tuple[Area, ...] | None:
-    """What is no area is refused: the ground without it would be another one, and nobody would see it."""
+    """Refuse what is not an area: without it the ground would be different, and no one would notice."""
     if raw is None:
         return None
     if not isinstance(raw, list) or len(raw) > AREAS_MAX:
@@ -149,9 +150,9 @@ def _point(raw: Any) -> tuple[float, float] | None:
 
 
 def load_survey(folder: Path, site: RecordedSite, *, without: str = "") -> Survey:
-    """Return everything in calibration/, file by file in the order of their names. Empty when there is nothing.
+    """Return everything in calibration/, file by file in the order of their names. Empty if there is nothing.
 
-    without: the name of a walk whose file is passed over. Raises RecordingError.
+    without: the name of a walk to leave out. Raises RecordingError.
     """
     skipped: Counter[str] = Counter()
     numbers = {name: i for i, name in enumerate(site.reader_ids)}
@@ -182,7 +183,7 @@ def load_survey(folder: Path, site: RecordedSite, *, without: str = "") -> Surve
 
 
 def track_names(folder: Path) -> list[str]:
-    """Return the names of a site's tracks, in order. Raises RecordingError when there are none."""
+    """Return the names of a site's tracks, in order. Raises RecordingError if there are none."""
     ends = ".sightings.csv"
     names = sorted(path.name.removesuffix(ends) for path in (folder / "tracks").glob("*" + ends))
     if not names:
@@ -191,13 +192,13 @@ def track_names(folder: Path) -> list[str]:
 
 
 def load_tracks(folder: Path, site: RecordedSite) -> Iterator[Track]:
-    """Yield every track of a site. Raises RecordingError at the first that has no shape."""
+    """Yield every track of a site. Raises RecordingError at the first that cannot be read."""
     for name in track_names(folder):
         yield load_track(folder, site, name)
 
 
 def load_track(folder: Path, site: RecordedSite, name: str) -> Track:
-    """Return one track, sorted by time. Raises RecordingError when a file is missing or has other columns."""
+    """Return one track, sorted by time. Raises RecordingError if its sightings are missing or columns are wrong."""
     skipped: Counter[str] = Counter()
     numbers = {reader: i for i, reader in enumerate(site.reader_ids)}
     rows: list[tuple[float, int, float, float]] = []
@@ -236,7 +237,7 @@ def load_track(folder: Path, site: RecordedSite, name: str) -> Track:
 
 
 def _own_power(path: Path) -> float | None:
-    """The tag's level at 1 m; what cannot be read says nothing, and the site's is taken as in older recordings."""
+    """Return the tag's level at 1 m. None if it cannot be read: then the site's is used, as in older recordings."""
     try:
         raw = json.loads(text_of(path, "")) if path.exists() else None
     except (RecordingError, ValueError, RecursionError):
@@ -245,12 +246,12 @@ def _own_power(path: Path) -> float | None:
 
 
 def load_truth(path: Path, skipped: Counter[str]) -> Floats:
-    """Return (rows, 3) t_s, x_m, y_m with strictly increasing times; no rows when there is no such file."""
+    """Return (rows, 3) t_s, x_m, y_m with strictly increasing times; no rows if there is no such file."""
     table = _points(path, TRUTH, skipped)
     if not len(table):
         return table
     table = table[np.argsort(table[:, 0], kind="stable")]
-    later = np.append(np.diff(table[:, 0]) > 0, True)  # of several at one time the last counts
+    later = np.append(np.diff(table[:, 0]) > 0, True)  # of several rows at one time, the last counts
     skipped["truth repeated"] += int(len(table) - later.sum())
     good: Floats = table[later]
     return good
@@ -271,10 +272,10 @@ def _points(path: Path, columns: tuple[str, ...], skipped: Counter[str]) -> Floa
 def _rows(
     path: Path, columns: tuple[str, ...], skipped: Counter[str], optional: tuple[str, ...] = ()
 ) -> Iterator[list[str]]:
-    """Yield the wanted columns of each row as text. One line, one row: a stray quote costs its own line and no more."""
+    """Yield the wanted columns of each row as text. One line is one row: a stray quote spoils only its own line."""
     lines = text_of(path, "the file is part of the recording").splitlines()
     if not any(line.strip() for line in lines):
-        return  # recording had begun and nothing was heard
+        return  # the recording had started and nothing was heard
     header = [name.strip().lower() for name in fields(lines[0])]
     missing = [name for name in columns if name not in header and name not in optional]
     if missing:
@@ -294,7 +295,7 @@ def _rows(
 
 
 def fields(line: str) -> list[str]:
-    """Return the fields of one line; quotes may stand round a field."""
+    """Return the fields of one line; a field may be in quotes. Return none if the line cannot be read."""
     if '"' not in line:
         return line.split(",")
     try:
@@ -304,7 +305,7 @@ def fields(line: str) -> list[str]:
 
 
 def text_of(path: Path, hint: str) -> str:
-    """Return a file's text, whatever cannot be read in it replaced. Raises RecordingError with the hint."""
+    """Return a file's text; bytes that are not UTF-8 are replaced. Raises RecordingError with the hint."""
     try:
         with path.open("rb") as file:
             data = file.read(FILE_MAX_B + 1)
@@ -316,7 +317,7 @@ def text_of(path: Path, hint: str) -> str:
 
 
 def number(value: Any) -> float | None:
-    """Return a finite number, or None for whatever else stands there."""
+    """Return a finite number, or None for any other value."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
@@ -365,7 +366,7 @@ def _bounds(raw: Any, readers: Floats, notes: list[str]) -> tuple[float, float, 
 
 
 def _one_of(value: Any, known: tuple[Any, ...], what: str, notes: list[str]) -> Any:
-    """Return the value if it is known, else the first of the known ones, told in the notes."""
+    """Return the value if it is known; else return the first known one and add a note."""
     if value in known:
         return value
     notes.append(f"{what} is not said ({', '.join(known)}): {known[0]} taken")

@@ -1,9 +1,9 @@
-"""The engine over a recorded site: what it would have said, second by second. The very engine of a live gateway.
+"""Runs the engine over a recorded site: what it would have reported, second by second. A live gateway has the same one.
 
-Nothing is set by hand. A recorded zone (`zone_of`) goes through what a gateway is made of: its ground with yards and
-doors, its sectors, its walk test or the law of streets. Any other site: footpaths where it has them, else open ground;
-a map where there is a survey, else the law of the devices, for a body before the tag and one behind it, where nobody
-measured which.
+Nothing is set by hand. A recorded zone (`zone_of`) uses the parts of a gateway: the ground with yards and doors, the
+sectors, the walk test or the law of streets. Any other site uses its footpaths if it has them, else open ground; and a
+map if there is a survey, else the law of the devices. For a worn tag that law is used twice, with the body in front of
+the tag and behind it, because it was not measured which is true.
 """
 
 import math
@@ -30,25 +30,25 @@ from gateway.zone import DangerArea, Footpath, LonLat, Place, Plane, Reader, Zon
 
 LAG_S, LAG_MAX_S = 3.0, 10.0
 CELLS, STEP_MIN_M = 1600, 0.25
-"""Of open ground: about so many, and none smaller."""
+"""Cells of open ground: about this many, and none smaller than STEP_MIN_M."""
 PATH_CELLS, PATH_STEP_MIN_M = 800, 0.5
 GAP_S = 60.0
-"""After such a silence a track begins anew."""
+"""After a longer silence, a track starts again."""
 LAT_MAX_DEG = 85.0
-"""No zone is nearer to a pole, where metres and degrees part."""
+"""No zone is nearer to a pole, where metres no longer fit degrees."""
 TAG = 0
 OnChange = Callable[[float, Arrived | Left | DangerChange], None]
-"""At which second of the track, and what."""
+"""Called with the second of the track and the change."""
 _NUMBER = re.compile(r"[1-9][0-9]{0,4}")
 
 
 class ReplayEngine:
-    """What a site's engine is built of; it serves all tracks of the site."""
+    """The engine of one site and what it is built of; it serves all tracks of the site."""
 
     def __init__(self, site: RecordedSite, survey: Survey) -> None:
         self.site = site
         self.notes: list[str] = []
-        """What the ground is like where somebody might expect another, and where a walk test serves nobody."""
+        """Where the ground is other than expected, and where the walk test is of no use."""
         self._surveyed = len(survey) > 0
         self._locator: ZoneLocator | None = None
         self._numbers: Sequence[int] = range(len(site.reader_ids))
@@ -61,7 +61,7 @@ class ReplayEngine:
         self._zone, ground = zone, Ground(zone)
         self.notes += ground.notes
         self.space = ground.space
-        self.hearings = []  # each sector of a zone has its own
+        self.hearings = []  # each sector of a zone has its own hearings
         self._numbers = [reader.number for reader in zone.readers]
         self._there, self._here = ground.plane, Plane(*site.origin_lonlat)
         self._locator = ZoneLocator(ground, Counter())
@@ -69,10 +69,10 @@ class ReplayEngine:
             self._learn(self._locator, survey)
 
     def replay(self, track: Track, *, lag_s: float = LAG_S, told: OnChange | None = None) -> Iterator[TimedFix]:
-        """Yield a fix at the end of every second in which the tag was heard, and with lag_s > 0 its smoothed one.
+        """Yield a fix at the end of every second in which the tag was heard, and with lag_s > 0 its smoothed fix too.
 
-        A smoothed fix has heard what came up to lag_s (whole seconds, at most LAG_MAX_S) later, or up to the end.
-        told: is given what the gateway of a recorded zone would have concluded of places and danger areas meanwhile.
+        A smoothed fix uses what was heard up to lag_s (whole seconds, at most LAG_MAX_S) later, or up to the end.
+        told: called with what the gateway of a recorded zone would have concluded about places and danger areas.
         """
         for fix in self.fixes(track, lag_s=lag_s, told=told):
             yield TimedFix(fix.fixed_at_s, fix.x_m, fix.y_m, fix.radius_50_m, fix.radius_90_m, fix.lag_s)
@@ -86,9 +86,9 @@ class ReplayEngine:
         places: Sequence[str] = (),
         told: OnChange | None = None,
     ) -> Iterator[Fix]:
-        """Yield what `replay` does, as the gateway has it; those of a zone tell of its places and danger areas.
+        """Yield the fixes of `replay` as a gateway has them. In a zone they include its places and danger areas.
 
-        shares [cells of `space`, places]: see `Tracker`; of a zone nobody asks for them.
+        shares [cells of `space`, places] and places: see `Tracker`; a zone does not use them.
         """
         lag = max(0, min(round(lag_s), round(LAG_MAX_S)))
         locator = self._locator
@@ -139,7 +139,7 @@ class ReplayEngine:
         yield from _rest(tracker, lag, told)
 
     def _learn(self, locator: ZoneLocator, survey: Survey) -> None:
-        """Give each sector what was walked there, as a gateway does once it has started."""
+        """Give each sector the walk test of its part, as a gateway does after its start."""
         names = tuple(map(str, self._numbers))
         readers_m = np.column_stack(
             [moved(self.site.readers_m[:, :2], self._here, self._there), self.site.readers_m[:, 2]]
@@ -161,15 +161,15 @@ class ReplayEngine:
 
 
 def replay(site: RecordedSite, survey: Survey, track: Track, *, lag_s: float = LAG_S) -> Iterator[TimedFix]:
-    """Yield what the engine would have said of a track: see `ReplayEngine.replay`."""
+    """Yield the fixes that the engine would have made of a track: see `ReplayEngine.replay`."""
     yield from ReplayEngine(site, survey).replay(track, lag_s=lag_s)
 
 
 def zone_of(site: RecordedSite) -> Zone | None:
-    """Return the zone whose gateway recorded a site; None: no gateway did.
+    """Return the zone of the gateway that recorded a site; None if no gateway did.
 
-    It lies on the map, and says its places, danger areas or footpaths. `channel` is a law that no gateway has. Readers
-    keep their numbers where their ids are numbers.
+    Such a site has an origin, and places, danger areas or footpaths. It has no `channel`, a law that no gateway has.
+    Readers keep their numbers if all their ids are numbers.
     """
     mapped = site.places is not None or site.dangers is not None or site.footpaths
     if site.origin_lonlat is None or abs(site.origin_lonlat[1]) > LAT_MAX_DEG or site.channel is not None or not mapped:
@@ -191,7 +191,7 @@ def zone_of(site: RecordedSite) -> Zone | None:
 
 
 def space_of(site: RecordedSite) -> Space:
-    """Return the states of a site that is no zone: its footpaths where it has some, else the ground in its bounds."""
+    """Return the states of a site that is no zone: its footpaths if it has some, else the ground in its bounds."""
     lines = [[(float(x), float(y)) for x, y in line] for line in site.footpaths]
     ways = chains(lines)
     if ways:
@@ -203,7 +203,7 @@ def space_of(site: RecordedSite) -> Space:
 
 
 def _seconds(track: Track) -> Iterator[tuple[float, Any]]:
-    """Yield (end of the second, rows of the track within it); the last, broken second is left out as it is nowhere."""
+    """Yield (end of the second, rows of the track within it). The last second is left out if the track ends in it."""
     if not len(track.t_s):
         return
     ends = np.maximum(np.ceil(track.t_s - 1e-9), 1.0)
@@ -215,18 +215,18 @@ def _seconds(track: Track) -> Iterator[tuple[float, Any]]:
 
 
 def _step(tracker: Tracker | ZoneLocator, now_s: float) -> Iterator[tuple[int, Fix, Fix | None]]:
-    yield from tracker.step(now_s, _lives)
-    if isinstance(tracker, ZoneLocator):  # a tag that changed sectors begins there at once, as on a gateway
-        yield from tracker.step(now_s, _lives)
+    yield from tracker.step(now_s, _never_silent)
+    if isinstance(tracker, ZoneLocator):  # a tag that changed sectors starts in the new one at once, as on a gateway
+        yield from tracker.step(now_s, _never_silent)
 
 
 def _rest(tracker: Tracker | ZoneLocator, lag: int, told: set[float]) -> Iterator[Fix]:
-    """The smoothed fixes of the last seconds, which heard less of what came after."""
+    """Yield the smoothed fixes of the last seconds, for which less was heard afterwards."""
     for back in range(lag - 1, 0, -1):
         fix = tracker.back(TAG, back)
         if fix is not None and fix.fixed_at_s in told:
             yield fix
 
 
-def _lives(reader: int) -> bool:
+def _never_silent(reader: int) -> bool:
     return False

@@ -1,4 +1,4 @@
-"""Run the engine over a recorded site and say how far off it was. The engine comes as a function: see `replay`."""
+"""Runs the engine over a recorded site and reports its errors. The engine is passed as a function: see `replay`."""
 
 import itertools
 import time
@@ -14,33 +14,33 @@ TrackReplay = Callable[[Track], Iterable[TimedFix]]
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How far off the fixes of one kind were. Metres; NaN where there is no truth to tell."""
+    """The errors of the fixes of one kind, in metres; NaN if there is no truth."""
 
     fixes: int
     median_m: float
     mean_m: float
     p90_m: float
     cover_50: float
-    """Share of fixes whose 50 % radius held the truth."""
+    """Share of fixes with the truth within their 50 % radius."""
     cover_90: float
 
 
 @dataclass(frozen=True, slots=True)
 class LocatedTrack:
-    """A track, what the engine made of it, and what that cost."""
+    """A track, its fixes, and the computing time."""
 
     track: Track
     fixes: tuple[TimedFix, ...]
     ms_per_fix: float
-    """Of an instant fix; the late one beside it is part of that."""
+    """Milliseconds for one instant fix, including the late fix made with it."""
 
     def kinds(self) -> list[float]:
-        """Return the kinds of fixes: 0 for instant ones, then the lag of late ones if there are any."""
+        """Return the kinds of fixes: 0 for instant ones, then the longest lag of late ones if there are any."""
         late = max((fix.lag_s for fix in self.fixes), default=0.0)
         return [0.0, late] if late else [0.0]
 
     def of(self, kind: float) -> list[TimedFix]:
-        """Return the fixes of a kind. At a track's end late ones come sooner, there being no more to wait for."""
+        """Return the fixes of a kind. At the end of a track late ones have less lag, because nothing more comes."""
         return [fix for fix in self.fixes if (fix.lag_s > 0) == (kind > 0)]
 
 
@@ -53,9 +53,9 @@ def located(track: Track, engine: TrackReplay) -> LocatedTrack:
 
 
 def errors_m(track: Track, fixes: Iterable[TimedFix]) -> Floats:
-    """Return (fixes, 3): how far off each was, and its two radii. Fixes before and after the truth are left out.
+    """Return (fixes, 3): the error of each and its two radii. Fixes before and after the truth are left out.
 
-    Where only the path is known it is the distance to the path, which flatters.
+    If only the path is known, the error is the distance to the path, which is too good.
     """
     table = np.array([fix[:5] for fix in fixes], dtype=float).reshape(-1, 5)
     if track.truth_t_s is not None and track.truth_xy_m is not None:
@@ -80,7 +80,7 @@ def score(fixes: int, errors: Floats) -> Score:
 
 
 def table(runs: Sequence[LocatedTrack], site: RecordedSite) -> Iterator[str]:
-    """Yield the lines of a table, one for each track and kind of fix, and the sum of all that count."""
+    """Yield the lines of a table: one for each track and kind of fix, and one for all tracks not in the walk test."""
     yield (
         f"{'track':24} {'rows':>7} {'skipped':>7} {'kind':>8} {'fixes':>6} {'median':>7} {'mean':>7} {'90 %':>7} "
         f"{'in r50':>6} {'in r90':>6} {'ms/fix':>7}"
@@ -125,8 +125,8 @@ def _distance_to_line_m(points: Floats, line: Floats) -> Floats:
     return nearest
 
 
-def settings_of(site: RecordedSite, survey: Survey) -> str:
-    """Return one line on what the engine has to go by."""
+def inputs_line(site: RecordedSite, survey: Survey) -> str:
+    """Return one line on what the engine can use."""
     walked = "a walk test" if len(survey) else "no walk test"
     directions = int(np.isfinite(survey.heading_deg).sum())
     rows = f" of {len(survey)} rows, {directions} with a direction" if len(survey) else ""

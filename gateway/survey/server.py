@@ -1,12 +1,12 @@
-r"""What the core hears, for who records it: a socket in the gateway's folder, only for who may read that folder.
+r"""A socket that gives recording programs what the core hears. It is in the gateway's folder, for its user only.
 
     core --reading--> Recorder --queue of each client, bounded--> record.sock --> `ansim-gateway record`
 
-JSON lines. The client says first what it wants: {"tags": ["t1"]}, an empty list is every tag. Then it gets
-{"gateway": .., "now_s": ..}, one line a reading {"t_s": .., "tag": .., "reader": .., "rssi_dbm": .., "packets": ..,
-"power_dbm": ..} (the tag's own level at 1 m), a {"now_s": ..} every second, and, once it closed its side or the gateway
-stops, {"end": true, "sent": .., "dropped": ..}.
-Pseudonyms only. A client that does not keep up loses readings, which are counted; the core never waits for it.
+It speaks JSON lines. First the client sends what it wants: {"tags": ["t1"]}; an empty list is every tag. Then it gets
+{"gateway": .., "now_s": ..}, one line for each reading {"t_s": .., "tag": .., "reader": .., "rssi_dbm": .., "packets":
+.., "power_dbm": ..} (the level at 1 m that the tag states), and {"now_s": ..} every second in which nothing waits. When
+the client has closed its side or the gateway stops, it gets {"end": true, "sent": .., "dropped": ..}.
+Tags appear only by pseudonym. A client that is too slow loses readings, which are counted; the core never waits for it.
 """
 
 import asyncio
@@ -26,13 +26,13 @@ from gateway.health import OnHealth
 SOCKET = "record.sock"
 CLIENTS_MAX = 4
 QUEUE_MAX = 5000
-"""Lines that wait for one client: a minute of a full zone."""
+"""Lines that may wait for one client: a minute of a full zone."""
 WANT_MAX_B, WANT_MAX_S = 65_536, 5.0
 TAGS_MAX = 1000
 SEND_MAX_S = 10.0
 BEAT_S = 1.0
 AGAIN_S = 60.0
-"""A socket that could not be opened is tried again after so long."""
+"""If the socket could not be opened, it is tried again after this long."""
 
 log = structlog.get_logger()
 
@@ -63,7 +63,7 @@ class _Client:
 
 
 class Recorder:
-    """The socket and its clients. `on_change(whether anybody listens)` is called when that changes."""
+    """The socket and its clients. `on_change(whether a client records)` is called when a client comes or goes."""
 
     def __init__(self, folder: Path, gateway: str, *, on_health: OnHealth, on_change: Callable[[bool], None]) -> None:
         self.path = folder / SOCKET
@@ -75,11 +75,11 @@ class Recorder:
 
     @property
     def clients(self) -> int:
-        """Return how many record now."""
+        """Return how many clients record now."""
         return len(self._clients)
 
     def reading(self, tag: str, reading: Reading) -> None:
-        """Take what the core heard. Never raises, never waits."""
+        """Take a reading that the core heard. Never raises, never waits."""
         for client in self._clients:
             if client.tags and tag not in client.tags:
                 continue
@@ -89,7 +89,7 @@ class Recorder:
             self.counters["record_readings" if client.put(line) else "record_dropped"] += 1
 
     async def run(self, progress: Callable[[], None]) -> None:
-        """Serve until cancelled. A socket that cannot be opened is told of, and the gateway goes on without."""
+        """Serve until cancelled. A socket that cannot be opened is reported, and the gateway goes on without it."""
         server: asyncio.Server | None = None
         opened_s = -AGAIN_S
         try:
@@ -107,10 +107,10 @@ class Recorder:
 
     async def _open(self) -> asyncio.Server | None:
         try:
-            self.path.unlink(missing_ok=True)  # of a gateway that was killed: the outbox saw that there is no other
+            self.path.unlink(missing_ok=True)  # left by a killed gateway: the outbox made sure that no other one runs
             server = await asyncio.start_unix_server(self._accept, self.path, limit=WANT_MAX_B)
             self.open = True
-            self.path.chmod(0o600)  # the daemon's umask made it private from the first moment
+            self.path.chmod(0o600)  # the daemon's umask has made it private from the start
             return server
         except OSError as error:
             self._on_health("record", False, f"{self.path} cannot be opened ({error}); nobody can record")
@@ -133,7 +133,7 @@ class Recorder:
             task.add_done_callback(self._handlers.discard)
         try:
             await self._serve(reader, writer)
-        except OSError:  # it is gone, or too slow (TimeoutError is one)
+        except OSError:  # the client is gone, or too slow (TimeoutError is an OSError)
             writer.transport.abort()
         finally:
             writer.close()
@@ -169,7 +169,7 @@ class Recorder:
 
 
 async def _wanted(reader: asyncio.StreamReader) -> frozenset[str] | None:
-    """Return the tags a client asks for, or None for what cannot be understood."""
+    """Return the tags that a client asks for, or None if its request is not valid."""
     try:
         async with asyncio.timeout(WANT_MAX_S):
             line = await reader.readline()
@@ -188,7 +188,7 @@ async def _send(writer: asyncio.StreamWriter, lines: list[dict[str, Any]]) -> No
 
 
 async def _until_closed(reader: asyncio.StreamReader, client: _Client) -> None:
-    """Wait until the client closes its side; whatever else it says is nothing to us."""
+    """Wait until the client closes its side; ignore whatever else it sends. Then end its recording."""
     with contextlib.suppress(OSError):
         while await reader.read(4096):
             pass

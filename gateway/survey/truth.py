@@ -1,11 +1,11 @@
-"""Where somebody walked and when: points tapped on a plan or a map, or a GPS track, as text files.
+"""Where and when a person walked: points tapped on a plan or a map, or a GPS track, as text files.
 
     t_s,x_m,y_m              tapped: seconds of the recording, metres of the site
     t_s,lon,lat              tapped on a map; the site must have an origin
     time,lon,lat,accuracy_m  GPS: ISO 8601 or unix seconds; accuracy_m or hdop; smoothed
     NAME.gpx                 GPS, GPX 1.0 or 1.1
 
-Times beyond 1e9 are unix seconds; for them the start of the recording must be known.
+Times from 1e9 on are unix seconds; for them the start of the recording must be known.
 """
 
 import math
@@ -26,19 +26,20 @@ from gateway.zone import Plane
 POINTS_MAX = 200_000
 UNIX_MIN_S = 1e9
 HDOP_M = 4.0
-"""Metres an hdop of 1 stands for: the user range error of a telephone under an open sky."""
+"""Metres for an hdop of 1: the user range error of a telephone under an open sky."""
 ACCURACY_M, ACCURACY_MAX_M = 6.0, 12.0
-"""Taken where none is given; and a point worse than the second is left out."""
+"""The accuracy used if none is given; a point with a worse accuracy than the second is left out."""
 SMOOTH_S = 4.0
 GAP_TAPPED_S, GAP_GPS_S = 90.0, 15.0
-"""Between two points further apart in time nobody knows where the walker was."""
+"""Between two points further apart in time, the walker's position is not known."""
 _TIME, _LON, _LAT = ("t_s", "time", "timestamp", "utc"), ("lon", "lng", "longitude"), ("lat", "latitude")
 _ACCURACY, _HDOP = ("accuracy_m", "accuracy"), ("hdop",)
 
 
 @dataclass(frozen=True, slots=True)
 class TrueWalk:
-    """Where a walker was. Times of the recording, strictly increasing; straight and even in between."""
+    """Where a walker was. Times are of the recording and strictly increasing; between points the walk is straight and
+    even."""
 
     t_s: Floats
     xy_m: Floats
@@ -47,7 +48,7 @@ class TrueWalk:
     skipped: dict[str, int]
 
     def at(self, t_s: Floats) -> tuple[Floats, Floats]:
-        """Return where (times, 2) the walker was, NaN where that is not known, and the velocity there, m/s."""
+        """Return position and velocity (m/s) of the walker, (times, 2) each; NaN where they are not known."""
         if len(self.t_s) < 2:
             return np.full((len(t_s), 2), np.nan), np.full((len(t_s), 2), np.nan)
         right = np.clip(np.searchsorted(self.t_s, t_s, side="right"), 1, len(self.t_s) - 1)
@@ -59,7 +60,7 @@ class TrueWalk:
 
 
 def load_walk(path: Path, site: RecordedSite, start_utc_s: float | None) -> TrueWalk:
-    """Return a walk. start_utc_s: when the recording's t_s was 0. Raises RecordingError."""
+    """Return a walk. start_utc_s: the time when the recording's t_s was 0. Raises RecordingError."""
     skipped: Counter[str] = Counter()
     text = text_of(path, "name the file of tapped points, or the GPX file")
     gpx = path.suffix.lower() == ".gpx" or text.lstrip()[:5] == "<?xml" or "<gpx" in text[:1000]
@@ -147,17 +148,17 @@ def _of_gpx(path: Path, text: str, skipped: Counter[str]) -> tuple[list[list[flo
 
 
 def _moment(text: str) -> float | None:
-    """Seconds of the recording, or unix seconds: a plain number, or a date and time (UTC where it has no zone)."""
+    """Return seconds of the recording or unix seconds, from a number or a date and time (UTC if without zone)."""
     plain = number(text)
     if plain is not None:
-        return plain if abs(plain) <= 1e11 else plain / 1000  # a telephone's milliseconds
+        return plain if abs(plain) <= 1e11 else plain / 1000  # unix milliseconds of a telephone
     if not re.match(r"\d{4}-\d\d-\d\dT", text.strip()):
         return None
     return moment_of(text)
 
 
 def moment_of(text: str) -> float | None:
-    """Return the unix seconds of a date and time as ISO 8601 has it, or None."""
+    """Return the unix seconds of an ISO 8601 date and time (UTC if it has no time zone), or None."""
     try:
         found = datetime.fromisoformat(text.strip())
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
@@ -166,7 +167,7 @@ def moment_of(text: str) -> float | None:
 
 
 def _smoothed(table: Floats) -> Floats:
-    """A straight line through the neighbours in time of each point, each weighed by its age and its accuracy."""
+    """Smooth each point by a straight line through its neighbours in time, weighted by time distance and accuracy."""
     t_s, xy_m = table[:, 0], table[:, 1:3]
     weight = 1 / np.where(np.isnan(table[:, 3]), ACCURACY_M, np.maximum(table[:, 3], 1.0)) ** 2
     smooth: Floats = xy_m.copy()

@@ -1,4 +1,4 @@
-"""Writing recorded sites, the other half of `gateway.survey.read`: whole files, or the old ones stay."""
+"""Writes recorded sites; `gateway.survey.read` reads them. A file is written completely, or the old one stays."""
 
 import json
 import math
@@ -14,10 +14,10 @@ from gateway.recording import Area, Floats, RecordedSite, Survey, TimedFix, Trac
 
 SIGHTINGS = ("t_s", "reader", "rssi_dbm")
 PACKETS = "packets"
-"""A fourth column of sightings that may be missing: how many packets the row stands for."""
+"""An optional fourth column of sightings: how many packets the row stands for."""
 INFO = ".info.json"
-"""tracks/NAME.info.json: when (UTC) the t_s of a track was 0, so that GPS can be laid beside it, and the tag's own
-level at 1 m."""
+"""tracks/NAME.info.json: when (UTC) the t_s of a track was 0, so that GPS times can be compared with it, and the level
+at 1 m that the tag states."""
 TRUTH = ("t_s", "x_m", "y_m")
 PATH = ("x_m", "y_m")
 SURVEY = ("x_m", "y_m", "heading_deg", "reader", "rssi_dbm", "count")
@@ -26,7 +26,7 @@ _NAME = re.compile(r"[^\x00-\x1f\x7f/\\]{1,100}")
 
 
 class RecordingError(Exception):
-    """A recording cannot be read or written as it is. Permanent until somebody mends the file."""
+    """A recording cannot be read or written as it is. Permanent until a person repairs the file."""
 
     def __init__(self, path: Path, line: int, what: str, next_step: str) -> None:
         super().__init__(f"{path}{f', line {line}' if line else ''}: {what}; {next_step}")
@@ -58,7 +58,7 @@ def save_site(folder: Path, site: RecordedSite) -> None:
 
 
 def _areas(site: RecordedSite) -> dict[str, Any]:
-    """An empty list says that the zone has none; no key, that nobody says."""
+    """An empty list means that the zone has none; a missing key means that this is not known."""
 
     def row(area: Area) -> dict[str, Any]:
         return {"id": area.id, "polygon": _corners(area.ring_m)}
@@ -93,7 +93,7 @@ def save_survey(folder: Path, site: RecordedSite, name: str, survey: Survey) -> 
 
 
 def save_track(folder: Path, site: RecordedSite, track: Track) -> None:
-    """Write tracks/NAME.sightings.csv, and its truth or path where there is one. Raises RecordingError."""
+    """Write tracks/NAME.sightings.csv, and the truth and path if the track has them. Raises RecordingError."""
     base = folder / "tracks"
     name = checked_name(folder, track.name)
     packets = np.ones(len(track.t_s), dtype=np.int64) if track.packets is None else track.packets
@@ -117,7 +117,7 @@ def save_truth(folder: Path, name: str, t_s: Floats, xy_m: Floats) -> None:
 
 
 def add_seen_track(folder: Path, name: str) -> None:
-    """Note in site.json that a track is part of the walk test; the rest of the file stays. Raises RecordingError."""
+    """Add a track to those that are part of the walk test in site.json; the rest stays. Raises RecordingError."""
     raw = _site_again(folder)
     seen = raw.get("seen_tracks")
     seen = seen if isinstance(seen, list) else []
@@ -126,14 +126,14 @@ def add_seen_track(folder: Path, name: str) -> None:
 
 
 def set_tag_power(folder: Path, power_dbm: float) -> None:
-    """Note in site.json a tag's own level at 1 m; the rest of the file stays. Raises RecordingError."""
+    """Set in site.json the level at 1 m that a tag states; the rest stays. Raises RecordingError."""
     raw = _site_again(folder)
     tag = raw.get("tag")
     _save_again(folder, raw | {"tag": {**(tag if isinstance(tag, dict) else {}), "power_dbm": power_dbm}})
 
 
 def set_areas(folder: Path, site: RecordedSite) -> None:
-    """Note in site.json the places and danger areas of a site; the rest of the file stays. Raises RecordingError."""
+    """Set in site.json the places and danger areas of a site; the rest stays. Raises RecordingError."""
     _save_again(folder, _site_again(folder) | _areas(site))
 
 
@@ -153,7 +153,7 @@ def _save_again(folder: Path, raw: dict[str, Any]) -> None:
 
 
 def write_fixes(path: Path, fixes: Iterable[TimedFix]) -> int:
-    """Write what an engine made of a track; return how many rows. Raises RecordingError."""
+    """Write the fixes that an engine made of a track; return how many rows. Raises RecordingError."""
     rows = [
         (f"{f.t_s:.3f}", f"{f.x_m:.3f}", f"{f.y_m:.3f}", f"{f.r50_m:.3f}", f"{f.r90_m:.3f}", f"{f.lag_s:g}")
         for f in fixes
@@ -163,14 +163,14 @@ def write_fixes(path: Path, fixes: Iterable[TimedFix]) -> int:
 
 
 def checked_name(folder: Path, name: str) -> str:
-    """Return the name if it can be a file's. Raises RecordingError."""
+    """Return the name if a file can have it. Raises RecordingError."""
     if not _NAME.fullmatch(name) or name.startswith("."):
         raise RecordingError(folder, 0, f"{name[:60]!r} cannot name a file", "use letters, digits, _ and -")
     return name
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file or leave the old one: beside it first, then in its place. Raises RecordingError."""
+    """Write a whole file or leave the old one: first next to it, then in its place. Raises RecordingError."""
     aside = path.with_name(path.name + ".new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,1 +1,1 @@
-"""What is heard: advertisements at the readers, and frames on the mesh."""
+"""The simulated radio: advertisements that readers hear, and frames on the mesh."""

@@ -1,9 +1,9 @@
-"""The mesh between readers and coordinator: joins, frames up and down, what is late and what is lost.
+"""The ZigBee mesh between readers and coordinator: joins, frames up and down, delays and losses.
 
-First cut: no packets of other nodes, no routes that change. A frame needs some milliseconds a hop, is lost now and then
-in spite of the stack's own retries (the sender then sees a time-out), and now and then arrives although the sender is
-told it did not: the acknowledgement was lost. Every number is a hash of (seed, reader, its frame), so a frame's fate
-does not depend on anybody else's.
+First version: no packets of other nodes, no changing routes. A frame needs a few milliseconds per hop. From time to
+time it is lost in spite of the stack's own retries; the sender then sees a time-out. From time to time a reader's frame
+arrives but its acknowledgement is lost; the reader sees a time-out too. Every random number is a hash of (seed, reader,
+its frame), so the fate of a frame does not depend on other readers.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from sim.xbee.module import install_code
 HOP_M = 90.0
 HOPS_MAX = 5
 HOP_MS = (4.0, 16.0)
-"""A hop's latency: back-off, 66 bytes at 250 kbit/s, a router's turn. Assumed; measured hops lie between."""
+"""Latency of one hop: back-off, 66 bytes at 250 kbit/s, time in a router. Assumed; measured hops lie between."""
 LOSS = 0.004
-"""Chance a hop that a frame is lost after all retries of the stack."""
+"""Probability per hop that a frame is lost after all retries of the stack."""
 ACK_LOSS = 0.002
-"""Chance a hop that the frame arrives and its end-to-end acknowledgement does not."""
+"""Probability per hop that a reader's frame arrives but its end-to-end acknowledgement does not."""
 TIMEOUT_MS = 1600.0
-"""How long xbee.transmit waits for that acknowledgement: three tries of the APS layer. Unverified."""
+"""How long xbee.transmit waits for the acknowledgement: three tries of the APS layer. Unverified."""
 JOIN_EVERY_S = 2.0
 NOT_JOINED, LOST = "ENOTCONN", "ETIMEDOUT"
 
 
 @dataclass(slots=True)
 class Station:
-    """A reader as the mesh knows it."""
+    """A reader as a node of the mesh."""
 
     reader: ReaderProcess
     eui64: bytes
@@ -57,12 +57,12 @@ class Station:
 
 @dataclass(slots=True)
 class Counts:
-    """What the mesh did, for the report."""
+    """Counts of what the mesh did, for the report."""
 
     frames_up: int = 0
     lost_up: int = 0
     refused_up: int = 0
-    """Arrived while the host did not listen: the coordinator could not take it."""
+    """Frames that arrived but that the coordinator could not take, because its host did not listen."""
     ack_lost: int = 0
     not_joined: int = 0
     frames_down: int = 0
@@ -73,10 +73,11 @@ class Counts:
 
 
 class Mesh:
-    """All readers of a zone behind one coordinator, on the story's clock.
+    """All readers of a zone and one coordinator, on the story's clock.
 
-    Taps: `on_frame(number, sent_s, payload, arrived)` for every frame a firmware sent,
-    `on_pin_change(number, now_s, pin, level)` for every output written, `on_line(number, now_s, text)` for a console.
+    Callbacks: `on_frame(number, sent_s, payload, arrived)` for every frame that a joined reader sent,
+    `on_pin_change(number, now_s, pin, level)` for every write to an output pin, `on_line(number, now_s, text)` for
+    every line of a reader's console.
     """
 
     def __init__(self, clock: Clock, coordinator: Coordinator, seed: int) -> None:
@@ -87,13 +88,13 @@ class Mesh:
         self.on_pin_change: Callable[[int, float, str, int], None] | None = None
         self.on_line: Callable[[int, float, str], None] | None = None
         self.deaf = False
-        """A fault: nothing gets through, either way."""
+        """A fault: no frame gets through, in either direction."""
         self._by_nwk: dict[int, Station] = {}
         coordinator.on_unicast = self._on_unicast
         coordinator.on_broadcast = self._on_broadcast
 
     def add(self, reader: ReaderProcess, eui64: bytes, at: Spot, centre: Spot) -> Station:
-        """Put a reader into the mesh; `centre`: where the coordinator stands. Its power is the caller's to give."""
+        """Add a reader to the mesh. centre: the position of the coordinator. The caller gives the reader power."""
         hops = min(HOPS_MAX, 1 + int(math.dist(at, centre) // HOP_M))
         nwk = 0x1000 + (int(chance.words(self.seed, "nwk", reader.number)[0]) % 0xE000)
         while nwk in self._by_nwk:
@@ -103,7 +104,7 @@ class Mesh:
         return station
 
     def start_joining(self) -> None:
-        """Let every reader that has power try to join until it is in, as its firmware's radio does by itself."""
+        """Let every reader with power try to join until it has joined, as the radio module does by itself."""
         for number, station in self.stations.items():
             self.clock.after(JOIN_EVERY_S * chance.one(self.seed, "join", number), partial(self._join, station))
 
@@ -111,14 +112,14 @@ class Mesh:
         return [number for number, station in self.stations.items() if station.joined_at_s is not None]
 
     def touch(self, station: Station) -> None:
-        """Plan the reader's next turn; call after anything that may have changed when it wakes."""
+        """Plan the next run of the reader. Call it after anything that may change when the reader wakes."""
         wake_ms = station.reader.wake_at_ms
         if wake_ms < station.wake_ms:
             station.wake_ms = wake_ms
             self.clock.at(wake_ms / 1000, lambda: self._run(station, wake_ms))
 
     def power(self, number: int, on: bool) -> None:
-        """Cut a reader's power, or give it back; back in the network it announces itself, as a router does."""
+        """Cut a reader's power, or give it power. If it had joined, it announces itself again, as a router does."""
         station = self.stations[number]
         if not on:
             station.reader.kill()
@@ -130,7 +131,7 @@ class Mesh:
             node = zdo.Node(station.eui64, station.nwk, endpoints=_endpoints())
             self.coordinator.rejoin(station.eui64, station.nwk, node=node)
 
-    # ---- what a reader asks of its radio (sim.reader.process.Radio) ----
+    # ---- what a reader asks of its radio (sim.reader.process.ReaderRadio) ----
 
     def on_transmit(
         self, reader: ReaderProcess, now_ms: float, payload: bytes, endpoints: tuple[int, int, int, int]
@@ -164,9 +165,9 @@ class Mesh:
 
     def _run(self, station: Station, wake_ms: float) -> None:
         if station.wake_ms != wake_ms:
-            return  # an earlier turn was planned meanwhile, and planned the next one
+            return  # an earlier run was planned meanwhile; that one has planned the next
         station.wake_ms = math.inf
-        station.reader.run(max(self.clock.now_s * 1000, wake_ms))  # a division and a product may fall short
+        station.reader.run(max(self.clock.now_s * 1000, wake_ms))  # now_s * 1000 may be just under wake_ms: rounding
         self.touch(station)
 
     def _join(self, station: Station) -> None:
@@ -227,7 +228,7 @@ class Mesh:
         self.counts.frames_down += 1
         lost = self.deaf or chance.one(self.seed, "down", station.reader.number, station.down) < LOSS * station.hops
         latency_s = self._latency_ms(station, "down", station.down) / 1000
-        # The clock may be behind: what the gateway sends arrives after its own now, not after the last event's.
+        # The clock may be behind. A frame of the gateway is sent at wall time, not at the time of the last event.
         self.clock.at(
             max(self.clock.now_s, self.clock.wall_s()) + latency_s, lambda: self._descend(station, unicast, lost)
         )
@@ -249,7 +250,7 @@ class Mesh:
             self.coordinator.delivered(unicast.handle, ok)
 
     def _on_broadcast(self, broadcast: Broadcast) -> None:
-        """Readers hear no broadcast of ours: the gateway sends them none."""
+        """Do nothing: the gateway sends no broadcast to readers."""
 
     def _latency_ms(self, station: Station, way: str, frame: int) -> float:
         low, high = HOP_MS
@@ -257,7 +258,7 @@ class Mesh:
 
 
 def link_key(code: bytes) -> bytes:
-    """Return the link key of an install code (16 bytes and their CRC): the AES-MMO hash, ZigBee spec. 05-3474 B.6."""
+    """Return the link key of an install code (16 bytes and their CRC): its AES-MMO hash, ZigBee spec. 05-3474 B.6."""
     bits = 8 * len(code)
     padded = code + b"\x80"
     padded += bytes(-(len(padded) + 2) % 16) + bits.to_bytes(2, "big")
@@ -270,7 +271,7 @@ def link_key(code: bytes) -> bytes:
 
 
 def _endpoints() -> dict[int, zdo.Endpoint]:
-    """What an XBee 3 says it has."""
+    """Return the endpoints that an XBee 3 reports."""
     return {
         number: zdo.Endpoint(number, zdo.XBEE_PROFILE, 1, 0, (0x0011,), (0x0011,))
         for number in (zdo.XBEE_COMMAND_ENDPOINT, zdo.XBEE_DATA_ENDPOINT)

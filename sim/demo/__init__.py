@@ -1,1 +1,1 @@
-"""One run of the whole chain: broker, gateway and city round a simulated zone, measured and judged."""
+"""One run of the whole chain: broker, gateway and city around a simulated zone, measured and judged."""

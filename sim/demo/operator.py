@@ -1,7 +1,7 @@
-"""The person at the city's desk, as a program: watches the page's own stream and presses Acknowledge.
+"""A program in place of the dispatcher: it watches the stream of the console and presses Acknowledge.
 
-It notes when an incident first came down the stream: that is when a page shows it. The stream is resumed where it
-broke; where it cannot be, the state is read whole.
+It records when an incident first came on the stream: at that time a page shows it. A broken stream resumes where it
+ended. Where that is not possible, the program reads the whole state again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import httpx
 RETRY_S = 0.2
 ANSWER_S = 5.0
 SILENCE_S = 15.0
-"""The city says something every 5 s; a stream quieter than this is dead."""
+"""The city sends something every 5 s. A stream that is silent for this time is dead."""
 TRIES_MAX = 100
 INCIDENTS_MAX = 5000
 WORD_MAX_B = 4 * 1024 * 1024
@@ -27,17 +27,17 @@ WORD_MAX_B = 4 * 1024 * 1024
 
 @dataclass
 class Seen:
-    """An incident as the stream told it; times are unix seconds on this machine's clock."""
+    """An incident as the stream reported it. Times are Unix seconds of this machine's clock."""
 
     view: dict[str, Any]
     first_at: float
     acknowledged_at: float | None = None
-    """When Acknowledge was pressed here; with the city away, the press that it took."""
+    """When Acknowledge was pressed here. If the city was away, the time of the try that it accepted."""
 
 
 @dataclass
 class DemoOperator:
-    """One operator of one city."""
+    """One simulated operator of one city."""
 
     address: str
     token: str
@@ -56,14 +56,14 @@ class DemoOperator:
         await self._client.aclose()
 
     async def healthy(self) -> bool:
-        """Return whether the city answers and both its lanes are connected."""
+        """Return whether the city answers and both of its lanes are connected."""
         try:
             return (await self._client.get("/healthz")).status_code == 200
         except httpx.HTTPError:
             return False
 
     async def get(self, path: str) -> dict[str, Any]:
-        """Return what the city answers, trying again while it is away. Raises httpx.HTTPError in the end."""
+        """Return the city's answer; try again while it is away. Raise httpx.HTTPError after TRIES_MAX tries."""
         for attempt in range(TRIES_MAX):
             try:
                 answer = await self._client.get(path)
@@ -77,7 +77,7 @@ class DemoOperator:
         raise AssertionError
 
     async def acknowledge(self, number: int) -> bool:
-        """Press Acknowledge; again while the city is away. Return whether the city took it."""
+        """Press Acknowledge, and again while the city is away. Return whether the city accepted it."""
         seen = self.seen.get(number)
         for _ in range(TRIES_MAX):
             if seen is not None:
@@ -94,7 +94,7 @@ class DemoOperator:
         return False
 
     async def watch(self) -> None:
-        """Follow the stream until cancelled."""
+        """Follow the stream until this task is cancelled."""
         last: str | None = None
         while True:
             with contextlib.suppress(httpx.HTTPError, ValueError):
@@ -113,7 +113,7 @@ class DemoOperator:
         return str(state["position"])
 
     async def _follow(self, last: str) -> str | None:
-        """Read the stream; return the id to resume from, None where the state must be read."""
+        """Read the stream. Return the id to resume from, or None when the state must be read."""
         timeout = httpx.Timeout(ANSWER_S, read=SILENCE_S)
         async with self._client.stream("GET", "/events", headers={"Last-Event-ID": last}, timeout=timeout) as answer:
             answer.raise_for_status()

@@ -1,7 +1,7 @@
-"""What became of each press: when the gateway had it, the city, the page, and what the lamp on the pole showed.
+"""What happened to each press: when gateway, city and page had it, and when the lamp on the pole showed what.
 
-Times are unix seconds of this machine's clock, each from where it happened: the simulator's pins, the gateway's own
-record of its commit, the city's of its row, the arrival of the page's event.
+Times are Unix seconds of this machine's clock, each recorded where it happened: at the simulator's pins, in the
+gateway's log of its commit, in the city's row, and at the arrival of the page's event.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from sim.demo.rig import BUZZER_PIN, LAMP_PIN
 from sim.demo.scenario import Press
 
 DARK_S = 2.5
-"""A lamp lit within this before a press blinks for something else; the reader's own frames are the proof then."""
+"""A lamp lit less than this before a press blinks for another alarm. Then only the reader's frames are the proof."""
 KEPT_MAX = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class Hops:
-    """One press, hop by hop; None: has not happened."""
+    """The times of one press, hop by hop. None: it has not happened."""
 
     pressed_at: float
     committed_at: float | None
@@ -44,7 +44,7 @@ class Hops:
 
 @dataclass(slots=True)
 class Pressed:
-    """A press as it happened; `subject`: whom the city's incident will be about."""
+    """A press as it happened. `subject`: the tag or bell that the city's incident will name."""
 
     press: Press
     subject: str
@@ -54,7 +54,7 @@ class Pressed:
 
 
 class Presses:
-    """All presses of a run, and what was seen of them. `say(text, kind)` is told what a watcher wants to know."""
+    """All presses of a run, and what was seen of them. `say(text, kind)` is called with lines for a watching person."""
 
     def __init__(self, say: Callable[[str, str], None]) -> None:
         self.all: list[Pressed] = []
@@ -70,7 +70,7 @@ class Presses:
         self.all.append(Pressed(press, subject, at, story_s))
 
     def on_gateway_record(self, record: dict[str, Any]) -> None:
-        """Take a line of the gateway's log."""
+        """Take one record of the gateway's log."""
         if (
             record.get("event") == "committed"
             and record.get("kind") in ("sos", "bell")
@@ -79,7 +79,7 @@ class Presses:
             self._committed.setdefault(str(record.get("alarm")), float(record.get("at", 0.0)))
 
     def on_incident(self, seen: Seen) -> Pressed | None:
-        """Take an incident of the page's stream; return the press it is about when it is new and about one of ours."""
+        """Take an incident of the page's stream. Return its press if it is new and about one of our presses."""
         number = int(seen.view["number"])
         if number in self._known:
             return None
@@ -91,7 +91,7 @@ class Presses:
         return None
 
     def on_pin(self, change: PinChange, at: float) -> None:
-        """Take an output's change. Only what goes on counts: the lamp, or the buzzer."""
+        """Take a change of an output pin. Only a lamp or a buzzer that goes on counts."""
         if not change.level or change.pin not in (LAMP_PIN, BUZZER_PIN):
             return
         self._lit.append((at, change.reader, change.pin))
@@ -101,11 +101,11 @@ class Presses:
             self._say(f"pole {change.reader} {word}", "good")
 
     def on_alarm_frame(self, reader: int, at: float, kind: int, shown: int) -> None:
-        """Take what a reader's frame says its lamp shows for an alarm of this kind."""
+        """Take the stage that a reader's lamp shows for an alarm of this kind, as its frame reports it."""
         self._shown.append((at, reader, kind, shown))
 
     def hops(self, pressed: Pressed) -> Hops:
-        """Return what is known of a press by now."""
+        """Return what is known of a press now."""
         seen = pressed.incidents[0] if pressed.incidents else None
         view: dict[str, Any] = seen.view if seen is not None else {}
         alarms = [str(alarm["alarm"]) for alarm in view.get("alarms", [])]
@@ -131,11 +131,16 @@ class Presses:
         )
 
     def _lamp(self, pressed: Pressed, pin: str, since: float, stage: int) -> tuple[float | None, str]:
-        """When this stage first showed: by the pin, or, where that was lit already for another, by a frame's word."""
+        """Return when this stage first showed and the proof: a pin that was dark before, or a frame that reports it."""
         kind = wire.SOS if pressed.press.kind == "sos" else wire.BELL
         found: list[tuple[float, str]] = []
         for at, reader, which in self._lit:
-            if at >= since and pressed.press.reader in (0, reader) and which == pin and self._dark(reader, pin, since):
+            if (
+                at >= since
+                and pressed.press.reader in (0, reader)
+                and which == pin
+                and self._was_dark(reader, pin, since)
+            ):
                 found.append((at, f"pin of reader {reader}"))
                 break
         for at, reader, frame_kind, shown in self._shown:
@@ -144,6 +149,6 @@ class Presses:
                 break
         return min(found, default=(None, ""))
 
-    def _dark(self, reader: int, pin: str, before: float) -> bool:
-        """Whether this output had been off for DARK_S: else its going on again is about something else."""
+    def _was_dark(self, reader: int, pin: str, before: float) -> bool:
+        """Return whether this output did not go on in the DARK_S before: if it did, it may be on for another alarm."""
         return not any(r == reader and p == pin and before - DARK_S <= at < before for at, r, p in self._lit)

@@ -1,6 +1,6 @@
-"""Programs a run starts: broker, gateway, city. Each ends with us, and can be killed and started again.
+"""The programs that a run starts: broker, gateway, city. Each ends when we end; each can be killed and started again.
 
-Their output is read line by line into a file of bounded size; lines that are JSON objects are handed on as well.
+Their output goes line by line into a file of bounded size. Lines that are JSON objects also go to `on_record`.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class StartError(RuntimeError):
-    """A program did not start, or ended by itself; the message has its last lines and where its log is."""
+    """A run cannot start or continue. The message says why; if a program ended, with its last lines and its log."""
 
 
 @dataclass(slots=True)
 class Usage:
-    """What a program has used so far, over all its restarts."""
+    """Memory and processor time of a program so far, over all its restarts."""
 
     rss_max_mb: float = 0.0
     cpu_s: float = 0.0
-    """Of the processes that have ended; `sample` adds the one that runs."""
+    """Processor time of the processes that have ended. `sample` adds the one that runs."""
 
 
 @dataclass
 class Program:
-    """One program: how it is started, what it says, what it uses."""
+    """One program: its command, its output, and the memory and time it uses."""
 
     name: str
     argv: Sequence[str]
@@ -71,7 +71,7 @@ class Program:
         return self._process.pid if self._process is not None and self.running else None
 
     async def start(self) -> None:
-        """Start it. Raises StartError when there is no such program."""
+        """Start the program. Raise StartError when it cannot be started."""
         parent = os.getpid()
 
         def end_with_parent() -> None:
@@ -87,7 +87,7 @@ class Program:
                 stderr=asyncio.subprocess.STDOUT,
                 env={**os.environ, **self.env},
                 limit=LINE_MAX_B,
-                start_new_session=True,  # a Ctrl-C is ours to handle, in order
+                start_new_session=True,  # only this process gets a Ctrl-C, and ends the others in order
                 preexec_fn=end_with_parent,
             )
         except OSError as error:
@@ -98,23 +98,23 @@ class Program:
         self._reader = asyncio.create_task(self._read(self._process), name=f"log of {self.name}")
 
     async def kill(self) -> None:
-        """kill -9, and wait until it is gone."""
+        """Kill the program (kill -9) and wait until it is gone."""
         self._wanted = False
         await self._end(signal.SIGKILL)
 
     async def stop(self) -> None:
-        """Ask it to end (SIGTERM) and, after STOP_S, end it."""
+        """Ask the program to end (SIGTERM); kill it after STOP_S."""
         self._wanted = False
         await self._end(signal.SIGTERM)
 
     def check(self) -> None:
-        """Raises StartError when it has ended and nobody asked it to."""
+        """Raise StartError when the program has ended by itself."""
         if self._wanted and not self.running:
             code = None if self._process is None else self._process.returncode
             raise StartError(f"{self.name} ended by itself (exit {code}); log: {self.log}\n" + "\n".join(self._tail))
 
     def sample(self) -> Usage:
-        """Read /proc and return what it has used until now."""
+        """Read /proc and return what the program has used until now."""
         pid = self.pid
         if pid is not None:
             with contextlib.suppress(OSError, ValueError, IndexError):
@@ -151,7 +151,7 @@ class Program:
         while True:
             try:
                 line = await process.stdout.readline()
-            except ValueError:  # longer than LINE_MAX_B: what it begins with is dropped
+            except ValueError:  # longer than LINE_MAX_B: its beginning is dropped
                 continue
             if not line:
                 return
@@ -173,7 +173,7 @@ class Program:
 
 
 def console(name: str) -> str:
-    """Return the path of one of our console commands, beside this Python. Raises StartError."""
+    """Return the path of one of our commands: next to this Python, else on PATH. Raise StartError if it is missing."""
     beside = Path(sys.executable).with_name(name)
     found = str(beside) if beside.exists() else shutil.which(name)
     if found is None:
@@ -182,7 +182,7 @@ def console(name: str) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return so many different TCP ports of 127.0.0.1 that nobody listens on now."""
+    """Return `count` different TCP ports of 127.0.0.1 that are free now."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:
@@ -194,7 +194,7 @@ def free_ports(count: int) -> list[int]:
 
 
 async def until(true: Callable[[], bool], what: str, *programs: Program, limit_s: float = READY_S) -> float:
-    """Wait until `true()`; return how many seconds it took. Raises StartError after limit_s, or when a program ends."""
+    """Wait until `true()`; return the seconds it took. Raise StartError after limit_s, or when a program ends."""
     began = time.monotonic()
     while not true():
         for program in programs:
@@ -207,7 +207,7 @@ async def until(true: Callable[[], bool], what: str, *programs: Program, limit_s
 
 
 def listens(port: int) -> bool:
-    """Return whether somebody accepts connections at this port of 127.0.0.1."""
+    """Return whether a program accepts connections at this port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.settimeout(0.5)
         return probe.connect_ex(("127.0.0.1", port)) == 0

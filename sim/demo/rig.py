@@ -1,4 +1,4 @@
-"""A simulated zone set up: coordinator on a pty, readers' processes with their firmware, tags, mesh and air."""
+"""The set-up of a simulated zone: coordinator on a pty, reader processes with firmware, tags, mesh and air."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from sim.air.mesh import Mesh
-from sim.air.radio import Air, Channel, Ear
+from sim.air.radio import Air, Channel, ReaderEar
 from sim.clock import Clock
 from sim.demo.folder import eui64_of
 from sim.demo.motion import SimulatedZone
@@ -26,12 +26,12 @@ from sim.street.tag import Tag
 
 COORDINATOR_EUI64 = bytes.fromhex("f4ce36a1b2c3d4e5")
 BELL_PIN, LAMP_PIN, BUZZER_PIN = "D4", "D2", "D3"
-"""As firmware/alarm.py has them when config.py says nothing."""
+"""The defaults of firmware/alarm.py; the config.py of these readers does not change them."""
 POWER_EVERY_S = 0.05
 
 
 class Rig:
-    """Everything simulated of one run. Made by `set_up`; `wall_of` and `clock` share one origin."""
+    """All simulated parts of one run, made by `set_up`. `wall_of` and `clock` share one origin."""
 
     def __init__(
         self, clock: Clock, coordinator: Coordinator, mesh: Mesh, zone: SimulatedZone, sizes: dict[str, int]
@@ -39,7 +39,7 @@ class Rig:
         self.clock, self.coordinator, self.mesh, self.zone, self.firmware_sizes = clock, coordinator, mesh, zone, sizes
 
     def wall_of(self, now_s: float) -> float:
-        """Return the unix time of an instant of the clock."""
+        """Return the Unix time of an instant of the clock."""
         began = time.time() - self.clock.now_s if self.clock.started_unix_s is None else self.clock.started_unix_s
         return began + now_s / (self.clock.speed or 1.0)
 
@@ -60,7 +60,7 @@ async def set_up(
     channel: Channel | None = None,
     pty: bool = True,
 ) -> AsyncIterator[Rig]:
-    """Build the simulated side in `folder`; take it down at the end, the pty and the processes of the readers."""
+    """Build the simulated side in `folder`. At the end, close the pty and stop the reader processes."""
     seed = world.seed
     clock = Clock(speed)
     loop = asyncio.get_running_loop()
@@ -75,17 +75,17 @@ async def set_up(
         reader = ReaderProcess(pole.number, flash / f"{pole.number:02d}", radio=mesh, seed=seed)
         mesh.add(reader, eui64_of(seed, pole.number), pole.at, gate)
         await asyncio.sleep(0)
-    ears = [Ear(pole.number, pole.at, pole.height_m) for pole in poles]
+    ears = [ReaderEar(pole.number, pole.at, pole.height_m) for pole in poles]
     air = Air(seed, ears, channel, walled=world.site.school)
     tags = {child.number: Tag(seed, child.number, child.tag) for child in world.children}
     macs = {number: _mac(key) for number, key in reader_keys.items()}
     zone = SimulatedZone(clock, world, tags, air, mesh, mac_of=macs.__getitem__, bell_pin=BELL_PIN)
-    stand = Rig(clock, coordinator, mesh, zone, sizes)
+    rig = Rig(clock, coordinator, mesh, zone, sizes)
     line = PtyCoordinator(coordinator, folder / "coordinator") if pty else None
     try:
         if line is not None:
             await line.__aenter__()
-        yield stand
+        yield rig
     finally:
         if line is not None:
             await line.__aexit__(None, None, None)

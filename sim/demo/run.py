@@ -1,7 +1,7 @@
-"""`ansim-sim demo`: a simulated school zone under the real broker, the real gateway and the real city, measured.
+"""The command `ansim-sim demo`: a simulated school zone with the real broker, gateway and city, measured.
 
-The order of things: broker, city and gateway start; the readers join the network the gateway formed; the story runs at
-the pace of the wall clock; tags fall silent; what is under way arrives; everything ends; the records are read back.
+The order: broker, city and gateway start. The readers join the network that the gateway formed. The story runs at the
+speed of the wall clock. The tags fall silent. What is still on its way arrives. Everything ends. The records are read.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from typing import Any
 import httpx
 
 from sim import chance
-from sim.demo import broker, folder, records, report, rig, scenario, survey
+from sim.demo import broker, folder, records, report, scenario, survey
 from sim.demo.operator import DemoOperator, Seen
 from sim.demo.presses import Pressed, Presses
 from sim.demo.processes import Program, StartError, console, free_ports, listens, until
+from sim.demo.rig import Rig, set_up
 from sim.demo.scenario import Fault, Press
 from sim.demo.show import ChildRow, PressRow, Show, View
 from sim.street import site
@@ -34,19 +35,19 @@ from sim.walks import sites
 JOIN_S = 180.0
 STORY_BEFORE_S = 1.0
 ANSWER_S = (2.0, 4.0)
-"""An operator needs so long to see an incident and press."""
-NOBODY_S = 30.0
-SETTLE_S = 75.0
-"""Life goes on for at most so long after the story, for what was true by then to be told: an arrival takes time."""
+"""How long an operator needs to see an incident and press Acknowledge, from .. to."""
+NO_ANSWER_WARN_S = 30.0
+AFTER_STORY_S = 75.0
+"""The zone continues at most this long after the story, until true arrivals are reported: a report takes time."""
 DRAIN_S = 30.0
 QUIET_S = 3.0
-"""Nothing more is committed for so long before the run counts as drained."""
+"""The run counts as drained when nothing has waited and no new row was committed for this long."""
 SAMPLE_S = 1.0
 
 
 @dataclass(frozen=True)
 class Options:
-    """What `ansim-sim demo` was asked for. Everything that is random follows from the seed."""
+    """The options of `ansim-sim demo`. Everything random follows from the seed."""
 
     seconds: float = 90.0
     children: int = 20
@@ -62,7 +63,7 @@ class Options:
 
 
 class Demo:
-    """One run. `run` returns when the story is over, or when somebody ends it."""
+    """One run. `run` returns when the story is over, or when a person ends it."""
 
     def __init__(self, options: Options, show: Show) -> None:
         self.options, self.show = options, show
@@ -84,7 +85,7 @@ class Demo:
         self.settled_s = 0.0
         self.arrived: set[str] = set()
         self.words: dict[str, dict[str, Any]] = {}
-        self.stand: rig.Rig
+        self.rig: Rig
         self.operator: DemoOperator
         self.programs: dict[str, Program] = {}
         self._figures_before: Counter[str] = Counter()
@@ -99,7 +100,7 @@ class Demo:
         self._address, self._passcode = "", ""
 
     async def run(self) -> dict[str, Any] | None:
-        """Do it all; return the report, None when an endless story was ended. Raises StartError, RecordsError."""
+        """Return the report, or None if a person ended the run. Raise StartError, RecordsError or httpx.HTTPError."""
         began = time.monotonic()
         self.folder = folder.make(self.options.runs)
         self.show.start(self.view)
@@ -128,7 +129,7 @@ class Demo:
     # ---- starting and ending ----
 
     async def _start(self, stack: AsyncExitStack, began: float) -> None:
-        """Start everything; the stack ends it, the programs before the coordinator's line."""
+        """Start everything. The stack ends it: first the programs, then the coordinator's line."""
         options, show, base = self.options, self.show, self.folder
         self.broker_kind = broker.choose(options.broker)
         show.say(f"seed {options.seed}: {options.children} children, {options.readers} readers; run folder {base}")
@@ -139,12 +140,12 @@ class Demo:
         web_port, metrics_port = free_ports(2)
         self._metrics = f"http://127.0.0.1:{metrics_port}/metrics"
         self._address, self._passcode = f"http://127.0.0.1:{web_port}/", secrets_.passcode
-        self.stand = await stack.enter_async_context(rig.set_up(base, self.world, self.poles, secrets_.reader_keys))
+        self.rig = await stack.enter_async_context(set_up(base, self.world, self.poles, secrets_.reader_keys))
         self._wire_up()
         self.operator = DemoOperator(self._address.rstrip("/"), secrets_.token, self._on_incident, self._on_word)
         stack.push_async_callback(self._end)
         gateway_toml = folder.write_gateway(
-            base, self.site, self.poles, {tag.name: tag.keys for tag in self.stand.zone.tags.values()}, secrets_,
+            base, self.site, self.poles, {tag.name: tag.keys for tag in self.rig.zone.tags.values()}, secrets_,
             seed=options.seed, radio_port=base / "coordinator", broker_port=broker_port, metrics_port=metrics_port,
             walked=self._walked(),
         )  # fmt: skip
@@ -152,7 +153,7 @@ class Demo:
             base, self.site, options.site_file, self.poles, secrets_, broker_port=broker_port, web_port=web_port
         )
         self.setup_s["prepared"] = time.monotonic() - began
-        show.say(f"readers' firmware compiled: {sum(self.stand.firmware_sizes.values())} bytes of .mpy each")
+        show.say(f"readers' firmware compiled: {sum(self.rig.firmware_sizes.values())} bytes of .mpy each")
         self.programs["broker"] = mqtt
         await mqtt.start()
         await until(lambda: listens(broker_port), f"{self.broker_kind} at port {broker_port}", mqtt)
@@ -164,30 +165,30 @@ class Demo:
         )  # fmt: skip
         for name in ("city", "gateway"):
             await self.programs[name].start()
-        self._spawn(self.stand.clock.run(float("inf")))
+        self._spawn(self.rig.clock.run(float("inf")))
         await self._settle_in(began)
 
     def _walked(self) -> sites.SimulatedSite | None:
         if not self.options.walk_test:
             self.show.say("nobody walked the zone: its gateway knows no more of the air than any gateway")
             return None
-        walked = survey.walk(self.site, self.poles, self.stand.zone.air, self.options.seed)
+        walked = survey.walk(self.site, self.poles, self.rig.zone.air, self.options.seed)
         self.show.say(f"walk test: a technician with a tag walked every way, {len(walked.survey)} packets heard")
         return walked
 
     def _wire_up(self) -> None:
-        stand_, presses = self.stand, self.presses
-        stand_.zone.on_change = lambda change: presses.on_pin(change, stand_.wall_of(change.at_s))
-        stand_.zone.on_alarm_frame = lambda reader, sent_s, kind, shown: presses.on_alarm_frame(
-            reader, stand_.wall_of(sent_s), kind, shown
+        rig_, presses = self.rig, self.presses
+        rig_.zone.on_change = lambda change: presses.on_pin(change, rig_.wall_of(change.at_s))
+        rig_.zone.on_alarm_frame = lambda reader, sent_s, kind, shown: presses.on_alarm_frame(
+            reader, rig_.wall_of(sent_s), kind, shown
         )
-        stand_.mesh.on_line = lambda reader, now_s, text: self.show.say(f"reader {reader}: {text}", "warning")
+        rig_.mesh.on_line = lambda reader, now_s, text: self.show.say(f"reader {reader}: {text}", "warning")
 
     async def _settle_in(self, began: float) -> None:
-        """Wait for the network, the readers' joins and the city, and note how long each took."""
+        """Wait for the network, the joins of the readers, and the city; record when each was ready."""
         gateway, city = self.programs["gateway"], self.programs["city"]
-        coordinator, mesh = self.stand.coordinator, self.stand.mesh
-        self.stand.power_on()
+        coordinator, mesh = self.rig.coordinator, self.rig.mesh
+        self.rig.power_on()
         await until(lambda: coordinator.ram.up, "the gateway's ZigBee network", gateway, limit_s=JOIN_S)
         self.setup_s["network"] = time.monotonic() - began
         self.show.say(f"gateway: ZigBee network formed on channel {folder.CHANNEL}")
@@ -203,7 +204,7 @@ class Demo:
             await asyncio.sleep(0.2)
         self._spawn(self.operator.watch())
         self._spawn(self._sampling())
-        zone = self.stand.zone
+        zone = self.rig.zone
         await until(
             lambda: zone.counts["frames_heartbeat"] >= everyone, "a heartbeat of each reader", gateway, limit_s=JOIN_S
         )
@@ -224,7 +225,7 @@ class Demo:
     # ---- the story ----
 
     async def _story(self) -> None:
-        clock = self.stand.clock
+        clock = self.rig.clock
         clock.after(STORY_BEFORE_S, self._begin)
         for press in self.story.presses:
             clock.after(STORY_BEFORE_S + press.at_s, partial(self._press, press))
@@ -242,21 +243,21 @@ class Demo:
 
     def _begin(self) -> None:
         self._cpu_before_s = self.programs["gateway"].sample().cpu_s
-        self.stand.zone.begin(self.stand.wall_of(self.stand.clock.now_s))
+        self.rig.zone.begin(self.rig.wall_of(self.rig.clock.now_s))
 
     def _press(self, press: Press) -> None:
-        zone = self.stand.zone
+        zone = self.rig.zone
         if press.kind == "sos":
             subject, story_s = zone.child(press.tag).tag, zone.press_tag(press.tag)
         else:
             subject, story_s = folder.bell_id(press.reader), zone.press_bell(press.reader)
-        self.presses.add(press, subject, self.stand.wall_of(self.stand.clock.now_s), story_s)
+        self.presses.add(press, subject, self.rig.wall_of(self.rig.clock.now_s), story_s)
         self.show.say(f"{press.kind.upper()}: {subject} is pressed", "alarm")
 
     def _break(self, fault: Fault) -> None:
         self.show.say(f"fault: {fault.kind}" + (f" {fault.reader}" if fault.reader else ""), "warning")
-        self.faults_done.append({"kind": fault.kind, "at_s": round(self.stand.zone.story_s, 2)})
-        clock, air, mesh = self.stand.clock, self.stand.zone.air, self.stand.mesh
+        self.faults_done.append({"kind": fault.kind, "at_s": round(self.rig.zone.story_s, 2)})
+        clock, air, mesh = self.rig.clock, self.rig.zone.air, self.rig.mesh
         if fault.kind == "noise":
             air.noise_db += scenario.NOISE_DB
             clock.after(scenario.NOISE_S, lambda: setattr(air, "noise_db", air.noise_db - scenario.NOISE_DB))
@@ -275,7 +276,7 @@ class Demo:
             self._figures_now = Counter()
         await asyncio.sleep(scenario.RESTART_S)
         await program.start()
-        note["down_s"] = round(self.stand.zone.story_s - note["at_s"], 2)
+        note["down_s"] = round(self.rig.zone.story_s - note["at_s"], 2)
         self.show.say(f"{name} started again", "warning")
 
     # ---- what comes back ----
@@ -296,10 +297,10 @@ class Demo:
             await asyncio.sleep(low + (high - low) * chance.one(self.options.seed, "answer", number))
             await self.operator.acknowledge(number)
             return
-        await asyncio.sleep(NOBODY_S)
+        await asyncio.sleep(NO_ANSWER_WARN_S)
         if self._states.get(number) == "new":
             self.show.say(
-                f"incident {number}: nobody pressed Acknowledge in {NOBODY_S:g} s; the child waits", "warning"
+                f"incident {number}: nobody pressed Acknowledge in {NO_ANSWER_WARN_S:g} s; the child waits", "warning"
             )
 
     def _on_word(self, word: dict[str, Any]) -> None:
@@ -337,19 +338,20 @@ class Demo:
         self.figures = self._figures_before + self._figures_now
 
     async def _settle(self) -> None:
-        """Let life go on until every arrival true at the story's end is told, or for SETTLE_S; then silence."""
-        truly = set(report.truly_arrived(self.world, self.options.seconds))
+        """Continue until every arrival true at the story's end is reported, or for SETTLE_S; then silence the tags."""
+        true_arrivals = set(report.truly_arrived(self.world, self.options.seconds))
         began = time.monotonic()
-        self.show.say(
-            f"the story is over: {len(truly)} children have arrived, {len(truly - self.arrived)} not yet told"
-        )
+        untold = len(true_arrivals - self.arrived)
+        self.show.say(f"the story is over: {len(true_arrivals)} children have arrived, {untold} not yet told")
         with contextlib.suppress(StartError):
-            await until(lambda: not truly - self.arrived, "arrivals", *self.programs.values(), limit_s=SETTLE_S)
+            await until(
+                lambda: not true_arrivals - self.arrived, "arrivals", *self.programs.values(), limit_s=AFTER_STORY_S
+            )
         self.settled_s = time.monotonic() - began
-        self.stand.zone.end()
+        self.rig.zone.end()
 
     async def _drain(self) -> float | None:
-        """Wait until the gateway's outbox is empty and stays so; return how long it took, None if it did not."""
+        """Wait until the gateway's outbox is empty and stays empty. Return how long it took, None if it did not."""
         self.show.say("the tags are silent; waiting for what is still under way")
         began, quiet_since, last = time.monotonic(), None, -1
         while (now := time.monotonic()) - began < DRAIN_S:
@@ -366,7 +368,7 @@ class Demo:
         return None
 
     def _report(self, drained_s: float | None, stats: dict[str, Any]) -> dict[str, Any]:
-        zone, gateway, options = self.stand.zone, self.programs["gateway"], self.options
+        zone, gateway, options = self.rig.zone, self.programs["gateway"], self.options
         assert zone.began_s is not None
         return report.build(
             report.Measured(
@@ -375,7 +377,7 @@ class Demo:
                 },
                 digest=self.story.digest,
                 world=self.world,
-                stand=self.stand,
+                rig=self.rig,
                 presses=self.presses,
                 settled_s=self.settled_s,
                 drained=self._drained,
@@ -383,7 +385,7 @@ class Demo:
                 city=records.read_city(self.folder / "city" / "city.db"),
                 stats=stats,
                 figures=self.figures,
-                began_unix_s=self.stand.wall_of(zone.began_s),
+                began_unix_s=self.rig.wall_of(zone.began_s),
                 seconds=options.seconds,
                 gateway_rss_mb=gateway.usage.rss_max_mb,
                 gateway_cpu_s=self._cpu_s,
@@ -408,17 +410,17 @@ class Demo:
     # ---- for the terminal ----
 
     def view(self) -> View:
-        """Return what a watcher sees now."""
-        if not hasattr(self, "stand") or self.stand.zone.began_s is None:
+        """Return what a person at the terminal sees now."""
+        if not hasattr(self, "stand") or self.rig.zone.began_s is None:
             return View(self._address, folder.OPERATOR, self._passcode, 0.0, None)
-        zone = self.stand.zone
+        zone = self.rig.zone
         t = zone.story_s
         children = [self._child(child, t) for child in self.world.children]
         return View(
             self._address, folder.OPERATOR, self._passcode, t, self.options.seconds if self.options.once else None,
             children, [self._hops(pressed) for pressed in self.presses.all],
-            [(n, s.reader.alive and s.joined_at_s is not None) for n, s in self.stand.mesh.stations.items()],
-            {**zone.counts, "lag_ms": int(1000 * self.stand.clock.lag_max_s), "incidents": len(self.operator.seen)},
+            [(n, s.reader.alive and s.joined_at_s is not None) for n, s in self.rig.mesh.stations.items()],
+            {**zone.counts, "lag_ms": int(1000 * self.rig.clock.lag_max_s), "incidents": len(self.operator.seen)},
         )  # fmt: skip
 
     def _child(self, child: Child, t: float) -> ChildRow:
@@ -427,7 +429,7 @@ class Demo:
         truth = "in school" if self.world.at_school(child, t) else "walking" if where.moving else "standing"
         told = self.words.get(child.tag, {})
         position, presence = told.get("position"), told.get("presence")
-        crying = self.stand.zone.tags[child.number].crying
+        crying = self.rig.zone.tags[child.number].crying
         return ChildRow(
             tag=child.tag, truth=truth, away_m=away_m, crying=crying, arrived=child.tag in self.arrived,
             state=None if presence is None else str(presence.get("state")),

@@ -1,4 +1,4 @@
-"""The story of a run: who presses what and when, and what breaks. All of it follows from the seed and the options."""
+"""The story of a run: who presses what and when, and what breaks. All follows from the seed and the options."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from sim.street.site import Pole
 FaultKind = Literal["kill-gateway", "kill-broker", "kill-city", "kill-reader", "noise"]
 KINDS: tuple[FaultKind, ...] = ("kill-gateway", "kill-broker", "kill-city", "kill-reader", "noise")
 RESTART_S = 2.0
-"""A killed process, or a reader without power, comes back after this."""
+"""A killed process, or a reader without power, starts again after this."""
 NOISE_DB, NOISE_S = 25.0, 5.0
 FAULTS_MAX = 50
 REACH_M = 30.0
-"""A child who presses is within this of a pole: out of every reader's reach nobody can hear it, simulated or not."""
-SETTLE_S = 10.0
+"""The child who presses is this near to a pole, if any is: out of reach no reader hears it, simulated or not."""
+STAY_IN_REACH_S = 10.0
 SOS_SHARE, BELL_SHARE = 1 / 3, 1 / 2
 LIVE_SOS_S, LIVE_BELL_S = 20.0, 60.0
 
 
 class ScenarioError(ValueError):
-    """The story cannot be told; the message says which option to change."""
+    """The options give no possible story. The message says which option to change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Press:
-    """Somebody presses: `tag` a child's tag, or `reader` the bell on that pole."""
+    """One press: of a child's tag (`tag`), or of the bell on the pole of `reader`."""
 
     at_s: float
     kind: Literal["sos", "bell"]
@@ -42,7 +42,7 @@ class Press:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something breaks at at_s; `reader` for kill-reader (0: the seed chooses)."""
+    """A fault at at_s. `reader` is for kill-reader (0: the seed chooses)."""
 
     kind: FaultKind
     at_s: float
@@ -51,16 +51,16 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """What will happen, in the order of time."""
+    """All that will happen, in order of time."""
 
     presses: tuple[Press, ...]
     faults: tuple[Fault, ...]
     digest: str
-    """Of the children's ways and of the presses: the same for the same seed and options."""
+    """A hash of the children's ways and of the presses: the same for the same seed and options."""
 
 
 def parse_fault(text: str) -> Fault:
-    """Read `kill-gateway@30`, `kill-reader@20:3` (reader 3), `noise@40`. Raises ScenarioError."""
+    """Read `kill-gateway@30`, `kill-reader@20:3` (reader 3) or `noise@40`. Raise ScenarioError."""
     found = re.fullmatch(r"([a-z-]+)@(\d+(?:\.\d+)?)(?::(\d+))?", text)
     if not found or found[1] not in KINDS or (found[3] and found[1] != "kill-reader"):
         raise ScenarioError(f"--fault {text!r}: one of {', '.join(KINDS)}, then @SECONDS; kill-reader@SECONDS:NUMBER")
@@ -71,10 +71,10 @@ def parse_fault(text: str) -> Fault:
 def write(
     world: World, poles: Sequence[Pole], *, seconds: float, faults: Sequence[Fault] = (), live: bool = False
 ) -> Story:
-    """Return the story of a run of so many seconds: one SOS about a third in, one bell about half in, and the faults.
+    """Return the story of a run of this length: one SOS after about a third, one bell after about half, and the faults.
 
-    live: for somebody who watches, the SOS after 20 s and the bell after 60. Raises ScenarioError when a fault or a
-    press has no place in it.
+    live: for a person who watches, the SOS comes after 20 s and the bell after 60 s. Raise ScenarioError when a fault
+    is after the end or at an unknown reader, or when there are over FAULTS_MAX.
     """
     seed = world.seed
     if len(faults) > FAULTS_MAX:
@@ -103,10 +103,10 @@ def write(
 
 
 def _who_presses(world: World, poles: Sequence[Pole], at_s: float) -> int:
-    """A child on the street who stays in reach of a pole for a while; a walking one if there is."""
+    """Return a child who walks outside the school, near a pole at at_s and SETTLE_S later; if none, the next best."""
     best: list[tuple[float, int]] = []
     for child in world.children:
-        now, soon = child.at(at_s), child.at(at_s + SETTLE_S)
+        now, soon = child.at(at_s), child.at(at_s + STAY_IN_REACH_S)
         far = max(_nearest_m(poles, now.x_m, now.y_m), _nearest_m(poles, soon.x_m, soon.y_m))
         if world.at_school(child, at_s):
             far += 1000.0
@@ -118,7 +118,7 @@ def _who_presses(world: World, poles: Sequence[Pole], at_s: float) -> int:
 
 
 def _farthest(world: World, poles: Sequence[Pole], tag: int, at_s: float) -> int:
-    """The pole farthest from the child that cries: its lamp is still dark, so what the bell does to it can be seen."""
+    """Return the pole farthest from the child that cries: its lamp is still dark, so the bell's effect on it shows."""
     where = world.children[tag - 1].at(at_s)
     return max(poles, key=lambda pole: (math.dist((where.x_m, where.y_m), pole.at), pole.number)).number
 

@@ -1,4 +1,4 @@
-"""What a person at the terminal sees of a run: a live picture, or plain lines where there is no terminal."""
+"""What a person at the terminal sees of a run: a live picture, or plain lines if there is no terminal."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _STATE = {
 
 @dataclass(frozen=True, slots=True)
 class ChildRow:
-    """One child: the truth, which only the simulator has, and what the city believes."""
+    """One child: the truth, which only the simulator knows, and what the city believes."""
 
     tag: str
     truth: str
@@ -47,7 +47,7 @@ class ChildRow:
 
 @dataclass(frozen=True, slots=True)
 class PressRow:
-    """One press and how long each hop took, in seconds after the press."""
+    """One press, and when it reached each hop, in seconds after the press."""
 
     kind: str
     who: str
@@ -56,7 +56,7 @@ class PressRow:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Everything shown at one moment. seconds None: no end is planned."""
+    """All that is shown at one moment. seconds None: no end is planned."""
 
     address: str
     operator: str
@@ -70,7 +70,7 @@ class View:
 
 
 class Show:
-    """The terminal. `say` adds a line; `start` begins the live picture, fed by a function that returns a `View`."""
+    """The terminal. `say` adds a line. `start` begins the live picture; its function returns a `View` when called."""
 
     def __init__(self, file: TextIO | None = None, *, live: bool | None = None, quiet: bool = False) -> None:
         self._console = Console(file=file or sys.stdout, highlight=False)
@@ -96,7 +96,7 @@ class Show:
             self._live.start()
 
     def stop(self) -> None:
-        """End the live picture; its last state and all its lines stay on the screen."""
+        """End the live picture. Its last state and its last 200 lines stay on the screen."""
         if self._live is not None:
             self._live.stop()
             self._live = None

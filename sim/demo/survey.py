@@ -1,7 +1,7 @@
-"""A zone's walk test before the story: a technician who wears a tag walks every way, and what the readers hear is kept.
+"""The walk test of a zone before the story: a technician with a tag walks every way, and what readers hear is kept.
 
-The air is the story's own: the same seed, the same ears, so the same shadows and offsets; only the fading is drawn
-apart. What comes of it is a recorded site (`sim.walks.sites.Site`) that a gateway's `[locate] survey` can name.
+The air is that of the story: the same seed and the same ears, so the same shadows and offsets. Only the fading is drawn
+separately. The result is a recorded site (`sim.walks.sites.SimulatedSite`) for a gateway's `[locate] survey`.
 """
 
 from __future__ import annotations
@@ -23,29 +23,32 @@ from sim.street.tag import BEACON_S, POWER_DBM, POWER_SIGMA_DB
 from sim.walks import sites
 
 NAME = "walk_test"
-"""The folder in the gateway's own, and the site's name."""
+"""Name of the recorded site, and of its folder in the gateway's folder."""
 TECHNICIAN = 0
-"""Number of the technician's tag in the air: children have 1 and more, readers less than 0."""
+"""Number of the technician's tag in the air. Children have numbers from 1 up, readers below 0."""
 SPEED_M_S = 1.1
 WANDER_M = 0.3
 LANE_M = 8.0
-"""Between two lanes walked over the school's yard."""
+"""Distance between two lanes walked over the school's yard."""
 LANE_STEP_M = 2.0
 REACH_M = 70.0
-"""A yard is walked where a reader is so near."""
+"""A yard is walked only where a reader is nearer than this."""
 TAP_EVERY_M = 20.0
 TAP_SIGMA_M = 1.0
-"""The technician taps the map so often, and is so far off on either axis; between two taps the error glides."""
+"""The technician taps the map about every TAP_EVERY_M. A tap has this error (sigma) on each axis; between two taps the
+error changes linearly."""
 DUTY = ReaderSettings().scan_window_ms / ReaderSettings().scan_interval_ms
-"""Share of the time a reader of the demo listens. Three copies of a beacon leave within 1 ms, one on its channel."""
+"""Share of the time a reader of the demo listens. It hears at most one of the three copies of a beacon, which leave
+within 1 ms: the one on its channel."""
 MARGIN_M = 5.0
 
 
 def walk(site: Site, poles: Sequence[Pole], air: Air, seed: int) -> sites.SimulatedSite:
-    """Return the walk test of a zone whose readers hang on `poles`, in metres on the site's plane.
+    """Return the walk test of a zone whose readers are mounted on `poles`, in metres on the site's plane.
 
-    Every footpath a gateway of these poles is told of, and lanes over the yard, both ways. A row is one packet at one
-    reader. The technician's tag is off its calibrated power as any tag is. air: of these poles, in this order.
+    It covers every footpath in the configuration of a gateway with these poles, and lanes over the yard, in both
+    directions. A row is one packet at one reader. The technician's tag differs from its calibrated power as any tag
+    does. air: the air of these poles, in this order.
     """
     spots = [pole.at for pole in poles]
     lines = [np.array(line, float) for line in (*site.footpaths(spots), *lanes(site.school, spots))]
@@ -72,12 +75,12 @@ def walk(site: Site, poles: Sequence[Pole], air: Air, seed: int) -> sites.Simula
 
 
 def write(folder: Path, walked: sites.SimulatedSite) -> Path:
-    """Write the walk test as a recorded site into `folder`/walk_test and return that."""
+    """Write the walk test as a recorded site into `folder`/walk_test and return that path."""
     return sites.write(walked, folder)
 
 
 def lanes(ring: Sequence[Spot], spots: Sequence[Spot]) -> list[list[Spot]]:
-    """Return lanes LANE_M apart, west to east, over what a ring encloses within REACH_M of the spots."""
+    """Return lanes LANE_M apart, west to east, over the area inside the ring and within REACH_M of the spots."""
     (x0, y0), (x1, y1) = np.min(ring, axis=0), np.max(ring, axis=0)
     found: list[list[Spot]] = []
     for y in np.arange(y0 + LANE_M / 2, y1, LANE_M):
@@ -94,7 +97,7 @@ def _gap_m(point: Spot, spots: Sequence[Spot]) -> float:
 
 
 def _tap_error_m(xy_m: Floats, seed: int, way: int) -> Floats:
-    """How far off the tapped truth is at each place of a way, [places, 2]."""
+    """Return the error of the tapped position at each point of a way, in m, [points, 2]."""
     gone = np.r_[0.0, np.cumsum(np.hypot(*np.diff(xy_m, axis=0).T))]
     taps = np.linspace(0.0, max(gone[-1], 1.0), 2 + int(gone[-1] / TAP_EVERY_M))
     number = np.arange(len(taps), dtype=np.int64)

@@ -1,1 +1,1 @@
-"""An emulated ZigBee coordinator stick, down to its bytes (EZSP 13 over ASH)."""
+"""An emulated ZigBee coordinator stick, exact to the byte (EZSP 13 over ASH)."""

@@ -15,7 +15,7 @@
 CRC: CRC-CCITT, initial value FFFF, over control and data field as sent, high byte first. A DATA frame's data field is
 xored with a fixed sequence (`pseudo_random`) before the CRC is taken. Numbers: UG101, chapters 2 to 7.
 
-Frames and their decoder are here, the NCP's end of a link in `sim/ncp/ash_link.py`.
+This file holds the frames and their decoder. The NCP's end of a link is in `sim/ncp/ash_link.py`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ RAW_MAX = 4096
 
 
 class FrameKind(IntEnum):
-    """What a frame is; the values are the control bytes with all variable bits clear."""
+    """The kind of a frame. The values are the control bytes with all variable bits clear."""
 
     DATA = 0x00
     ACK = 0x80
@@ -46,7 +46,7 @@ class FrameKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class AshFrame:
-    """One valid frame. `number` and `retransmitted` mean something on DATA only, `not_ready` on ACK and NAK."""
+    """One valid frame. Only DATA uses `number` and `retransmitted`; only ACK and NAK use `not_ready`."""
 
     kind: FrameKind
     data: bytes = b""
@@ -58,7 +58,7 @@ class AshFrame:
 
 @dataclass(frozen=True, slots=True)
 class MalformedAsh:
-    """A frame that cannot be used: why, its unstuffed bytes, and whether its control byte said DATA."""
+    """A frame that cannot be used: the reason, its unstuffed bytes, and whether its control byte is that of DATA."""
 
     reason: str
     raw: bytes
@@ -79,7 +79,7 @@ _SEQUENCE = pseudo_random(DATA_FIELD_MAX)
 
 
 def randomise(data: bytes) -> bytes:
-    """Xor a data field (at most DATA_FIELD_MAX bytes) with the fixed sequence; applying it twice gives it back."""
+    """Xor a data field (at most DATA_FIELD_MAX bytes) with the fixed sequence. A second call restores the field."""
     if len(data) > DATA_FIELD_MAX:
         raise ValueError(f"an ASH data field holds at most {DATA_FIELD_MAX} bytes, not {len(data)}")
     return bytes(a ^ b for a, b in zip(data, _SEQUENCE, strict=False))
@@ -97,7 +97,7 @@ def stuff(raw: bytes) -> bytes:
 
 
 def encode(frame: AshFrame) -> bytes:
-    """Return one frame as it goes on the line, stuffed and ended by FLAG. ValueError if the data are too long."""
+    """Return one frame as sent on the line, stuffed and ended by FLAG. Raise ValueError if DATA are too long."""
     control, data = int(frame.kind), frame.data
     if frame.kind is FrameKind.DATA:
         control = (frame.number & 7) << 4 | frame.retransmitted << 3 | frame.ack & 7
@@ -109,7 +109,7 @@ def encode(frame: AshFrame) -> bytes:
 
 
 def parse(raw: bytes) -> AshFrame | MalformedAsh:
-    """Read one unstuffed frame (control to CRC). Never raises."""
+    """Read one unstuffed frame (control to CRC). Never raise."""
     looks_like_data = bool(raw) and raw[0] < 0x80
     if not FRAME_MIN <= len(raw) <= FRAME_MAX:
         return MalformedAsh("length", raw, looks_like_data)
@@ -131,7 +131,7 @@ def parse(raw: bytes) -> AshFrame | MalformedAsh:
 
 
 class Decoder:
-    """Bytes of a line, in any cuts, to frames. Holds at most one frame; XON and XOFF come out as `xon`."""
+    """Turn the bytes of a line, split anywhere, into frames. Hold at most RAW_MAX unread bytes and a partial frame."""
 
     def __init__(self) -> None:
         self._raw = bytearray()
@@ -141,7 +141,7 @@ class Decoder:
         self.raw_dropped = 0
 
     def receive_data(self, data: bytes) -> None:
-        """Store bytes; what exceeds RAW_MAX is dropped, oldest first, and counted in `raw_dropped`."""
+        """Store bytes. Bytes above RAW_MAX are dropped, oldest first, and counted in `raw_dropped`."""
         self._raw += data
         if len(self._raw) > RAW_MAX:
             excess = len(self._raw) - RAW_MAX

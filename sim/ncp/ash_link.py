@@ -1,7 +1,7 @@
 """The NCP's end of an ASH link: windows, acknowledgements, time-outs, re-transmission, the FAILED state.
 
-Nothing here reads a clock or a file descriptor: bytes and `now_s` in, payloads and bytes out. Numbers: UG101, chapters
-5 to 7, where not said otherwise.
+Nothing here reads a clock or a file descriptor: bytes and `now_s` come in, payloads and bytes go out. Numbers: UG101,
+chapters 5 to 7, unless stated otherwise.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from sim.ncp.ash import (
 
 T_RX_ACK_START_S, T_RX_ACK_MIN_S, T_RX_ACK_MAX_S = 1.6, 0.4, 3.2
 T_TX_ACK_DELAY_S = 0.02
-"""How long an acknowledgement waits for a DATA frame to ride on."""
+"""How long an acknowledgement waits for a DATA frame that can carry it."""
 T_REMOTE_NOT_READY_S = 1.0
 T_XOFF_MAX_S = 3.2
-"""Ours, not UG101's: a stray 0x13 on a noisy line must not silence the NCP for ever."""
+"""Our own limit, not from UG101: a stray 0x13 on a noisy line must not silence the NCP permanently."""
 ACK_TIMEOUTS = 4
 WINDOW_MAX = 5
 IN_FLIGHT_BYTES_MAX = 1000
-"""Unacknowledged bytes on the line: some hosts drop what exceeds a 1,024-byte receive buffer (ours, not UG101's)."""
+"""Maximum of unacknowledged bytes: some hosts drop what exceeds a 1,024-byte receive buffer. Ours, not from UG101."""
 INBOX_MAX = 8
 OUTBOX_MAX = 16
 
@@ -41,7 +41,7 @@ ERROR_ACK_TIMEOUTS = 0x51
 
 @dataclass
 class Counters:
-    """What the link has seen; each grows by one an event and never falls until a reset of the counters."""
+    """What the link has seen since it was created: bytes or events. No counter falls, even when the link is reset."""
 
     bytes_in: int = 0
     bytes_out: int = 0
@@ -77,17 +77,17 @@ class _Sent:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """The host sent RST: everything above the link starts anew; answer with `AshLink.reset`."""
+    """The host sent RST: everything above the link must restart. Answer with `AshLink.reset`."""
 
 
 @dataclass
 class AshLink:
     """The NCP's end of one ASH link.
 
-    Bytes from the host go into `receive_data`; `next_frame` gives EZSP payloads and `Reset`, in order, None when there
-    are none. `send` queues a payload (False: OUTBOX_MAX are waiting already, the payload was not taken).
-    `data_to_send` gives the bytes to write now, and must be called after each of the others. `next_deadline_s` is when
-    `on_time` wants to be called, None if never.
+    Give bytes from the host to `receive_data`. `next_frame` returns EZSP payloads and `Reset` in order, None when there
+    are none. `send` queues a payload; False means it was not taken: OUTBOX_MAX payloads wait, or the link has FAILED.
+    `data_to_send` returns the bytes to write now; call it after each of the others. Call `on_time` at `next_deadline_s`
+    (None: no call is needed).
     """
 
     window: int = WINDOW_MAX
@@ -120,28 +120,28 @@ class AshLink:
 
     @property
     def t_rx_ack_s(self) -> float:
-        """The present acknowledgement time-out, T_RX_ACK_MIN_S..T_RX_ACK_MAX_S."""
+        """The current acknowledgement time-out in s, T_RX_ACK_MIN_S..T_RX_ACK_MAX_S."""
         return self._t_rx_ack_s
 
     @property
     def in_flight(self) -> int:
-        """DATA frames sent and not yet acknowledged, 0..window."""
+        """The number of DATA frames sent and not yet acknowledged, 0..window."""
         return len(self._in_flight)
 
     @property
     def host_ready(self) -> bool:
-        """Whether the host takes callbacks; False for at most T_REMOTE_NOT_READY_S after it said not ready."""
+        """Whether the host takes callbacks. False for at most T_REMOTE_NOT_READY_S after it reports "not ready"."""
         return self._not_ready_until_s is None
 
     @property
     def room(self) -> bool:
-        """Whether a payload handed to `send` now would go out at once."""
+        """Whether a payload given to `send` now would go out at once (unless XOFF holds it)."""
         return (
             self.failed_code is None and not self._outbox and len(self._in_flight) < self.window and self._bytes_fit()
         )
 
     def receive_data(self, data: bytes, now_s: float) -> None:
-        """Take bytes from the line and act on every whole frame in them. Never raises, whatever the bytes."""
+        """Take bytes from the line and act on every whole frame in them. Never raise, whatever the bytes are."""
         self._now_s = now_s
         self.counters.bytes_in += len(data)
         for start in range(0, len(data), RAW_MAX):
@@ -161,7 +161,7 @@ class AshLink:
         return self._inbox.popleft() if self._inbox else None
 
     def send(self, payload: bytes) -> bool:
-        """Queue one EZSP payload. Raises ValueError if it is longer than DATA_FIELD_MAX."""
+        """Queue one EZSP payload. Raise ValueError if it is longer than DATA_FIELD_MAX."""
         if len(payload) > DATA_FIELD_MAX:
             raise ValueError(f"an ASH data field holds at most {DATA_FIELD_MAX} bytes, not {len(payload)}")
         if self.failed_code is not None or len(self._outbox) >= OUTBOX_MAX:
@@ -171,7 +171,7 @@ class AshLink:
         return True
 
     def reset(self, code: int = RESET_SOFTWARE) -> None:
-        """Start the link anew and tell the host so with RSTACK; all queued and unacknowledged payloads are lost."""
+        """Restart the link and report it to the host with RSTACK. All queued and unacknowledged payloads are lost."""
         self.failed_code = None
         self._booting = False
         self._start()
@@ -181,7 +181,7 @@ class AshLink:
         self._write(AshFrame(FrameKind.RSTACK, bytes((ASH_VERSION, code))))
 
     def fail(self, code: int) -> None:
-        """Enter the FAILED state: ERROR now and to every frame but RST, until the host sends RST."""
+        """Enter the FAILED state: send ERROR now, and in answer to every frame until the host sends RST."""
         self.failed_code = code
         self._booting = False
         self._start()
@@ -191,7 +191,7 @@ class AshLink:
         self._write(AshFrame(FrameKind.ERROR, bytes((ASH_VERSION, code))))
 
     def data_to_send(self, now_s: float) -> bytes:
-        """Return all bytes to write now: re-transmissions, new DATA within the window, then an ACK or NAK if owed."""
+        """Return all to write now: NAK, RSTACK or ERROR; re-transmissions; new DATA in the window; an owed ACK."""
         self._now_s = now_s
         if self.failed_code is None and self._xoff_until_s is None:
             if self._go_back:
@@ -217,7 +217,7 @@ class AshLink:
         return out
 
     def next_deadline_s(self) -> float | None:
-        """Return the earliest time at which `on_time` has something to do, None if there is none."""
+        """Return the earliest time at which `on_time` or `data_to_send` has something to do, None if there is none."""
         owe_ack_s = self._owe_ack_s if self._xoff_until_s is None else None
         times = (self._ack_deadline_s, owe_ack_s, self._not_ready_until_s, self._xoff_until_s)
         return min((t for t in times if t is not None), default=None)
@@ -255,7 +255,7 @@ class AshLink:
             self._booting = True
             self._start()
         elif self._booting:
-            pass  # a chip that restarts hears nothing until `reset`
+            pass  # a chip that restarts ignores all but RST until `reset`
         elif self.failed_code is not None:
             self._write_error()
         elif frame.kind is FrameKind.DATA:

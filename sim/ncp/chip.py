@@ -1,9 +1,9 @@
-"""An EZSP coordinator: what a ZigBee USB stick is to its host, and the mesh's side of its radio.
+"""An emulated EZSP coordinator: a ZigBee USB stick as its host sees it, and as the mesh on its radio sees it.
 
     host (zigpy, bellows, ...) <-- serial bytes --> Coordinator <-- values --> a simulated mesh
 
 `Coordinator` has no clock, file descriptor or task of its own. `PtyCoordinator` puts it on a pseudo-terminal. All calls
-come from one thread (the loop's).
+come from one thread, that of the event loop.
 """
 
 from __future__ import annotations
@@ -48,8 +48,6 @@ from sim.ncp.security import Security
 from sim.ncp.state import Answer
 from sim.pty_line import LineFaults, PtyLine
 
-__all__ = ["Broadcast", "Coordinator", "LineFaults", "PtyCoordinator", "Unicast"]
-
 VERSION_ID = COMMANDS["version"].frame_id
 INVALID_ID = COMMANDS["invalidCommand"].frame_id
 
@@ -57,13 +55,14 @@ INVALID_ID = COMMANDS["invalidCommand"].frame_id
 class Coordinator(Security, Messages):
     """One EZSP 13 coordinator.
 
-    Host's side, sans I/O: `receive_data`, `data_to_send`, `next_deadline_s`, `on_time`, all with `now_s` of the clock
-    `now`. Mesh's side: `join`, `rejoin`, `leave`, `receive`, `delivered`, `route_record`, and the callbacks
-    `on_unicast` and `on_broadcast`. After a call from the mesh's side there may be data to send: `on_output` is called.
-    With `state` set, non-volatile memory is written there whenever it changed.
+    Host's side, without input or output of its own: `receive_data`, `data_to_send`, `next_deadline_s`, `on_time`. All
+    times are those of the clock `now`. Mesh's side: `join`, `rejoin`, `leave`, `receive`, `delivered`, `route_record`,
+    and the callbacks `on_unicast` and `on_broadcast`. A call from the mesh's side can produce data to send: it calls
+    `on_output`. With `state` set, changes of the non-volatile memory are written to that file.
 
-    Faults: `deaf` hears nothing by radio while the host sees a healthy stick; `hung` acknowledges the host's frames and
-    answers none; `crash` resets; `PtyCoordinator`'s `faults` are the line's.
+    Faults: `deaf` loses every message of `receive` (joins and route records still arrive) while the host sees a healthy
+    stick; `hung` acknowledges the host's frames and answers none; `crash` resets. `faults` of `PtyCoordinator` are
+    those of the serial line.
     """
 
     deaf = False
@@ -93,7 +92,7 @@ class Coordinator(Security, Messages):
     # --- the host's side
 
     def receive_data(self, data: bytes, now_s: float) -> None:
-        """Take bytes from the host and act on every whole frame in them. Never raises, whatever the bytes."""
+        """Take bytes from the host and act on every whole frame in them. Never raise, whatever the bytes are."""
         self.link.receive_data(data, now_s)
         while (frame := self.link.next_frame()) is not None:
             if isinstance(frame, ash_link.Reset):
@@ -101,7 +100,7 @@ class Coordinator(Security, Messages):
                     self.on_reset()
                 self._boot(ash_link.RESET_SOFTWARE)
             elif self.hung:
-                self.tally["commands_while_hung"] += 1
+                self.drop_counts["commands_while_hung"] += 1
             else:
                 self._on_ezsp(frame)
         self._run_due(now_s)
@@ -115,7 +114,7 @@ class Coordinator(Security, Messages):
         return out
 
     def next_deadline_s(self) -> float | None:
-        """Return when `on_time` wants to be called next, None if never."""
+        """Return the time for the next call of `on_time`, None if no call is needed."""
         waiting = self._events and self.link.failed_code is None
         times = [self.link.next_deadline_s(), self._events[0][0] if waiting else None]
         return min((t for t in times if t is not None), default=None)
@@ -139,29 +138,29 @@ class Coordinator(Security, Messages):
         node: zdo.Node | None = None,
         announce: bool = True,
     ) -> bool:
-        """Let a device try to join; True if it is now in the network.
+        """Let a device try to join. Return True if it is now in the network.
 
-        Refused while joining is not permitted at its parent, or where the trust centre has no key for it: the host then
-        hears a join denied, if the request got as far as the trust centre. A device whose own `link_key` differs from
-        the trust centre's is reported as joining, but cannot read the network key and is not in. `node` answers ZDO
-        requests for it from now on.
+        The join is refused while the network is down, joining is not permitted at the parent, or no child slot is free.
+        It is also refused if the trust centre has no key for the device: only then the host gets a "join denied". A
+        device whose own `link_key` differs from the trust centre's is reported as joining, but it cannot read the
+        network key and is not in. From now on `node` answers ZDO requests for the device.
         """
         ram = self.ram
         opened_until_s = ram.permit_until_s if parent == 0x0000 else ram.routers_permit_until_s
         if not ram.up or opened_until_s <= self._now():
-            self.tally["joins_not_permitted"] += 1
+            self.drop_counts["joins_not_permitted"] += 1
             return False
         if parent == 0x0000 and logical_type == zdo.END_DEVICE and self._free_child(eui64) is None:
-            self.tally["joins_no_child_slot"] += 1
+            self.drop_counts["joins_no_child_slot"] += 1
             return False
         self.count(Counter.JOIN_INDICATION)
         key = self.joining_key(eui64)
         decision = DecisionId.DENY_JOIN if key is None else DecisionId.USE_PRECONFIGURED_KEY
         self.emit("trustCenterJoinHandler", nwk, eui64, Update.UNSECURED_JOIN, decision, parent)
         if key is None:
-            self.tally["joins_denied"] += 1
+            self.drop_counts["joins_denied"] += 1
         elif key != link_key:
-            self.tally["joins_wrong_key"] += 1
+            self.drop_counts["joins_wrong_key"] += 1
         else:
             self._enter(eui64, nwk, parent, logical_type, node, announce=announce)
             self._changed()
@@ -180,7 +179,7 @@ class Coordinator(Security, Messages):
         node: zdo.Node | None = None,
         announce: bool = True,
     ) -> bool:
-        """Let a device that has been in before come back; unsecured only if the trust centre's policy allows it."""
+        """Let a device that was in the network come back; unsecured only if the trust centre's policy allows it."""
         if not self.ram.up:
             return False
         allowed = secured or bool(self.ram.policies[Policy.TRUST_CENTER] & TrustCenter.ALLOW_UNSECURED_REJOINS)
@@ -193,7 +192,7 @@ class Coordinator(Security, Messages):
         return allowed
 
     def leave(self, eui64: bytes, nwk: int) -> None:
-        """A device has left: forget it and tell the host."""
+        """Forget a device that has left, and report it to the host."""
         for index, child in list(self.nvm.children.items()):
             if child.eui64 == eui64:
                 del self.nvm.children[index]
@@ -222,10 +221,11 @@ class Coordinator(Security, Messages):
         group_id: int | None = None,
         encrypted: bool = False,
     ) -> bool:
-        """One message has come in by radio. True if the coordinator takes it and so acknowledges it to the sender.
+        """Take one message from the radio. Return True if the coordinator takes it, and so acknowledges it.
 
-        `lqi` 0..255 and `rssi_dbm` -128..127 are the last hop's; `sequence` is the sender's APS counter, 0..255.
-        Hosts of EZSP 13 are not told the sender's EUI64. Raises ValueError if a number or the payload does not fit.
+        `lqi` 0..255 and `rssi_dbm` -128..127 are those of the last hop; `sequence` is the sender's APS counter, 0..255.
+        EZSP 13 does not give the host the sender's EUI64. Raise ValueError if `lqi`, `rssi_dbm`, `nwk` or the length of
+        the payload does not fit.
         """
         kind = Incoming.MULTICAST if group_id is not None else Incoming.BROADCAST if broadcast else Incoming.UNICAST
         if len(payload) > 128:
@@ -233,7 +233,7 @@ class Coordinator(Security, Messages):
         if not (0 <= lqi <= 255 and -128 <= rssi_dbm <= 127 and 0 <= nwk <= 0xFFF7):
             raise ValueError(f"no incoming message has lqi {lqi}, rssi_dbm {rssi_dbm}, nwk {nwk:#06x}")
         if self.deaf or self.link.failed_code is not None:
-            self.tally["heard_while_deaf"] += 1
+            self.drop_counts["heard_while_deaf"] += 1
             return False
         options = Aps.ENCRYPTION if encrypted else 0
         ends = (source_endpoint, destination_endpoint)
@@ -243,31 +243,31 @@ class Coordinator(Security, Messages):
         return taken
 
     def delivered(self, handle: int, ok: bool) -> bool:
-        """Tell the host the fate of one unicast; False if the handle is not (or no longer) waited for."""
+        """Report to the host whether one unicast arrived. Return False if nothing waits (any longer) for the handle."""
         known = super().delivered(handle, ok)
         self._changed()
         return known
 
     def route_record(self, nwk: int, eui64: bytes, relays: list[int], *, lqi: int, rssi_dbm: int) -> None:
-        """A route record has come in: the relays from the sender's first hop to ours."""
+        """Take a route record: the relays from the sender's first hop to our last hop."""
         self.ram.source_routes[nwk] = relays
         self.emit("incomingRouteRecordHandler", nwk, eui64, lqi, rssi_dbm, relays)
         self._changed()
 
     def route_error(self, nwk: int, *, many_to_one: bool = False) -> None:
-        """A route to a node has broken."""
+        """Report to the host that a route to a node is broken."""
         status = Ember.MANY_TO_ONE_ROUTE_FAILURE if many_to_one else Ember.SOURCE_ROUTE_FAILURE
         self.emit("incomingRouteErrorHandler", status, nwk)
         self._changed()
 
     def sniffed(self, packet: bytes, *, lqi: int, rssi_dbm: int) -> None:
-        """A raw MAC frame was heard; only a host in manufacturing mode sees it."""
+        """Take a raw MAC frame from the air. The host sees it only in manufacturing mode."""
         if self.ram.mfglib_channel is not None:
             self.emit("mfglibRxHandler", lqi, rssi_dbm, packet)
             self._changed()
 
     def crash(self, code: int = ash_link.RESET_WATCHDOG, *, dead: bool = False) -> None:
-        """Reset out of the blue: the host sees RSTACK with that code, or, `dead`, ERROR until it asks for a reset."""
+        """Reset without a request. The host gets RSTACK with that code; if `dead`, ERROR until it asks for a reset."""
         if dead:
             self.link.fail(code)
             self._callbacks.clear()
@@ -278,7 +278,7 @@ class Coordinator(Security, Messages):
     # --- inside
 
     def do_removeDevice(self, nwk: int, _eui64: bytes, target: bytes) -> Answer:
-        """Ask a device to leave. Without `on_remove` a node of ours does so at once."""
+        """Ask a device to leave. Without `on_remove`, a node in `responders` leaves at once."""
         if not self.ram.up:
             return (Ember.NETWORK_DOWN,)
         self.transmit()
@@ -302,7 +302,7 @@ class Coordinator(Security, Messages):
         try:
             request = read_request(data)
         except EzspError:
-            self.tally["frames_too_short"] += 1
+            self.drop_counts["frames_too_short"] += 1
             return
         command = BY_ID.get(request.frame_id)
         answer = getattr(self, f"do_{command.name}", None) if command is not None else None
@@ -319,10 +319,10 @@ class Coordinator(Security, Messages):
                 reason = Ezsp.TRUNCATED
             else:
                 if rest:
-                    self.tally["requests_with_trailing_bytes"] += 1
+                    self.drop_counts["requests_with_trailing_bytes"] += 1
                 values = answer(*parameters)
         if reason is not None or command is None:
-            self.tally[f"refused_{request.frame_id:04x}"] += 1
+            self.drop_counts[f"refused_{request.frame_id:04x}"] += 1
             frame_id, parameters_out = INVALID_ID, bytes((reason or Ezsp.INVALID_FRAME_ID,))
         else:
             frame_id, parameters_out = command.frame_id, encode_fields(command.answer, values)
@@ -330,7 +330,7 @@ class Coordinator(Security, Messages):
         flags = self._take_flags()
         frame = write_answer(request.sequence, frame_id, parameters_out, legacy=request.legacy, flags=flags)
         if not self.link.send(frame):
-            self.tally["answers_dropped"] += 1
+            self.drop_counts["answers_dropped"] += 1
         if command is not None and command.name == "resetNode":
             self.soon(lambda: self._boot(ash_link.RESET_SOFTWARE))
 
@@ -395,8 +395,8 @@ class Coordinator(Security, Messages):
             try:
                 save(self.state, self.nvm)
             except OSError as error:
-                # A stick with worn-out flash goes on, too; the operator sees the count.
-                self.tally[f"state_not_saved_{error.errno}"] += 1
+                # A stick with worn-out flash continues, too. The user sees the count.
+                self.drop_counts[f"state_not_saved_{error.errno}"] += 1
 
     def _count_link(self) -> None:
         counters = self.link.counters
@@ -405,9 +405,9 @@ class Coordinator(Security, Messages):
 
 
 class PtyCoordinator(PtyLine):
-    """A coordinator on a pseudo-terminal: `async with PtyCoordinator(coordinator, path):`, hosts then open `path`.
+    """A coordinator on a pseudo-terminal: `async with PtyCoordinator(coordinator, path):`. Hosts then open `path`.
 
-    `path` becomes a symbolic link to the terminal's slave; without one, use `.device`. Hosts may come and go.
+    `path` becomes a symbolic link to the terminal's slave; without a `path`, use `.device`. Hosts may come and go.
     """
 
     def __init__(self, coordinator: Coordinator, path: Path | None = None, *, faults: LineFaults | None = None) -> None:

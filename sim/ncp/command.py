@@ -1,4 +1,4 @@
-"""`ansim-sim coordinator`: an EZSP coordinator on a pseudo-terminal, for any host that speaks EZSP 13."""
+"""`ansim-sim coordinator` runs an emulated coordinator on a pseudo-terminal, for any host that speaks EZSP 13."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def _serve(path: Path, state: Path | None, eui64: bytes, seed: int, scan_s
         sys.stdout.flush()
         await stop.wait()
     if verbose:
-        for name, value in {**coordinator.link.counters.as_dict(), **dict(coordinator.tally)}.items():
+        for name, value in {**coordinator.link.counters.as_dict(), **dict(coordinator.drop_counts)}.items():
             typer.echo(f"{name} {value}")
 
 

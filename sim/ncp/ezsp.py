@@ -1,4 +1,4 @@
-"""EZSP version 13 frames: bytes <-> values, for both ends of the link.
+"""Conversion of EZSP version 13 frames, bytes <-> values, for both ends of the link.
 
     first frame after a reset (legacy)    seq, frame control, 00 (version), desired version
                             its answer    seq, 80, 00, version, stack type, stack version (2)
@@ -8,8 +8,12 @@
                                                 P callbacks wait, T truncated, O callbacks were lost
     control high               00000001         frame format version 1, no security
 
-Integers are little-endian. In memory an EUI64 and an extended PAN id are 8 bytes, most significant first; they are
-reversed here and nowhere else. Layouts of parameters: `sim/ncp/ezsp_commands.py`. Source: UG100 (EZSP reference guide).
+Integers are little-endian. In memory an EUI64 and an extended PAN id are 8 bytes, most significant first. In EZSP
+frames they are reversed, and only this module does that; `nvm.py` (tokens) and `zdo.py` reverse their own. Layouts of
+parameters: `sim/ncp/ezsp_commands.py`. Source: UG100 (EZSP reference guide).
+
+The fifteen dataclasses of `STRUCTS` are left as they are: their annotations are the wire layout, as data that
+`encode_value` and `decode_value` read, so no structure has code of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from typing import Annotated, Any, get_type_hints
 PROTOCOL_VERSION = 13
 STACK_TYPE_MESH = 2
 STACK_VERSION = 0x7440
-"""EmberZNet 7.4.4.0, the last line of stacks that speaks EZSP 13."""
+"""EmberZNet 7.4.4.0, of the last series of stacks that speaks EZSP 13."""
 
 LEGACY_ANSWER = 0x80
 ANSWER_LOW, CALLBACK_LOW, OVERFLOW, CALLBACK_PENDING = 0x80, 0x90, 0x01, 0x04
@@ -44,7 +48,7 @@ _BYTES = {"key": 16, "bytes7": 7, "bytes8": 8, "bytes16": 16}
 
 
 class EzspError(Exception):
-    """Bytes that are no frame of this protocol; `reason` is one word, for counting."""
+    """The bytes are not a frame of this protocol. `reason` is one word, for counting."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -53,7 +57,7 @@ class EzspError(Exception):
 
 @dataclass(frozen=True)
 class NetworkParameters:
-    """What a network is. `channels` is a mask of the channels 11..26, bit n for channel n."""
+    """The parameters of a network. `channels` is a mask of the channels 11..26, bit n for channel n."""
 
     extended_pan_id: Eui64 = bytes(8)
     pan_id: U16 = 0xFFFF
@@ -67,7 +71,7 @@ class NetworkParameters:
 
 @dataclass(frozen=True)
 class ZigbeeNetwork:
-    """A network as another one's beacon shows it."""
+    """Another network, as its ZigBee beacon describes it."""
 
     channel: U8
     pan_id: U16
@@ -155,7 +159,7 @@ class CurrentSecurityState:
 
 @dataclass(frozen=True)
 class KeyContext:
-    """Which key a security command means. v13 has a two-byte derived type; v12 had one byte."""
+    """The key that a security command is about. `derived_type` has two bytes in v13; it had one in v12."""
 
     core_key_type: U8 = 0
     key_index: U8 = 0
@@ -217,7 +221,7 @@ def struct_schema(name: str) -> tuple[tuple[str, str], ...]:
 
 
 def encode_value(kind: str, value: Value) -> bytes:
-    """Return one parameter's bytes. Raises ValueError or struct.error if the value does not fit its wire type."""
+    """Return one parameter's bytes. Raise ValueError or struct.error if the value does not fit its wire type."""
     if (code := _INTEGERS.get(kind)) is not None:
         return struct.pack(code, value)
     if kind == "eui64":
@@ -239,9 +243,9 @@ def encode_value(kind: str, value: Value) -> bytes:
 
 
 def decode_value(kind: str, data: bytes, before: dict[str, Value]) -> tuple[Value, bytes]:
-    """Read one parameter, giving it and the rest. `before` are the parameters already read, for counted lists.
+    """Return one parameter and the bytes after it. `before` holds the parameters already read, for counted lists.
 
-    Raises EzspError("truncated") if bytes are missing.
+    Raise EzspError("truncated") if bytes are missing.
     """
     if (code := _INTEGERS.get(kind)) is not None:
         head, rest = _take(data, struct.calcsize(code), kind)
@@ -275,9 +279,9 @@ Schema = tuple[tuple[str, str], ...]
 
 
 def encode_fields(schema: Schema, values: tuple[Value, ...]) -> bytes:
-    """Return a frame's parameters. Raises ValueError if there are too few or too many of them.
+    """Return the bytes of a frame's parameters. Raise ValueError if there are too few or too many values.
 
-    A field whose wire type ends in "?" may be left out, with all that follow.
+    A field whose wire type ends in "?" may be left out, together with all fields after it.
     """
     needed = sum(not kind.endswith("?") for _, kind in schema)
     if not needed <= len(values) <= len(schema):
@@ -286,7 +290,7 @@ def encode_fields(schema: Schema, values: tuple[Value, ...]) -> bytes:
 
 
 def decode_fields(schema: Schema, data: bytes) -> tuple[tuple[Value, ...], bytes]:
-    """Read a frame's parameters, giving them and the bytes left over. Raises EzspError("truncated")."""
+    """Return a frame's parameters and the bytes left over. Raise EzspError("truncated") if bytes are missing."""
     out: dict[str, Value] = {}
     for name, kind in schema:
         if kind.endswith("?") and not data:
@@ -297,7 +301,7 @@ def decode_fields(schema: Schema, data: bytes) -> tuple[tuple[Value, ...], bytes
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The header of one frame from the host, and its parameters' bytes."""
+    """The header of one frame from the host, and the bytes of its parameters."""
 
     sequence: int
     frame_id: int
@@ -306,7 +310,7 @@ class Request:
 
 
 def read_request(data: bytes) -> Request:
-    """Split a frame from the host. Raises EzspError("truncated") if it is shorter than its header."""
+    """Split a frame from the host. Raise EzspError("truncated") if it is shorter than its header."""
     if len(data) >= 3 and data[2] & FRAME_FORMAT_MASK != CONTROL_HIGH:
         return Request(data[0], data[2], True, data[3:])
     if len(data) < 5:
@@ -324,7 +328,7 @@ def write_request(sequence: int, frame_id: int, parameters: bytes, *, legacy: bo
 def write_answer(
     sequence: int, frame_id: int, parameters: bytes, *, legacy: bool = False, callback: bool = False, flags: int = 0
 ) -> bytes:
-    """Return a frame as the NCP sends it; `flags` are OVERFLOW and CALLBACK_PENDING."""
+    """Return a frame as the NCP sends it. `flags` is made of OVERFLOW and CALLBACK_PENDING."""
     if legacy:
         return bytes((sequence, LEGACY_ANSWER | flags, frame_id)) + parameters
     low = (CALLBACK_LOW if callback else ANSWER_LOW) | flags

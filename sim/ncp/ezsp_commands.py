@@ -1,8 +1,8 @@
 """The EZSP 13 commands and callbacks that the emulated NCP knows: id, name, request and answer layouts.
 
-One row a frame, `id name request > answer`; a callback has `<` where the request would be. A field is `name:type`;
-types are those of `sim/ncp/ezsp.py`, `T*n` a list of n (a number, or an earlier field), `T?` absent on errors.
-Rows are in the order of UG100's ids. Whatever is not here is answered with invalidCommand.
+Each frame has one row, `id name request > answer`; a callback has `<` and no request. A field is `name:type`. Types
+are those of `sim/ncp/ezsp.py`; `T*n` is a list of n (a number, or an earlier field); `T?` is absent on errors. Rows are
+in the order of UG100's ids. The NCP answers every other frame with invalidCommand.
 """
 
 from __future__ import annotations

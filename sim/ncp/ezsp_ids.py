@@ -1,6 +1,6 @@
 """Numbers of EZSP 13 and EmberZNet 7.4: status codes, configuration, policies, values, tokens, counters.
 
-Source: UG100. The configuration's default values are those of a usual coordinator build, not of one certain stick.
+Source: UG100. The default configuration values are those of a usual coordinator build, not of one particular stick.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from enum import IntEnum, IntFlag
 
 
 class Ezsp(IntEnum):
-    """EzspStatus: answers of configuration frames, and why a frame was refused."""
+    """EzspStatus: answers of configuration frames, and the reason why a frame was refused."""
 
     SUCCESS = 0x00
     VERSION_NOT_SET = 0x30
@@ -118,7 +118,7 @@ class Update(IntEnum):
 
 
 class DecisionId(IntEnum):
-    """What the trust centre did about a join."""
+    """What the trust centre decided about a join."""
 
     USE_PRECONFIGURED_KEY = 0
     SEND_KEY_IN_CLEAR = 1
@@ -127,7 +127,7 @@ class DecisionId(IntEnum):
 
 
 class TrustCenter(IntFlag):
-    """Bits of the trust centre policy's decision."""
+    """Bits of the decision in the trust centre policy."""
 
     ALLOW_JOINS = 0x01
     ALLOW_UNSECURED_REJOINS = 0x02
@@ -193,7 +193,7 @@ KEY_HAS_OUTGOING_FRAME_COUNTER, KEY_HAS_INCOMING_FRAME_COUNTER, KEY_HAS_PARTNER_
 
 
 class ConfigId(IntEnum):
-    """Configuration ids whose value changes what the emulator does."""
+    """Configuration ids that have a name here. All but SECURITY_LEVEL change what the emulator does."""
 
     PACKET_BUFFER_COUNT = 0x01
     NEIGHBOR_TABLE_SIZE = 0x02
@@ -213,7 +213,7 @@ class ConfigId(IntEnum):
 
 
 BUFFERS_MAX = 250
-"""How many packet buffers 0xFF ("all that memory allows") gives."""
+"""The number of packet buffers that the value 0xFF ("all that memory allows") gives."""
 CONFIG_DEFAULTS: dict[int, int] = {
     0x01: BUFFERS_MAX, 0x02: 16, 0x03: 32, 0x04: 32, 0x05: 12, 0x06: 16, 0x07: 16, 0x08: 8, 0x09: 0, 0x0A: 0,
     0x0C: 2, 0x0D: 5, 0x10: 30, 0x11: 32, 0x12: 3000, 0x13: 8, 0x14: 20, 0x15: 0, 0x17: 0x8000, 0x18: 0, 0x19: 2,
@@ -225,7 +225,7 @@ ZDO_APP_RECEIVES_SUPPORTED, ZDO_APP_HANDLES_UNSUPPORTED = 0x01, 0x02
 
 
 class ValueId(IntEnum):
-    """Value ids with a meaning of their own here; the rest of VALUE_DEFAULTS is kept and given back."""
+    """Value ids with a meaning of their own here. The other ids of VALUE_DEFAULTS are only stored and returned."""
 
     FREE_BUFFERS = 0x03
     NODE_SHORT_ID = 0x0B
@@ -259,7 +259,7 @@ class Extended(IntEnum):
 
 
 class Token(IntEnum):
-    """NVM3 keys that getTokenData and setTokenData know, and what each holds."""
+    """NVM3 keys that getTokenData knows. setTokenData writes all but BOOT_COUNTER."""
 
     NODE_DATA = 0x1EE64
     TRUST_CENTER = 0x1E124
@@ -323,4 +323,4 @@ BROADCAST_ALL, BROADCAST_RX_ON, BROADCAST_ROUTERS = 0xFFFF, 0xFFFD, 0xFFFC
 WILDCARD_EUI64 = b"\xff" * 8
 WELL_KNOWN_LINK_KEY = b"ZigBeeAlliance09"
 PAYLOAD_MAX = 82
-"""APS payload bytes of one frame with network security; 9 fewer with APS encryption, 8 fewer with the source EUI64."""
+"""Maximum APS payload bytes of a frame with network security; APS encryption takes 9 of these, the source EUI64 8."""

@@ -1,6 +1,7 @@
-"""The emulated NCP's messages: what the host sends to the mesh, what the mesh brings, and ZDO for node 0.
+"""The emulated NCP's messages: from the host to the mesh, from the mesh to the host, and ZDO for node 0.
 
-The mesh is whoever sets `on_unicast` and `on_broadcast`; it calls `delivered` once for each unicast that wants it.
+The mesh is the code that sets `on_unicast` and `on_broadcast`. It calls `delivered` once for each unicast whose handle
+is not 0.
 """
 
 from __future__ import annotations
@@ -33,18 +34,18 @@ NO_INDEX = 0xFF
 APS_TRIES = 3
 BROADCAST_WINDOW_S = 20.0
 BROADCAST_RESERVE = 6
-"""EmberZNet lets `table size` broadcasts out in about 20 s, `table size - 6` of them in a burst: 0.75/s and 9."""
+"""EmberZNet sends `table size` broadcasts in about 20 s, `table size - 6` in a burst: 0.75/s and 9 for size 15."""
 LOOPBACK_LQI, LOOPBACK_RSSI_DBM = 255, 0
 NODE_LQI, NODE_RSSI_DBM = 200, -60
-"""The last hop of what `responders` and announcements send; a mesh that cares sends its own with `receive`."""
+"""The last hop of answers of `responders` and of announcements. A mesh with its own values calls `receive` instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unicast:
-    """A message from the host to one node. Answer a `handle` with `delivered(handle, ok)` when its fate is known.
+    """A message from the host to one node. Call `delivered(handle, ok)` when it has arrived or is lost.
 
-    `handle` is the coordinator's own, never 0; hosts reuse their tags. `wants_ack` says the host asked for an APS
-    acknowledgement: without it, `delivered` means that the first hop took the frame.
+    The coordinator makes `handle`, because hosts reuse their tags; 0 is a reply that needs no `delivered`. `wants_ack`:
+    the host asked for an APS acknowledgement. Without it, `delivered` means that the first hop took the frame.
     """
 
     handle: int
@@ -61,7 +62,7 @@ class Unicast:
 
 @dataclass(frozen=True, slots=True)
 class Broadcast:
-    """A message from the host to many: a broadcast address (0xFFFC routers .. 0xFFFF all), or a group if not None."""
+    """A message from the host to many nodes: a group, or if `group_id` is None, 0xFFFC (routers)..0xFFFF (all)."""
 
     destination: int
     group_id: int | None
@@ -84,7 +85,7 @@ class _Pending:
 
 
 class Messages(Network, Tables):
-    """Messaging commands and the mesh's side of them."""
+    """The messaging commands, and the calls of the mesh's side about messages."""
 
     on_unicast: Callable[[Unicast], None] | None = None
     on_broadcast: Callable[[Broadcast], None] | None = None
@@ -96,10 +97,10 @@ class Messages(Network, Tables):
         self._pending = {}
 
     def delivered(self, handle: int, ok: bool) -> bool:
-        """Tell the host the fate of one unicast; False if the handle is not (or no longer) waited for."""
+        """Report to the host whether one unicast arrived. Return False if nothing waits (any longer) for the handle."""
         pending = self._pending.pop(handle, None)
         if pending is None:
-            self.tally["late_delivery_reports"] += 1
+            self.drop_counts["late_delivery_reports"] += 1
             return False
         self.count(Counter.APS_TX_UNICAST_SUCCESS if ok else Counter.APS_TX_UNICAST_FAILED)
         self.count(Counter.MAC_TX_UNICAST_SUCCESS if ok else Counter.MAC_TX_UNICAST_FAILED)
@@ -116,9 +117,9 @@ class Messages(Network, Tables):
         rssi_dbm: int,
         kind: Incoming,
     ) -> bool:
-        """Take one message from the air; False, counted, if the stack throws it away (the sender gets no APS ack)."""
+        """Take one message from the air. Return False if the stack drops it (counted): the sender gets no APS ack."""
         if not self.ram.up:
-            self.tally["heard_without_network"] += 1
+            self.drop_counts["heard_without_network"] += 1
             return False
         heard = {Incoming.UNICAST: (Counter.MAC_RX_UNICAST, Counter.APS_RX_UNICAST)}
         for counter in heard.get(kind, (Counter.MAC_RX_BROADCAST, Counter.APS_RX_BROADCAST)):
@@ -126,13 +127,13 @@ class Messages(Network, Tables):
         if kind is Incoming.MULTICAST and not any(
             e.endpoint and e.multicast_id == aps.group_id for e in self.ram.multicast.values()
         ):
-            self.tally["heard_other_group"] += 1
+            self.drop_counts["heard_other_group"] += 1
             return False
         if aps.destination_endpoint == 0 and aps.profile_id == zdo.PROFILE_ID:
             if not self._take_zdo(nwk, aps, payload, broadcast=kind is not Incoming.UNICAST):
                 return True
         elif kind is not Incoming.MULTICAST and aps.destination_endpoint not in (*self.ram.endpoints, 0xFF):
-            self.tally["heard_unknown_endpoint"] += 1
+            self.drop_counts["heard_unknown_endpoint"] += 1
             return False
         index = next((i for i, e in self.ram.addresses.items() if e.nwk == nwk), NO_INDEX)
         return self.emit("incomingMessageHandler", kind, aps, lqi, rssi_dbm, nwk, NO_INDEX, index, payload)
@@ -267,7 +268,7 @@ class Messages(Network, Tables):
 
     def _give_up(self, handle: int) -> None:
         if handle in self._pending:
-            self.tally["unicasts_timed_out"] += 1
+            self.drop_counts["unicasts_timed_out"] += 1
             self.delivered(handle, False)
 
     def _sent(self, pending: _Pending, status: Ember) -> None:
@@ -309,7 +310,7 @@ class Messages(Network, Tables):
         self.take_message(nwk, aps, payload, lqi=NODE_LQI, rssi_dbm=NODE_RSSI_DBM, kind=Incoming.UNICAST)
 
     def _take_zdo(self, nwk: int, aps: ApsFrame, payload: bytes, *, broadcast: bool) -> bool:
-        """Answer a remote node's ZDO request ourselves; True if the host shall see the message too."""
+        """Answer the ZDO request of a remote node. Return True if the host must get the message, too."""
         if aps.cluster_id & zdo.RESPONSE or aps.cluster_id in (zdo.DEVICE_ANNCE, zdo.PARENT_ANNCE):
             return True
         flags = self.ram.config[ConfigId.APPLICATION_ZDO_FLAGS]

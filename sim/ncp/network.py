@@ -22,20 +22,20 @@ TX_POWER_DBM_MAX = 20
 SYMBOL_S, SUPERFRAME_SYMBOLS = 16e-6, 960
 TOKENS = (Token.NODE_DATA, Token.TRUST_CENTER, Token.NETWORK_MANAGEMENT, Token.RESTORED_EUI64, Token.NONCE_COUNTER)
 NOISE_FLOOR_DBM, WIFI_DBM = -95, {1: -70, 6: -62, 11: -75}
-"""Energy found by a scan where the mesh gives none: a floor with three Wi-Fi networks on it, jittered by the seed."""
+"""The energy that a scan finds if the mesh gives none: a noise floor and three Wi-Fi networks, varied by the seed."""
 
 
 class Network(Core):
-    """Networking commands. `other_networks` are what an active scan finds; the mesh may fill it.
+    """The networking commands. An active scan finds `other_networks`; the mesh may fill it.
 
-    `scan_speed` 1 lets a scan take as long as on the air, 10 a tenth of it.
+    With `scan_speed` 1 a scan takes as long as on the air, with 10 a tenth of that.
     """
 
     scan_speed: float = 1.0
     other_networks: tuple[tuple[ZigbeeNetwork, int, int], ...] = ()
 
     def energy_dbm(self, channel: int) -> int:
-        """Return the energy on one channel, 11..26; a mesh replaces this by its own."""
+        """Return the energy on one channel, 11..26, in dBm. A mesh may replace this method."""
         centre_mhz = 2405 + 5 * (channel - 11)
         level = NOISE_FLOOR_DBM
         for wifi, dbm in WIFI_DBM.items():
@@ -68,7 +68,7 @@ class Network(Core):
             p,
             pan_id=self._rng.randrange(1, 0xFFF0) if p.pan_id == 0xFFFF else p.pan_id,
             extended_pan_id=p.extended_pan_id if any(p.extended_pan_id) else self._rng.randbytes(8),
-            nwk_update_id=0,  # the stack ignores what the host asks; hosts write the token
+            nwk_update_id=0,  # the stack ignores the host's value; hosts write the token
         )
         bits = state.bitmask
         self.nvm.network_key = state.network_key if bits & InitialSecurity.HAVE_NETWORK_KEY else self._rng.randbytes(16)
@@ -105,7 +105,7 @@ class Network(Core):
         return (Ember.SUCCESS,)
 
     def permit_joining(self, duration_s: int) -> None:
-        """Open (1..254 s, 255 for ever) or close (0) the coordinator itself for joins."""
+        """Open (1..254 s, 255 without limit) or close (0) the coordinator itself for joins."""
         was_open, now_s = self.ram.permit_until_s > self._now(), self._now()
         until_s = float("inf") if duration_s == 0xFF else now_s + duration_s if duration_s else -1.0
         self.ram.permit_until_s = until_s

@@ -1,8 +1,8 @@
-"""What an EZSP coordinator keeps in its non-volatile memory, and what it looks like in a JSON file.
+"""The non-volatile memory of an EZSP coordinator, and the JSON file that stores it.
 
-A reset of the chip loses everything else. The file is written whole to a neighbour and renamed, so that a crash leaves
-the old or the new one. Frame counters are saved in steps of FRAME_COUNTER_STEP and jump by it at each boot, as the
-stack does, so that a counter value is never used twice.
+A reset of the chip loses everything else. A new file is written in full next to the old one and then renamed, so that a
+crash leaves the old or the new file. The network frame counter is saved in steps of FRAME_COUNTER_STEP. With a network,
+it jumps by one step at each boot, as in the real stack, so that a counter value is never used twice.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TOKEN_MAX = 64
 
 
 class StateFileError(Exception):
-    """The state file cannot be used; the coordinator does not start with it."""
+    """The state file cannot be used. The coordinator does not start with it."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"coordinator state {path}: {reason}; move the file away to start with a blank coordinator")
@@ -43,7 +43,7 @@ class LinkKey:
 
 @dataclass
 class Nvm:
-    """Non-volatile state. `network` is None on a blank coordinator; `eui64` is the chip's own, MSB first."""
+    """The non-volatile state. `network` is None on a blank coordinator. `eui64` is the chip's own, MSB first."""
 
     eui64: bytes
     restored_eui64: bytes = b"\xff" * 8
@@ -68,18 +68,18 @@ class Nvm:
 
     @property
     def own_eui64(self) -> bytes:
-        """The address in use: restored by token, else burnt in by manufacturing token, else the chip's."""
+        """The EUI64 in use: from the restore token, else from the manufacturing token, else the chip's own."""
         for other in (self.restored_eui64, self.mfg_token(Mfg.CUSTOM_EUI64)[::-1]):
             if other not in (b"\xff" * 8, b""):
                 return other
         return self.eui64
 
     def mfg_token(self, token: int) -> bytes:
-        """Return a manufacturing token as stored: unset bytes are 0xFF, unknown tokens are empty."""
+        """Return a manufacturing token as stored. Unset bytes are 0xFF; an unknown token is empty."""
         return self.mfg_tokens.get(token, b"\xff" * MFG_SIZES.get(token, 0))
 
     def boot(self) -> None:
-        """What the stack does with its memory at each start."""
+        """Change the memory as the stack does at each start."""
         self.boot_counter += 1
         if self.network is not None:
             self.nwk_frame_counter = min(self.nwk_frame_counter + FRAME_COUNTER_STEP, 0xFFFFFFFF)
@@ -92,7 +92,7 @@ class Nvm:
         self.children.clear()
 
     def read_token(self, token: int, index: int) -> bytes | None:
-        """Return an NVM3 object's bytes as a chip stores them, None if there is no such object."""
+        """Return the bytes of an NVM3 object as a chip stores them, None if there is no such object."""
         net = self.network
         if token == Token.RESTORED_EUI64:
             return self.restored_eui64[::-1]
@@ -120,7 +120,10 @@ class Nvm:
         return None
 
     def write_token(self, token: int, index: int, data: bytes) -> bool:
-        """Store an NVM3 object; False if there is none such, or its size is wrong. The stack sees it at next boot."""
+        """Store an NVM3 object. Return False if it does not exist, is read-only, or its size is wrong.
+
+        The emulator uses it at once; a real stack sees it at its next boot.
+        """
         old = self.read_token(token, index)
         if old is None or len(old) != len(data):
             return False
@@ -155,7 +158,7 @@ class Nvm:
 
     @classmethod
     def from_json(cls, text: str) -> Nvm:
-        """Read what `to_json` wrote. Raises ValueError, KeyError or TypeError on anything else."""
+        """Read what `to_json` wrote. Raise ValueError, KeyError, TypeError or AttributeError on anything else."""
         raw: dict[str, Any] = json.loads(text)
         if not isinstance(raw, dict) or raw.pop("version", None) != STATE_VERSION:
             raise ValueError(f"not version {STATE_VERSION} of the coordinator's state")
@@ -178,7 +181,7 @@ class Nvm:
 
 
 def load(path: Path, *, eui64: bytes) -> Nvm:
-    """Read a state file; a blank memory with that EUI64 if there is none. Raises StateFileError if it is damaged."""
+    """Read a state file, or return blank memory with that EUI64 if there is none. Raise StateFileError if damaged."""
     try:
         return Nvm.from_json(path.read_text())
     except FileNotFoundError:
@@ -188,7 +191,7 @@ def load(path: Path, *, eui64: bytes) -> Nvm:
 
 
 def save(path: Path, nvm: Nvm) -> None:
-    """Write the state file whole; raises OSError if that cannot be done, the old file then still stands."""
+    """Write the whole state file. Raise OSError if that fails; the old file then stays as it was."""
     neighbour = path.with_name(path.name + ".new")
     fd = os.open(neighbour, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(fd, "w") as file:

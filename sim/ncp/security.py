@@ -1,4 +1,4 @@
-"""The emulated NCP's security commands: initial state, keys out and in, and who may join with what key."""
+"""The emulated NCP's security commands: initial state, key export and import, and who may join with which key."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ NO_ENTRY = 0xFF
 
 
 class Security(Core):
-    """Security commands, and the trust centre's choice of a joining device's key."""
+    """The security commands, and the trust centre's choice of the key for a joining device."""
 
     def joining_key(self, eui64: bytes) -> bytes | None:
-        """Return the link key the trust centre will encrypt the network key with for one device, None to refuse it.
+        """Return the link key that encrypts the network key for one device, None to refuse the device.
 
-        A key imported for that very EUI64 comes first; the wildcard key is for all, unless the policy demands install
-        codes.
+        A key imported for this EUI64 comes first. The wildcard key is for all devices, unless the policy requires
+        install codes.
         """
         self._expire_transient_keys()
         policy = self.ram.policies[Policy.TRUST_CENTER]
@@ -106,7 +106,7 @@ class Security(Core):
 
     def do_importLinkKey(self, index: int, eui64: bytes, key: bytes) -> Answer:
         size = min(self.ram.config[ConfigId.KEY_TABLE_SIZE], KEY_ENTRIES_MAX)
-        if index == NO_ENTRY:  # "wherever there is room"
+        if index == NO_ENTRY:  # the host wants any free entry
             index = next((i for i in range(size) if i not in self.nvm.link_keys), NO_ENTRY)
         if index >= size:
             return (Sl.INVALID_INDEX,)

@@ -1,7 +1,7 @@
-"""The emulated NCP's state and what its commands share: clock, callbacks to the host, configuration, values, tokens.
+"""The emulated NCP's state, and what its commands share: clock, callbacks to the host, configuration, values, tokens.
 
-`Core` and its parts (`ncp_network`, `ncp_security`, `ncp_messages`) make up `sim.ncp.chip.Coordinator`. A method
-`do_NAME` answers the EZSP command NAME: it takes the command's parameters, in order, and returns the answer's.
+`Core` and its subclasses in `network`, `security`, `tables` and `messages` make up `sim.ncp.chip.Coordinator`. A method
+`do_NAME` answers the EZSP command NAME. It takes the command's parameters in order and returns those of the answer.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ ENDPOINTS_MAX = 16
 EVENTS_MAX = 4096
 LINK_STATUS_PERIOD_S = 15.0
 PROTECTED_CONFIG = frozenset(CONFIG_DEFAULTS) - {0x12, 0x13, 0x1F, 0x36, 0x38}
-"""Configuration that sizes memory or the stack: refused once the network is up."""
+"""Configuration ids that set sizes of memory or of the stack. While the network is up, a change is refused."""
 MFG_STRING, MFG_BOARD = b"Ansim simulator", b"EZSP 13 emulator"
 
 
@@ -61,7 +61,7 @@ class TransientKey:
 
 @dataclass
 class Ram:
-    """What a reset of the chip loses."""
+    """The state that a reset of the chip loses."""
 
     config: dict[int, int] = field(default_factory=lambda: dict(CONFIG_DEFAULTS))
     values: dict[int, bytes] = field(default_factory=lambda: dict(VALUE_DEFAULTS))
@@ -91,12 +91,12 @@ class Ram:
 
 
 class Core:
-    """State, clock and callbacks. `tally` counts by name what was dropped or refused; nothing else is thrown away."""
+    """State, clock and callbacks. `drop_counts` counts, by name, what was dropped or refused."""
 
     def __init__(self, nvm: Nvm, *, seed: int = 0, now: Callable[[], float] = time.monotonic) -> None:
         self.nvm = nvm
         self.ram = Ram()
-        self.tally: Tally[str] = Tally()
+        self.drop_counts: Tally[str] = Tally()
         self.responders: dict[int, zdo.Node] = {}
         self.on_many_to_one: Callable[[], None] | None = None
         self._now = now
@@ -110,7 +110,7 @@ class Core:
 
     @property
     def buffers(self) -> int:
-        """Packet buffers in all, as configured; each waiting callback and unanswered unicast holds one."""
+        """The number of all packet buffers, as configured. Each callback that waits for the host holds one."""
         return min(self.ram.config[ConfigId.PACKET_BUFFER_COUNT], BUFFERS_MAX)
 
     @property
@@ -118,12 +118,15 @@ class Core:
         return max(self.buffers - len(self._callbacks), 0)
 
     def emit(self, name: str, *values: Value) -> bool:
-        """Queue one callback for the host; False, counted and flagged to the host, if no buffer is free."""
+        """Queue one callback for the host. Return False, and count it, before `version` or if no buffer is free.
+
+        The host gets the OVERFLOW flag for a lack of buffers.
+        """
         if not self.ram.version_set:
-            self.tally["callbacks_before_version"] += 1
+            self.drop_counts["callbacks_before_version"] += 1
             return False
         if self.free_buffers == 0:
-            self.tally["callbacks_dropped"] += 1
+            self.drop_counts["callbacks_dropped"] += 1
             self.count(Counter.ALLOCATE_BUFFER_FAILURE)
             self._overflow = True
             return False
@@ -134,21 +137,21 @@ class Core:
         self.ram.counters[counter] = min(self.ram.counters[counter] + by, 0xFFFF)
 
     def transmit(self) -> None:
-        """Account for one secured frame on the air."""
+        """Count one secured frame on the air."""
         self.nvm.nwk_frame_counter = (self.nvm.nwk_frame_counter + 1) & 0xFFFFFFFF
         if self.nvm.nwk_frame_counter - self._saved_frame_counter >= FRAME_COUNTER_STEP:
             self._dirty = True
 
     def at(self, when_s: float, action: Callable[[], None]) -> None:
-        """Do something at a time of the clock, in order of time, then of asking."""
+        """Run an action at a time of the clock. Actions run in order of time, then in order of the calls."""
         if len(self._events) >= EVENTS_MAX:
-            self.tally["events_dropped"] += 1
+            self.drop_counts["events_dropped"] += 1
             return
         self._event_number += 1
         heapq.heappush(self._events, (when_s, self._event_number, action))
 
     def soon(self, action: Callable[[], None]) -> None:
-        """Do something after the answer that is being made."""
+        """Run an action after the answer that is now being made."""
         self.at(self._now(), action)
 
     def run_due(self, now_s: float) -> None:
@@ -158,7 +161,7 @@ class Core:
             heapq.heappop(self._events)[2]()
 
     def boot_state(self) -> None:
-        """Lose what a reset loses."""
+        """Clear what a reset loses, and do what the stack does at a start."""
         self.ram = Ram()
         self._callbacks.clear()
         self._events.clear()
@@ -167,7 +170,7 @@ class Core:
         self._dirty = True
 
     def node(self) -> zdo.Node:
-        """Return the coordinator's own ZDO answers, as the host configured it."""
+        """Return the node that gives the coordinator's own ZDO answers, as the host configured it."""
         net = self.nvm.network
         return zdo.Node(
             self.nvm.own_eui64,
@@ -281,7 +284,7 @@ class Core:
 
     def do_getExtendedValue(self, value_id: int, characteristics: int) -> Answer:
         if value_id == Extended.ENDPOINT_FLAGS:
-            # An unknown endpoint is an error and still has two bytes: hosts read them before the status.
+            # The error for an unknown endpoint has two bytes, too: hosts read them before the status.
             known = characteristics & 0xFF in self.ram.endpoints
             return (Ezsp.SUCCESS, b"\x01\x00") if known else (Ezsp.INVALID_VALUE, bytes(2))
         if value_id == Extended.LAST_LEAVE_REASON:
@@ -299,7 +302,7 @@ class Core:
         if len(data) != MFG_SIZES.get(token, -1):
             return (Ember.BAD_ARGUMENT,)
         if self.nvm.mfg_token(token).strip(b"\xff"):
-            return (Ember.INVALID_CALL,)  # written once; only a programmer erases it
+            return (Ember.INVALID_CALL,)  # written once; only a flash programmer erases it
         self.nvm.mfg_tokens[token] = data
         self._dirty = True
         return (Ember.SUCCESS,)

@@ -11,7 +11,7 @@ from sim.ncp.state import AddressEntry, Answer, Core
 
 
 class Tables(Core):
-    """Table commands. Which tables a reset loses: all but the children's."""
+    """The table commands. A reset clears all tables except children and those made from `responders`."""
 
     def do_setSourceRoute(self, nwk: int, relays: list[int]) -> Answer:
         if nwk not in self.ram.source_routes and len(self.ram.source_routes) >= self._size(
@@ -151,7 +151,7 @@ class Tables(Core):
         return self.ram.addresses.get(index) or AddressEntry()
 
     def _known(self) -> list[tuple[bytes, int]]:
-        """Addresses in the stack's own tables: address table, children, neighbours."""
+        """Return the (EUI64, node id) pairs of the stack's tables: addresses, children, neighbours."""
         listed = [(e.eui64, e.nwk) for e in self.ram.addresses.values() if e.nwk < 0xFFF8 and any(e.eui64)]
         children = [(c.eui64, c.id) for c in self.nvm.children.values()]
         return listed + children + [(n.eui64, n.nwk) for n in self.responders.values()]

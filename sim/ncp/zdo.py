@@ -3,8 +3,9 @@
     request    transaction sequence, parameters          cluster C
     answer     the same sequence, status, parameters     cluster C | 8000
 
-The coordinator answers so for itself; `Node` lets simulated radios (an XBee 3, a button) be interviewed the same way.
-Integers are little-endian, EUI64s reversed on the air. Source: ZigBee specification 05-3474-22, chapter 2.4.
+The coordinator answers like this for itself. With `Node`, a host can interview simulated radios (an XBee 3, a button)
+in the same way. Integers are little-endian; on the air an EUI64 is reversed. Source: ZigBee specification 05-3474-22,
+chapter 2.4.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ XBEE_MANUFACTURER, XBEE_PROFILE, XBEE_DATA_ENDPOINT, XBEE_COMMAND_ENDPOINT = 0x1
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One endpoint's simple descriptor."""
+    """The simple descriptor of one endpoint."""
 
     endpoint: int
     profile_id: int
@@ -68,7 +69,7 @@ class SourceRoute:
 
 @dataclass
 class Node:
-    """A node's answers. `logical_type` is COORDINATOR, ROUTER or END_DEVICE."""
+    """A node that answers ZDO requests. `logical_type` is COORDINATOR, ROUTER or END_DEVICE."""
 
     eui64: bytes
     nwk: int
@@ -82,16 +83,16 @@ class Node:
     neighbors: list[Neighbor] = field(default_factory=list)
     routes: list[SourceRoute] = field(default_factory=list)
     permit_duration_s: int | None = None
-    """The last duration a Mgmt_Permit_Joining_req asked for, None if none did; the owner acts on it."""
+    """The duration in the last Mgmt_Permit_Joining_req, None before the first. The owner of the node acts on it."""
 
     def announcement(self) -> bytes:
         """Return the parameters of a Device_annce without the sequence byte."""
         return struct.pack("<H", self.nwk) + self.eui64[::-1] + bytes((self.mac_capability,))
 
     def answer(self, cluster_id: int, payload: bytes, *, broadcast: bool = False) -> tuple[int, bytes] | None:
-        """Return (cluster, payload) of the answer to one request, None if this node keeps silent. Never raises.
+        """Return (cluster, payload) of the answer to one request, None if this node stays silent. Never raise.
 
-        A broadcast is answered only by the node it asks for, and never with an error.
+        A broadcast never gets an error as answer. So if it asks for one address, only that node answers.
         """
         if not payload or cluster_id & RESPONSE or cluster_id in (DEVICE_ANNCE,):
             return None
@@ -184,7 +185,7 @@ class Node:
 
 
 def xbee(eui64: bytes, nwk: int) -> Node:
-    """Return what a mains-powered XBee 3 with ZigBee firmware answers: a router with Digi's two endpoints."""
+    """Return a node that answers as a mains-powered XBee 3 (ZigBee firmware): a router with Digi's two endpoints."""
     clusters = (0x0011, 0x0092)
     return Node(
         eui64,

@@ -1,1 +1,1 @@
-"""A reader: the real firmware in a real MicroPython process, on stand-ins for the module's hardware."""
+"""A reader: the real firmware in a real MicroPython process. Stand-ins replace the module's hardware."""

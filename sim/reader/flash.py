@@ -1,8 +1,8 @@
-"""What is on a reader's flash: the firmware compiled, its config.py, and the image that MicroPython runs in place.
+"""The content of a reader's flash: the compiled firmware, its config.py, and the image that MicroPython runs in place.
 
-The image is MicroPython's read-only file system, outside the heap. A record is kind varuint | length varuint | data;
-varuints are big-endian groups of 7 bits. Kinds: 2 data, 4 directory and 5 file (name length varuint | name | records),
-and the outermost one, whose varuint is the magic d2 cd 31.
+The image is MicroPython's read-only file system, outside the heap. A record is kind varuint | length varuint | data.
+A varuint is big-endian, in groups of 7 bits. Kinds: 2 data, 4 directory and 5 file (name length varuint | name |
+records), and the outermost record: its kind is the magic number d2 cd 31.
 """
 
 import shutil
@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-HOST_HALF = "# ---- the gateway's half"  # readers/wire.py from this line on is not compiled for a reader
+HOST_HALF = "# ---- the gateway's half"  # from this line on, readers/wire.py is not compiled for a reader
 
 _ROOT = Path(__file__).resolve().parents[2]
 _DEVICE = Path(__file__).resolve().parent / "device"
@@ -21,10 +21,10 @@ _DATA, _DIRECTORY, _FILE, _IMAGE = 2, 4, 5, 0x14A6B1
 
 
 def compile_firmware(folder: Path) -> dict[str, int]:
-    """Compile what firmware/manifest.txt lists into folder and return bytes per .mpy.
+    """Compile the files that firmware/manifest.txt lists into folder, and return bytes per .mpy.
 
-    The very files that go to a reader: mpy-cross 1.20, 31-bit small integers. Raises RuntimeError with the compiler's
-    own words when a file is refused.
+    A real reader gets the same files: mpy-cross 1.20, 31-bit small integers. Raises RuntimeError with the compiler's
+    message when it refuses a file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     sizes = {}
@@ -43,8 +43,8 @@ def prepare_flash(
 ) -> dict[str, int]:
     """Make a provisioned reader's flash: the compiled firmware and config.py. Returns bytes per .mpy.
 
-    number 0..65535, key 16 bytes or more. config: further lines of config.py (pins). What the firmware keeps on flash
-    itself (boot count, settings) is left alone.
+    number 0..65535, key 16 bytes or more. config: more lines of config.py (pins). Files that the firmware itself
+    keeps on flash (boot count, settings) do not change.
     """
     sizes = compile_firmware(folder)
     lines = f"READER = {number}\nKEY = {key!r}\nCOMPANY_ID = {company_id:#06x}\n{config}"
@@ -82,7 +82,7 @@ def _compile(source: Path) -> Path:
 
 
 def boot_folder() -> Path:
-    """Return the folder that holds the compiled _boot alone."""
+    """Return the folder that holds only the compiled _boot."""
     mpy = _compile(_DEVICE / "_boot.py")
     folder = mpy.parent / "boot"
     if not folder.exists():
@@ -92,7 +92,7 @@ def boot_folder() -> Path:
 
 
 def image_file(flash_dir: Path) -> Path:
-    """Write what runs in place: the stand-ins (the device has them in flash) and flash's .mpy files (as if bundled)."""
+    """Write the image: the stand-ins (a device has these modules in flash) and flash's .mpy files, as if bundled."""
     sources = [source for source in sorted(_DEVICE.rglob("*.py")) if source.name != "_boot.py"]
     files = {str(s.relative_to(_DEVICE).with_suffix(".mpy")): _compile(s).read_bytes() for s in sources}
     files |= {f"flash/{mpy.name}": mpy.read_bytes() for mpy in flash_dir.glob("*.mpy")}
@@ -102,7 +102,7 @@ def image_file(flash_dir: Path) -> Path:
 
 
 def image(files: dict[str, bytes]) -> bytes:
-    """Return the image of files by path; folders are at most one deep."""
+    """Return the image of the files, given by path. Folders are at most one level deep."""
     folders: dict[str, dict[str, bytes]] = {}
     records = []
     for path, data in sorted(files.items()):

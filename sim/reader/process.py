@@ -1,9 +1,9 @@
 """One reader: the compiled firmware in a real MicroPython process, driven in lock-step virtual time.
 
-The process blocks on a socket at every wait of the firmware (sleep, transmit, a read of a queue); between two waits no
-time passes for it. The caller owns the clock:
+The process blocks on a socket at every wait of the firmware (sleep, transmit, a read of a queue). Between two waits no
+time passes for the firmware. The caller owns the clock:
 
-    reader = Reader(7, flash_dir, radio=mesh)          # flash_dir made by `prepare_flash`
+    reader = ReaderProcess(7, flash_dir, radio=mesh)    # flash_dir made by `prepare_flash`
     reader.start(now_ms)
     while ...:
         now_ms = the earliest of reader.wake_at_ms and the world's own events
@@ -11,9 +11,9 @@ time passes for it. The caller owns the clock:
         reader.deliver(now_ms, payload)                     # a mesh frame arrives
         if reader.wake_at_ms <= now_ms: reader.run(now_ms)
 
-Nothing here knows what the firmware does; what the device's own modules do is in sim/reader/device/. Times are
-milliseconds of the caller's clock (any origin, may be float for the air; the firmware sees whole milliseconds). Same
-calls, same seed: same bytes.
+Nothing here depends on what the firmware does. The stand-ins of the device's own modules are in sim/reader/device/.
+Times are milliseconds of the caller's clock (any origin; they may be floats for the air, the firmware sees whole
+milliseconds). The same calls and the same seed give the same bytes.
 """
 
 import contextlib
@@ -34,21 +34,21 @@ from readers import wire
 from sim.reader.flash import boot_folder, image_file
 
 HEAP_B = 32 * 1024
-WALL_LIMIT_S = 5.0  # of real time for the firmware to reach its next wait
-RECEIVE_QUEUE_MAX = 4  # commonly said; Digi gives no number in the pages read
-SCAN_QUEUE_MAX = 20  # no number published either; beyond it the oldest advertisement is lost, as with oldest=False
-PRODUCT_NAME = b"\x02\x01\x06\x0d\x09XBee3 Zigbee"  # what it advertises when told nothing else
-BOOT_MS = 1500  # power-up to main.py, unmeasured
+WALL_LIMIT_S = 5.0  # real time in which the firmware must reach its next wait
+RECEIVE_QUEUE_MAX = 4  # the number usually given; the Digi pages that we read have none
+SCAN_QUEUE_MAX = 20  # not published either; a full queue loses its oldest advertisement, as with oldest=False
+PRODUCT_NAME = b"\x02\x01\x06\x0d\x09XBee3 Zigbee"  # what it advertises when the firmware sets nothing else
+BOOT_MS = 1500  # from power-up to main.py, unmeasured
 TICKS_MASK = 0x3FFFFFFF
-LOG_MAX = 4000  # bytes of the console kept per boot
+LOG_MAX = 4000  # newest bytes of the console that are logged per boot
 
 POWER_ON, HARD_RESET, WATCHDOG, SOFT_RESET, BROWNOUT = 4, 3, 5, 6, 11  # machine.reset_cause()
-TRANSMIT_ERRORS = {"EIO": 5, "EAGAIN": 11, "ENODEV": 19, "ENOTCONN": 107, "ETIMEDOUT": 110}  # + 7000 on the device
+TRANSMIT_ERRORS = {"EIO": 5, "EAGAIN": 11, "ENODEV": 19, "ENOTCONN": 107, "ETIMEDOUT": 110}  # the device adds 7000
 FLASH_OPEN, FLASH_SYNC, FLASH_REPLACE = 0, 1, 2
 
 _HEAD = struct.Struct("<BBBBI")
 _REPLY = struct.Struct("<IBBBBI")
-# MicroPython from the wheel is a CPython extension. The image of the stand-ins is put beside its heap, not into it.
+# MicroPython from the wheel is a CPython extension. The image of the stand-ins is outside its heap.
 _LAUNCH = """
 import ctypes, os, sys, micropython_unix
 path = sys.argv.pop(1)
@@ -61,28 +61,28 @@ sys.exit(micropython_unix.main())
 
 
 class ReaderRadio(Protocol):
-    """What the world round a reader does with what the reader does. Called from inside `run` and `transmit_done`."""
+    """The world round a reader: it gets what the reader does. Called inside `run`, `hear`, `transmit_done`, `kill`."""
 
     def on_transmit(
         self, reader: "ReaderProcess", now_ms: float, payload: bytes, endpoints: tuple[int, int, int, int]
     ) -> None:
-        """The reader waits in xbee.transmit to the coordinator; call `reader.transmit_done` now or later.
+        """The reader waits in xbee.transmit to the coordinator. Call `reader.transmit_done` now or later.
 
         endpoints: (source endpoint, destination endpoint, cluster, profile).
         """
 
     def on_pin(self, reader: "ReaderProcess", now_ms: float, name: str, level: int) -> None:
-        """An output pin was driven to level 0 or 1 (told at every write, changed or not)."""
+        """The firmware wrote level 0 or 1 to an output pin (called at every write, changed or not)."""
 
     def on_log(self, reader: "ReaderProcess", line: str) -> None:
-        """A line of the console (a traceback), or of the driver itself (a hang, a watchdog reset)."""
+        """A line of the console (a traceback), or of `ReaderProcess` itself (a hang, a watchdog reset)."""
 
 
 class ReaderProcess:
-    """One XBee 3 with the firmware on it. Not thread-safe; costs one process of about 12 MB while it runs.
+    """One XBee 3 with the firmware on it. Not thread-safe. While it runs, it is one process of about 12 MB.
 
-    number, key: what `prepare_flash` wrote, for the caller's use. seed: of os.urandom on the device. ticks_at_boot_ms:
-    where time.ticks_ms() starts (0 on the device; near 2**30 to see it wrap).
+    number: the number that `prepare_flash` wrote, for the caller's use. seed: of os.urandom on the device and of torn
+    writes. ticks_at_boot_ms: where time.ticks_ms() starts (0 on the device; near 2**30 to see it wrap).
     """
 
     def __init__(
@@ -103,26 +103,26 @@ class ReaderProcess:
         self.supply_mv = 3300
         self.temperature_c = 20
         self.boots = 0  # processes started
-        self.causes: list[int] = []  # of those starts, the newest 100
-        self.hangs = 0  # processes that did not reach their next wait in wall_limit_s
+        self.causes: list[int] = []  # reset causes of the newest 100 starts
+        self.hangs = 0  # processes that did not reach their next wait within wall_limit_s
         self.scan_drops = 0  # advertisements lost to a full queue
         self.receive_drops = 0  # frames lost to a full queue
         self.exchanges = 0
         self.transmissions = 0  # calls of xbee.transmit
-        self.flash_writes = 0  # replacements of a file: the flash wears by them
-        self.heartbeat: dict[str, int] | None = None  # newest sent, by wire.HEARTBEAT_FIELDS
-        self.scan_stalled = False  # fault: the scanner never hands out its next advertisement
-        self.cut_at_flash_step: int | None = None  # fault: power fails at this many flash steps from now (torn writes)
+        self.flash_writes = 0  # replacements of a file: they wear the flash
+        self.heartbeat: dict[str, int] | None = None  # the newest that was sent, by wire.HEARTBEAT_FIELDS
+        self.scan_stalled = False  # fault: the scanner never returns its next advertisement
+        self.cut_at_flash_step: int | None = None  # fault: power fails after this many more flash steps (torn writes)
         self.on_advertise: Callable[[ReaderProcess, float], None] | None = None
-        """Told (reader, now_ms) whenever `advertising` may have changed."""
+        """Called with (reader, now_ms) whenever `advertising` changes."""
         self.advertising: tuple[float, int, bytes] | None = None
-        """(since ms, interval us, payload) of what its Bluetooth advertises now; None when it is silent or off."""
+        """(since ms, interval us, payload) of what its Bluetooth advertises now. None: silent or off."""
         self._radio = radio
         self._random = random.Random(f"{seed}/{number}")
         self._boot_ms = boot_ms
         self._ticks_at_boot_ms = ticks_at_boot_ms
         self._wall_limit_s = wall_limit_s
-        self._levels = 0xFFFFFFFF  # inputs idle high: pull-ups
+        self._levels = 0xFFFFFFFF  # inputs are high when idle: pull-ups
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._console: Path = flash_dir.parent / f"{flash_dir.name}.console"
@@ -152,7 +152,7 @@ class ReaderProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether it has power and runs, boots or waits for its watchdog."""
+        """Whether it has power, and runs, boots or waits for its watchdog."""
         return self._powered and (self._process is not None or self.wake_at_ms < math.inf)
 
     @property
@@ -161,19 +161,19 @@ class ReaderProcess:
 
     @property
     def wake_at_ms(self) -> float:
-        """When `run` must be called next; inf while nothing but an input can wake it."""
+        """When `run` must be called next. inf: only `hear`, `transmit_done` or `start` can wake it."""
         times = [t for t in (self._start_at_ms, self._sleep_until_ms, self._watchdog_at_ms) if t is not None]
         return min(times, default=math.inf)
 
     def start(self, now_ms: float, cause: int = POWER_ON) -> None:
-        """Give it power: the firmware begins boot_ms later. Raises ValueError when it has power already."""
+        """Switch the power on: the firmware starts boot_ms later. Raises ValueError when the power is on already."""
         if self._powered:
             raise ValueError(f"reader {self.number} is running; call kill() first")
         self._powered = True
         self._begin(now_ms, cause)
 
     def kill(self) -> None:
-        """Cut its power: the process is gone, what was not synced to flash may be torn, the folder stays."""
+        """Cut its power: the process ends. Files that were not synced to flash may be cut short. The folder stays."""
         self._end_process()
         for name in sorted(self._unsynced):
             path = self.flash_dir / name
@@ -184,7 +184,7 @@ class ReaderProcess:
         self._powered = False
 
     def stop(self) -> None:
-        """End the process and keep nothing pending; the flash folder stays as the firmware left it."""
+        """End the process and drop everything pending. The flash folder stays as the firmware left it."""
         self._unsynced.clear()
         self.kill()
 
@@ -204,7 +204,7 @@ class ReaderProcess:
             self._exchange()
 
     def scan_channel(self, now_ms: float) -> int | None:
-        """Return the Bluetooth channel (37, 38, 39, one an interval) it listens to now, None outside the window."""
+        """Return the Bluetooth channel that it listens to now: 37, 38, 39 in turn, one per interval. None: not now."""
         if self._scan is None or self._in_exchange:
             return None
         since_ms, interval_us, window_us = self._scan
@@ -215,7 +215,7 @@ class ReaderProcess:
         return self.scan_channel(now_ms) is not None
 
     def hear(self, now_ms: float, address: bytes, rssi_dbm: int, payload: bytes, channel: int | None = None) -> bool:
-        """Offer one advertisement; return whether the scanner took it (window open, and on that channel if given).
+        """Offer one advertisement. Return whether the scanner took it: the window is open, on that channel if given.
 
         address: 6 bytes. payload: up to 31 bytes of advertising data, as on the air.
         """
@@ -243,7 +243,7 @@ class ReaderProcess:
         endpoints: tuple[int, int, int, int] = (0xE8, 0xE8, 0x11, 0xC105),
         broadcast: bool = False,
     ) -> bool:
-        """Put a mesh frame into the receive queue; False when it is full or off (the sender then sees status 0x24)."""
+        """Put a mesh frame into the receive queue. False: the queue is full or off, and the sender sees status 0x24."""
         if self._process is None:
             return False
         if len(self._received) >= RECEIVE_QUEUE_MAX:
@@ -254,15 +254,15 @@ class ReaderProcess:
         return True
 
     def transmit_done(self, now_ms: float, error: str | None = None, transmission: int | None = None) -> None:
-        """Let xbee.transmit return, or raise OSError(errno.<error>): one of TRANSMIT_ERRORS.
+        """Let xbee.transmit return, or raise OSError(errno.<error>), one of TRANSMIT_ERRORS.
 
-        transmission: `reader.transmissions` as it was in on_transmit, for a caller that may answer after a reset.
+        transmission: the value of `reader.transmissions` in on_transmit. Give it when a reset may come before the call.
         """
         if not self._in_transmit or transmission not in (None, self.transmissions):
             return  # the reader was reset meanwhile
         status = 0 if error is None else TRANSMIT_ERRORS[error]
         self._in_transmit = False
-        if self._in_exchange:  # called straight from on_transmit: the loop there goes on
+        if self._in_exchange:  # called directly from on_transmit: the loop there continues
             self._outcome = status
             return
         self._now_ms = max(self._now_ms, now_ms)
@@ -270,7 +270,7 @@ class ReaderProcess:
         self._exchange()
 
     def pin(self, name: str, level: int) -> None:
-        """Set an input pin (D0..D12, P0..P2) to level 0 or 1; the firmware sees it when it looks."""
+        """Set an input pin (D0..D12, P0..P2) to level 0 or 1. The firmware can see it after its current wait."""
         bit = 1 << _pin_index(name)
         self._levels = self._levels | bit if level else self._levels & ~bit
 
@@ -293,7 +293,7 @@ class ReaderProcess:
                 stderr=console,
                 cwd=self.flash_dir,
                 env={**os.environ, "MICROPYPATH": str(boot_folder())},
-                start_new_session=True,  # a Ctrl-C is the simulator's to handle
+                start_new_session=True,  # so that only the simulator gets a Ctrl-C
             )
         theirs.close()
         self._socket = ours
@@ -328,11 +328,11 @@ class ReaderProcess:
         ticks = int(self._now_ms - self._booted_at_ms + self._ticks_at_boot_ms) & TICKS_MASK
         head = _REPLY.pack(ticks, len(self._heard), len(self._received), len(data), status, self._levels)
         assert self._socket is not None
-        with contextlib.suppress(OSError):  # its end shows at the next read
+        with contextlib.suppress(OSError):  # the next read finds that the process has ended
             self._socket.sendall(head + data)
 
     def _read(self) -> tuple[int, int, int, bytes] | None:
-        """Return the next (op, fed, argument, data), None when the process has ended or hangs."""
+        """Return the next (op, fed, argument, data). None: the process has ended or hangs."""
         while True:
             if len(self._buffer) >= 8:
                 op, length, fed, _, argument = _HEAD.unpack_from(self._buffer)
@@ -362,10 +362,10 @@ class ReaderProcess:
             self._in_exchange = False
 
     def _step(self) -> bool:
-        """Handle one message; return whether the firmware goes on."""
+        """Handle one message. Return whether the firmware continues now."""
         message = self._read()
         if message is None:
-            self._end_process()  # what waits now is the watchdog, if it was armed
+            self._end_process()  # now only the watchdog is left, if it was armed
             self._scan = self._sleep_until_ms = None
             return False
         op, fed, argument, data = message
@@ -415,7 +415,7 @@ class ReaderProcess:
         return True
 
     def _gap_advertise(self, interval_us: int, data: bytes | None) -> int:
-        """Do as the module does: interval 0 stops, no data means the same again, b"" the product's name; 1: refused."""
+        """Act as the module: interval 0 stops, data None keeps the payload, b"" is the product name. 1: refused."""
         if (interval_us and not 20_000 <= interval_us <= 40_959_375) or len(data or b"") > 31:
             return 1
         if data is not None:

@@ -1,1 +1,1 @@
-"""A school's streets, and the children who walk there with their tags."""
+"""The streets round a school, and the children who walk there with their tags."""

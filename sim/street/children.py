@@ -1,8 +1,8 @@
-"""Children of a school zone: where each one is at every instant, from a seed. No clock, no radio.
+"""Children of a school zone: where each one is at every instant, from a seed. There is no clock and no radio here.
 
-Most walk to school, wait at crossings, enter by the gate and stay in the yard. Some pass the gate without entering,
-some stop at the kerb of the danger area on their way. Speeds: N(1.22, 0.17) m/s cut to 0.8-1.7, a group 0.12 m/s slower
-(adult walkers; nobody published a street speed for children with satchels that we could check).
+Most walk to school, wait at crossings, enter by the gate and stay in the yard. Some pass the gate and do not enter.
+Some stop at the kerb of the danger area on their way. Speeds: N(1.22, 0.17) m/s, a group 0.12 m/s slower, limited to
+0.8-1.7 (adult walkers; we found no published street speed of children with school bags that we could check).
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ Role = Literal["pupil", "passer", "kerb"]
 
 SPEED_MEAN, SPEED_SIGMA, SPEED_MIN, SPEED_MAX, GROUP_SLOWER = 1.22, 0.17, 0.8, 1.7, 0.12
 GROUP_SIZES = ((1, 0.55), (2, 0.28), (3, 0.12), (4, 0.05))
-"""Assumed: how often children walk alone, in twos, threes, fours."""
+"""Shares of groups of 1, 2, 3 and 4 children. Assumed."""
 PASSERS, KERB = 0.15, 0.1
-"""Shares of children who pass by, and who stop at the danger area."""
+"""Shares of groups that pass by, and that stop at the danger area."""
 CROSSING_WAIT_S = (0.0, 20.0)
 KERB_WAIT_S = (18.0, 30.0)
 KERB_GAP_M = 1.0
-"""A child at the kerb stands this far outside the danger area's outline."""
+"""A child at the kerb stands about this far outside the danger area."""
 START_M = (20.0, 150.0)
-"""Walking distance from the gate at which the story meets a child."""
+"""Least and largest walking distance from the gate at the start. Role "kerb": 0.4 times this from the kerb."""
 START_NEAR_M, START_NEAR = 60.0, 0.6
-"""Six in ten are within this when the story begins: a story of a minute and a half has arrivals in it."""
+"""Six in ten groups start within this distance, so that children arrive even in a story of 90 s."""
 START_DELAY_S = 8.0
 YARD_DEPTH_M = (15.0, 42.0)
-"""ChildAt children go once inside, from the gate: the school's doors and the yard before them."""
+"""How far from the gate children are once inside: at the school's doors and in the yard before them."""
 YARD_EDGE_M = 10.0
 SCHOOL_S = (150.0, 240.0)
-"""How long a child stays before it walks home again, in an endless story only."""
+"""How long a child stays at school before it walks home. Only in an endless story."""
 HOME_S = (20.0, 60.0)
 STEP_M = 0.05
 PRECISION_M = 0.01
@@ -48,7 +48,7 @@ PRECISION_M = 0.01
 
 @dataclass(frozen=True, slots=True)
 class ChildAt:
-    """A child at one instant: metres, heading in radians (0 east, anticlockwise), walking or not."""
+    """A child at one instant: metres, heading in radians (0 is east, counter-clockwise), walking or not."""
 
     x_m: float
     y_m: float
@@ -58,7 +58,7 @@ class ChildAt:
 
 @dataclass
 class Walk:
-    """A way in time: straight pieces between points, walked evenly; before the first and after the last it stays."""
+    """A way in time: straight pieces at constant speed. Before the first and after the last point the child stands."""
 
     times_s: list[float] = field(default_factory=list)
     points: list[Spot] = field(default_factory=list)
@@ -98,7 +98,7 @@ class Walk:
 
 @dataclass
 class Child:
-    """A child with a tag. `tag` is the pseudonym the gateway and the city know; nothing else names it."""
+    """A child with a tag. `tag` is the pseudonym that the gateway and the city know; the child has no other name."""
 
     number: int
     tag: str
@@ -117,7 +117,7 @@ class Child:
 class World:
     """All children of one story, as a function of time in seconds since its start.
 
-    endless: children go home after school and come again, for a demonstration that runs until somebody ends it.
+    endless: children go home after school and come again, for a demonstration that runs until a person ends it.
     """
 
     def __init__(self, site: Site, seed: int, children: int, *, endless: bool = False) -> None:
@@ -132,7 +132,7 @@ class World:
         self.children = self._people(children)
 
     def inside_since_s(self, child: Child, end_s: float, step_s: float = 0.5) -> float | None:
-        """Return since when the child has been inside the school without a break until end_s; None: it is not."""
+        """Return since when the child is in the school without a break until end_s. None: it is outside at end_s."""
         since, t = None, end_s
         while t >= 0 and self.at_school(child, t):
             since, t = t, t - step_s
@@ -143,13 +143,13 @@ class World:
         return self.site.at_school((where.x_m, where.y_m))
 
     def danger_distance_m(self, child: Child, t_s: float) -> float:
-        """Return the distance to the nearest danger area, 0 inside; infinite when the site has none."""
+        """Return the distance to the nearest danger area: 0 inside, infinite when the site has none."""
         where = child.at(t_s)
         rings = [list(danger.ring) for danger in self.site.dangers]
         return min((distance_to_polygon_m(where.x_m, where.y_m, ring) for ring in rings), default=math.inf)
 
     def digest(self, until_s: float) -> str:
-        """Return a name for these very children and ways until until_s: equal seeds give equal digests."""
+        """Return a short hash of all children and their ways until until_s. Equal seeds give equal digests."""
         told = hashlib.sha256()
         for child in self.children:
             child.at(until_s)
@@ -182,7 +182,7 @@ class World:
         return people
 
     def _role(self, group: int, chance: random.Random) -> Role:
-        """The first groups show each kind, whatever the seed; the rest is drawn."""
+        """Group 2 passes by and group 4 stops at the kerb, so that any seed shows each role. The others are drawn."""
         if group in (2, 4):
             return "passer" if group == 2 else "kerb" if self._kerb else "pupil"
         drawn = chance.random()
@@ -202,7 +202,7 @@ class World:
         return sorted({(node, distances[node]) for node in nodes if node in distances}, key=lambda pair: pair[::-1])
 
     def _kerb_spot(self) -> int | None:
-        """The street end nearest to the danger area, KERB_GAP_M before its outline."""
+        """The street point that is nearest to KERB_GAP_M from a danger area, if possible near the gate."""
         found: tuple[float, Spot] | None = None
         for danger in self.site.dangers:
             ring = list(danger.ring)
@@ -221,7 +221,7 @@ class World:
 
 @dataclass
 class _Plan:
-    """One child's day; `legs` writes it into the walk, a leg each time it is asked."""
+    """One child's day. `legs` writes it into the walk, one part each time it is advanced."""
 
     world: World
     walk: Walk
@@ -239,7 +239,7 @@ class _Plan:
         if self.role == "kerb" and world._kerb is not None:
             self.start_m = 0.4 * self.start_m + world._paths.distances_m(door)[world._kerb]
         way = _last_metres(_points(world._paths, self._way(self.home, door)), self.start_m)
-        self.walk.times_s, self.walk.points = [0.0], [self._beside(way[0])]
+        self.walk.times_s, self.walk.points = [0.0], [self._with_offset(way[0])]
         self.walk.stay(self.delay_s)
         first = True
         while True:
@@ -279,7 +279,7 @@ class _Plan:
     def _follow(self, way: list[Spot]) -> None:
         kerb = None if self.world._kerb is None else self.world._paths.points[self.world._kerb]
         for point in way:
-            self.walk.go(self._beside(point), self.speed)
+            self.walk.go(self._with_offset(point), self.speed)
             if self.role == "kerb" and point == kerb:
                 self.walk.stay(self.shared.uniform(*KERB_WAIT_S))
             elif (round(point[0], 1), round(point[1], 1)) in self.world._crossings:
@@ -296,7 +296,10 @@ class _Plan:
             self.walk.go(self._yard_spot(near=self.walk.points[-1]), self.speed)
 
     def _yard_spot(self, near: Spot | None = None) -> Spot:
-        """A spot well inside the outline; near: a few steps from there. The straight way to it stays inside too."""
+        """A spot at least YARD_EDGE_M inside the outline. near: 2-8 m from there, so the straight way stays inside too.
+
+        Without a fit in 200 tries it is the start: `near`, or the gate.
+        """
         site = self.world.site
         start = near or site.gates[0]
         for _ in range(200):
@@ -309,7 +312,7 @@ class _Plan:
                 return spot
         return start
 
-    def _beside(self, point: Spot) -> Spot:
+    def _with_offset(self, point: Spot) -> Spot:
         x, y = point[0] + self.aside[0], point[1] + self.aside[1]
         return round(x / PRECISION_M) * PRECISION_M, round(y / PRECISION_M) * PRECISION_M
 
@@ -319,7 +322,7 @@ def _points(paths: Paths, nodes: list[int]) -> list[Spot]:
 
 
 def _last_metres(way: list[Spot], metres: float) -> list[Spot]:
-    """The end of a way, at most so long."""
+    """The last `metres` of a way; all of a shorter way."""
     kept = [way[-1]]
     for a, b in zip(reversed(way[:-1]), reversed(way), strict=False):
         length = math.dist(a, b)

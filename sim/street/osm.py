@@ -1,8 +1,8 @@
 """An OpenStreetMap extract -> the site file of one school: its streets, danger road, poles and homes.
 
-Taken from the map: streets and footways, buildings, the school's outline, crossings, the main road or the building site
-next to it. Added by us, and marked so (`"origin": "ansim"`): the gate's exact spot, poles, homes. Names are left out
-but for the danger area's. The result is a derived database under ODbL: its attribution stays in the file.
+Taken from the map: streets and footways, buildings, the school's outline, crossings, the nearest main road. Added by us
+and marked with `"origin": "ansim"`: the gate's exact spot, poles, homes. Names are left out, except the name of the
+danger area. The result is a derived database under ODbL, so the attribution stays in the file.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ WALKED = (
 MAIN_ROADS = ("motorway", "trunk", "primary")
 CROSSINGS = ("crossing", "traffic_signals")
 POLE_GAP_M = 32.0
-"""Poles stand this far apart at least: 30-40 m, so that two or three readers hear a tag on the street."""
+"""Least distance between poles. At 30-40 m two or three readers hear a tag on the street."""
 POLE_ASIDE_M = 2.5
 HOME_GAP_M = 18.0
 HOME_ASIDE_M = 6.0
 HOMES_MAX = 60
 POLES_MAX = 32
 ROAD_HALF_WIDTH_M = 8.0
-"""Five lanes of 3.2 m, from the middle of a carriageway to its kerb."""
+"""From the middle of a carriageway to its kerb: half of five lanes of 3.2 m."""
 DANGER_REACH_M = 90.0
 WARN_M = 12.0
 YARD_DEPTH_M = 30.0
 WALL_M = 4.0
-"""Maps draw a school up to the middle of its streets; its wall stands this far inside of that line."""
+"""Maps draw a school to the middle of the streets round it. The wall is this far inside that line."""
 
 
 class OsmError(ValueError):
-    """The extract is not usable; the message says what was looked for and what to give instead."""
+    """The extract is not usable. The message says what is wrong and, where known, what to give instead."""
 
 
 @dataclass
 class Extract:
-    """What an .osm file holds of use here."""
+    """The parts of an .osm file that are used here."""
 
     nodes: dict[str, tuple[float, float]] = field(default_factory=dict)
     node_tags: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -79,9 +79,10 @@ def read_extract(path: Path) -> Extract:
 def derive(
     extract: Extract, school: str, gate: tuple[float, float], *, site: str, radius_m: float = 300.0
 ) -> dict[str, Any]:
-    """Return the site file of the school that is way `school`, its gate where the wall is nearest to `gate` (degrees).
+    """Return the site file of the school with map way `school`. Its gate is the point of the wall nearest to `gate`.
 
-    Raises OsmError when the school, a street or a danger is not in the extract.
+    gate: (longitude, latitude) in degrees. Raises OsmError when the extract has no closed way `school`, no street or
+    no main road, or when the school is too small.
     """
     if school not in extract.ways:
         raise OsmError(f"way {school} is not in the extract; give the number of a closed way with amenity=school")
@@ -123,7 +124,7 @@ def derive(
 
 
 def write(site: dict[str, Any], path: Path) -> None:
-    """Write the site file, one feature a line: small, and a change shows in a diff."""
+    """Write the site file with one feature per line: it is small, and a diff shows a change."""
     head = {key: value for key, value in site.items() if key != "features"}
     rows = ",\n".join(json.dumps(feature, separators=(",", ":")) for feature in site["features"])
     text = json.dumps(head, ensure_ascii=True)[:-1] + ', "features": [\n' + rows + "\n]}\n"
@@ -158,7 +159,7 @@ class _Draft:
         return [line for line in lines if len(line) > 3 and line[0] == line[-1] and self._near(line)]
 
     def crossings(self, streets: Sequence[tuple[str, list[Spot]]]) -> list[Spot]:
-        """Where the map says so, and where a small street meets a secondary road."""
+        """Street points tagged as a crossing, and points where a smaller street ends at a secondary road."""
         tagged = [
             self.plane.to_xy_m(*self.extract.nodes[ref])
             for ref, tags in self.extract.node_tags.items()
@@ -173,7 +174,7 @@ class _Draft:
         return list(found.values())
 
     def danger(self) -> tuple[str, list[Spot]]:
-        """The piece of main road nearest to the gate: the hull of both carriageways, kerb to kerb."""
+        """The main road nearest to the gate: its label, and the hull of its carriageways there, kerb to kerb."""
         roads = [
             (tags.get("name:en") or "main road", self.line(refs))
             for tags, refs in self.extract.ways.values()
@@ -197,7 +198,7 @@ class _Draft:
 
 
 def _yard_points(entrance: Spot, ring: Sequence[Spot]) -> list[Spot]:
-    """One point YARD_DEPTH_M from the gate and one behind it, each the deepest inside the school's outline there."""
+    """A point YARD_DEPTH_M from the gate and one 1.4 times as far, each where the wall is furthest away."""
     points: list[Spot] = []
     for depth_m in (YARD_DEPTH_M, 1.4 * YARD_DEPTH_M):
         turns = [a * math.pi / 36 for a in range(72)]
@@ -218,7 +219,7 @@ def _inwards(a: Spot, b: Spot, by_m: float) -> Spot:
 def _street_poles(
     paths: Paths, door: int, entrance: Spot, ring: Sequence[Spot], danger: Sequence[Spot]
 ) -> list[tuple[str, Spot]]:
-    """Poles along the walked streets in the order of their distance from the gate, POLE_GAP_M apart at least."""
+    """Poles along the walked streets, nearest to the gate first, at least POLE_GAP_M apart."""
     chosen: list[Spot] = [entrance]
     poles: list[tuple[str, Spot]] = []
     for spot, aside in _along(paths, door, 2.0):
@@ -244,7 +245,7 @@ def _homes(paths: Paths, door: int, ring: Sequence[Spot], danger: Sequence[Spot]
 
 
 def _along(paths: Paths, door: int, step_m: float) -> list[tuple[Spot, Spot]]:
-    """Points every step_m of street, nearest to the door first (walking), each with the street's sideways direction."""
+    """Points every step_m of street, shortest walk to the door first, each with the unit vector across the street."""
     distances = paths.distances_m(door)
     found = []
     for a in sorted(distances):
@@ -289,7 +290,7 @@ def _widen(line: Sequence[Spot], spot: Spot, by_m: float) -> list[Spot]:
 
 
 def _hull(points: Sequence[Spot]) -> list[Spot]:
-    """The convex hull, anticlockwise."""
+    """The convex hull, counter-clockwise, rounded to 0.1 m."""
     ordered = sorted({(round(x, 1), round(y, 1)) for x, y in points})
 
     def half(some: Sequence[Spot]) -> list[Spot]:
@@ -304,7 +305,7 @@ def _hull(points: Sequence[Spot]) -> list[Spot]:
 
 
 def _inset(ring: Sequence[Spot], by_m: float) -> list[Spot]:
-    """Every edge moved inwards by so much; the ring as it was where that does not fit."""
+    """The ring with every edge moved inwards by by_m. The same ring when the result does not fit inside it."""
     area = sum(a[0] * b[1] - b[0] * a[1] for a, b in zip(ring, [*ring[1:], ring[0]], strict=True))
     sides = []
     for a, b in zip(ring, [*ring[1:], ring[0]], strict=True):

@@ -1,4 +1,4 @@
-"""The footpath graph: where a child can walk, and the way from anywhere to anywhere. Metres, x east, y north."""
+"""The footpath graph: where a child can walk, and the cheapest way between two points. Metres, x east, y north."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from itertools import pairwise
 Spot = tuple[float, float]
 
 JOIN_M = 0.05
-"""Two street points closer than this are one junction: the site file rounds to 0.1 m and repeats them exactly."""
+"""Two street points within this distance are one junction: the site file rounds to 0.1 m and repeats them exactly."""
 
 
 class Unreachable(ValueError):
-    """No footpath leads there. The site's streets fall into pieces, or a point lies outside them."""
+    """No footpath leads there: the site's streets are not all connected, or there are none."""
 
 
 class Paths:
-    """Streets as a graph of points. `cost` multiplies a street's length when a way is chosen."""
+    """Streets as a graph of points. Each street has a cost; it multiplies the length when a way is chosen."""
 
     def __init__(self, streets: Iterable[tuple[Sequence[Spot], float]] = ()) -> None:
         self.points: list[Spot] = []
@@ -29,7 +29,7 @@ class Paths:
                 self._link(self._node(a), self._node(b), cost)
 
     def attach(self, point: Spot) -> int:
-        """Return the node of the street point nearest to `point`, splitting a street where needed.
+        """Return the node of the street point nearest to `point`. Split a street there when it has no node yet.
 
         Raises Unreachable when there is no street at all.
         """
@@ -53,15 +53,15 @@ class Paths:
         return node
 
     def neighbours(self, node: int) -> list[int]:
-        """Return the nodes one street piece away, in a fixed order."""
+        """Return the nodes that one street piece connects to `node`, in a fixed order."""
         return sorted(self._edges[node])
 
     def distances_m(self, source: int) -> dict[int, float]:
-        """Return the walking distance (weighted by cost) from `source` to every node that can be reached."""
+        """Return the walking distance, weighted by cost, from `source` to every node that it reaches."""
         return {node: distance for node, (distance, _) in self._dijkstra(source).items()}
 
     def route(self, source: int, target: int) -> list[int]:
-        """Return the cheapest way as nodes, both ends included. Raises Unreachable."""
+        """Return the nodes of the cheapest way, both ends included. Raises Unreachable."""
         before = self._dijkstra(target)
         if source not in before:
             raise Unreachable(f"no footpath from {self.points[source]} to {self.points[target]}")
@@ -121,6 +121,6 @@ def inside(p: Spot, ring: Sequence[Spot]) -> bool:
 
 
 def distance_to_edge_m(p: Spot, ring: Sequence[Spot]) -> float:
-    """Return the distance from p to the polygon's outline, in or out."""
+    """Return the distance from p to the polygon's outline, from inside or outside."""
     closed = [*ring, ring[0]]
     return min(math.dist(p, nearest_on_segment(p, a, b)) for a, b in pairwise(closed))

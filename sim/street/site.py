@@ -1,13 +1,13 @@
-"""The site file: a school zone's streets, school, danger areas and poles, as GeoJSON derived from a map (`osm`).
+"""The site file of a school zone: streets, school, danger areas and poles, as GeoJSON made from a map by `osm`.
 
-A FeatureCollection with "attribution" and "site" at the top. What a feature is, `properties.kind` says:
+It is a FeatureCollection with "attribution" and "site" at the top. `properties.kind` says what a feature is:
 
     street    LineString  class (the map's highway=*)      school    Polygon  id
     building  Polygon                                      danger    Polygon  id, what, warn_m
     crossing  Point       where a walker waits for cars    reader    Point    number, pole, height_m
     gate      Point       on the school's edge             home      Point    id
 
-Degrees in the file; here metres, x east and y north of the school's first gate.
+The file is in degrees. This module works in metres: x east and y north of the school's first gate.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from sim.street.paths import Paths, Spot, distance_to_edge_m, inside, nearest_on
 SITES = Path(__file__).resolve().parent / "sites"
 GONGDEOK = SITES / "gongdeok.geojson"
 STREET_COST = {"tertiary": 1.2, "secondary": 1.6, "primary": 3.0, "steps": 1.3, "service": 1.1}
-"""How much longer a way seems to a child than it is; 1.0 for what is not named. Our own guess, order only."""
+"""How many times longer a street of this class seems to a child; 1.0 for others. Our guess: only the order counts."""
 SITE_MAX_B = 4 * 1024 * 1024
 NEAR_M = 100.0
-"""Footpaths this near to a reader are told to a gateway: a little further than it hears."""
+"""A gateway gets the footpaths within this distance of a reader: a little further than the reader hears."""
 GATE_DEPTH_M = 4.0
 
 
 class SiteError(ValueError):
-    """The site file is not usable; the message names the file, the feature and what would be right."""
+    """The site file is not usable. The message names the file and, where known, the feature and what would be right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Pole:
 
 @dataclass(frozen=True, slots=True)
 class DangerPatch:
-    """A danger area: what it is, its outline, and the distance within which a child is warned about."""
+    """A danger area: what it is, its outline, and the distance within which a child causes a warning."""
 
     id: str
     what: str
@@ -59,7 +59,7 @@ class DangerPatch:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A school zone. Rings are open: the last point is not the first again."""
+    """A school zone. Rings are open: the last point does not repeat the first."""
 
     name: str
     attribution: str
@@ -74,13 +74,13 @@ class Site:
     homes: tuple[tuple[str, Spot], ...]
 
     def paths(self) -> Paths:
-        """Return the footpath graph: every street but the roads that children do not walk on (primary and larger)."""
+        """Return the footpath graph: all streets except those where children do not walk (primary and larger)."""
         return Paths([(line, STREET_COST.get(kind, 1.0)) for kind, line in self._walked()])
 
     def footpaths(self, spots: Sequence[Spot], within_m: float = NEAR_M) -> list[list[Spot]]:
-        """Return what a gateway is told of ways: the walked streets near any of the spots, and a way through each gate.
+        """Return the footpaths that a gateway gets: walked streets and a way through each gate, if near a spot.
 
-        A way through a gate goes from the street to GATE_DEPTH_M inside the school, as the children do.
+        The way through a gate leads from the street to GATE_DEPTH_M inside the school, as the children walk.
         """
         near = [list(line) for _, line in self._walked() if _gap_m(line, spots) <= within_m]
         paths = self.paths()
@@ -187,6 +187,6 @@ def _site(data: dict[str, Any], kinds: dict[str, list[tuple[dict[str, Any], Any]
 
 
 def _gap_m(line: Sequence[Spot], spots: Sequence[Spot]) -> float:
-    """How near a line comes to the nearest of some spots; infinite without any."""
+    """The distance from a line to the nearest of the spots; infinite without spots or with a line of one point."""
     legs = list(pairwise(line))
     return min((math.dist(p, nearest_on_segment(p, a, b)) for p in spots for a, b in legs), default=math.inf)

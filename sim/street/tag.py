@@ -1,7 +1,7 @@
-"""A child's tag: what it advertises and when. Its own clock, keys and counters; it hears nothing.
+"""A child's tag: what it advertises and when. It has its own clock, keys and counters. It receives nothing.
 
-A beacon every second plus 0-10 ms, as Bluetooth LE has every advertiser do (Core 5.4, vol 6 B 4.4.2.2). A pressed tag
-cries every 100 ms for 3 s, then every second, and stops after 10 minutes: it cannot know that somebody answered.
+It sends a beacon every second plus 0-10 ms, as Bluetooth LE requires (Core 5.4, vol 6 B 4.4.2.2). A pressed tag sends
+cries every 100 ms for 3 s, then every second. It stops after 10 minutes, because it cannot know that a person answered.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ FAST_S = 0.1
 FAST_FOR_S = 3.0
 CRY_FOR_S = 600.0
 POWER_DBM = -48
-"""Calibrated power at 1 m: +4 dBm, less 40 dB of the first metre, less 12 dB of chip antenna and satchel. Assumed."""
+"""Stated power at 1 m: +4 dBm, minus 40 dB for the first metre, minus 12 dB for chip antenna and bag. Assumed."""
 POWER_SIGMA_DB = 1.5
-"""How far a tag is off its own calibrated power: chip and antenna spread. Assumed."""
+"""Standard deviation of a tag's true power from its stated power: chip and antenna spread. Assumed."""
 CLOCK_SIGMA_S = 2.0
 BATTERY_LOW_MV = 2400
 MOVING_FOR_S = 5.0
-"""The motion flag stays up so long after the last step."""
+"""How long the motion flag stays set after the last step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +34,18 @@ class Advert:
 
     tag: int
     event: int
-    """Counts this tag's events; with `tag` it names the transmission for the channel's chance."""
+    """Number of this tag's event. With `tag` it selects the random numbers of the channel for this transmission."""
     sent_s: float
     address: bytes
-    """Random device address, 6 bytes, rolls with the id."""
+    """Random device address, 6 bytes. It changes with the id, once an epoch."""
     payload: bytes
     cry: bool
 
 
 class Tag:
-    """One tag. Times in seconds since the story began; `unix0_s` is the true UTC time of that instant.
+    """One tag. Times are seconds since the story (the simulated run) began; `unix0_s` is the true UTC time then.
 
-    Every number is drawn from (seed, number), so a tag is the same whatever the others do.
+    Every number is drawn from (seed, number), so other tags have no effect on this one.
     """
 
     def __init__(
@@ -70,13 +70,13 @@ class Tag:
         return self._pressed_s is not None
 
     def press(self, now_s: float) -> None:
-        """Press the button: the next advertisement leaves at once and carries the SOS flag."""
+        """Press the button: the next advertisement is due now and has the SOS flag."""
         self.press_count = (self.press_count + 1) & 0xFF
         self._pressed_s = now_s
         self.next_s = now_s
 
     def advertise(self, moving: bool) -> Advert:
-        """Return the advertisement that is due at `next_s`, and set when the next one is."""
+        """Return the advertisement that is due at `next_s`, and set `next_s` for the one after it."""
         now_s = self.next_s
         if moving:
             self._moved_s = now_s

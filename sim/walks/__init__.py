@@ -1,1 +1,1 @@
-"""Simulated recorded sites with known truth, and faults for any recording."""
+"""Simulated recorded sites with known truth, and faults to put into any recording."""

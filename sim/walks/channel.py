@@ -1,9 +1,9 @@
-"""The air of a recorded walk: what readers hear of one tag along a known path, from a channel whose numbers are known.
+"""The air of a recorded walk: what readers hear of one tag on a known path, through a channel with known parameters.
 
-It is made for locating engines, so it has what fools them: offsets of readers and tags, shadowing fixed in space with
-an exponential correlation, fading per packet, the wearer's body, a soft edge of reception, whole dBm. `sim.air` is
-the air of the live simulator (scan windows, walls, SOS); this one evaluates a whole walk at once. Every random number
-is a hash of the seed and of what it is for.
+It tests locating engines, so it has what misleads them: offsets of readers and tags, shadowing that is fixed in space
+with an exponential correlation, fading per packet, the wearer's body, a soft edge of reception, whole dBm. `sim.air`
+is the air of the live simulator (scan windows, walls, SOS). This air computes a whole walk at once. Every random
+number is a hash of the seed and of the number's purpose.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from sim.chance import Floats
 Ints = NDArray[np.int64]
 
 WAVES = 256
-"""Plane waves in one reader's shadowing: enough that one place is normal within a few per cent."""
+"""Plane waves in one reader's shadowing: enough for a normal distribution at one place within a few per cent."""
 DISTANCE_MIN_M = 0.3
 RSSI_MIN_DBM, RSSI_MAX_DBM = -110, 20
 
 
 @dataclass(frozen=True, slots=True)
 class WalkChannel:
-    """Parameters of the air, dB and metres. The ranges `sim.walks.sites` draws from are those of measured channels."""
+    """Parameters of the air, dB and metres. `sim.walks.places` draws them from the ranges of measured channels."""
 
     p0_dbm: float = -50.0
     """Mean level at 1 m for a tag and a reader without offsets."""
     exponent: float = 2.2
     slow_db: float = 4.0
-    """Spread of the shadowing."""
+    """Spread (standard deviation) of the shadowing."""
     slow_m: float = 1.5
-    """Its correlation is exp(-distance / slow_m). 0: a new value for every reader and whole second, fixed nowhere."""
+    """Correlation of the shadowing: exp(-distance / slow_m). 0: not fixed in space, new per reader and whole second."""
     rice_k_db: float = 6.0
     """Rician factor of the fading per packet: 3 dB spreads the readings by 4.3 dB, 10 dB by 2.0 dB."""
     body_db: float = 0.0
-    """body_db * cos(bearing to the reader - heading): above 0 worn in front, below 0 on the bag."""
+    """The body adds body_db * cos(bearing to the reader - heading). Above 0: worn in front. Below 0: on the bag."""
     reader_sigma_db: float = 2.0
     edge_dbm: float = -91.0
-    """Half of the packets are received at this level ..."""
+    """At this level half of the packets are received."""
     edge_db: float = 2.0
-    """... and 73 % so much above it (logistic). Levels and width: delivery of 802.15.4 links, 95 % above -85 dBm."""
+    """This far above edge_dbm it is 73 % (logistic). Both are from 802.15.4 links: delivery is 95 % above -85 dBm."""
     loss: float = 0.05
-    """Share lost at any level."""
+    """Share of packets lost at any level."""
     quantum_db: float = 1.0
 
 
@@ -60,7 +60,7 @@ class WalkAir:
         self.offset_db: Floats = channel.reader_sigma_db * chance.normal(seed, "reader offset", self._numbers)
 
     def mean_dbm(self, xy_m: Floats, heading: Floats) -> Floats:
-        """Return the level without fading at each place (N, 2), heading in radians (N,), for each reader: (N, K)."""
+        """Return the level without fading at each place (N, 2), for headings in radians (N,), for K readers: (N, K)."""
         c = self.channel
         to = self.readers_m[None, :, :2] - xy_m[:, None]
         rise = self.readers_m[:, 2] - self.tag_height_m
@@ -74,7 +74,7 @@ class WalkAir:
         return result
 
     def hear(self, tag: str, t_s: Floats, level_dbm: Floats) -> tuple[Ints, Ints, Floats]:
-        """Return what is received of packets sent at t_s (N,): (packet, reader, dBm) of every reading, by packet.
+        """Return what is received of packets sent at t_s (N,): (packet, reader, dBm) of all readings, sorted by packet.
 
         level_dbm is `mean_dbm` plus the tag's offset, (N, K), or (1, K) for a tag that stands still.
         """
@@ -98,7 +98,7 @@ class WalkAir:
         """Shadowing of spread 1 as a sum of plane waves.
 
         exp(-r / D) in the plane is the characteristic function of a bivariate Cauchy distribution of scale 1 / D (the
-        Matern class with index 1/2), so waves drawn from it give just this correlation (Rahimi and Recht 2007).
+        Matern class with index 1/2). So waves drawn from it have exactly this correlation (Rahimi and Recht 2007).
         """
         wave: Ints = np.arange(WAVES, dtype=np.int64)
         draw = [chance.normal(self._seed, "wave", reader, wave, axis) for axis in (1, 2, 3)]

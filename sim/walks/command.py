@@ -1,4 +1,4 @@
-"""`ansim-sim walks`: recorded sites from the simulator, for locating engines."""
+"""`ansim-sim walks`: make simulated recorded sites for locating engines, and put faults into recorded sites."""
 
 from pathlib import Path
 from typing import Annotated

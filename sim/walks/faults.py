@@ -1,13 +1,13 @@
-"""What goes wrong in recordings, put into any recording on purpose: rows in, rows out, by hashes of a seed.
+"""Typical faults of recordings, to put into any recording: rows in, rows out. Hashes of a seed decide each case.
 
-    outliers=P       a share P of the rows is off by +-20..40 dB
-    reader_off=DB    one reader reads DB too high (below 0: too low) from the first row on
+    outliers=P       a share P of the rows is wrong by +-20..40 dB
+    reader_off=DB    one reader measures DB too high (below 0: too low) from the first row on
     lose=P           a share P of the rows is missing
     dead             one reader is silent from the start;  dead=T  from T seconds on
-    shuffle          rows in any order of time
-    spikes=P         a share P of the rows says +42 dBm
+    shuffle          rows are in random order
+    spikes=P         a share P of the rows has +42 dBm
 
-Which reader it is follows from the seed; it is one that is heard often (the upper half), so that the fault counts.
+The seed selects the reader, among the half of the readers with the most rows, so that the fault has an effect.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ USAGE = "outliers=P, reader_off=DB, lose=P, dead[=T], shuffle, spikes=P"
 DEFAULTS = {"outliers": 0.05, "reader_off": 8.0, "lose": 0.5, "dead": 0.0, "shuffle": 0.0, "spikes": 0.01}
 SHARES = ("outliers", "lose", "spikes")
 SPIKE_DBM = 42.0
-"""As one real recording holds it."""
+"""This level is in one real recording."""
 
 
 class FaultError(ValueError):
-    """A fault that is none, or a recording that is none."""
+    """The fault, the recorded site or the folder for the copy is not usable."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrackRows:
-    """Sightings as columns; `reader` is any number from 0 on for each reader."""
+    """Sightings as columns. `reader`: each reader has some number, 0 or above."""
 
     t_s: Floats
     reader: Ints
@@ -45,9 +45,9 @@ class TrackRows:
 
 
 def apply(fault: str, rows: TrackRows, seed: int, *, victim: int | None = None) -> TrackRows:
-    """Return the rows with one fault; `victim`: the reader whose fault it is, None: `reader_of(rows, seed)`.
+    """Return the rows with one fault. Raises FaultError when the fault is not listed above or its number is wrong.
 
-    Raises FaultError for a fault not listed at the top of this file.
+    victim: the reader that a fault of one reader hits. None: `reader_of(rows, seed)`.
     """
     kind, value = parse(fault)
     n: Ints = np.arange(len(rows.t_s), dtype=np.int64)
@@ -69,7 +69,7 @@ def apply(fault: str, rows: TrackRows, seed: int, *, victim: int | None = None) 
 
 
 def parse(fault: str) -> tuple[str, float]:
-    """Return a fault's kind and number. Raises FaultError."""
+    """Return the kind and the number of a fault. Raises FaultError."""
     kind, _, text = fault.partition("=")
     if kind not in DEFAULTS:
         raise FaultError(f"fault {fault!r} is none of: {USAGE}")
@@ -83,7 +83,7 @@ def parse(fault: str) -> tuple[str, float]:
 
 
 def reader_of(rows: TrackRows, seed: int) -> int:
-    """Return the reader that a fault of one reader falls on; -1 when there are no rows."""
+    """Return the reader that a fault of one reader hits; -1 when there are no rows."""
     readers, counts = np.unique(rows.reader, return_counts=True)
     if not len(readers):
         return -1
@@ -92,10 +92,10 @@ def reader_of(rows: TrackRows, seed: int) -> int:
 
 
 def copy(site: Path, out: Path, faults: Sequence[str], seed: int) -> list[tuple[str, int, int]]:
-    """Copy a recorded site with faults in every track; return (file, rows before, rows after) of each.
+    """Copy a recorded site with faults in every track. Return (file, rows before, rows after) of each track.
 
-    A reader's fault falls on the same reader in all tracks; survey and truth stay. Raises FaultError when a fault or
-    the site is none or when `out` exists, OSError when files cannot be read or written.
+    A fault of one reader hits the same reader in all tracks. Survey and truth do not change. Raises FaultError when
+    a fault or the site is not usable or when `out` exists, OSError when files cannot be read or written.
     """
     for fault in faults:
         parse(fault)
@@ -118,7 +118,7 @@ def copy(site: Path, out: Path, faults: Sequence[str], seed: int) -> list[tuple[
             faulty = apply(fault, faulty, seed + i, victim=victim)
         text = [f"{t:.3f},{names[k]},{dbm:.4g}\n" for t, k, dbm in zip(*_columns(faulty), strict=True)]
         target = out / "tracks" / path.name
-        target.unlink()  # a copy of a file that may not be written
+        target.unlink()  # first: the copy may be a read-only file
         target.write_text("t_s,reader,rssi_dbm\n" + "".join(text), encoding="utf-8")
         counts.append((path.name, len(rows.t_s), len(faulty.t_s)))
     return counts

@@ -1,4 +1,4 @@
-"""Where simulated walks are walked: streets with readers on poles, rooms with readers on walls, school yards."""
+"""The places of simulated walks: streets with readers on poles, rooms with readers on walls, school yards."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ KINDS: tuple[PlaceKind, ...] = get_args(PlaceKind)
 
 @dataclass(frozen=True, slots=True)
 class WalkPlace:
-    """A drawn place, before anything is heard in it. Metres."""
+    """A place drawn from a seed: its readers and its walks, without any radio. Metres."""
 
     readers_m: Floats
     bounds_m: tuple[float, float, float, float]
     footpaths: tuple[Floats, ...]
     lines: tuple[Floats, ...]
-    """What is walked: one polyline a track."""
+    """What is walked: one polyline per track."""
     speed_m_s: float
     stop_gap_m: float
     wander_m: float
@@ -33,7 +33,7 @@ class WalkPlace:
 
 
 class Draw:
-    """Numbers in (0, 1) by what they are for."""
+    """Random numbers in (0, 1). The arguments of a call say what the number is for, and select it."""
 
     def __init__(self, seed: int, key: str) -> None:
         self._seed, self._key = seed, key
@@ -43,12 +43,12 @@ class Draw:
 
 
 def place_of(kind: PlaceKind, seed: int) -> WalkPlace:
-    """Return the place a seed draws."""
+    """Return the place of this kind that the seed draws."""
     return {"street": _street, "room": _room, "yard": _yard}[kind](seed)
 
 
 def channel_of(kind: PlaceKind, worn: str, seed: int) -> WalkChannel:
-    """Return the channel a seed draws: measured ranges indoors and on streets (see docs/SIMULATOR.md)."""
+    """Return the channel that the seed draws, from ranges measured indoors and on streets (see docs/SIMULATOR.md)."""
     u = Draw(seed, "channel")
     indoors = kind == "room"
     body = (3.0, 6.0, -3.0)[int(3 * u("body"))] if worn == "body" else 0.0
@@ -63,7 +63,7 @@ def channel_of(kind: PlaceKind, worn: str, seed: int) -> WalkChannel:
 
 
 def _street(seed: int) -> WalkPlace:
-    """A straight street with readers every 30 m, on one side or both, a footpath on either side and three crossings."""
+    """A straight street: readers every 30 m on one side or both, a footpath on each side, three crossings."""
     u = Draw(seed, "street")
     both, count, spacing_m = u("sides") < 0.5, 5 + int(4 * u("count")), 30.0
     lateral_m, half_m = 1.0 + 4.0 * u("lateral"), 4.0 + 3.0 * u("width")
@@ -79,7 +79,7 @@ def _street(seed: int) -> WalkPlace:
     back = paths[1][::-1]
     over = np.array([(ends[0], half_m), (ends[1], half_m), (ends[1], -half_m), (ends[2], -half_m)])
     lines = [there, back, over, over[::-1]]
-    if u("turned") < 0.5:  # x and y change places: a street is not always along x
+    if u("turned") < 0.5:  # swap x and y: a street is not always along x
         readers = readers[:, [1, 0, 2]]
         paths, crossings, lines = ([line[:, ::-1] for line in each] for each in (paths, crossings, lines))
     low, high = readers[:, :2].min(0), readers[:, :2].max(0)
@@ -93,7 +93,7 @@ def _street(seed: int) -> WalkPlace:
 
 
 def _room(seed: int) -> WalkPlace:
-    """A room 6-26 m long with 4-12 readers round its walls, the last few on pillars within; walks of three shapes."""
+    """A room 6-26 m long with 4-12 readers on its walls; of 8 or more, a quarter on pillars. Walks of three shapes."""
     u = Draw(seed, "room")
     long_m = 6.0 + 20.0 * u("long")
     wide_m = max(4.0, long_m * (0.45 + 0.5 * u("wide")))
@@ -112,7 +112,7 @@ def _room(seed: int) -> WalkPlace:
 
 
 def _yard(seed: int) -> WalkPlace:
-    """A school yard 35-75 m long, 5-9 readers round its edge; children run, stand and run back."""
+    """A school yard 35-75 m long with 5-9 readers round its edge. Children go between random points, with stops."""
     u = Draw(seed, "yard")
     long_m = 35.0 + 40.0 * u("long")
     wide_m = long_m * (0.5 + 0.4 * u("wide"))
@@ -146,7 +146,7 @@ def _random_line(long_m: float, wide_m: float, corners: int, edge_m: float, u: D
 
 
 def _on_wall(share: float, long_m: float, wide_m: float) -> tuple[float, float]:
-    """Return the point after so large a share of the way round the walls."""
+    """Return the point at this share of the way round the walls."""
     d = share % 1.0 * 2.0 * (long_m + wide_m)
     for x, y, dx, dy, length_m in (
         (0.0, 0.0, 1, 0, long_m),

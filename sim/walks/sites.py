@@ -1,8 +1,8 @@
-"""Recorded sites that never were: streets, rooms and yards, walks with known truth, in the recorded-site format.
+"""Simulated recorded sites: streets, rooms and yards, walks with known truth, in the recorded-site format.
 
-`make(kind, seed)` draws a place, a channel, a survey or none, and walks unlike the survey's; `write` puts them into a
-folder. Two keys in site.json are ours, and a reader that does not know them loses nothing: `footpaths` (polylines, m)
-and `simulated` (the truth about the channel, for reports; an engine that reads it cheats).
+`make(kind, seed)` draws a place, a channel, perhaps a survey, and walks that differ from the survey's. `write` puts
+them into a folder. Two keys in site.json are our own, and a program may ignore them: `footpaths` (polylines, m) and
+`simulated` (the truth about the channel, for reports; an engine that reads it cheats).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sim.walks.channel import Ints, WalkAir
 from sim.walks.places import PlaceKind, WalkPlace, channel_of, place_of
 
 STEP_S = 0.1
-"""Truth is made, and written, so often."""
+"""Interval at which truth is made and written."""
 WALK_MAX_S = 1800.0
 TURN_STEPS = 10
 SURVEY_POINTS_MAX = 130
@@ -30,7 +30,7 @@ SURVEY_POINTS_MAX = 130
 
 @dataclass(frozen=True, slots=True)
 class SimulatedWalk:
-    """Where a tag was every STEP_S from 0 on, and where its wearer faced (radians from +x, counter-clockwise)."""
+    """Where a tag was every STEP_S from 0 on, and which way its wearer faced (radians from +x, counter-clockwise)."""
 
     t_s: Floats
     xy_m: Floats
@@ -39,7 +39,7 @@ class SimulatedWalk:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedTrack:
-    """What was heard on one walk, by time; `reader` is an index."""
+    """What was heard on one walk, in the order of time. `reader` is an index."""
 
     walk: SimulatedWalk
     t_s: Floats
@@ -53,7 +53,7 @@ SurveyRow = tuple[float, float, float | None, int, float, int]
 
 @dataclass(frozen=True, slots=True)
 class SimulatedSite:
-    """One site as it is written: site.json, survey rows (none: no survey), tracks by name."""
+    """One site as it is written: site.json, survey rows (empty: no survey), tracks by name."""
 
     facts: dict[str, Any]
     survey: tuple[SurveyRow, ...]
@@ -65,7 +65,7 @@ class SimulatedSite:
 
 
 def collection(count: int, seed: int) -> list[SimulatedSite]:
-    """Return `count` sites of all kinds: of every four, two rooms (a rig, a body), one street, one yard."""
+    """Return `count` sites of all kinds. Of every four: two rooms (tag on a rig, on a body), a street, a yard."""
     order: tuple[tuple[PlaceKind, str | None], ...] = (
         ("room", "rig"),
         ("street", None),
@@ -83,9 +83,9 @@ def make(
     survey: bool | None = None,
     channel: dict[str, float] | None = None,
 ) -> SimulatedSite:
-    """Return one simulated site; what is not given is drawn from the seed.
+    """Return one simulated site. What is not given is drawn from the seed.
 
-    worn: "body" or "rig" (rooms only); survey: whether there is one; channel: numbers of `Channel` to set.
+    worn: "body" or "rig" (rooms only). survey: whether there is one. channel: fields of `WalkChannel` to set.
     """
     key = f"walks {kind}"
     place = place_of(kind, seed)
@@ -119,7 +119,7 @@ def make(
         ],
         "tag": {"worn": place.worn, "height_m": place.height_m}, "radio": place.radio,
     }  # fmt: skip
-    if not surveyed:  # what a data sheet would say of the device type, not what this seed drew
+    if not surveyed:  # as a data sheet of the device type would say; not what this seed drew
         facts["channel"] = {"p0_dbm": -50.0, "exponent": 2.3, "sigma_db": 6.0, "note": "law of the simulated type"}
     if place.footpaths:
         facts["footpaths"] = [np.round(line, 3).tolist() for line in place.footpaths]
@@ -134,7 +134,7 @@ def make(
 def record(
     air: WalkAir, walk: SimulatedWalk, rate_hz: float, tag: str, seed: int, offset_db: float = 0.0
 ) -> SimulatedTrack:
-    """Return what is heard of a tag that sends rate_hz packets a second, each up to 10 ms late, along a walk."""
+    """Return what is heard of a tag on a walk. It sends rate_hz packets per second, each up to 10 ms late."""
     count = int(walk.t_s[-1] * rate_hz)
     n: Ints = np.arange(count, dtype=np.int64)
     sent_s = np.sort(np.minimum((n + chance.uniform(seed, tag, "phase")) / rate_hz, walk.t_s[-1] - 0.02))
@@ -148,9 +148,9 @@ def record(
 def along(
     line: Floats, speed_m_s: float, seed: int, key: str, *, stop_gap_m: float = math.inf, wander_m: float = 0.0
 ) -> SimulatedWalk:
-    """Return a walk along a polyline, its speed varying by a fifth, `wander_m` (spread) beside the line, with stops.
+    """Return a walk along a polyline. Its speed varies by a fifth, its distance from the line has spread `wander_m`.
 
-    Stops come every `stop_gap_m` on the average and last 3-20 s; the wearer turns about while standing.
+    Stops come every `stop_gap_m` on average and last 3-20 s. At a stop the wearer faces another way.
     """
     piece = np.linalg.norm(np.diff(line, axis=0), axis=1)
     at = np.r_[0.0, np.cumsum(piece)]
@@ -194,7 +194,7 @@ def along(
 
 
 def _rounded(column: Floats) -> Floats:
-    """A second's running mean: nobody turns a corner on the spot."""
+    """The running mean over one second: no person turns a corner in an instant."""
     around = np.pad(column, (TURN_STEPS // 2, TURN_STEPS - 1 - TURN_STEPS // 2), mode="edge")
     result: Floats = np.convolve(around, np.full(TURN_STEPS, 1.0 / TURN_STEPS), mode="valid")
     return result
@@ -229,7 +229,7 @@ def _lines(path: Path, header: str, rows: Sequence[str]) -> None:
 
 # ------------------------------------------------------------------ surveys
 def _survey_points(air: WalkAir, place: WalkPlace, seed: int, offset_db: float) -> tuple[SurveyRow, ...]:
-    """A rig stands a minute at each point of a lattice, 2 packets a second; a row is a level and how often it came."""
+    """A rig stands 60 s at each point of a lattice, 2 packets per second. A row is a level and how often it came."""
     x0, y0, x1, y1 = place.bounds_m
     step_m = max(1.0, math.sqrt((x1 - x0) * (y1 - y0) / SURVEY_POINTS_MAX))
     rows: list[SurveyRow] = []
@@ -245,7 +245,7 @@ def _survey_points(air: WalkAir, place: WalkPlace, seed: int, offset_db: float) 
 
 
 def _survey_walk(air: WalkAir, place: WalkPlace, seed: int, offset_db: float) -> tuple[SurveyRow, ...]:
-    """Somebody walks the footpaths, or lanes 2-6 m apart, both ways, 5 packets a second; a row is a second's mean."""
+    """A person walks the footpaths, or lanes 1-7.5 m apart, both ways, 5 packets per second. A row is a 1 s mean."""
     x0, y0, x1, y1 = place.bounds_m
     lines = list(place.footpaths)
     if not lines:
@@ -268,7 +268,7 @@ def _survey_walk(air: WalkAir, place: WalkPlace, seed: int, offset_db: float) ->
 
 
 def _smooth(x: Floats, seed: int, key: str) -> Floats:
-    """A smooth random function of spread 1 with a scale of about 1: eight cosines."""
+    """A smooth random function, the sum of eight cosines: spread 1, scale about 1."""
     n: Ints = np.arange(8, dtype=np.int64)
     waves = chance.normal(seed, key, "smooth wave", n)
     phases = 2.0 * np.pi * chance.uniform(seed, key, "smooth phase", n)

@@ -1,1 +1,1 @@
-"""An emulated XBee 3 module on a serial port, for the flasher."""
+"""A virtual XBee 3 module on a serial port, to test the flasher."""

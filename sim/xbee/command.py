@@ -1,4 +1,4 @@
-"""`ansim-sim xbee`: a virtual XBee 3 on a pty, to try the flasher on without a reader."""
+"""`ansim-sim xbee`: a virtual XBee 3 on a pty, to test the flasher without a reader."""
 
 import signal
 import threading
@@ -31,7 +31,7 @@ def xbee_command(
     with Pty(module, pty):
         typer.echo(f"virtual XBee {factory.eui64.hex()} on {pty}, files in {flash}; Ctrl-C ends it")
         ended = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts background jobs with SIGINT ignored
+        for number in (signal.SIGINT, signal.SIGTERM):  # a background job of a shell starts with SIGINT ignored
             signal.signal(number, lambda *_: ended.set())
         ended.wait()
         typer.echo(f"ended: {dict(module.counts)}")

@@ -4,8 +4,8 @@
     AT<two characters>[ value]CR   ->  value | OK | ERROR
     ATFS PWD|CD|MD|LS|PUT|GET|MV|RM|HASH|INFO|FORMAT CONFIRM
 
-It stands at the serial line: it knows nothing of our flasher nor of Digi's host library. Where the manual leaves a
-choice it takes the stricter one (PUT and MV refuse a name that exists). What it lacks: API mode, the REPL, the radio.
+It sees only the serial line and depends neither on our flasher nor on Digi's host library. Where the manual leaves a
+choice it takes the stricter one (PUT and MV refuse a name that exists). It has no API mode, no REPL and no radio.
 Sources: Digi 90001539 (XBee 3 Zigbee user guide), chapters "Command mode", "AT commands", "File system commands".
 """
 
@@ -26,10 +26,10 @@ from pathlib import Path
 from sim.xbee.volume import FileRefused, Volume
 from sim.xbee.ymodem import CAN, CRC_REQUEST, NAK, PROMPT_S, YmodemReceiver, YmodemSender
 
-LINE_MAX = 320  # a command line: "ATFS MV " and two paths; longer is an error, as on any module with a fixed buffer
+LINE_MAX = 320  # a command line: "ATFS MV " and two paths; bytes beyond it are ignored, as by a fixed buffer
 ANSWER_TICK_S = 0.01
 
-# name: (default, lowest, highest); hexadecimal settings. Ranges: 90001539, "AT commands"; GT and CT unverified.
+# Hexadecimal settings. name: (default, lowest, highest). Ranges: 90001539, "AT commands"; GT and CT unverified.
 HEX_SETTINGS: dict[str, tuple[int, int, int]] = {
     "ID": (0, 0, 0xFFFF_FFFF_FFFF_FFFF),
     "SC": (0x7FFF, 1, 0xFFFF),
@@ -56,11 +56,11 @@ HEX_SETTINGS: dict[str, tuple[int, int, int]] = {
 
 @dataclass
 class Faults:
-    """What shall go wrong; each count goes down as it happens. All zero: a healthy module."""
+    """What goes wrong. Each count goes down when its fault happens. With the defaults the module is healthy."""
 
     silent: bool = False
     cut_power_after_put_b: int | None = None
-    stay_off: bool = False  # after a power cut: silent until somebody sets `silent` back
+    stay_off: bool = False  # after a power cut: silent until the user sets `silent` to False
     wrong_hashes: int = 0
     corrupt_puts: int = 0
     wr_errors: int = 0
@@ -68,21 +68,21 @@ class Faults:
 
 @dataclass
 class Factory:
-    """What the module left the factory with: never changed by a command."""
+    """Values from the factory. No command changes them."""
 
     hv: int = 0x4247
     vr: int = 0x1014
     eui64: bytes = bytes.fromhex("0013a20041a06e60")
     ai: int = 0x22
-    volume_b: int = 256 * 1024  # size of /flash; unverified, Digi gives none for the Zigbee module
+    volume_b: int = 256 * 1024  # size of /flash; unverified, Digi gives no size for the Zigbee module
 
 
 class VirtualXBee:
     """The module itself: `receive_data` and `on_tick` take the time in seconds and return bytes for the line.
 
-    `folder/flash` holds the files, `folder/settings.json` what WR saved. `guard_s` replaces GT, `prompt_s` is how
-    often an upload's 'C' is repeated (both for quick tests).
-    `running` tells whether its program was started by PS=1 and not interrupted since. `counts` counts what was done.
+    `folder/flash` holds the files, `folder/settings.json` what WR saved. `guard_s` replaces GT, `prompt_s` is the
+    interval at which an upload repeats 'C' (both make tests quick). `running`: PS=1 started its program, and nothing
+    has interrupted it since. `counts` counts what was done.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class VirtualXBee:
     # --- the serial line ---
 
     def receive_data(self, data: bytes, now_s: float) -> bytes:
-        """Take bytes the host sent at `now_s`; return the answer."""
+        """Take bytes that the host sent at `now_s`. Return the answer."""
         quiet_s, self._heard_at = now_s - self._heard_at, now_s
         if self.faults.silent:
             return b""
@@ -126,12 +126,12 @@ class VirtualXBee:
         if quiet_s >= self.guard_s:
             self._plus = b""
         elif not self._plus:
-            data = b"x" + data  # no silence before it
+            data = b"x" + data  # no silence before "+++"
         self._plus = (self._plus + data)[:4]
         return b""
 
     def on_tick(self, now_s: float) -> bytes:
-        """Let time pass: guard times, the command mode's end, a transfer's prompts and patience."""
+        """Let time pass: guard times, the end of command mode, prompts and timeouts of a transfer."""
         quiet_s = now_s - self._heard_at
         if self.faults.silent:
             return b""
@@ -318,7 +318,7 @@ class VirtualXBee:
         if not isinstance(transfer, YmodemReceiver) or cut_b is None or len(transfer.content) < cut_b:
             return False
         self.faults.cut_power_after_put_b = None
-        with suppress(FileRefused):  # what had reached the flash by then
+        with suppress(FileRefused):  # the bytes that reached the flash before the cut
             self.volume.write(self._put_path, bytes(transfer.content))
         self.counts["power cuts"] += 1
         self.faults.silent = self.faults.stay_off
@@ -347,7 +347,7 @@ class VirtualXBee:
 
 
 def install_code(eui64: bytes) -> bytes:
-    """Return this module's 16-byte install code and its CRC-16/X-25, LSB first; the same for the same EUI64."""
+    """Return the 16-byte install code of this EUI64, always the same, and its CRC-16/X-25, LSB first."""
     code = sha256(b"virtual xbee install code" + eui64).digest()[:16]
     crc = 0xFFFF
     for byte in code:
@@ -359,7 +359,7 @@ def install_code(eui64: bytes) -> bytes:
 
 @dataclass
 class Pty:
-    """Serves one module on a pty, in a thread, between `with` and its end; `link` is made to point at the pty."""
+    """Serves one module on a pty, in a thread, inside a `with` block. `link` becomes a symbolic link to the pty."""
 
     module: VirtualXBee
     link: Path
@@ -369,7 +369,7 @@ class Pty:
 
     def __enter__(self) -> "Pty":
         self._fds = pty.openpty()
-        tty.setraw(self._fds[1])  # and kept open: a client that leaves must not hang us up
+        tty.setraw(self._fds[1])  # and stays open: a client that closes its end must not close the line
         self.link.unlink(missing_ok=True)
         self.link.symlink_to(os.ttyname(self._fds[1]))
         self._thread = threading.Thread(target=self._serve, name="virtual xbee", daemon=True)

@@ -1,6 +1,6 @@
-"""The virtual XBee's file system: /flash on a folder of the host, names case-insensitive, 64 characters at most.
+"""The virtual XBee's file system: /flash in a folder of the host. Names are case-insensitive, 64 characters at most.
 
-Errors read as the module's do: a name that begins with E, a space, a sentence (90001539, "File system commands").
+Errors look like the module's: a name that begins with E, a space, a sentence (90001539, "File system commands").
 """
 
 import re
@@ -9,18 +9,18 @@ from pathlib import Path
 
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 PATH_MAX = 255
-BLOCK_B = 2048  # space is taken in blocks of the flash page; the page size is the EFR32MG's
+BLOCK_B = 2048  # a file takes whole flash pages; this is the page size of the EFR32MG
 
 
 class FileRefused(Exception):
-    """A file command failed; the text is what the module prints."""
+    """A file command failed. The text is what the module prints."""
 
     def __init__(self, code: str, why: str) -> None:
         super().__init__(f"{code} {why}")
 
 
 class Volume:
-    """The folder `root` seen as /flash. `here` is the working directory. Refused is what a module prints."""
+    """The folder `root` as /flash. `here`: working directory. Commands return what is printed, or raise FileRefused."""
 
     def __init__(self, root: Path, size_b: int) -> None:
         self.root, self.size_b = root, size_b
@@ -96,7 +96,7 @@ class Volume:
         return host.read_bytes()
 
     def claim(self, path: str) -> str:
-        """Return the absolute path a new file may be written to."""
+        """Return the absolute path of a file that may be created. Raises FileRefused."""
         host = self._host(path)
         if host.exists():
             raise FileRefused("EEXIST", "the name exists")

@@ -1,21 +1,21 @@
-"""YMODEM as an XBee's `ATFS PUT` and `ATFS GET` speak it: bytes in, bytes out, the clock passed in.
+"""YMODEM as an XBee's `ATFS PUT` and `ATFS GET` use it: bytes in, bytes out; the caller gives the time.
 
     block      SOH 128 bytes | STX 1024 bytes, each: header, seq, 255 - seq, data, CRC-16/XMODEM (MSB first)
     block 0    name, 0, size in decimal, then a space or 0; an empty name ends the batch
     answers    'C' (send, with CRC), ACK, NAK, CAN; EOT ends a file
 
-Written from the protocol's description (Forsberg, "XMODEM/YMODEM protocol reference", 1988), not from Digi's client.
+Written from the protocol description (Forsberg, "XMODEM/YMODEM protocol reference", 1988), not from Digi's client.
 """
 
 SOH, STX, EOT, ACK, NAK, CAN = 0x01, 0x02, 0x04, 0x06, 0x15, 0x18
 CRC_REQUEST = 0x43
 
-BLOCK_S_MAX = 10.0  # silence inside a transfer after which the module gives up; unverified on hardware
-PROMPT_S = 1.0  # how often 'C' is repeated before block 0 comes; unverified on hardware
+BLOCK_S_MAX = 10.0  # the module gives up a transfer after this silence; unverified on hardware
+PROMPT_S = 1.0  # interval of the 'C's until block 0 comes; unverified on hardware
 PROMPTS_MAX = 10
 TRIES_MAX = 10
-SIZE_MAX = 1 << 20  # bytes one file may announce: the largest /flash of any XBee 3
-SETTLE_S = 0.02  # a sender goes on after ACK only when the line is quiet: receivers may send ACK twice, or ACK and 'C'
+SIZE_MAX = 1 << 20  # bytes, largest size a file may announce: the largest /flash of any XBee 3
+SETTLE_S = 0.02  # after ACK a sender waits for a quiet line: receivers may send ACK twice, or ACK and 'C'
 
 
 def crc16(data: bytes) -> int:
@@ -30,7 +30,7 @@ def crc16(data: bytes) -> int:
 
 
 class YmodemReceiver:
-    """The receiving side of one file. `content` holds what came so far; `done` turns True, or `failed` says why not."""
+    """The receiving side of one file. `content`: the bytes so far. At the end `done` is True, or `failed` says why."""
 
     def __init__(self, now_s: float, prompt_s: float = PROMPT_S) -> None:
         self.content = bytearray()
@@ -46,7 +46,7 @@ class YmodemReceiver:
         self._prompt_s = prompt_s
 
     def receive_data(self, data: bytes, now_s: float) -> bytes:
-        """Take bytes off the line and return what to answer."""
+        """Take bytes from the line and return the answer."""
         self._heard_at = now_s
         self._buffer += data
         answer = bytearray()
@@ -70,7 +70,7 @@ class YmodemReceiver:
         return bytes(answer)
 
     def on_tick(self, now_s: float) -> bytes:
-        """Repeat the prompt before block 0; give up after a silence."""
+        """Repeat the prompt until block 0 comes; give up after a silence."""
         if self.done or self.failed:
             return b""
         quiet_s = now_s - self._heard_at
@@ -134,7 +134,7 @@ class YmodemSender:
         self._tries = 0
 
     def receive_data(self, data: bytes, now_s: float) -> bytes:
-        """Take the receiver's answers; return a block only where one must be repeated."""
+        """Take the receiver's answers. Return a block only to repeat it; the next one comes from `on_tick`."""
         self._heard_at = now_s
         if CAN in data:
             self.failed = "the receiver cancelled"
@@ -145,7 +145,7 @@ class YmodemSender:
         return b""
 
     def on_tick(self, now_s: float) -> bytes:
-        """Return the next part once the line has been quiet for SETTLE_S after its ACK."""
+        """Return the next part when the line was quiet for SETTLE_S after the ACK."""
         if self.done or self.failed:
             return b""
         if self._acked_at is not None and now_s - self._heard_at >= SETTLE_S:

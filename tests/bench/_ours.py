@@ -41,7 +41,7 @@ class Locator:
         """Work a second off, all batches of it; return how many instant fixes that gave."""
         fixes = 0
         while (due_s := self._engine.deadline_s()) < now_s + SECOND_S:
-            for _ in self._engine.step(max(due_s, now_s), _lives):
+            for _ in self._engine.step(max(due_s, now_s), _never_silent):
                 fixes += 1
         return fixes
 
@@ -65,7 +65,7 @@ def walked(zone: Zone, places: Sequence[LonLat], heading_deg: Floats, level_dbm:
     return site, Survey(xy[row], heading_deg[row], reader, level_dbm.ravel(), np.ones(len(row)))
 
 
-def _lives(reader: int) -> bool:
+def _never_silent(reader: int) -> bool:
     return False
 
 

@@ -1,7 +1,7 @@
 """Zone changes and zone accuracy of our engine on recorded sites, as ../shared/bench/score.py counts them for peers.
 
 A zone is what lies nearest to one reader, or to one of two readers that are nearest to each other (merged). Two ways to
-say which zone a tag is in, each through the gateway's `Zones`, whose word changes when the evidence is strong enough:
+say which zone a tag is in, each through the gateway's `Cells`, whose word changes when the evidence is strong enough:
 "belief" gives it the belief's mass in each zone, "circle" the mass of a round Gaussian as wide as the fix says it is.
 """
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gateway.fix import Fix
 from gateway.locate.tracker import LOOK_BACK, STEP_S
-from gateway.presence.evidence import Zones
+from gateway.presence.evidence import Cells
 from gateway.survey import read
 from gateway.survey.replay import ReplayEngine
 
@@ -64,7 +64,7 @@ def summary(shared: Any, found: Iterable[Found], key: tuple[str, str, str]) -> d
 
 
 def _words(fixes: Iterable[Fix], mass_of: Callable[[Fix], list[float]]) -> Iterator[tuple[float, int]]:
-    zones = Zones()
+    zones = Cells()
     for fix in fixes:
         zone = zones.step(mass_of(fix), fix.fixed_at_s)
         if zone is not None:

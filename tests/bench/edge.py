@@ -26,7 +26,7 @@ from gateway.presence.changes import Arrived, Left
 from gateway.presence.settle import Settler
 from gateway.survey import onto_zone
 from gateway.zone import DangerArea, Footpath, Place, Reader, Zone, depth_m
-from sim.air.radio import Air, Ear, rssi_of
+from sim.air.radio import Air, ReaderEar, rssi_of
 from sim.chance import Floats, one
 from sim.demo import survey as walk_test
 from sim.street import site as sites
@@ -135,7 +135,7 @@ class _Street:
         self.seed = seed
         self.world = World(self.site, seed, 1)
         self.dx, self.dy = ground.plane.to_xy_m(self.site.plane.lon, self.site.plane.lat)
-        self.air = Air(seed, [Ear(p.number, p.at, p.height_m) for p in poles], walled=self.site.school)
+        self.air = Air(seed, [ReaderEar(p.number, p.at, p.height_m) for p in poles], walled=self.site.school)
         self.numbers = [pole.number for pole in poles]
         self.locator = ZoneLocator(ground, Counter(), survey=_walk_test(self.site, zone, self.air, seed))
         self.settler = Settler(zone, ground.plane, {f"tag-{n}": n for n in range(children)})
@@ -252,7 +252,7 @@ def _spots(site: Site, inside: bool, near_m: float, far_m: float) -> Iterator[Sp
 def _walk_test(site: Site, zone: Zone, air: Air, seed: int) -> tuple[gateway_site.RecordedSite, gateway_site.Survey]:
     with tempfile.TemporaryDirectory() as folder:
         walked = walk_test.walk(site, site.poles[:READERS], air, seed)
-        found, survey, _ = onto_zone.of_zone(walk_test.write(Path(folder), walked), zone)
+        found, survey, _ = onto_zone.walk_test_of_zone(walk_test.write(Path(folder), walked), zone)
     return found, survey
 
 

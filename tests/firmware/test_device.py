@@ -332,11 +332,12 @@ import sys, time
 sys.path[:0] = [{str(ROOT)!r}]
 from pathlib import Path
 from types import SimpleNamespace
-from sim.reader.process import Reader, prepare_flash
+from sim.reader.flash import prepare_flash
+from sim.reader.process import ReaderProcess
 flash = Path({str(tmp_path)!r}) / "flash"
 prepare_flash(flash, 1, bytes(16))
 radio = SimpleNamespace(on_log=print, on_pin=lambda *a: None, on_transmit=lambda *a: None)
-reader = Reader(1, flash, radio=radio)
+reader = ReaderProcess(1, flash, radio=radio)
 reader.start(0)
 reader.run(1500)
 print(reader._process.pid, flush=True)

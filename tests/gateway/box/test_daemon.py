@@ -489,7 +489,7 @@ def test_a_stick_in_trouble_does_not_keep_the_gateway_from_stopping(tmp_path: Pa
                 gateway.radio.learn(1, 0x1001)
                 stick.coordinator.hung = True
                 gateway.radio.send(1, b"x", True)
-                await until(lambda: stick.coordinator.tally["commands_while_hung"], "a command without an answer")
+                await until(lambda: stick.coordinator.drop_counts["commands_while_hung"], "a command without an answer")
                 began_s = time.monotonic()
             assert time.monotonic() - began_s < 5
 

@@ -101,7 +101,7 @@ def test_what_was_told_is_remembered_within_bounds(monkeypatch: pytest.MonkeyPat
     desk, one = Desk(), Pole(1)
     for sender in (2, 3, 4, 5, 6):
         desk.read(one, row(sender))
-    assert len(desk.neighbours._told) == 3
+    assert len(desk.neighbours._reported) == 3
     assert desk.read(one, row(6)) == []
 
 

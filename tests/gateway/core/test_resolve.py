@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.resolve import DRIFT_MAX, REACH, REORDER_S, SAME_S, UNKNOWN_IDS_MAX, UNRESOLVED, WORD_S, Resolver
+from gateway.core.resolve import (
+    DRIFT_MAX,
+    MOTION_LATE_S,
+    REACH,
+    REORDER_S,
+    SAME_S,
+    UNKNOWN_IDS_MAX,
+    UNRESOLVED,
+    Resolver,
+)
 from readers.advertisement import TagKeys, build, epoch_at, parse
 from readers.wire import FLAG_CLOCK_UNSURE, FLAG_MOVING, FLAG_SOS
 from tests.gateway.core.bed import TAGS, UTC_S, tag_keys
@@ -168,7 +177,7 @@ def test_an_older_beacon_does_not_undo_a_newer_word_by_whichever_way_it_comes(fi
     assert hear(made, counter=(first + 2) & 0xFFFF, at_s=6.0) == "good"
     assert tag.moving, "an older advertisement, from a reader that binds"
     made.heard_counter(row, NOW, (first + 4) & 0xFFFF, 6.0, True)
-    made.heard_counter(row, NOW, (first + 3) & 0xFFFF, 4.0 + WORD_S, False)
+    made.heard_counter(row, NOW, (first + 3) & 0xFFFF, 4.0 + MOTION_LATE_S, False)
     assert tag.moving
     assert hear(made, counter=(first + 5) & 0xFFFF, at_s=5.0) == "good"
     assert not tag.moving, "newer by its counter, though heard before the late ones"
@@ -184,7 +193,7 @@ def test_a_counter_that_was_guessed_too_high_silences_a_tag_for_seconds_only() -
         for later_s in range(1, 33)
         if made.heard_counter(row, NOW, 128 + later_s, 30.0 + later_s, True) is None and made.tags[row].moving
     )
-    assert WORD_S < moved_at_s - 30.0 <= WORD_S + 1.0
+    assert MOTION_LATE_S < moved_at_s - 30.0 <= MOTION_LATE_S + 1.0
 
 
 def test_the_word_of_an_epoch_that_is_over_does_not_count() -> None:
@@ -215,7 +224,7 @@ def test_a_forged_or_replayed_advertisement_says_nothing_of_motion() -> None:
     st.lists(st.booleans(), min_size=1, max_size=40).flatmap(
         lambda words: st.tuples(st.just(words), st.permutations(range(len(words))))
     ),
-    st.lists(st.floats(0.0, WORD_S), min_size=40, max_size=40),
+    st.lists(st.floats(0.0, MOTION_LATE_S), min_size=40, max_size=40),
     st.integers(0, 0xFFFF),
 )
 def test_the_newest_beacons_word_holds_in_whatever_order_readers_tell_of_it(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.fix import Fix, Reading, beside, torn, where_of
+from gateway.fix import Fix, Reading, fix_at_reader, too_far_apart, where_of
 from gateway.locate import sectors, tracker
 from gateway.locate.ground import Ground
 from gateway.locate.locator import ZoneLocator
@@ -494,7 +494,7 @@ def sound(fix: Fix) -> None:
     assert len(fix.evidence) <= EVIDENCE_MAX
     assert all(h.age_s >= 0 for h in fix.evidence)
     where_of(_FIELD, fix)
-    torn(_FIELD, fix)
+    too_far_apart(_FIELD, fix)
 
 
 @given(st.lists(readings, max_size=20), st.floats(0, 150))
@@ -557,7 +557,7 @@ def test_once_asks_the_sector_of_the_loudest(wide: Ground) -> None:
 
 def test_the_first_word_is_at_its_reader_and_never_fails() -> None:
     field = Field(zone())
-    near, far, mute = (beside(field, Reading(4, rssi, 1, 9.0, -50), 10.0) for rssi in (-55, -95, None))
+    near, far, mute = (fix_at_reader(field, Reading(4, rssi, 1, 9.0, -50), 10.0) for rssi in (-55, -95, None))
     for fix in (near, far, mute):
         assert fix is not None
         assert (fix.x_m, fix.y_m) == field.readers[4][:2]
@@ -565,7 +565,7 @@ def test_the_first_word_is_at_its_reader_and_never_fails() -> None:
     assert far is not None
     assert near.radius_50_m < far.radius_50_m <= 60
     assert where_of(field, near).evidence[0].age_s == 1.0
-    assert beside(field, Reading(77, -60, 1, 9.0, -50), 10.0) is None
+    assert fix_at_reader(field, Reading(77, -60, 1, 9.0, -50), 10.0) is None
 
 
 def test_a_tag_loud_at_both_ends_of_a_long_street_is_two_tags() -> None:
@@ -576,9 +576,9 @@ def test_a_tag_loud_at_both_ends_of_a_long_street_is_two_tags() -> None:
     assert both is not None
     assert near is not None
     assert weak is not None
-    assert torn(field, both) == (1, 10)
-    assert torn(field, near) is None
-    assert torn(field, weak) is None
+    assert too_far_apart(field, both) == (1, 10)
+    assert too_far_apart(field, near) is None
+    assert too_far_apart(field, weak) is None
 
 
 def test_a_zone_without_readers_or_without_anything_has_a_locator() -> None:

@@ -18,7 +18,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from gateway.events import GatewayHealth, Told
 from gateway.mqtt.city_link import CityLink
-from gateway.mqtt.connection import Address
+from gateway.mqtt.connection import BrokerAccess
 from gateway.options import MqttTable
 from gateway.outbox.lanes import Outbox
 from gateway.uplink import (
@@ -166,7 +166,7 @@ class Bed:
             bulk_max_b=50_000_000,
             ballast_b=1 << 16,
         )
-        self.address = Address(SITE, gateway, MqttTable(host="127.0.0.1", port=port, protocol=protocol))
+        self.address = BrokerAccess(SITE, gateway, MqttTable(host="127.0.0.1", port=port, protocol=protocol))
         self.uplink = CityLink(
             self.address,
             self.outbox.sources,

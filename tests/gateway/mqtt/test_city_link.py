@@ -89,7 +89,7 @@ def test_resending_backs_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         await gateway.cry()
         waits = []
         for now_s in (1e6, 2e6, 3e6, 4e6):
-            one._flying.append(1)
+            one._in_flight.append(1)
             one._watch(now_s)
             waits.append(one._rewind_s)
         assert waits == [4.0, 5.0, 5.0, 5.0], "never above the lane's most"
@@ -396,7 +396,7 @@ def test_no_more_is_under_way_than_the_broker_asked_for(tmp_path: Path) -> None:
     """mosquitto's CONNACK says Receive Maximum 20."""
 
     async def story(gateway: Bed, city: City, broker: Broker) -> None:
-        assert gateway.uplink.sos.room() <= 20 < connection.UNDER_WAY_MAX["sos"]
+        assert gateway.uplink.sos.room() <= 20 < connection.UNACKED_MAX["sos"]
         most = 0
         publish = gateway.uplink.sos.publish
 

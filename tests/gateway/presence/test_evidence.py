@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from gateway.presence.evidence import GAP_S, Evidence, Zones, log_odds, probability
+from gateway.presence.evidence import GAP_S, Cells, Evidence, log_odds, probability
 
 SIDE_M = 6.0
 
@@ -31,7 +31,7 @@ def changes(zones: list[int]) -> int:
 def test_the_word_does_not_flap_and_is_right_as_often_as_the_likeliest_zone() -> None:
     ours = theirs = true = right = their_right = 0
     for seed in range(10):
-        story, zones = walk(seed), Zones()
+        story, zones = walk(seed), Cells()
         said = [zones.step(mass, float(n)) or 0 for n, (_, mass) in enumerate(story)]
         likeliest = [max(range(5), key=mass.__getitem__) for _, mass in story]
         truth = [zone for zone, _ in story]
@@ -43,16 +43,16 @@ def test_the_word_does_not_flap_and_is_right_as_often_as_the_likeliest_zone() ->
 
 
 def test_a_sure_move_is_followed_within_two_seconds_and_one_wild_second_is_not() -> None:
-    zones = Zones()
+    zones = Cells()
     assert zones.step([0.1, 0.8, 0.1], 0.0) == 1
     assert [zones.step([0.9, 0.05, 0.05], float(n)) for n in (1, 2)][-1] == 0
-    slow = Zones()
+    slow = Cells()
     slow.step([0.9, 0.1], 0.0)
     assert all(slow.step([0.45, 0.55], float(n)) == 0 for n in range(1, 600)), "a lead that small is none"
 
 
 def test_a_partition_that_is_none_has_no_zone() -> None:
-    zones = Zones()
+    zones = Cells()
     assert zones.step([], 0.0) is None
     assert zones.step([math.nan, 0.4], 1.0) == 1
     assert zones.step([1.0], 2.0) == 0, "the zone it was in is gone"

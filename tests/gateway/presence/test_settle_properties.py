@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gateway.events import Heard
 from gateway.fix import Fix
 from gateway.presence.changes import Arrived, Change, DangerChange, Left, PresenceChange, Strayed
-from gateway.presence.evidence import Zones
+from gateway.presence.evidence import Cells
 from gateway.presence.settle import UNSEEN_S, Settler
 from gateway.zone import DangerArea, Field, Place, Route
 from tests.gateway.core.bed import at, box, zone
@@ -161,7 +161,7 @@ def test_silence_of_any_length_leaves_nothing(before: list[tuple[Fix, float]], s
 def test_the_zone_is_one_of_the_partition_and_changes_only_for_a_likelier_one(
     story: list[tuple[list[float], float]],
 ) -> None:
-    zones, now_s = Zones(), 0.0
+    zones, now_s = Cells(), 0.0
     for mass, pace_s in story:
         now_s += pace_s
         before, zone = zones.zone, zones.step(mass, now_s)

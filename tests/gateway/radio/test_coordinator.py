@@ -425,7 +425,7 @@ def test_stopping_in_the_middle_of_a_start_is_quick(tmp_path: Path) -> None:
         async with plugged(tmp_path) as stick:
             stick.line.faults.mute = True
             async with listening(load(tmp_path, stick.path), up=False) as heard:
-                await until(lambda: stick.coordinator.tally or True, "a try")
+                await until(lambda: stick.coordinator.drop_counts or True, "a try")
                 await asyncio.sleep(0.3)
                 began = time.monotonic()
                 heard.task.cancel()

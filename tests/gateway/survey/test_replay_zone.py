@@ -240,7 +240,7 @@ def test_a_walk_through_sectors_is_replayed_sector_by_sector(
     monkeypatch.setattr(sectors, "SECTOR_STATES", 800)
     zone, counts = street(), Counter[str]()
     walk_test(zone, tmp_path)
-    survey = onto_zone.of_zone(tmp_path, zone)[:2] if walked else None
+    survey = onto_zone.walk_test_of_zone(tmp_path, zone)[:2] if walked else None
     way = walk((10.0, -3.0), (135.0, -3.0), (135.0, 3.0), (260.0, 3.0), (265.0, 15.0), stand_s=10)
     track, locator = recorded(zone, way, seed=5, survey=survey, counts=counts)
     assert locator.sectors > 1

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from sim import chance
-from sim.air.radio import Air, Channel, Ear, rssi_of
+from sim.air.radio import Air, Channel, ReaderEar, rssi_of
 
-EARS = [Ear(n, (10.0 * n, 5.0 * n), 3.5) for n in range(1, 7)]
+EARS = [ReaderEar(n, (10.0 * n, 5.0 * n), 3.5) for n in range(1, 7)]
 PLAIN = Channel(shadow_sigma_db=0, reader_sigma_db=0, reader_gain_db=0, body_min_db=0, body_max_db=0)
 
 
@@ -30,20 +30,20 @@ def test_another_seed_is_another_air() -> None:
 
 
 def test_ten_times_the_distance_costs_ten_times_the_exponent() -> None:
-    air = Air(1, [Ear(1, (0.0, 0.0), 0.8)], PLAIN)
+    air = Air(1, [ReaderEar(1, (0.0, 0.0), 0.8)], PLAIN)
     assert air.mean_dbm(10, 0, 0)[0] - air.mean_dbm(100, 0, 0)[0] == pytest.approx(25.0)
 
 
 def test_walking_towards_a_reader_hides_the_tag_behind_the_child() -> None:
     channel = Channel(shadow_sigma_db=0, reader_sigma_db=0)
-    air = Air(1, [Ear(1, (0.0, 0.0), 3.5)], channel)
+    air = Air(1, [ReaderEar(1, (0.0, 0.0), 3.5)], channel)
     away, towards = air.mean_dbm(20, 0, 0.0)[0], air.mean_dbm(20, 0, math.pi)[0]
     assert away - towards == pytest.approx(channel.body_max_db - channel.body_min_db)
 
 
 def test_a_wall_stands_between_the_street_and_the_yard_and_not_in_the_gate() -> None:
     yard = [(0.0, 0.0), (50.0, 0.0), (50.0, 50.0), (0.0, 50.0)]
-    ears = [Ear(1, (25.0, 25.0), 3.5), Ear(2, (-20.0, 25.0), 3.5), Ear(3, (0.5, 25.0), 3.5)]
+    ears = [ReaderEar(1, (25.0, 25.0), 3.5), ReaderEar(2, (-20.0, 25.0), 3.5), ReaderEar(3, (0.5, 25.0), 3.5)]
     with_wall, without = Air(1, ears, walled=yard), Air(1, ears)
     street = without.mean_dbm(-10, 25, 0.0) - with_wall.mean_dbm(-10, 25, 0.0)
     inside = without.mean_dbm(10, 25, 0.0) - with_wall.mean_dbm(10, 25, 0.0)
@@ -57,23 +57,23 @@ def test_a_stronger_tag_is_heard_exactly_so_much_stronger() -> None:
 
 
 def test_fading_keeps_the_mean_power_and_shadowing_its_spread_everywhere() -> None:
-    air = Air(3, [Ear(n, (0.0, 0.0), 3.5) for n in range(1, 201)])
+    air = Air(3, [ReaderEar(n, (0.0, 0.0), 3.5) for n in range(1, 201)])
     dbm = np.concatenate([air.listen(1, event, np.zeros(200))[0] for event in range(200)])
     assert 10 * np.log10(np.mean(10 ** (dbm / 10))) == pytest.approx(0.0, abs=0.1)
-    many = Air(3, [Ear(n, (0.0, 0.0), 3.5) for n in range(1, 2001)], Channel(shadow_common=0.0))
+    many = Air(3, [ReaderEar(n, (0.0, 0.0), 3.5) for n in range(1, 2001)], Channel(shadow_common=0.0))
     for x, y in ((0.0, 0.0), (6.0, 6.0), (3.0, 11.0)):
         assert np.std(many._shadow(x, y)) == pytest.approx(4.0, rel=0.06)
 
 
 def test_shadowing_changes_slowly_over_a_step_and_wholly_over_a_street() -> None:
-    air = Air(4, [Ear(n, (0.0, 0.0), 3.5) for n in range(1, 1001)], Channel(shadow_common=0.0))
+    air = Air(4, [ReaderEar(n, (0.0, 0.0), 3.5) for n in range(1, 1001)], Channel(shadow_common=0.0))
     here, step, street = air._shadow(5, 5), air._shadow(6, 5), air._shadow(65, 5)
     assert np.corrcoef(here, step)[0, 1] > 0.95
     assert abs(np.corrcoef(here, street)[0, 1]) < 0.15
 
 
 def test_reception_has_an_edge_a_plateau_and_no_miracles() -> None:
-    air = Air(1, [Ear(1, (0.0, 0.0), 3.5)], Channel(rice_k_db=60.0))
+    air = Air(1, [ReaderEar(1, (0.0, 0.0), 3.5)], Channel(rice_k_db=60.0))
 
     def share(dbm: float) -> float:
         return float(np.mean([air.listen(1, event, np.array([dbm]))[1][0] for event in range(3000)]))
@@ -103,7 +103,7 @@ def test_chance_is_even_and_its_streams_have_nothing_in_common() -> None:
 
 
 def test_from_pole_to_pole_what_stands_between_is_the_same_both_ways() -> None:
-    ears = [Ear(n, (37.0 * n, 11.0 * (n % 3)), 3.5) for n in range(1, 41)]
+    ears = [ReaderEar(n, (37.0 * n, 11.0 * (n % 3)), 3.5) for n in range(1, 41)]
     air = Air(7, ears, Channel(pole_sigma_db=0.0, reader_sigma_db=0.0))
     levels = np.array([air.pole_dbm(ear.number) for ear in ears])  # [sender, receiver]
     assert np.isneginf(np.diag(levels)).all()

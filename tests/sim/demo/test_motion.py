@@ -9,7 +9,7 @@ from typing import Any
 from gateway.core import pipeline
 from readers import wire
 from sim.air.mesh import Mesh
-from sim.air.radio import Air, Channel, Ear
+from sim.air.radio import Air, Channel, ReaderEar
 from sim.clock import Clock
 from sim.demo.motion import SimulatedZone
 from sim.reader.flash import prepare_flash
@@ -43,7 +43,7 @@ def test_the_core_says_within_seconds_that_a_tag_moves_or_rests(tmp_path: Path) 
     gateway = Gateway(clock, {tag.name: tag.keys for tag in tags.values()})
     pipeline.set_clock(gateway.state, UTC_S, 0.0, "good")
     mesh = Mesh(clock, gateway, SEED)  # type: ignore[arg-type]
-    air = Air(SEED, [Ear(n, at, HEIGHT_M) for n, at in AT.items()], Channel())
+    air = Air(SEED, [ReaderEar(n, at, HEIGHT_M) for n, at in AT.items()], Channel())
     for n, at in AT.items():
         prepare_flash(tmp_path / f"{n}", n, key(n))
         mesh.add(ReaderProcess(n, tmp_path / f"{n}", radio=mesh, seed=SEED), bytes(7) + bytes([n]), at, AT[1])

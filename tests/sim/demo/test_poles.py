@@ -18,7 +18,7 @@ from gateway.zone import Plane, Zone
 from gateway.zone import Reader as ZoneReader
 from readers.advertisement import TagKeys
 from sim.air.mesh import Mesh
-from sim.air.radio import Air, Channel, Ear
+from sim.air.radio import Air, Channel, ReaderEar
 from sim.clock import Clock
 from sim.demo.motion import SimulatedZone
 from sim.ncp.messages import Unicast
@@ -86,7 +86,7 @@ def test_firmware_readers_hear_each_other_and_the_core_fits(tmp_path: Path, monk
     gateway = Gateway(clock)
     mesh = Mesh(clock, gateway, SEED)  # type: ignore[arg-type]
     channel = Channel()
-    air = Air(SEED, [Ear(n, at, HEIGHT_M) for n, at in AT.items()], channel)
+    air = Air(SEED, [ReaderEar(n, at, HEIGHT_M) for n, at in AT.items()], channel)
     air._offset_db[3] -= 8.0  # reader 4: a bad connector on the receiving side
     for n, at in AT.items():
         prepare_flash(tmp_path / f"{n}", n, key(n))

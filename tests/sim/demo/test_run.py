@@ -16,7 +16,7 @@ from gateway.locate.ground import Ground
 from readers import wire
 from readers.advertisement import TagKeys
 from sim.__main__ import app
-from sim.air.radio import Air, Ear
+from sim.air.radio import Air, ReaderEar
 from sim.demo import folder, records, report, scenario, show, survey
 from sim.demo.motion import PinChange
 from sim.demo.operator import Seen
@@ -253,7 +253,7 @@ def test_the_configurations_are_ones_the_programs_accept(tmp_path: Path) -> None
     poles = ZONE.poles[:3]
     secrets = folder.make_secrets(tmp_path, [pole.number for pole in poles])
     world = World(ZONE, 1, 2)
-    walked = survey.walk(ZONE, poles, Air(1, [Ear(p.number, p.at, p.height_m) for p in poles]), 1)
+    walked = survey.walk(ZONE, poles, Air(1, [ReaderEar(p.number, p.at, p.height_m) for p in poles]), 1)
     tags = {child.tag: TagKeys(os.urandom(16), os.urandom(16)) for child in world.children}
     gateway = folder.write_gateway(
         tmp_path, ZONE, poles, tags, secrets, seed=1, radio_port=tmp_path / "pty", broker_port=1883, metrics_port=9100,

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.survey.onto_zone import of_zone
+from gateway.survey.onto_zone import walk_test_of_zone
 from gateway.zone import Reader, Zone
-from sim.air.radio import Air, Ear
+from sim.air.radio import Air, ReaderEar
 from sim.demo import survey as walk_test
 from sim.street import site
 from sim.street.paths import inside
@@ -21,7 +21,7 @@ ON_PLANE = Zone(tuple(Reader(p.number, f"{p.number:016x}", *ZONE.plane.to_lonlat
 
 
 def air_of(seed: int) -> Air:
-    return Air(seed, [Ear(p.number, p.at, p.height_m) for p in POLES], walled=ZONE.school)
+    return Air(seed, [ReaderEar(p.number, p.at, p.height_m) for p in POLES], walled=ZONE.school)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_listening_to_many_events_at_once_is_listening_to_each() -> None:
 
 def test_a_gateway_takes_it_without_a_note(walked: sites.SimulatedSite, tmp_path: Path) -> None:
     folder = walk_test.write(tmp_path, walked)
-    recorded, survey, notes = of_zone(folder, ON_PLANE)
+    recorded, survey, notes = walk_test_of_zone(folder, ON_PLANE)
     assert notes == []
     assert len(survey) == len(walked.survey)
     assert recorded.reader_ids == tuple(str(p.number) for p in POLES)

@@ -188,8 +188,8 @@ def test_a_report_to_an_endpoint_nobody_added_is_not_acknowledged(tmp_path: Path
             async with started(line.device, tmp_path / "z.db"):
                 assert not report(coordinator, b"x", destination_endpoint=0x33)
                 assert report(coordinator, b"x", destination_endpoint=0xE6)
-        assert coordinator.tally["heard_unknown_endpoint"] == 1
-        assert coordinator.tally["heard_without_network"] == 1
+        assert coordinator.drop_counts["heard_unknown_endpoint"] == 1
+        assert coordinator.drop_counts["heard_without_network"] == 1
 
     run(story)
 
@@ -279,8 +279,8 @@ def test_only_the_reader_with_the_right_link_key_joins_and_is_interviewed(tmp_pa
             assert sorted(device.endpoints) == [0, zdo.XBEE_COMMAND_ENDPOINT, zdo.XBEE_DATA_ENDPOINT]
             assert device.node_desc.manufacturer_code == zdo.XBEE_MANUFACTURER
             assert device.endpoints[0xE8].profile_id == 0xC105
-            assert coordinator.tally["joins_denied"] == 1
-            assert coordinator.tally["joins_wrong_key"] == 1
+            assert coordinator.drop_counts["joins_denied"] == 1
+            assert coordinator.drop_counts["joins_wrong_key"] == 1
             coordinator.leave(READER, READER_NWK)
             await until(lambda: listener.left, "leave")
 
@@ -334,7 +334,7 @@ def test_a_network_just_formed_needs_a_second_start_for_its_endpoints(tmp_path: 
             async with started(line.device, tmp_path / "z.db", second_start=False):
                 assert coordinator.ram.up
                 assert not report(coordinator, b"unheard")
-                assert coordinator.tally["heard_unknown_endpoint"] == 1
+                assert coordinator.drop_counts["heard_unknown_endpoint"] == 1
             async with started(line.device, tmp_path / "z.db", second_start=False):
                 assert report(coordinator, b"heard")
 
@@ -403,7 +403,7 @@ def test_reports_beyond_the_buffers_are_dropped_counted_and_flagged(tmp_path: Pa
             faults.stall(asyncio.get_running_loop().time() + 0.3)
             taken = sum(report(coordinator, number.to_bytes(2, "big")) for number in range(400))
             assert 240 <= taken <= 260
-            assert coordinator.tally["callbacks_dropped"] == 400 - taken
+            assert coordinator.drop_counts["callbacks_dropped"] == 400 - taken
             got = lambda: [p.data.serialize() for p in app.heard if p.profile_id == 0xC105]  # noqa: E731
             await until(lambda: len(got()) >= taken, "what was taken")
             assert got() == [number.to_bytes(2, "big") for number in range(taken)]

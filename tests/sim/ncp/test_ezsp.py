@@ -231,7 +231,7 @@ def test_any_request_is_answered_and_none_raises(data: bytes) -> None:
     try:
         read_request(data)
     except EzspError:
-        assert host.stick.tally["frames_too_short"] >= 1
+        assert host.stick.drop_counts["frames_too_short"] >= 1
 
 
 @given(seed=st.integers(0, 1 << 32))
@@ -453,7 +453,7 @@ def test_lost_callbacks_are_flagged_in_the_next_frame_only() -> None:
     host.take(host.collect())
     assert host.flags[0] & 0x01
     assert not any(flags & 0x01 for flags in host.flags[1:])
-    assert host.stick.tally["callbacks_dropped"] == 50
+    assert host.stick.drop_counts["callbacks_dropped"] == 50
 
 
 def test_a_group_is_heard_only_by_its_members() -> None:
@@ -595,6 +595,6 @@ def test_a_damaged_state_file_says_so_and_is_not_overwritten(tmp_path: Path, tex
 def test_a_disk_that_is_full_is_counted_and_stops_nothing(tmp_path: Path) -> None:
     host = Host(state=tmp_path / "missing" / "stick.json")
     host.form()
-    assert any(name.startswith("state_not_saved") for name in host.stick.tally)
+    assert any(name.startswith("state_not_saved") for name in host.stick.drop_counts)
     with pytest.raises(OSError, match="missing"):
         save(tmp_path / "missing" / "stick.json", host.stick.nvm)

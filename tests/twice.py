@@ -1,0 +1,73 @@
+"""Lines that stand twice: `python -m tests.twice [FOLDER]` counts them, and lists the longest runs.
+
+A run is four or more lines that are the same in two places, white space apart. Blank lines, comments, imports and
+lines without a letter do not count. Product and tests are counted apart; a reader's typings and stand-ins are left out.
+"""
+
+import itertools
+import re
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from tests.roots import ROOT
+
+RUN_MIN = 4
+SHOWN = 12
+PRODUCT = ("readers", "gateway", "city", "sim", "firmware")
+PASSED = re.compile(r"\s*(#|from |import |@|\"\"\")|[^A-Za-z]*$")
+
+Place = tuple[str, int]
+"""File, and the number of a line in `lines`."""
+
+
+def lines(path: Path) -> list[tuple[int, str]]:
+    """Return (number, text without outer white space) of the lines that count."""
+    texts = path.read_text(encoding="utf-8").splitlines()
+    return [(n, text.strip()) for n, text in enumerate(texts, 1) if not PASSED.match(text)]
+
+
+def runs(root: Path, folders: tuple[str, ...]) -> tuple[int, int, list[tuple[int, str, str]]]:
+    """Return lines read, lines in a run, and the runs as (lines, first place, second place), the longest first."""
+    files = {
+        str(path.relative_to(root)): lines(path)
+        for folder in folders
+        for path in sorted((root / folder).rglob("*.py"))
+        if "device" not in path.parts and "typings" not in path.parts
+    }
+    where: dict[tuple[str, ...], list[Place]] = defaultdict(list)
+    for name, rows in files.items():
+        for i in range(len(rows) - RUN_MIN + 1):
+            where[tuple(text for _, text in rows[i : i + RUN_MIN])].append((name, i))
+    twice: set[Place] = set()
+    found: list[tuple[int, str, str]] = []
+    seen: set[tuple[Place, Place]] = set()
+    for places in where.values():
+        for place in places if len(places) > 1 else []:
+            twice.update((place[0], place[1] + k) for k in range(RUN_MIN))
+        for (a, i), (b, j) in itertools.pairwise(places):
+            if ((a, i - 1), (b, j - 1)) in seen:
+                seen.add(((a, i), (b, j)))
+                continue
+            seen.add(((a, i), (b, j)))
+            size = 0
+            while (
+                i + size < len(files[a]) and j + size < len(files[b]) and files[a][i + size][1] == files[b][j + size][1]
+            ):
+                size += 1
+            found.append((size, f"{a}:{files[a][i][0]}", f"{b}:{files[b][j][0]}"))
+    return sum(map(len, files.values())), len(twice), sorted(found, reverse=True)
+
+
+def main(root: Path) -> None:
+    """Print both counts and the longest runs."""
+    for name, folders in (("product", PRODUCT), ("tests", ("tests",))):
+        read, twice, found = runs(root, folders)
+        share = 100 * twice / max(read, 1)
+        print(f"{name}: {twice} of {read} lines stand twice ({share:.1f} %), in {len(found)} pairs of runs")
+        for size, one, other in found[:SHOWN]:
+            print(f"  {size:3} lines  {one} ~ {other}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT)
