@@ -1,8 +1,8 @@
-"""The rooms of the house: which folder may import which. `python -m tests.rooms` prints them as measured today.
+"""The rooms of the code: which folder may import which. `python -m tests.rooms` prints them as measured today.
 
-A room is a folder; its files are the `.py` files directly in it. A `__main__.py` is a room of its own: it is what a
-person types, and stands above everything. Imports are read from the source with `ast`: nothing is run, and an import
-inside a function or behind TYPE_CHECKING counts as well.
+A room is a folder; its files are the `.py` files directly in it. A `__main__.py` is a room of its own: a person starts
+it, and it is above all other rooms. Imports are read from the source with `ast`: nothing is run, and an import inside a
+function or behind TYPE_CHECKING counts as well.
 """
 
 import ast
@@ -57,7 +57,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
 """Each room with the rooms it may import, from the ground floor up. Every import points to a lower floor."""
 
 CORE = ("gateway", "gateway.core", "gateway.locate", "gateway.presence")
-"""Rooms of values in, values out: time is passed in, and nothing is read, written, sent or drawn by chance."""
+"""Rooms of pure functions of values: time is passed in; they do not read, write, send or draw random numbers."""
 
 CONTRACTS = {
     ("gateway", "readers"): {"readers.wire", "readers.advertisement"},
@@ -65,10 +65,10 @@ CONTRACTS = {
     ("sim", "gateway"): {"gateway.events", "gateway.uplink", "gateway.zone"},
     ("sim", "readers"): {"readers.wire", "readers.advertisement"},
 }
-"""What one part of the product may know of another: these files, and nothing else of it."""
+"""What one part of the product may import from another: these files, and nothing else."""
 
 FILES_MAX = 15
-"""A room of more files is two rooms."""
+"""A room with more files should become two rooms."""
 
 
 @dataclass
@@ -82,7 +82,7 @@ class House:
     """module -> its room"""
 
     def between(self) -> dict[tuple[str, str], list[tuple[str, str]]]:
-        """Return the arrows between rooms: (importing room, imported room) -> the files' arrows behind it."""
+        """Return the arrows between rooms: (importing room, imported room) -> the arrows between their files."""
         found: dict[tuple[str, str], list[tuple[str, str]]] = {}
         for one, other in sorted(self.arrows):
             if self.rooms[one] != self.rooms[other]:
@@ -91,7 +91,7 @@ class House:
 
 
 def imports(path: Path, root: Path = ROOT) -> Iterator[tuple[str, int]]:
-    """Yield (dotted name, line) of every import in a file, relative ones resolved."""
+    """Yield (dotted name, line) of every import in a file, with relative imports resolved."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -106,7 +106,7 @@ def imports(path: Path, root: Path = ROOT) -> Iterator[tuple[str, int]]:
 
 
 def modules(root: Path = ROOT) -> dict[str, Path]:
-    """Return every module of the product by its dotted name; a reader's own and its stand-ins are MicroPython."""
+    """Return every module of the product by dotted name. `device` folders are left out: their code is MicroPython."""
     found: dict[str, Path] = {}
     for package in PACKAGES:
         for path in sorted((root / package).rglob("*.py")):
@@ -117,7 +117,7 @@ def modules(root: Path = ROOT) -> dict[str, Path]:
 
 
 def defined(path: Path) -> set[str]:
-    """Return the names that a file itself defines at its top."""
+    """Return the names that a file itself defines at its top level."""
     found: set[str] = set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -128,7 +128,7 @@ def defined(path: Path) -> set[str]:
 
 
 def measure(root: Path = ROOT) -> House:
-    """Read the house as it stands."""
+    """Measure the files and imports below `root`."""
     house = House()
     paths = modules(root)
     for module, path in paths.items():
@@ -144,12 +144,12 @@ def measure(root: Path = ROOT) -> House:
 
 
 def floor_of(room: str) -> int | None:
-    """Return on which floor a room stands by the table, 0 the ground; None: it is not in the table."""
+    """Return the floor of a room in the table, 0 for the ground; None if the room is not in the table."""
     return next((n for n, floor in enumerate(FLOORS) if room in floor), None)
 
 
 def backward(house: House) -> list[str]:
-    """Return the arrows between rooms that do not point to a lower floor."""
+    """Return the file arrows between rooms that do not point to a lower floor."""
     found = []
     for (one, other), arrows in house.between().items():
         upper, lower = floor_of(one), floor_of(other)
@@ -159,7 +159,7 @@ def backward(house: House) -> list[str]:
 
 
 def circles(edges: set[tuple[str, str]]) -> list[str]:
-    """Return the circles of a graph, each as a text `a -> b -> a`; one for each way back that is met."""
+    """Return the circles of a graph, each as a text `a -> b -> a`; one for each back edge found."""
     follow: dict[str, list[str]] = {}
     for one, other in sorted(edges):
         follow.setdefault(one, []).append(other)
@@ -181,7 +181,7 @@ def circles(edges: set[tuple[str, str]]) -> list[str]:
 
 
 def main() -> int:
-    """Print every room, from the top floor down: files, lines, whom it imports, who imports it."""
+    """Print every room, from the top floor down: files, lines, imports, importers. Return 1 on a violation."""
     house = measure()
     between = house.between()
     for number, floor in reversed(list(enumerate(FLOORS))):

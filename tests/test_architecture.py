@@ -1,4 +1,4 @@
-"""Who may import whom: the table of `tests.rooms`, held against the source. `python -m tests.rooms` prints it."""
+"""Which room may import which: the table of `tests.rooms`, checked on the source. `python -m tests.rooms` prints it."""
 
 import ast
 import re
@@ -13,6 +13,7 @@ CORE_MAY_NOT = {
     "asyncio", "socket", "sqlite3", "time", "random", "logging", "threading", "subprocess", "os", "pathlib", "io",
     "structlog", "paho", "bellows", "zigpy", "serial", "secrets",
 }  # fmt: skip
+TEST_LINES_MAX = 450
 HOUSE = rooms.measure()
 
 
@@ -25,7 +26,7 @@ def sources(*packages: str) -> list[Path]:
 
 
 def typing_only(path: Path) -> set[int]:
-    """The lines behind `if TYPE_CHECKING:`, which never run: a type may name what the code may not use."""
+    """Return the lines behind `if TYPE_CHECKING:`, which never run: a type may name what the code may not use."""
     found: set[int] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
@@ -136,7 +137,7 @@ def test_the_wire_imports_struct_and_nothing_else() -> None:
 
 
 def test_firmware_imports_only_what_a_reader_has() -> None:
-    """Its own files, the wire, and the modules of MicroPython 1.20 on an XBee 3 (Digi's included)."""
+    """The allowed modules: its own files, the wire, and those of MicroPython 1.20 on an XBee 3 (Digi's included)."""
     own = {path.stem for path in (ROOT / "firmware").glob("*.py")} | {"wire", "config"}
     device = {
         "xbee", "digi", "machine", "micropython", "gc", "sys", "struct", "ustruct", "time", "utime", "os", "uos",
@@ -181,7 +182,7 @@ def test_a_rooms_face_says_what_it_is_for_and_defines_nothing() -> None:
 
 
 def test_a_type_has_one_name_and_a_name_means_one_type() -> None:
-    """`Floats` and `Ints` are two: the simulator knows of the gateway only its contract."""
+    """`Floats` and `Ints` are defined twice, because the simulator may import only the contract of the gateway."""
     homes: dict[str, set[str]] = {}
     for path in sources("readers", "gateway", "city", "sim"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -196,7 +197,7 @@ def test_a_type_has_one_name_and_a_name_means_one_type() -> None:
 
 
 def test_a_name_comes_from_where_it_is_defined() -> None:
-    """No room hands on what another made: a reader who follows an import lands at the definition."""
+    """No room passes on what another room defines: an import leads straight to the definition."""
     strays = []
     for module, path in rooms.modules().items():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -208,6 +209,23 @@ def test_a_name_comes_from_where_it_is_defined() -> None:
                     if alias.name not in known and f"{node.module}.{alias.name}" not in rooms.modules()
                 ]
     assert not strays, "\n".join(strays)
+
+
+def test_the_tests_mirror_the_tree() -> None:
+    for package in ("readers", "gateway", "city", "sim"):
+        for folder in sorted((ROOT / "tests" / package).rglob("*")):
+            if folder.is_dir() and folder.name != "__pycache__":
+                room = ROOT / folder.relative_to(ROOT / "tests")
+                assert room.is_dir(), f"{folder.relative_to(ROOT)} tests a room that is not there"
+
+
+def test_no_test_file_is_about_two_things() -> None:
+    long = [
+        f"{path.relative_to(ROOT)}: {lines} lines"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > TEST_LINES_MAX
+    ]
+    assert not long, f"split by what they are about: {', '.join(long)}"
 
 
 def test_the_checkers_see_a_stray(tmp_path: Path) -> None:

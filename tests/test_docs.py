@@ -1,4 +1,4 @@
-"""Every command, option, topic and setting is documented. A new one without a word in docs/ fails here."""
+"""Every command, option, topic and setting is documented. A new one that docs/ does not mention fails here."""
 
 import re
 from pathlib import Path
@@ -129,7 +129,7 @@ def test_every_make_target_is_in_the_readme() -> None:
 
 
 def _named_paths(page: Path) -> set[str]:
-    """The files and folders of this repository that a page names: in code marks, in commands, and behind its links."""
+    """The files and folders of this repository that a page names: in code marks, in commands, and in its links."""
     text = page.read_text(encoding="utf-8")
     homes = "gateway|sim|city|readers|firmware|tests|docs|locks|newsfragments"
     found = {name.rstrip("./") for name in re.findall(rf"(?<![\w/.<-])(?:{homes})/[\w./-]*\w", text)}
@@ -149,7 +149,7 @@ def test_every_path_a_page_names_exists(page: Path) -> None:
 
 
 MADE_UP = {"tests/bench/NAME.py"}
-"""Names that stand for a file to be made."""
+"""Placeholder names for a file that the developer creates."""
 
 
 def test_the_check_of_paths_sees_paths() -> None:

@@ -1,4 +1,4 @@
-"""docs/LOCATING.md names every constant of the engine with the value it has in the code."""
+"""docs/LOCATING.md names every constant of the engine with the value that it has in the code."""
 
 import ast
 import importlib
@@ -16,7 +16,7 @@ NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
 
 
 def assigned(tree: ast.Module | ast.ClassDef) -> Iterator[str]:
-    """Yield the public upper-case names a file, or a public class of it, gives a value to."""
+    """Yield the public upper-case names that a file, or a public class in it, assigns."""
     for node in tree.body:
         targets: list[ast.expr] = []
         if isinstance(node, ast.Assign):
@@ -32,7 +32,7 @@ def assigned(tree: ast.Module | ast.ClassDef) -> Iterator[str]:
 
 
 def constants() -> dict[str, Any]:
-    """Every constant by the name the page has for it: file.NAME."""
+    """Return every constant by its name on the page: file.NAME."""
     found = {}
     for path in ENGINE:
         module = importlib.import_module(f"gateway.{'' if path == FIX else 'locate.'}{path.stem}")
@@ -45,7 +45,7 @@ def constants() -> dict[str, Any]:
 
 
 def flat(value: Any) -> list[float] | None:
-    """The numbers of a constant, in order; None if it holds anything else."""
+    """Return the numbers of a constant, in order; None if it holds anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float, tuple)):
         return None
     if not isinstance(value, tuple):
@@ -59,7 +59,7 @@ def shown(value: Any) -> str:
 
 
 def told(cell: str, value: Any, module: dict[str, Any]) -> bool:
-    """Whether a cell holds these numbers, or the names of constants that make up the tuple."""
+    """Return whether a cell holds these numbers, or the names of the constants that make up the tuple."""
     numbers = [float(x) for x in NUMBER.findall(cell)]
     if numbers:
         return numbers == flat(value)
@@ -77,7 +77,7 @@ def test_every_constant_of_the_engine_is_on_the_page_with_its_value() -> None:
         file = name.split(".")[0]
         module = {n.removeprefix(f"{file}."): v for n, v in constants().items() if n.startswith(f"{file}.")}
         if name not in rows:
-            complaints.append(f"no row for it: | `{name}` | {shown(value)} | unit | what it is, and why so |")
+            complaints.append(f"no row for it: | `{name}` | {shown(value)} | unit | meaning |")
         elif not told(rows[name], value, module):
             complaints.append(f"`{name}` is {shown(value)}, the page says {rows[name]}")
     assert not complaints, "docs/LOCATING.md, Constants:\n" + "\n".join(complaints)

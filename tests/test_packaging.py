@@ -1,4 +1,4 @@
-"""What a wheel carries: a folder that packaging forgot shows only there."""
+"""What a wheel contains: only a test of the wheel finds a folder that packaging forgot."""
 
 import shutil
 import subprocess
@@ -12,7 +12,7 @@ from tests.roots import ROOT
 
 PACKAGES = ("readers", "gateway", "city", "sim", "firmware")
 LEFT_OUT = {"firmware/mypy.ini", "gateway/ansim-gateway.service"}
-"""For a checkout alone: the type check of the firmware, and the unit that docs/GATEWAY.md installs."""
+"""Only for a checkout: the type check of the firmware, and the unit that docs/GATEWAY.md installs."""
 IMPORT_ALL = """
 import importlib, sys
 sys.path.insert(0, sys.argv[1])

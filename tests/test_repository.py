@@ -44,7 +44,7 @@ def test_a_gateway_box_gets_only_what_a_gateway_needs() -> None:
 
 
 def test_no_registry_host_no_build_machine_no_secret() -> None:
-    # Spelled in pieces, so that this file does not hold what it looks for.
+    # The names are in pieces, so that this file does not contain what it searches for.
     hosts = ["py" + "pi.org", "pythonhosted" + ".org", "registry.npm" + "js.org", "deb.debian" + ".org"]
     paths = ["/wo" + r"rk/(main|shared)\b", "/ro" + "ot/", "/ho" + r"me/[a-z]+/"]
     secret = r"-----BEGIN [A-Z ]*PRIVATE" + r" KEY-----"

@@ -1,7 +1,8 @@
-"""Lines that stand twice: `python -m tests.twice [FOLDER]` counts them, and lists the longest runs.
+"""Duplicate lines: `python -m tests.twice [FOLDER]` counts them, and lists the longest runs.
 
-A run is four or more lines that are the same in two places, white space apart. Blank lines, comments, imports and
-lines without a letter do not count. Product and tests are counted apart; a reader's typings and stand-ins are left out.
+A run is four or more lines that are the same in two places, apart from white space. Blank lines, comments, imports and
+lines without a letter do not count. Product and tests are counted separately; a reader's typings and stand-ins are left
+out.
 """
 
 import itertools
@@ -18,7 +19,7 @@ PRODUCT = ("readers", "gateway", "city", "sim", "firmware")
 PASSED = re.compile(r"\s*(#|from |import |@|\"\"\")|[^A-Za-z]*$")
 
 Place = tuple[str, int]
-"""File, and the number of a line in `lines`."""
+"""File, and the index of a line in `lines`."""
 
 
 def lines(path: Path) -> list[tuple[int, str]]:
@@ -28,7 +29,7 @@ def lines(path: Path) -> list[tuple[int, str]]:
 
 
 def runs(root: Path, folders: tuple[str, ...]) -> tuple[int, int, list[tuple[int, str, str]]]:
-    """Return lines read, lines in a run, and the runs as (lines, first place, second place), the longest first."""
+    """Return lines read, lines in a run, and the runs as (lines, first place, second place), longest first."""
     files = {
         str(path.relative_to(root)): lines(path)
         for folder in folders

@@ -39,7 +39,7 @@ def key_for(key: bytes) -> None:
 
 
 def plain(value):  # type: ignore[no-untyped-def]
-    """JSON's lists are the codec's tuples, its strings are bytes in hexadecimal."""
+    """JSON's lists are the codec's tuples; its strings are bytes in hexadecimal."""
     if isinstance(value, str):
         return unhexlify(value)
     return tuple([plain(item) for item in value]) if isinstance(value, (list, tuple)) else value
@@ -51,7 +51,7 @@ def same(what: str, got: object, wanted: object) -> None:
 
 
 def pack(kind, vector):  # type: ignore[no-untyped-def]
-    """The same frame by the functions a reader uses, into a buffer that is dirty with an older frame."""
+    """The same frame from the functions that a reader uses, in a buffer that still holds an older frame."""
     buf = bytearray(b"\xa5" * wire.FRAME_MAX)
     end = wire.begin(buf, kind, vector["reader"], vector["boot"], vector["sequence"])
     fields = plain(vector["fields"])

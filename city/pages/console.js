@@ -1,17 +1,17 @@
-// The dispatcher's page. State comes from /api/state, then from the stream /events; every age is reckoned from the
-// city's clock, which each message carries, so that a wrong clock in this machine changes nothing.
+// The console. Its state comes from /api/state, then from the stream /events. Every age is computed from the city's clock,
+// which each message carries, so a wrong clock in this machine changes nothing.
 
 import { fill, make, put } from "/static/dom.js";
 import { drawAlarms, drawReader, drawSite, drawTag, find, firstView, onGround, reveal } from "/static/map.js";
 import { KINDS, STATES, ago, byUrgency, clockTime, countWords, hops, isCall, lampWords, marks, metres, now, roughAgo, roughSpan, setClock, shortWords, span, standing, waitingWords, what } from "/static/words.js";
 
 const $ = (id) => document.getElementById(id);
-const QUIET_MAX_S = 12; // the city speaks at least every 5 s
-const FRESH_S = 120; // a place older than this is called old
+const QUIET_MAX_S = 12; // the city sends a message at least every 5 s
+const FRESH_S = 120; // an older place is marked as old, an older arrival as told late
 const CLOSED_MAX = 50;
 const PASSAGES_MAX = 100;
-const SETTLE_MS = 600; // a card that has just moved or changed takes no press: it was meant for what stood there before
-const REMIND_S = 5; // a call that nobody has acknowledged sounds again after this
+const SETTLE_MS = 600; // a card that has just moved or changed takes no press: the press was meant for what was there before
+const REMIND_S = 5; // the sound for a call that nobody has acknowledged is repeated after this
 
 const incidents = new Map();
 const cards = new Map();
@@ -21,15 +21,15 @@ const notes = new Map();
 const gateways = new Map();
 let passages = [];
 let heard_at = 0; // performance.now() of the last message
-let said_at = 0; // the city's time of the last message
+let said_at = 0; // the city's time in the last message
 let lanes = {};
 let source = null;
 let retry_s = 1;
 let audio = null;
-let selected = null; // the child whose circle stays on the map until Escape
+let selected = null; // the child whose circle stays on the map until Escape, a second press or a press on the map
 let pointed = null; // the child under the pointer or the keyboard's focus
 
-// ---- drawing, only what changed ----------------------------------------------------------------------------------
+// ---- drawing: only what has changed ------------------------------------------------------------------------------
 
 function cardOf(number) {
   if (cards.has(number)) return cards.get(number);
@@ -138,7 +138,7 @@ function drawIncidents() {
 }
 
 function newestPlace(tag) {
-  if (tag.presence && tag.presence.state === "paused") return undefined; // its guardian does not want it shown
+  if (tag.presence && tag.presence.state === "paused") return undefined; // the guardian does not want the place shown
   const placed = [tag.position, tag.presence].filter((word) => word && word.where);
   return placed.sort((a, b) => b.as_of - a.as_of)[0];
 }
@@ -262,11 +262,11 @@ function drawHealth() {
   $("no-gateways").hidden = lines.length + each.length > 0;
 }
 
-// ---- what comes in -----------------------------------------------------------------------------------------------
+// ---- messages from the city, and requests to it ------------------------------------------------------------------
 
 function takeIncident(incident, loud) {
   const before = incidents.get(incident.number);
-  if (before && before.version > incident.version) return; // an answer that a later word overtook
+  if (before && before.version > incident.version) return; // this view is older than the one on the page
   incidents.set(incident.number, incident);
   const cried = !before || incident.alarms.length > before.alarms.length || (incident.overdue && !before.overdue);
   if (!loud || incident.state !== "new" || !cried) return;
@@ -275,7 +275,7 @@ function takeIncident(incident, loud) {
   card.classList.remove("fresh");
   requestAnimationFrame(() => card.classList.add("fresh"));
   beep(isCall(incident));
-  if (!before && isCall(incident)) $("incidents").scrollTop = 0; // it stands on top: seen at once, wherever the list was
+  if (!before && isCall(incident)) $("incidents").scrollTop = 0; // a new call is at the top: scroll there, so that it is visible at once
 }
 
 function takeWord(word) {
@@ -316,7 +316,7 @@ async function press(number, action) {
   try {
     takeIncident(await ask(`/api/incidents/${number}/${action}`, "POST"), false);
     draw();
-    if (action === "acknowledge") card.focus({ preventScroll: true }); // not Close: a second Enter must not close it
+    if (action === "acknowledge") card.focus({ preventScroll: true }); // not on Close: a second Enter must not close the incident
   } catch (error) {
     problem.textContent = `${action === "close" ? "Not closed" : "Not acknowledged"}: ${error.message}. Press again.`;
     problem.hidden = false;
@@ -387,7 +387,7 @@ function beat() {
   const quiet_s = (performance.now() - heard_at) / 1000;
   const cut = said_at > 0 && quiet_s > QUIET_MAX_S;
   if (cut && source && source.readyState === EventSource.OPEN) {
-    source.close(); // open, and silent: a dead line the browser has not noticed
+    source.close(); // open but silent: the connection is dead, and the browser has not noticed
     again();
   }
   const dead = Object.entries(lanes).filter(([, up]) => !up).map(([lane]) => (lane === "sos" ? "emergencies" : "places"));
@@ -424,7 +424,7 @@ function beep(call) {
 
 $("sound").addEventListener("click", (event) => {
   if (audio) audio.close();
-  audio = audio ? null : new AudioContext(); // a browser lets a page sound only after a press
+  audio = audio ? null : new AudioContext(); // a browser allows sound only after a press
   event.target.setAttribute("aria-pressed", String(audio !== null));
   put(event.target, `Sound: ${audio ? "on" : "off"}`);
   beep(true);

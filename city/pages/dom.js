@@ -1,4 +1,4 @@
-// Elements made and changed: text goes in as text, never as markup.
+// Makes and changes elements. Text is set as text, never as markup.
 
 export function put(element, text) {
   if (element.textContent !== text) element.textContent = text;

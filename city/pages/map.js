@@ -1,19 +1,19 @@
-// The zone's map, drawn from the site's own file: no tiles, no other host.
+// The zone's map. It is drawn from the site's own file, without tiles and without another host.
 
 import { make } from "/static/dom.js";
 import { KINDS, isCall } from "/static/words.js";
 
 const L = window.L;
 const NAMES_MAX = 300; // more tags than this are drawn without their names
-const NAMES_ZOOM = 18.5; // nearer than this every tag has its name; further off they would cover each other
-const CLOSE = 18; // as close as the page goes by itself: a circle of 60 m is then 250 pixels wide
+const NAMES_ZOOM = 18.5; // from this zoom on every tag shows its name; below it the names would cover each other
+const CLOSE = 18; // the highest zoom that the page sets by itself: a circle with a radius of 60 m is then 250 pixels wide
 const map = L.map("map", { attributionControl: false, zoomSnap: 0.5, maxZoom: 20 }).setView([37.5665, 126.978], 15);
 const attribution = L.control.attribution({ prefix: false }).addTo(map);
 const ground = L.canvas({ padding: 0.5 });
 const poles = new Map(); // number -> {latlng, marker}
 const alarms = new Map(); // incident -> layer group
 let many = false;
-let seen = false; // the first view is given once; after that the map moves only when somebody asks
+let seen = false; // the first view is set once; after that the map moves only when a person asks for it
 let home = null; // the readers and the school
 const WIDTHS = { primary: 9, secondary: 7, tertiary: 6, residential: 4.5, footway: 1.5, path: 1.5, steps: 1.5, service: 2.5 };
 const STYLES = {
@@ -27,7 +27,7 @@ function icon(className, html, size) {
 }
 
 export function drawSite(site) {
-  attribution.addAttribution((site.attribution ?? "").replace(/[<>&"]/g, "")); // Leaflet takes HTML here
+  attribution.addAttribution((site.attribution ?? "").replace(/[<>&"]/g, "")); // Leaflet reads this text as HTML
   const ranks = ["street", "building", "school", "danger", "crossing", "gate", "reader"];
   const features = [...site.features].sort((a, b) => ranks.indexOf(a.properties.kind) - ranks.indexOf(b.properties.kind));
   const all = L.geoJSON(
@@ -137,7 +137,7 @@ export function drawAlarms(open) {
   }
 }
 
-// Where it was pressed, with room for its circle, and where its tag is by now.
+// Shows where the incident happened, with room for its circle, and where its tag is now.
 export function find(incident, latest) {
   const places = [incident.where, latest && latest.where].filter(Boolean);
   const bounds = L.latLngBounds([]);

@@ -1,7 +1,7 @@
-// What the page says, in words. Every age is reckoned from the city's clock, which each message carries, so that a wrong
-// clock in this machine changes nothing; every time of day is of the city's time zone.
+// The words and times that the console shows. Every age is computed from the city's clock, which each message carries, so
+// a wrong clock in this machine changes nothing. Every time of day is in the city's time zone.
 
-const PLACE_OLD_S = 30; // the place of somebody who cries is called old after this
+const PLACE_OLD_S = 30; // after this the place of an open incident is marked as old
 const zone = document.body.dataset.timezone;
 const clockFormat = new Intl.DateTimeFormat("en-GB", { timeZone: zone, hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const dayFormat = new Intl.DateTimeFormat("en-CA", { timeZone: zone, year: "numeric", month: "2-digit", day: "2-digit" });
@@ -67,7 +67,7 @@ function placeWords(incident, latest) {
   return `Within ${metres(incident.where.accuracy_95_m)}, as of ${ago(incident.where_at)}.${since}${heard}`;
 }
 
-// latest: the newest known place of the incident's tag, or nothing.
+// latest: the newest known place of the incident's tag, or null.
 export function what(incident, latest) {
   if (incident.kind === "unreadable") return `Gateway ${incident.gateway} sent an emergency that cannot be read: ${incident.detail}. Call the site.`;
   const pressed = `${clockTime(incident.observed_at)}, ${ago(incident.observed_at)}`;
@@ -79,9 +79,10 @@ export function what(incident, latest) {
   return `Pressed at ${pressed}${times}. ${placeWords(incident, latest)}`;
 }
 
-export const isCall = (incident) => incident.kind !== "danger"; // a person, or a message nobody can read: never below a notice
+export const isCall = (incident) => incident.kind !== "danger"; // a person pressed, or a message is unreadable: never listed below a danger notice
 
-// Calls before danger notices, whatever came last; in each what nobody has acknowledged first, drills behind, oldest first.
+// Calls come before danger notices, even before newer ones. In each group: new before acknowledged, then drills after the
+// others, then dangers that are clear again after the others, then the oldest first.
 export function byUrgency(a, b) {
   const rank = (i) => (isCall(i) ? 0 : 8) + (i.state === "new" ? 0 : 4) + (i.drill ? 2 : 0) + (i.cleared_at ? 1 : 0);
   return rank(a) - rank(b) || a.stored_at - b.stored_at || a.number - b.number;
@@ -159,7 +160,7 @@ export function standing(tag) {
   return [glyph, kind, strayed && strayed.off ? `${words}; off route ${strayed.route} since ${clockTime(strayed.as_of)}` : words];
 }
 
-// A position says no more than where: these words stand until the gateway takes them back.
+// A position says only where a tag is. So these states stay on the page until the gateway reports another presence.
 const SETTLED = ["at", "uncertain", "idle", "paused"];
 
 function stands(tag) {

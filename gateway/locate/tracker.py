@@ -267,7 +267,7 @@ class Tracker:
         return Leaving(batch.beliefs.row(row), tuple(self._columns), followed.ears, stay)
 
     def enter(self, tag: int, leaving: Leaving) -> None:
-        """Follow a tag, starting with what was believed of it. luggage.row.now is in this tracker's states."""
+        """Follow a tag, starting with what was believed of it. leaving.row.now is in this tracker's states."""
         followed = self._tags[tag] = self._assign_row(tag)
         row = leaving.row
         order = [leaving.readers.index(n) if n in leaving.readers else -1 for n in self._columns]

@@ -1,4 +1,4 @@
-"""Evidence summed over time. It decides that a tag is at a place, left it, is off its route or changed its zone.
+"""Evidence summed over time: what decides that a tag is at a place, left it, is off its route or in another cell.
 
 The probabilities of a filter say how sure one moment is. They do not say for how long it may be wrong in the same way:
 a body, a parked lorry or a wet tree shifts the fixes of a tag that stands still by the same metres for minutes. So no
@@ -51,47 +51,47 @@ def probability(p: float | None) -> float | None:
 
 
 CELL_MARGIN, CELL_MOST, CELL_PROOF = 1.0, 3.0, 1.0
-"""The lead of another zone over the present one in log-odds, less ZONE_MARGIN and at most ZONE_MOST, is summed over
-seconds. At ZONE_PROOF the answer changes.
+"""The lead of another cell over the present one in log-odds, less CELL_MARGIN and at most CELL_MOST, is summed over
+seconds. At CELL_PROOF the answer changes.
 
-Found on two recorded sites (zones: the cells nearest to each reader; the truth changes 2.7 and 1.7 times a minute) with
+Found on two recorded sites (the cells nearest to each reader; the truth changes 2.7 and 1.7 times a minute) with
 the posteriors of three filters, as they were and flattened to the power 0.7 and 0.5, because an engine may be too sure
 or too vague. The answer changes 1.2, 1.1 and 1.0 times as often as the truth (mean of 12 runs) and is right 71.7, 70.5
-and 67.0 % of the time. The likeliest zone of the moment changes 2.4 times as often and is right 71.6 % of the time.
+and 67.0 % of the time. The likeliest cell of the moment changes 2.4 times as often and is right 71.6 % of the time.
 With a larger margin the answer flips less often, but it is late."""
 CELL_UNLIKELY = 0.02
-"""Below this probability, no evidence for a zone is started."""
+"""Below this probability, no evidence for a cell is started."""
 
 
 class Cells:
-    """Which zone of a partition something is in. The answer changes when the evidence for another is strong enough."""
+    """Which cell of a partition something is in. The answer changes when the evidence for another is strong enough."""
 
     def __init__(self) -> None:
-        self.zone: int | None = None
-        """Index of the zone; None before the first answer."""
+        self.cell: int | None = None
+        """Index of the cell; None before the first answer."""
         self._others: dict[int, Evidence] = {}
 
     def step(self, mass: Sequence[float], now_s: float) -> int | None:
-        """Take the probability of each zone at `now_s` and return the zone. NaN counts as 0."""
+        """Take the probability of each cell at `now_s` and return the cell. NaN counts as 0."""
         sane = [probability(p) or 0.0 for p in mass]
-        if self.zone is None or self.zone >= len(sane):
-            self.zone = max(range(len(sane)), key=sane.__getitem__, default=None)
+        if self.cell is None or self.cell >= len(sane):
+            self.cell = max(range(len(sane)), key=sane.__getitem__, default=None)
             self._others.clear()
-            return self.zone
-        here = log_odds(sane[self.zone])
+            return self.cell
+        here = log_odds(sane[self.cell])
         best, most = None, CELL_PROOF
-        for zone, p in enumerate(sane):
-            evidence = self._others.get(zone)
-            if zone == self.zone or (evidence is None and p < CELL_UNLIKELY):
+        for cell, p in enumerate(sane):
+            evidence = self._others.get(cell)
+            if cell == self.cell or (evidence is None and p < CELL_UNLIKELY):
                 continue
             if evidence is None:
-                evidence = self._others[zone] = Evidence(now_s)
+                evidence = self._others[cell] = Evidence(now_s)
             proof = evidence.weigh(log_odds(p) - here - CELL_MARGIN, CELL_MOST, now_s)
             if proof >= most:
-                best, most = zone, proof
+                best, most = cell, proof
             elif proof <= 0.0 and p < CELL_UNLIKELY:
-                del self._others[zone]
+                del self._others[cell]
         if best is not None:
-            self.zone = best
+            self.cell = best
             self._others.clear()
-        return self.zone
+        return self.cell

@@ -172,23 +172,13 @@ class AshLink:
 
     def reset(self, code: int = RESET_SOFTWARE) -> None:
         """Restart the link and report it to the host with RSTACK. All queued and unacknowledged payloads are lost."""
-        self.failed_code = None
-        self._booting = False
-        self._start()
-        self._raw_out.clear()
-        self._inbox.clear()
         self.counters.resets += 1
-        self._write(AshFrame(FrameKind.RSTACK, bytes((ASH_VERSION, code))))
+        self._begin(FrameKind.RSTACK, code, failed_code=None)
 
     def fail(self, code: int) -> None:
         """Enter the FAILED state: send ERROR now, and in answer to every frame until the host sends RST."""
-        self.failed_code = code
-        self._booting = False
-        self._start()
-        self._raw_out.clear()
-        self._inbox.clear()
         self.counters.failures += 1
-        self._write(AshFrame(FrameKind.ERROR, bytes((ASH_VERSION, code))))
+        self._begin(FrameKind.ERROR, code, failed_code=code)
 
     def data_to_send(self, now_s: float) -> bytes:
         """Return all to write now: NAK, RSTACK or ERROR; re-transmissions; new DATA in the window; an owed ACK."""
@@ -239,6 +229,14 @@ class AshLink:
         self._set_timeout(2 * self._t_rx_ack_s)
         self._go_back = True
         self._arm()
+
+    def _begin(self, kind: FrameKind, code: int, *, failed_code: int | None) -> None:
+        self.failed_code = failed_code
+        self._booting = False
+        self._start()
+        self._raw_out.clear()
+        self._inbox.clear()
+        self._write(AshFrame(kind, bytes((ASH_VERSION, code))))
 
     def _on_malformed(self, bad: MalformedAsh) -> None:
         self.counters.malformed += 1

@@ -34,9 +34,7 @@ class Volume:
         return self.here
 
     def list(self, path: str) -> str:
-        host = self._host(path)
-        if not host.exists():
-            raise FileRefused("ENOENT", "no such file or directory")
+        host = self._existing(path)
         if host.is_file():
             return f"{host.stat().st_size:8} {host.name}\r"
         rows = ["   <DIR> ./", "   <DIR> ../"]
@@ -54,9 +52,7 @@ class Volume:
         return "OK"
 
     def remove(self, path: str) -> str:
-        host = self._host(path)
-        if not host.exists():
-            raise FileRefused("ENOENT", "no such file or directory")
+        host = self._existing(path)
         if host.is_file():
             host.unlink()
         elif any(host.iterdir()) or host == self.root or self._absolute(path) == self.here:
@@ -66,9 +62,7 @@ class Volume:
         return "OK"
 
     def move(self, source: str, target: str) -> str:
-        old, new = self._host(source), self._host(target)
-        if not old.exists():
-            raise FileRefused("ENOENT", "no such file or directory")
+        old, new = self._existing(source), self._host(target)
         if new.exists():
             raise FileRefused("EEXIST", "the new name exists")
         if not new.parent.is_dir():
@@ -125,6 +119,12 @@ class Volume:
         if len(absolute) > PATH_MAX:
             raise FileRefused("ENAMETOOLONG", "a path has 255 characters at most")
         return absolute
+
+    def _existing(self, path: str) -> Path:
+        host = self._host(path)
+        if not host.exists():
+            raise FileRefused("ENOENT", "no such file or directory")
+        return host
 
     def _host(self, path: str) -> Path:
         parts = self._absolute(path).strip("/").split("/")

@@ -1,8 +1,8 @@
-"""`make bench`: run every benchmark of this folder, write one Markdown table and one JSON.
+"""`make bench`: run every benchmark of this folder, write one Markdown table and one JSON file.
 
-Each module beside this file has `run() -> dict[str, float | int | str]`: figure -> value, the unit last in the name.
-A text under `_markdown` (tables, say) is no figure: it follows the table in the Markdown file.
-Names may be given to run only those. Figures of one run compare with each other; figures of two machines do not.
+Each module in this folder has `run() -> dict[str, float | int | str]`: figure -> value, the unit last in the name.
+A text under the key `_markdown` (tables, for example) is not a figure: it follows the table in the Markdown file.
+With names as arguments, only those run. Compare figures of one run only, never figures of two machines.
 """
 
 import importlib
@@ -21,7 +21,7 @@ def main(names: list[str]) -> int:
     if unknown := [name for name in names if name not in known]:
         print(f"no benchmark named {', '.join(unknown)}; there are: {', '.join(known)}")
         return 2
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # numpy reads it when first imported: one core for each method
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # numpy reads it at its first import: one core for each method
     machine = {"python": platform.python_version(), "cores": os.cpu_count() or 0, "machine": platform.machine()}
     results: dict[str, dict[str, object]] = {}
     texts: list[str] = []

@@ -1,4 +1,4 @@
-"""The gateway's engine as the benchmarks call it: the one place to touch when its interface changes."""
+"""The gateway's locating engine as the benchmarks call it. When its interface changes, only this file has to change."""
 
 import math
 from collections import Counter
@@ -19,26 +19,26 @@ Floats = NDArray[np.float64]
 
 LAG_S = 2.0
 SECOND_S = 0.9
-"""A second's batches are worked off one after the other, long before the next second's are due."""
+"""The batches of one second are processed one after the other, well before those of the next second are due."""
 
 Walked = tuple[RecordedSite, Survey]
 
 
 class Locator:
-    """The live engine of a zone for tags 0..tags - 1, all on the zone's first route."""
+    """The live engine of a zone for tags 0..tags - 1. All are on the zone's first route, if it has routes."""
 
     def __init__(self, zone: Zone, tags: int, survey: Walked | None) -> None:
         routes = dict.fromkeys(range(tags), 0) if zone.routes else {}
         self._engine = ZoneLocator(Ground(zone), Counter(), routes=routes, survey=survey)
 
     def hear(self, heard: Mapping[int, Sequence[Reading]], now_s: float) -> None:
-        """Take readings by tag."""
+        """Take in readings by tag."""
         for tag, readings in heard.items():
             for reading in readings:
                 self._engine.hear(tag, reading, now_s)
 
     def step(self, now_s: float) -> int:
-        """Work a second off, all batches of it; return how many instant fixes that gave."""
+        """Process all batches of one second; return how many instant fixes that gave."""
         fixes = 0
         while (due_s := self._engine.deadline_s()) < now_s + SECOND_S:
             for _ in self._engine.step(max(due_s, now_s), _never_silent):
@@ -97,7 +97,7 @@ def once_on_path(
     site = path_site(readers_m, tag_height_m, length_m)
     engine = ReplayEngine(site, path_survey(survey_x_m, survey_dbm))
     tracker = Tracker(engine.space, engine.hearings, range(len(readers_m)), Counter())
-    for k in range(len(readers_m)):  # other tags are about, so that every reader is known to listen
+    for k in range(len(readers_m)):  # other tags are near, so every reader is known to listen
         tracker.hear(0, Reading(k, -60, 1, 0.0, 0), 0.0)
 
     def once(level_dbm: Floats) -> float:

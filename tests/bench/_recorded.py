@@ -1,4 +1,4 @@
-"""The recorded sites and the side-by-side tools of ../shared, and our engine run over them."""
+"""The recorded sites and the comparison tools of ../shared, and our engine run on these sites."""
 
 import sys
 import tempfile
@@ -20,7 +20,7 @@ LAG_S = 2.0
 
 
 def missing() -> str | None:
-    """Return what is not there, or None."""
+    """Return a message about what is missing, or None."""
     for path in (TOOLS / "score.py", SITES):
         if not path.exists():
             return f"../shared/{path.relative_to(SHARED)} is not there"
@@ -28,7 +28,7 @@ def missing() -> str | None:
 
 
 def tools() -> Any:
-    """Return the scorer, the peers, the reference and the reader of ../shared/bench. They import each other by name."""
+    """Return the site reader, scorer, peers and reference of ../shared/bench. They import each other by name."""
     names = ("site_io", "channel", "peers", "reference", "score")
     sys.path.insert(0, str(TOOLS))
     try:
@@ -43,7 +43,7 @@ def site_folders() -> list[Path]:
 
 @dataclass(frozen=True)
 class Ours:
-    """Fixes of our engine over one site, by track; what one instant fix cost, its lagged one with it, and the start."""
+    """Fixes of our engine on one site, by track; the time per instant fix, lagged one included, and the start time."""
 
     fixes: dict[str, list[Any]]
     ms_per_fix: float
@@ -51,7 +51,7 @@ class Ours:
 
 
 def ours(folder: Path) -> Ours:
-    """Run our engine over every track of a site as a technician would."""
+    """Run our engine on every track of a site, as a technician would."""
     site = read.load_site(folder)
     survey = read.load_survey(folder, site)
     tracks = read.load_tracks(folder, site)
@@ -65,7 +65,7 @@ def ours(folder: Path) -> Ours:
 
 
 def faulty(folder: Path, fault: str, seed: int) -> "tempfile.TemporaryDirectory[str]":
-    """Return a folder that holds the site with a fault, as `folder.name`; it goes when the returned thing does."""
+    """Return a folder with a faulty copy of the site, as `folder.name`. It is deleted with the returned object."""
     home = tempfile.TemporaryDirectory(prefix="ansim-fault-")
     faults.copy(folder, Path(home.name) / folder.name, [fault], seed)
     return home

@@ -1,9 +1,9 @@
-"""The process behind `speed`: one thread, figures as JSON on standard output.
+"""The process that `speed` starts: one thread, figures as JSON on standard output.
 
 The zone: a street of 150 m with a reader every 30 m on both sides, footpaths on both, three crossings, a danger area
-and an agreed route; in one row also a school's yard, in one also a walk test. Every tag walks and is heard by all 12
-readers every second; every update gives the fix with its radii, areas, route and evidence, and every fifth a smoothed
-one besides.
+and an agreed route; one row also has a school's yard, one also a walk test. Every tag walks and is heard by all 12
+readers every second. Every update gives the fix with its radii, areas, route and evidence; every fifth also gives a
+smoothed fix.
 """
 
 import gc
@@ -25,12 +25,12 @@ from tests.bench import _ours
 
 SPACING_M, POLES, SIDE_M, HEIGHT_M, TAG_HEIGHT_M = 30.0, 6, 7.0, 3.5, 1.0
 PATH_M, BEYOND_M = 6.0, 5.0
-"""From the street's middle to either footpath; what the footpaths go on beyond the last reader."""
+"""Distance from the street's middle to each footpath; length of the footpaths beyond the last reader."""
 P0_DBM, EXPONENT, NOISE_DB, FLOOR_DBM = -50, 2.3, 4.0, -100.0
 PACE_M_S = 1.2
 TAGS = (1, 40, 400)
 WARM, CYCLES, UPDATES = 2, 6, 1600
-"""Cycles (from one smoothed fix to the next) before the clock starts and behind it, the least of them; tag-updates."""
+"""Cycles (from one smoothed fix to the next) that are not timed; fewest timed cycles; tag updates to time."""
 SOLVED = 200
 SEED = 3
 
@@ -60,7 +60,7 @@ def zone(*, school: bool = False) -> Zone:
 
 
 def second(tags: int, now_s: int) -> dict[int, list[Reading]]:
-    """Return a second's readings: every tag walks up and down one side of the street."""
+    """Return the readings of one second: every tag walks up and down one side of the street."""
     tag: NDArray[np.int64] = np.arange(tags, dtype=np.int64)
     gone = PACE_M_S * now_s + 2 * END_M * chance.uniform(SEED, "start", tag)
     x = END_M - np.abs(gone % (2 * END_M) - END_M)
@@ -82,7 +82,7 @@ def ours(found: dict[str, float | int | str]) -> None:
 
 
 def _figures(label: str, engine: _ours.Locator, tags: int) -> dict[str, float | int | str]:
-    """Return what a tag's update costs: the engine's step alone (`update_us`), and with taking its readings in."""
+    """Return the cost of one tag's update: the engine's step alone (`update_us`), and with taking its readings in."""
     cycles = WARM + max(CYCLES, UPDATES // tags // LATE_EVERY)
     steps, wholes, longest_s = [], [], 0.0
     now_s = 0
@@ -110,7 +110,7 @@ def _figures(label: str, engine: _ours.Locator, tags: int) -> dict[str, float | 
 
 
 def _bytes_a_tag() -> int:
-    """Return what the engine holds more with all tags than with one, a tag, after some seconds."""
+    """Return the bytes that each further tag adds in the engine, after a few seconds: all tags compared with one."""
     tags = TAGS[-1]
     seconds = [second(tags, s) for s in range(2 * LATE_EVERY)]
     tracemalloc.start()
@@ -135,7 +135,7 @@ def _at(heard: Mapping[int, Sequence[Reading]], now_s: float) -> dict[int, list[
 
 
 def _walked(zone: Zone) -> _ours.Walked:
-    """A walk test: both footpaths there and back, a row a metre and reader."""
+    """A walk test on both footpaths, there and back: a row for each metre and reader."""
     x = np.arange(0.0, END_M, 1.0)
     there = np.stack([np.tile(x, 4), np.repeat([-PATH_M, -PATH_M, PATH_M, PATH_M], len(x))], axis=1)
     heading_deg = np.tile(np.repeat([0.0, 180.0], len(x)), 2)
@@ -150,7 +150,7 @@ def _lonlat(points: Sequence[Sequence[float]]) -> Line:
 
 
 def by_scipy(found: dict[str, float | int | str]) -> None:
-    """Ranges from the law, soft-L1 loss, weights one over the range, started at the centroid weighted by power."""
+    """Ranges from the law, soft-L1 loss, weights of one over the range, start at the power-weighted centroid."""
     taken = []
     rise = HEIGHT_M - TAG_HEIGHT_M
     for heard in second(SOLVED, 0).values():

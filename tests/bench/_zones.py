@@ -1,8 +1,8 @@
-"""Zone changes and zone accuracy of our engine on recorded sites, as ../shared/bench/score.py counts them for peers.
+"""Zone changes and zone accuracy of our engine on recorded sites, counted as ../shared/bench/score.py does for peers.
 
-A zone is what lies nearest to one reader, or to one of two readers that are nearest to each other (merged). Two ways to
-say which zone a tag is in, each through the gateway's `Cells`, whose word changes when the evidence is strong enough:
-"belief" gives it the belief's mass in each zone, "circle" the mass of a round Gaussian as wide as the fix says it is.
+A zone is the area nearest to one reader, or to either of two readers that are nearest to each other (merged). Two ways
+to name a tag's zone both use the gateway's `Cells`, whose answer changes when the evidence is strong enough: "belief"
+gives it the belief's mass in each zone, "circle" the mass of a round Gaussian as wide as the fix states.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -25,7 +25,7 @@ Found = dict[tuple[str, str, str], list[Counts]]
 """(way, "instant" or "lagged", "single" or "merged") -> changes, true_changes, right and epochs of each track."""
 
 LAG_S = LOOK_BACK * STEP_S
-"""Of the lagged ones: what a gateway looks back."""
+"""Lag of the lagged fixes: as far as a gateway looks back."""
 WAYS = ("belief", "circle")
 LAYOUTS = ("single", "merged")
 R50_SDS = 1.1774
@@ -33,7 +33,7 @@ R50_SDS = 1.1774
 
 
 def counted(shared: Any, folder: Path) -> Found:
-    """Run our engine over a site's tracks that have a timed truth and did not make the survey."""
+    """Run our engine on those tracks of a site that have a timed truth and are not part of the survey."""
     site = read.load_site(folder)
     theirs = shared.site_io.load_site(folder)
     assert tuple(theirs.reader_ids) == site.reader_ids
@@ -58,7 +58,7 @@ def counted(shared: Any, folder: Path) -> Found:
 
 
 def summary(shared: Any, found: Iterable[Found], key: tuple[str, str, str]) -> dict[str, float] | None:
-    """Return changes_per_min, true_changes_per_min and accuracy of some sites together; None without any."""
+    """Return changes_per_min, true_changes_per_min and accuracy over several sites together; None if there are none."""
     summed = shared.score.zone_summary([counts for each in found for counts in each.get(key, [])])
     return None if summed is None else dict(summed)
 
@@ -94,7 +94,7 @@ def _zone_of(zone: Ints, readers_m: Floats) -> Callable[[Floats], Ints]:
 
 
 def _count(shared: Any, track: Any, of: Callable[[Floats], Ints], said: list[tuple[float, int]]) -> list[Counts]:
-    """Compare the newest word with the truth at every whole second, as the scorer does with the newest fix."""
+    """Compare the newest answer with the truth at every whole second, as the scorer does with the newest fix."""
     t_s = shared.score.whole_epochs_s(track)
     at = np.searchsorted([s for s, _ in said], t_s + 1e-9, side="right") - 1
     t_s, at = t_s[at >= 0], at[at >= 0]

@@ -1,4 +1,4 @@
-"""How long an emergency takes from the gateway's publish to the city's commit, with a bulk backlog draining beside it.
+"""Time of an emergency from the gateway's publish to the city's commit, alone and while a bulk backlog drains.
 
 Real parts: mosquitto (else the nats-server), `ansim-city run` as a process, its SQLite file, MQTT on loopback.
 """
@@ -15,7 +15,7 @@ from tests.city.conftest import has_mosquitto
 BATCHES = 300
 ROWS = 100
 WINDOW = 8
-"""Bulk messages on their way at once, as a gateway's bounded window has it."""
+"""Bulk messages on their way at once: the size of a gateway's bounded window."""
 CRIES = 200
 EVERY_S = 0.025
 
@@ -50,7 +50,7 @@ def run() -> dict[str, float | int | str]:
 
 
 def _cries(gateway: Gateway, first: int, count: int, *, backlog: bool) -> list[float]:
-    """Send a cry, its lamp's word, ... at a steady pace; return each one's time from publish to its watermark."""
+    """Send alarms and lamp reports in turn at a steady pace; return for each the time from publish to its watermark."""
     rows = [uplink.encode_row(position(f"t-{i:03}")) for i in range(ROWS)] if backlog else []
     sent: dict[int, float] = {}
     batch = 0

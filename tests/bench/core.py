@@ -1,9 +1,9 @@
-"""The gateway's core on one CPU core: sightings a second through `pipeline.on_frame`, microseconds a frame by kind, and
-what locating every tag once a second costs in the ticks between them.
+"""The gateway's core on one CPU core: sightings per second through `pipeline.on_frame`, microseconds per frame by kind,
+and the cost of locating every tag once a second in the ticks between the frames.
 
 The zone has 100 readers on streets and 2000 enrolled tags, each heard by two or three readers. Frames are made before
-the clock starts, by the wire's own encoders; effects are taken and dropped, so this is the core alone, without disk,
-radio or network. A tick works off one batch of tags: the longest one is what an emergency waits for at the most.
+the clock starts, by the wire's own encoders. Effects are taken and dropped, so this is the core alone, without disk,
+radio or network. A tick processes one batch of tags: an emergency waits at most for the longest tick.
 """
 
 import struct
@@ -20,7 +20,7 @@ from readers.advertisement import TagKeys, build, epoch_at
 
 READERS, TAGS, TAGS_A_READER = 100, 2000, 40
 SECONDS = 20
-"""Of simulated time in the steady state."""
+"""Simulated seconds of the steady state."""
 WINDOW_S = 2.0
 UTC_S = 1_800_000_100.0
 _PLANE = Plane(126.95, 37.54)
@@ -76,7 +76,7 @@ def run() -> dict[str, float | int | str]:
     cries = [
         frame(
             wire.SOS,
-            1 + n // (TAGS // READERS),  # one that hears the tag
+            1 + n // (TAGS // READERS),  # a reader that hears the tag
             wire.encode_sos(n % 256, 0, 0, -70, 3, build(tags[name], epoch, flags=1, press=7, counter=90)),
         )
         for n, name in enumerate(names[:500])
@@ -118,7 +118,7 @@ def run() -> dict[str, float | int | str]:
 
 
 def _started(zone: Zone, keys: dict[int, bytes], tags: dict[str, TagKeys]) -> tuple[State, float]:
-    """A new core, and the milliseconds it took."""
+    """Return a new core, and the milliseconds that its start took."""
     started = time.perf_counter()
     state = State.new(zone, keys, tags, gateway="gw1", epoch="e1", now_s=0.0)
     pipeline.set_clock(state, UTC_S, 0.0, "good")
@@ -126,7 +126,7 @@ def _started(zone: Zone, keys: dict[int, bytes], tags: dict[str, TagKeys]) -> tu
 
 
 def _lived(state: State, steady: list[tuple[float, Frame]]) -> dict[str, float]:
-    """Frames at their time and every tick at its own between them; what they cost."""
+    """Process frames at their time, and every tick at its own time between them; return what they cost."""
     before, frames_s, ticks = dict(state.counts), 0.0, list[float]()
     for now_s, each in steady:
         while (due_s := pipeline.next_deadline_s(state)) <= now_s:

@@ -1,11 +1,11 @@
-"""Near the edge with everything real behind the air: the engine, the demo's zone and its walk test, its places.
+"""Arrivals and departures near the school's edge, with the real engine and places, the demo's zone and its walk test.
 
 Who stays: thirty children stand 3 to 8 m inside the school's outline for an hour each, turning and stepping about, then
-thirty outside; nobody comes or goes, so every "left" and every arrival is false. Who waits: children walk up the street
-and stop before the gate for ten minutes. Who comes: the demo's own stories, in airs of their own. Who goes: children
-stand in the yard, walk out of the gate and home. The simulated air reaches the readers, readings come as the firmware
-sends them, and what `Settler` concludes is counted. `presence.py` has thirty whole days, with errors that are made up,
-longer and worse.
+thirty outside. No child comes or goes, so every "left" and every arrival is false. Who waits: children walk up the
+street and stop in front of the gate for ten minutes. Who comes: the demo's own stories, each with its own air. Who
+goes: children stand in the yard, walk out of the gate and home. The simulated air reaches the readers, readings come as
+the firmware sends them, and what `Settler` concludes is counted. `presence.py` has thirty whole days, with invented
+errors that are longer and worse.
 """
 
 import math
@@ -37,21 +37,21 @@ from sim.street.tag import POWER_DBM, POWER_SIGMA_DB
 
 CHILDREN, READERS, HOURS, SEED = 30, 8, 1.0, 1
 NEAR_M, FAR_M, REACH_M = 3.0, 8.0, 45.0
-"""How far from the edge they stand, and how far from a reader at the most."""
+"""How far from the edge the children stand, and how far from a reader at most."""
 MOVES_S = 180.0
-"""A child that stays goes to another spot within a metre and turns about so often."""
+"""At this interval a child that stays turns about and goes to another spot within a metre."""
 STORIES, STORY_S, PUPILS = (2, 3, 4, 5), 330, 20
-"""Seeds and length of the stories, and how many children are in each."""
+"""Seeds and length of the stories, and the number of children in each."""
 WAIT_S, BEFORE_M, BESIDE_M = 600.0, (1.5, 12.0), 15.0
-"""So long, so far outside the edge and so near to the gate a child waits."""
+"""A child waits this long, this far outside the edge and at most this far from the gate in each axis."""
 YARD_M, LEAVES_S, GONE_S = (4.0, 30.0), (60.0, 240.0), 360.0
-"""So deep in the yard, and until when, stands who will leave; and so long it is looked for afterwards."""
+"""A child that leaves first stands this deep in the yard, until a time in LEAVES_S; it is watched for GONE_S more."""
 WINDOW_S = 2
-"""A reader tells of a tag so often; a tag beacons each second, and a reader listens `walk_test.DUTY` of the time."""
+"""A reader reports a tag at this interval. A tag beacons each second; a reader listens `walk_test.DUTY` of the time."""
 
 Way = Callable[[float], ChildAt]
 Word = tuple[int, int, bool]
-"""Who, after how many seconds, and whether it arrived: else it left."""
+"""Which tag, after how many seconds, and whether it arrived (otherwise it left)."""
 
 
 def run() -> dict[str, float | int | str]:
@@ -81,7 +81,7 @@ def run() -> dict[str, float | int | str]:
 
 
 def _coming() -> dict[str, float | int | str]:
-    """The demo's children: who truly comes in and stays, and who is told of."""
+    """Run the demo's children; compare those who truly come in and stay with those who are reported."""
     delays_s: list[float] = []
     false = 0
     for seed in STORIES:
@@ -110,7 +110,7 @@ def _coming() -> dict[str, float | int | str]:
 
 
 def _going() -> dict[str, float | int | str]:
-    """Children who are at school, and leave it by the gate and along the street."""
+    """Run children who are at school and leave it by the gate and along the street."""
     street = _Street(SEED, CHILDREN)
     ways = [_leaving(street, n, spot) for n, spot in enumerate(_spots(street.site, True, *YARD_M))]
     for n in range(CHILDREN):
@@ -125,7 +125,7 @@ def _going() -> dict[str, float | int | str]:
 
 
 class _Street:
-    """The demo's zone, its air of one seed, and a gateway's engine and conclusions."""
+    """The demo's zone, its air for one seed, and a gateway's engine and conclusions."""
 
     def __init__(self, seed: int, children: int) -> None:
         self.site = sites.load()
@@ -144,7 +144,7 @@ class _Street:
         self.held_95 = 0
 
     def run(self, ways: Sequence[Way], seconds: int) -> Iterator[Word]:
-        """Let time pass; yield each word of a tag."""
+        """Let time pass; yield each arrival and departure that is concluded."""
         rng = np.random.default_rng(self.seed)
         still: dict[int, tuple[ChildAt, Floats]] = {}
         window: list[tuple[int, Reading]] = []
@@ -177,7 +177,7 @@ class _Street:
 
 
 def _staying(spot: Spot, seed: int, n: int) -> Way:
-    """Stands about a spot; goes to another within a metre and turns about every MOVES_S."""
+    """Stand near a spot; every MOVES_S, turn about and go to another spot within a metre of it."""
     moves = np.random.default_rng((seed, n)).uniform(-1, 1, (int(HOURS * 3600 / MOVES_S) + 1, 3))
 
     def at(t_s: float) -> ChildAt:
@@ -188,7 +188,7 @@ def _staying(spot: Spot, seed: int, n: int) -> Way:
 
 
 def _waiting(street: _Street, n: int) -> Way:
-    """Comes up the street and waits before the gate."""
+    """Come up the street and wait in front of the gate."""
     chance = random.Random(f"{street.seed}/waits/{n}")
     gate = street.site.gates[0]
     way = _home(street, chance)[::-1]
@@ -204,7 +204,7 @@ def _waiting(street: _Street, n: int) -> Way:
 
 
 def _leaving(street: _Street, n: int, spot: Spot) -> tuple[Way, float]:
-    """Stands in the yard, leaves by the gate and walks home; returns also when it is out."""
+    """Stand in the yard, leave by the gate and walk home; return also the time when the child is out."""
     chance = random.Random(f"{street.seed}/leaves/{n}")
     walk = Walk([0.0], [spot])
     _fidget(walk, spot, chance.uniform(*LEAVES_S), chance)
@@ -216,14 +216,14 @@ def _leaving(street: _Street, n: int, spot: Spot) -> tuple[Way, float]:
 
 
 def _home(street: _Street, chance: random.Random) -> list[Spot]:
-    """The way from the gate to some home."""
+    """Return the way from the gate to some home."""
     world = street.world
     node = chance.choice([node for node, distance in world._homes if distance > 90])
     return [world._paths.points[each] for each in world._paths.route(world._door, node)]
 
 
 def _fidget(walk: Walk, spot: Spot, seconds: float, chance: random.Random) -> None:
-    """Stay about a spot, with a step to another within a metre now and then."""
+    """Stay near a spot; from time to time, step to another within a metre."""
     end_s = walk.times_s[-1] + seconds
     while walk.times_s[-1] < end_s:
         walk.stay(chance.uniform(30, MOVES_S))
@@ -231,13 +231,13 @@ def _fidget(walk: Walk, spot: Spot, seconds: float, chance: random.Random) -> No
 
 
 def _outside(site: Site, a: Spot, b: Spot) -> bool:
-    """Whether the straight way from a to b stays outside the school."""
+    """Return whether the straight way from a to b stays outside the school."""
     steps = [k / 40 for k in range(41)]
     return all(depth_m(a[0] + k * (b[0] - a[0]), a[1] + k * (b[1] - a[1]), site.school) < 0 for k in steps)
 
 
 def _spots(site: Site, inside: bool, near_m: float, far_m: float) -> Iterator[Spot]:
-    """Places so near the school's edge, in or out, that a reader is in reach."""
+    """Yield places at this distance from the school's edge, inside or outside, with a reader in reach."""
     rng, found = np.random.default_rng(SEED + inside), 0
     poles = [pole.at for pole in site.poles[:READERS]]
     xs, ys = zip(*site.school, strict=True)
@@ -257,7 +257,7 @@ def _walk_test(site: Site, zone: Zone, air: Air, seed: int) -> tuple[gateway_sit
 
 
 def _zone(site: Site) -> Zone:
-    """The demo's zone as the gateway is told of it."""
+    """Return the demo's zone as a gateway is configured with it."""
 
     def lonlat(points: object) -> tuple[tuple[float, float], ...]:
         return tuple(site.plane.to_lonlat(x, y) for x, y in points)  # type: ignore[attr-defined]

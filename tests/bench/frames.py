@@ -1,7 +1,8 @@
-"""What the readers' frames cost: bytes a sighting, compiled sizes, heap. The real firmware in a 32 KB MicroPython heap.
+"""The cost of readers' frames: bytes per sighting, compiled sizes, heap. Real firmware in a 32 KB MicroPython heap.
 
-One reader, its tags beaconing once a second, in virtual time. "with headers" counts every byte the reader sent in the
-steady state, heartbeats included. "restless": each tag starts and stops every 40 s; told is when the gateway knew.
+One reader, whose tags beacon once a second, in virtual time. "with headers" counts every byte that the reader sent in
+the steady state, heartbeats included. "restless": each tag starts and stops every 40 s; "told" is the time until the
+gateway knew.
 """
 
 import contextlib

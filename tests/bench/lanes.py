@@ -1,4 +1,4 @@
-"""What an event costs on its way into the gateway's outbox and onto the wire: commits of each lane, codec of each lane.
+"""The cost of an event on its way into the gateway's outbox and onto the wire: commits and codec of each lane.
 
 Real parts: both stores on the disk of the temporary folder (TMPDIR), each behind its own thread as in the gateway.
 """
@@ -22,7 +22,7 @@ SYNCS = 200
 CRIES = 1500
 ROWS = 60_000
 QUEUED_MAX = 2000
-"""Rows handed over before the first of them is committed: what a busy radio has under way."""
+"""Rows handed over before the first of them is committed: as many as a busy radio has under way."""
 ROUNDS = 200
 AT = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 
@@ -37,7 +37,7 @@ def run() -> dict[str, float | int | str]:
 
 
 def _syncs(folder: Path) -> list[float]:
-    """What this disk takes to keep its word: no commit is faster."""
+    """Return how long this disk takes to store data durably: no commit is faster."""
     taken = []
     with open(folder / "sync", "wb", buffering=0) as file:
         for _ in range(SYNCS):

@@ -1,8 +1,8 @@
-"""Ours beside every peer and the reference on the recorded sites, in one run; then again with faults in the recordings.
+"""Our engine compared with every peer and the reference on the recorded sites; then again with faults in them.
 
 The tables go into the Markdown file whole; the figures are what has to hold. Sites, scorer, peers and reference are
-those of ../shared: where they are absent the run says so and compares nothing. All sets are BLE and indoors.
-`python -m tests.bench.locating FOLDER` prints ours beside the reference for the sites of any folder instead.
+those of ../shared. Where they are absent, the run says so and compares nothing. All sets are BLE and indoors.
+`python -m tests.bench.locating FOLDER` instead prints our engine and the reference for the sites of any folder.
 """
 
 import sys
@@ -30,11 +30,11 @@ FAULTS = {
 }
 ALSO_REFERENCE = ("outliers_5pct", "reader_8db_high", "half_lost")
 SEEDS = (1, 2, 3)
-"""Of the faults: which rows, which reader."""
+"""Seeds of the faults: they decide which rows and which reader are faulty."""
 
 
 def run() -> Figures:
-    """Return figures, metres and shares; and the tables under `_markdown`."""
+    """Return figures in metres and shares, and the tables under `_markdown`."""
     if (why := _recorded.missing()) is not None:
         return {"skipped": why}
     shared = _recorded.tools()
@@ -111,7 +111,7 @@ def _pooled(results: dict[str, dict[str, dict[str, Any]]]) -> Figures:
 
 
 def _zone_words(shared: Any, results: dict[str, dict[str, dict[str, Any]]]) -> tuple[list[str], Figures]:
-    """Zones by the gateway's own words, beside the zone of the newest fix of ours and of every other method."""
+    """Compare zones by the gateway's own answer with the zone of the newest fix, ours and every other method's."""
     print("  zones ...", flush=True)
     counts = {f.name: _zones.counted(shared, f) for f in _recorded.site_folders() if f.name in RANKED}
     figures: Figures = {}
@@ -151,7 +151,7 @@ def _zone_words(shared: Any, results: dict[str, dict[str, dict[str, Any]]]) -> t
 
 
 def _faults(shared: Any, results: dict[str, dict[str, dict[str, Any]]]) -> tuple[list[str], Figures]:
-    """Put each fault into the ranked sites, SEEDS times; growth is of the pooled mean over the sound recordings."""
+    """Put each fault into the ranked sites, once per seed; growth compares pooled means with the sound sites'."""
     figures: Figures = {}
     lines = [
         f"### Faults, pooled over {' + '.join(RANKED)}, {len(SEEDS)} seeds", "",
@@ -186,7 +186,7 @@ def _faults(shared: Any, results: dict[str, dict[str, dict[str, Any]]]) -> tuple
 
 
 def of_sites(folder: Path) -> Figures:
-    """Print ours beside the reference for every site of a folder (`ansim-sim walks make` writes some); return pools."""
+    """Print ours and the reference for each site of a folder (`ansim-sim walks make` can write one); return means."""
     shared = _recorded.tools()
     pools: dict[str, list[dict[str, Any]]] = {OURS: [], REFERENCE: []}
     for home in sorted(path.parent for path in folder.glob("*/site.json")):

@@ -1,8 +1,8 @@
-"""Places under errors that stay: days of standing near the school's edge, walks out of it and into it.
+"""Places under errors that last: days of standing near the school's edge, walks out of the school and into it.
 
-A fix errs by a slow part (SLOW_M in each axis, decorrelating over SLOW_S, or WAY_M of walking) and a fast one. The
-belief is a Gaussian as wide as both together, or `sure` times too narrow. One fix a second, through `Settler.step`.
-The school is a box of 100 m by 110 m; the child stands inside or outside of one of its sides.
+A fix has a slow error (SLOW_M in each axis; it decorrelates over SLOW_S, or over WAY_M of walking) and a fast one. The
+belief is a Gaussian as wide as both together, or narrower by the factor `sure`. One fix a second, through
+`Settler.step`. The school is a box of 100 m by 110 m; the child stands inside or outside of one of its sides.
 """
 
 import time
@@ -19,7 +19,7 @@ from gateway.zone import Place, Plane, Zone
 
 SLOW_M, SLOW_S, WAY_M = 6.0, 180.0, 15.0
 DAY_S, DAYS = 6 * 3600, 30
-"""A school day, and how many of them."""
+"""Length of a school day, and how many of them."""
 WALK_M_S = 1.2
 EAST_M, NORTH_M, SOUTH_M, WEST_M = 0.0, 55.0, -55.0, -100.0
 """The school's sides; x is the distance outside the eastern one."""
@@ -44,18 +44,18 @@ _NORMAL /= _NORMAL[-1]
 
 @dataclass(frozen=True)
 class Air:
-    """How fixes err."""
+    """The errors of the fixes."""
 
     slow_m: float = SLOW_M
     fast_m: float = 6.0
     fast_s: float = 3.0
     sure: float = 1.0
-    """The belief is so many times narrower than the errors."""
+    """Factor by which the belief is narrower than the errors."""
     slow_s: float = SLOW_S
 
 
 def standing(rng: Any, low_m: float, high_m: float, seconds: int) -> Any:
-    """Return where a child stands, a row a second: between two distances from the side, moving 6 times an hour."""
+    """Return where a child stands, a row per second: between two distances from the side, moving 6 times an hour."""
     moves = rng.random(seconds) < 1 / 600
     moves[0] = True
     spots = np.column_stack([rng.uniform(low_m, high_m, moves.sum()), rng.uniform(-20, 20, moves.sum())])
@@ -63,14 +63,14 @@ def standing(rng: Any, low_m: float, high_m: float, seconds: int) -> Any:
 
 
 def walking(from_m: float, to_m: float, then_s: int) -> Any:
-    """Return a walk straight across the side, and standing at its end."""
+    """Return a walk straight across the side, then standing at its end."""
     steps = int(abs(to_m - from_m) / WALK_M_S)
     x = np.concatenate([np.linspace(from_m, to_m, steps), np.full(then_s, to_m)])
     return np.column_stack([x, np.zeros(len(x))])
 
 
 def fixes(rng: Any, air: Air, truth: Any, start_s: float = 0.0) -> Iterator[Fix]:
-    """Yield a fix a second of a way."""
+    """Yield one fix for each second of a way."""
     moved_m = np.concatenate([[1e9], np.hypot(*np.diff(truth, axis=0).T)])
     keeps = np.exp(-1 / air.slow_s - moved_m / WAY_M)
     error = _drifting(rng, keeps) * air.slow_m
@@ -84,18 +84,18 @@ def fixes(rng: Any, air: Air, truth: Any, start_s: float = 0.0) -> Iterator[Fix]
 
 
 def false_words(seed: int, air: Air, low_m: float, high_m: float, *, days: int = DAYS) -> tuple[int, int]:
-    """Return how often one who stands there all the time arrived and left: after an arrival if inside."""
+    """Return (arrivals, departures) of a child who never crosses the edge. Inside, it arrives only after it "left"."""
     rng = np.random.default_rng(seed)
     settler = Settler(ZONE, PLANE, {})
     settler.restore(0, "at" if high_m < 0 else "moving", "school" if high_m < 0 else None, 0.0)
     arrived = left = 0
-    every_s = 86400.0 if high_m < 0 else DAY_S  # a pupil goes home unseen; who waits outside waits on
+    every_s = 86400.0 if high_m < 0 else DAY_S  # a pupil goes home unseen; a child that waits outside goes on waiting
     for day in range(days):
         for fix in fixes(rng, air, standing(rng, low_m, high_m, DAY_S), day * every_s):
             for change in settler.step(0, fix, None, fix.fixed_at_s):
                 arrived += isinstance(change, Arrived)
                 left += isinstance(change, Left)
-        if day % 2:  # every other night the gateway is started anew
+        if day % 2:  # every other night the gateway restarts
             kept, about_s = settler.tags[0], settler.about_s(0)
             settler = Settler(ZONE, PLANE, {})
             settler.restore(0, kept.state, kept.place, (day + 1) * every_s, about_s=about_s)
@@ -103,7 +103,7 @@ def false_words(seed: int, air: Air, low_m: float, high_m: float, *, days: int =
 
 
 def delays_s(seed: int, air: Air, to_m: float, *, walks: int = 100, then_s: int = 1200) -> list[float]:
-    """Return the seconds from the side to the word, for walks out (to_m > 0) or in; inf for none within `then_s`."""
+    """Return the seconds from the side to the report, for walks out (to_m > 0) or in; inf for none within `then_s`."""
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(walks):
@@ -158,7 +158,7 @@ def _tell(found: dict[str, float | int | str], name: str, delays: list[float]) -
 
 
 def _drifting(rng: Any, keeps: Any) -> Any:
-    """Unit Gauss-Markov noise in both axes; keeps: how much of a row stays in the next."""
+    """Return unit Gauss-Markov noise in both axes. keeps: the share of a row that stays in the next."""
     fresh = rng.standard_normal((len(keeps), 2)) * np.sqrt(1 - keeps**2)[:, None]
     rows, last = np.empty_like(fresh), (0.0, 0.0)
     for n, ((x, y), keep) in enumerate(zip(fresh.tolist(), keeps.tolist(), strict=True)):

@@ -1,8 +1,8 @@
-"""What one update of one tag costs with 12 readers, 1, 40 and 400 tags at once, on one core; and what a tag keeps.
+"""The cost of one update of one tag with 12 readers, for 1, 40 and 400 tags at once, on one core; and memory per tag.
 
-Beside it, in the same process, what many locators do instead: scipy's least_squares with soft-L1 loss on the ranges of
-the same readings, one tag at a time. numpy reads its thread count when it is imported, so all of this runs in a process
-of its own with one thread: `python -m tests.bench._speed`.
+For comparison, in the same process, what many locators do instead: scipy's least_squares with soft-L1 loss on the
+ranges of the same readings, one tag at a time. numpy reads its thread count when it is imported, so all of this runs in
+a process of its own with one thread: `python -m tests.bench._speed`.
 """
 
 import json

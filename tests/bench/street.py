@@ -1,15 +1,15 @@
-"""A simulated street beside the Cramer-Rao bound of the very readings: how much of what they say an estimator gets out.
+"""A simulated street and the Cramer-Rao bound of its readings: how much of their information an estimator uses.
 
 Readers 3.5 m high every 30 m, on one side of the footpath or on both; a tag at 1 m on the path, heard within 60 m, one
-reading a reader and second. The place across the street is known, the place along it is estimated. The readings are
-drawn as the bound assumes: normal in dB about the law, independent between readers and seconds; p0, n and the spread
-are fitted on held-out readings, for the bound and the estimators alike.
+reading per reader and second. The place across the street is known, the place along it is estimated. The readings are
+drawn as the bound assumes: normal in dB about the law, independent between readers and seconds. p0, n and the spread
+are fitted on held-out readings, for the bound and for the estimators.
 
 Bound of one second: rms = sqrt(mean(1 / J)), J = sum over readers heard of ((10 n / ln 10) (x - x_k) / d_k^2 / s)^2.
-Efficiency = bound rms / RMSE over the same seconds. Two things lie outside the bound and can lift it above 1: which
-readers are silent (`plain_silence` uses it, the other plain estimators do not: they mistake one side of a pole for the
-other, which no local bound knows of), and for a filter the other seconds. Shadowing that is fixed in space changes
-nothing for a single second; a walk's seconds then err alike, and the filter's error shows it.
+Efficiency = bound rms / RMSE over the same seconds. Two things are outside the bound and can lift it above 1. One is
+which readers are silent: `plain_silence` uses it. The other plain estimators do not, so they mistake one side of a pole
+for the other, which no local bound includes. The second, for a filter, is the other seconds. Shadowing that is fixed in
+space changes nothing for a single second; but the seconds of a walk then err alike, and the filter's error shows it.
 """
 
 import math
@@ -28,20 +28,20 @@ SEED = 7
 SPACING_M, READERS, REACH_M, HEIGHT_M, TAG_HEIGHT_M = 30.0, 9, 60.0, 3.5, 1.0
 LENGTH_M = SPACING_M * (READERS - 1)
 MARGIN_M = 45.0
-"""Seconds nearer to an end of the street do not count: there the end itself tells where a tag is."""
+"""Seconds nearer than this to an end of the street do not count: there the end itself shows where a tag is."""
 LATERALS_M = (1.0, 3.0, 5.0)
 WIDTH_M = 10.0
-"""Between the two rows of readers; the path is so far from the near one as LATERALS_M has it."""
+"""Distance between the two rows of readers; the path is at a distance of LATERALS_M from the near row."""
 CHANNELS = ((2.2, 4.0), (2.5, 6.0))
-"""Exponent and spread in dB, street in sight and crowded."""
+"""Exponent and spread in dB: a street with a clear line of sight, and a crowded one."""
 SECONDS = 600
-"""Of each lateral distance, for the single-second estimators."""
+"""For each lateral distance, for the single-second estimators."""
 WALKS, SPEED_M_S = 6, 1.2
 STEP_M = 0.5
 GRID_M: Floats = np.arange(0.0, LENGTH_M + STEP_M / 2, STEP_M)
 FREEDOM = 4.0
 EDGE_M = 10.0
-"""How soft `plain_silence` takes the reach to be."""
+"""Width of the soft edge that `plain_silence` gives the reach."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Street:
         return result
 
     def read(self, x_m: Floats, tag: str) -> Floats:
-        """Return one reading a second (row) and reader at the places given, NaN where the reader is out of reach."""
+        """Return one reading per second (row) and reader at the given places, NaN where the reader is out of reach."""
         table = np.full((len(x_m), len(self.readers_m)), np.nan)
         xy = np.stack([x_m, np.zeros(len(x_m))], axis=1)
         level = self.air.mean_dbm(xy, np.zeros(len(x_m)))
@@ -107,7 +107,7 @@ def bound_m2(street: Street, law: Law, x_m: Floats, heard: NDArray[np.bool_]) ->
 
 
 def log_likelihood(street: Street, law: Law, level_dbm: Floats) -> Floats:
-    """Return a plain Student-t likelihood of each second on the grid (N, grid)."""
+    """Return a plain Student-t log-likelihood of each second on the grid (N, grid)."""
     expected = law.p0_dbm - 10.0 * law.exponent * np.log10(street.distance_m(GRID_M))
     off = np.nan_to_num((level_dbm[:, None] - expected) / law.sigma_db)
     result: Floats = -(FREEDOM + 1.0) / 2.0 * np.log1p(off**2 / FREEDOM).sum(-1)
@@ -115,7 +115,7 @@ def log_likelihood(street: Street, law: Law, level_dbm: Floats) -> Floats:
 
 
 def log_silence(street: Street, level_dbm: Floats) -> Floats:
-    """Return what hearing and not hearing says on the grid, with a soft edge at the reach (N, grid)."""
+    """Return the log-likelihood of hearing and not hearing on the grid, with a soft edge at the reach (N, grid)."""
     near = 1.0 / (1.0 + np.exp((street.distance_m(GRID_M) - REACH_M) / EDGE_M))
     heard = np.isfinite(level_dbm)[:, None]
     result: Floats = np.where(heard, np.log(near + 1e-3), np.log(1.0 - near + 1e-2)).sum(-1)
@@ -134,7 +134,7 @@ def mean_m(log: Floats) -> Floats:
 
 
 def filtered_m(log: Floats) -> Floats:
-    """Return a plain forward filter's means: place on the grid x (walks back, stands, walks on)."""
+    """Return the means of a plain forward filter: place on the grid x (walks back, stands, walks on)."""
     reach, spread = round(SPEED_M_S / STEP_M), np.exp(-0.5 * (np.arange(-4, 5) * STEP_M / 0.6) ** 2)
     turning = np.full((3, 3), 0.03) + np.eye(3) * 0.91
     belief = np.full((3, len(GRID_M)), 1.0)
@@ -166,7 +166,7 @@ def run() -> dict[str, float | int | str]:
 
 
 def _single(sides: int, exponent: float, sigma_db: float) -> dict[str, float]:
-    """Single seconds at places of chance, all lateral distances together."""
+    """Score single seconds at random places, all lateral distances together."""
     off: dict[str, list[Floats]] = {"plain_most_likely": [], "plain_mean": [], "plain_silence": [], "ours": []}
     bounds: list[Floats] = []
     for lateral_m in LATERALS_M:
@@ -193,7 +193,7 @@ def _single(sides: int, exponent: float, sigma_db: float) -> dict[str, float]:
 
 
 def _walked(sides: int, exponent: float, sigma_db: float, slow_m: float) -> dict[str, float]:
-    """Walks there and back; every walk is another street, so that no one shadowing decides."""
+    """Score walks there and back. Every walk is on another street, so that no single shadowing decides."""
     off: dict[str, list[Floats]] = {"plain_filter": [], "ours_instant": [], "ours_lagged": []}
     bounds: list[Floats] = []
     there = np.arange(0.0, LENGTH_M, SPEED_M_S)
@@ -204,7 +204,7 @@ def _walked(sides: int, exponent: float, sigma_db: float, slow_m: float) -> dict
         street = Street.new(sides, lateral_m, channel(exponent, sigma_db, slow_m), SEED + walk)
         held_out = LENGTH_M * chance.uniform(SEED, "street held out", walk, np.arange(SECONDS, dtype=np.int64))
         other = Street.new(sides, lateral_m, channel(exponent, sigma_db, slow_m), SEED + 100 + walk)
-        survey = other.read(held_out, "held out")  # the law only: not the map of this very shadowing
+        survey = other.read(held_out, "held out")  # the law only: not the map of the shadowing of this walk
         law = fit(street.distance_m(held_out), survey)
         level = street.read(x_m, "walk")
         bounds.append(bound_m2(street, law, x_m[scored], np.isfinite(level[scored])))

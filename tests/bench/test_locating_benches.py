@@ -1,4 +1,4 @@
-"""The locating benches run on what is made here in a moment: they must still run when somebody wants their figures."""
+"""Check that the locating benches still run, on small data made here, before a person needs their figures."""
 
 import json
 from pathlib import Path

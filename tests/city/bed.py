@@ -19,7 +19,7 @@ from paho.mqtt.client import Client, MQTTv311
 from paho.mqtt.enums import CallbackAPIVersion
 
 from gateway import uplink
-from gateway.events import Arrival, Emergency, Heard, Point, Position, RouteDeviation, Routine, Sos, Told, Where
+from gateway.events import Arrival, Danger, Emergency, Heard, Point, Position, RouteDeviation, Routine, Sos, Told, Where
 from gateway.uplink import Ack, StageNotice, Status, Urgent, Watermark
 
 SITE = "testsite"
@@ -301,4 +301,18 @@ def arrival(tag: str, at_s: float | None = None) -> Arrival:
 def strayed(tag: str, *, off: bool = True, at_s: float | None = None, route: str = "by-the-park") -> RouteDeviation:
     return RouteDeviation(
         observed_at=when(at_s), clock="good", tag=tag, route=route, off=off, probability=0.97, where=place()
+    )
+
+
+def danger(alarm: str, tag: str) -> Danger:
+    return Danger(
+        observed_at=when(),
+        clock="good",
+        alarm=alarm,
+        revision=0,
+        tag=tag,
+        area="road",
+        near=True,
+        probability=0.5,
+        where=place(126.9528, 37.5455, 60),
     )

@@ -5,8 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 from tests.city.bed import City, Gateway, free_port, mosquitto, nats
+from tests.city.screen import ARGUMENTS, CHROMIUM, Watched
+from tests.roots import GONGDEOK
 
 NO_MOSQUITTO = "mosquitto is not installed: apt-get install mosquitto"
 
@@ -32,8 +35,10 @@ def broker_port(broker_kind: str, tmp_path: Path) -> Iterator[int]:
 
 
 @pytest.fixture
-def city(broker_port: int, tmp_path: Path) -> Iterator[City]:
-    city = City(tmp_path, broker_port)
+def city(request: pytest.FixtureRequest, broker_port: int, tmp_path: Path) -> Iterator[City]:
+    """A running city. A test in the browser sees the map of Gongdeok, the others have no map."""
+    site_map = GONGDEOK.read_text("utf-8") if request.node.get_closest_marker("browser") else None
+    city = City(tmp_path, broker_port, site_map=site_map)
     try:
         yield city.start()
     finally:
@@ -45,3 +50,20 @@ def gateway(broker_port: int) -> Iterator[Gateway]:
     gateway = Gateway(broker_port)
     yield gateway
     gateway.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if not Path(CHROMIUM).exists():
+        pytest.skip("chromium is not installed: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def watched(browser: Browser, city: City) -> Iterator[Watched]:
+    watched = Watched(browser, city, 1920, 1080)
+    yield watched
+    watched.close()

@@ -1,4 +1,4 @@
-"""A wrong configuration is said with its file, line, key and what would be right; nothing of it is guessed."""
+"""A wrong configuration is reported with its file, line and key and with what would be right; nothing is guessed."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The lanes over real brokers: exactly once, whatever comes twice, late, out of order or broken."""
+"""The lanes over real brokers: each row is stored once, even if messages come twice, late, out of order or broken."""
 
 import json
 import random
@@ -45,7 +45,7 @@ def test_sos_is_stored_acknowledged_and_answered_by_a_lamp(city: City, gateway: 
     assert incident["late_s"] is None
     assert incident["observed_at"] <= incident["queued_at"] <= incident["stored_at"]
 
-    wait_for("the notice again", lambda: len(gateway.stages("gw1-e1-1")) >= 2)  # no lamp has said a word
+    wait_for("the notice again", lambda: len(gateway.stages("gw1-e1-1")) >= 2)  # no lamp has reported yet
     gateway.urgent(2, told("gw1-e1-1", "stored"))
     wait_for("the lamp's word", lambda: city.incidents()[0]["alarms"][0]["told"])
 
@@ -55,7 +55,7 @@ def test_sos_is_stored_acknowledged_and_answered_by_a_lamp(city: City, gateway: 
     gateway.urgent(3, told("gw1-e1-1", "acknowledged"))
     wait_for("both words", lambda: len(city.incidents()[0]["alarms"][0]["told"]) == 2)
     said = len(gateway.stages("gw1-e1-1"))
-    time.sleep(2.6)  # a repeat would have come: the lamp's word ends them
+    time.sleep(2.6)  # a repeat would have come: the lamp's report ends the repeats
     assert len(gateway.stages("gw1-e1-1")) == said
 
     assert city.post(f"/api/incidents/{incident['number']}/close").json()["closed_by"] == "program"
@@ -89,7 +89,7 @@ def test_watermark_waits_for_a_lost_message_and_not_for_a_shed_row(city: City, g
     gateway.batch(8, [position("t-02")] * 3, after=7)  # 6 and 7 are lost on the way
     wait_for("the gap", lambda: city.get("/api/stats")["gaps"]["events"] == 1)
     assert gateway.upto("events") == 5
-    gateway.batch(8, [position("t-02")] * 3, after=5)  # 6 and 7 were shed by the gateway
+    gateway.batch(8, [position("t-02")] * 3, after=5)  # 6 and 7 were dropped by the gateway
     wait_for("10", lambda: gateway.upto("events") == 10)
     assert rows(city, "events") == [1, 2, 3, 4, 5, 8, 9, 10]
 
@@ -222,7 +222,7 @@ def test_broker_killed_and_restarted_is_subscribed_again(tmp_path: Path) -> None
 @on_both_brokers
 def test_a_cry_sent_while_the_city_is_away_comes_when_it_is_back(city: City, gateway: Gateway) -> None:
     city.kill()
-    gateway.urgent(1, sos("gw1-e1-1"))  # once: the broker keeps it in the lane's session
+    gateway.urgent(1, sos("gw1-e1-1"))  # sent once: the broker keeps it in the lane's session
     city.start()
     wait_for("the watermark", lambda: gateway.upto("sos") == 1)
 

@@ -1,4 +1,4 @@
-"""Decisions about emergencies: values in, values out, the time a number."""
+"""Decisions about incidents: pure functions of values; the time is a number."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -67,7 +67,7 @@ def test_each_alarm_opens_one_incident() -> None:
     first = take(sos("a1", at_s=NOW_S))
     assert (first.word, first.incident.state, first.incident.kind) == ("opened", "new", "sos")
     second = take(sos("a2", press=2, at_s=NOW_S), others=[first.incident])
-    assert second.word == "opened"  # another press is another cry
+    assert second.word == "opened"  # another press is another alarm
 
 
 def test_same_press_under_a_second_name_joins_the_open_incident() -> None:
@@ -76,9 +76,9 @@ def test_same_press_under_a_second_name_joins_the_open_incident() -> None:
     assert again.word == "joined"
     assert again.incident.alarm == "gw1-e2-1"
     closed = msgspec.structs.replace(first, state="closed")
-    assert take(sos("gw1-e2-1", at_s=NOW_S), others=[closed]).word == "opened"  # a tag whose counter began anew
+    assert take(sos("gw1-e2-1", at_s=NOW_S), others=[closed]).word == "opened"  # a tag whose counter started again
     unknown = take(sos("a1", tag="unknown", at_s=NOW_S)).incident
-    assert take(sos("a2", tag="unknown", at_s=NOW_S), others=[unknown]).word == "opened"  # two strangers are two
+    assert take(sos("a2", tag="unknown", at_s=NOW_S), others=[unknown]).word == "opened"  # two unknown tags are two
 
 
 @pytest.mark.parametrize(("later_s", "word"), [(0, "joined"), (1200, "joined"), (1201, "opened"), (-1201, "opened")])
@@ -126,13 +126,13 @@ def test_danger_clears_comes_back_and_never_waits_when_clear() -> None:
     clear = take(danger(1, False), known=near)
     assert clear.word == "clear_again"
     assert clear.incident.cleared_at == NOW_S + 1
-    assert clear.incident.state == "new"  # a person closes it
+    assert clear.incident.state == "new"  # only a person closes it
     assert not incidents.is_overdue(clear.incident, NOW_S + 1000)
     again = take(danger(2, True), known=clear.incident, revision=1)
     assert again.word == "near_again"
     assert again.incident.cleared_at is None
     overtaken = take(danger(0, True), known=clear.incident, revision=1)
-    assert overtaken.incident.cleared_at == NOW_S + 1  # the first word, arriving last
+    assert overtaken.incident.cleared_at == NOW_S + 1  # the first event, which arrives last
 
 
 def test_states_only_rise_and_a_new_one_is_never_closed() -> None:
@@ -171,7 +171,7 @@ def alarm(stage: Stage = "stored", told: Stage | None = None, kind: incidents.In
         (alarm(told="received"), NOW_S, 2.0, True),  # an earlier stage on the lamp is not this one
         (alarm(told="stored"), NOW_S, 2.0, False),
         (alarm(told="acknowledged"), NOW_S, 2.0, False),
-        (alarm("acknowledged", told="stored"), NOW_S - 1, 0, True),  # a new stage goes at once
+        (alarm("acknowledged", told="stored"), NOW_S - 1, 0, True),  # a new stage is sent at once
         (alarm(), NOW_S + 700, 729, False),
         (alarm(), NOW_S + 700, 730, True),
         (alarm(), NOW_S + 700, 86_400, False),

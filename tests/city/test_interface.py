@@ -1,4 +1,4 @@
-"""The interface for programs, over a city in this very process with a clock that moves when told, and no broker."""
+"""The interface for programs, with a city in this process, a clock that the test moves, and no broker."""
 
 import asyncio
 import sqlite3
@@ -24,7 +24,7 @@ HOST = "http://testserver"
 
 
 class TestedApp:
-    """Asks the app itself, as a client of this address; keeps cookies. No lifespan is run: no lanes, no threads."""
+    """A client that calls the app directly, from this address, and keeps cookies. No lifespan: no lanes, no threads."""
 
     __test__ = False
 
@@ -140,7 +140,7 @@ def test_every_look_and_press_has_a_name(city: City, browser: TestedApp, clock: 
     with sqlite3.connect(tmp_path / "city.db") as db:
         looks = db.execute("SELECT who, what FROM look ORDER BY id").fetchall()
         log = db.execute("SELECT word, who FROM incident_log ORDER BY id").fetchall()
-    assert looks == [("kim", "login"), ("kim", "state"), ("kim", "state")]  # the same look once a minute
+    assert looks == [("kim", "login"), ("kim", "state"), ("kim", "state")]  # the same request is logged once a minute
     assert log == [("opened", "city"), ("shown", "kim"), ("acknowledged", "kim")]
 
 
@@ -191,7 +191,7 @@ def test_answers_forbid_other_hosts_frames_and_caches(browser: TestedApp) -> Non
     assert "frame-ancestors 'none'" in policy
     assert headers["cache-control"] == "no-store"
     assert headers["x-content-type-options"] == "nosniff"
-    assert browser.get("/docs").status_code == 404  # it would load from another host
+    assert browser.get("/docs").status_code == 404  # the page would load from another host
     assert "/api/incidents/{number}/acknowledge" in browser.get("/openapi.json").json()["paths"]
     assert browser.get("/static/app.py").status_code == 404
     assert browser.get("/leaflet/leaflet.js").status_code == 200

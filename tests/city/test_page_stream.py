@@ -1,4 +1,4 @@
-"""The stream: resumed where it was left, reset where it cannot be, and never a flood."""
+"""The page stream: a page resumes where it stopped, or is reset where it cannot resume, and is never flooded."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,7 +13,7 @@ def made() -> PageStream:
 
 
 async def take(stream: AsyncIterator[Item], count: int) -> list[Item]:
-    """Return the next items that are no ticks."""
+    """Return the next items that are not ticks."""
     items: list[Item] = []
     while len(items) < count:
         item = await asyncio.wait_for(anext(stream), 5)
@@ -33,7 +33,7 @@ def test_a_page_resumes_after_the_last_event_it_saw() -> None:
         first = asyncio.create_task(take(stream, 1))
         await asyncio.sleep(0.01)
         one.publish_incident(4, {"number": 4})
-        assert [item.incident for item in await first] == [4]  # a new page begins with a snapshot, and now
+        assert [item.incident for item in await first] == [4]  # a new page has a snapshot, and gets only new items
         await stream.aclose()
         again: Any = one.listen(f"{one.position.partition('-')[0]}-1")
         assert [item.incident for item in await take(again, 3)] == [2, 3, 4]

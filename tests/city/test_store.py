@@ -1,4 +1,4 @@
-"""The store itself: turns, bad rows, retention, and the statements a server would get."""
+"""The store itself: turns of the writers, bad rows, retention, and the statements that a database server would get."""
 
 import sqlite3
 import threading
@@ -150,7 +150,7 @@ def test_retention_deletes_positions_first_and_a_pruned_row_does_not_come_back(s
     assert (gone["event"], gone["latest"]) == (90, 90)
     again = intake.store_batch(store, TOPIC, message, NOW_S + 4 * 86400)
     assert (again.new, again.duplicates) == (0, 91)
-    assert total(store, t.event) == 2  # the arrival and the cry
+    assert total(store, t.event) == 2  # the arrival and the SOS
     prune(store, NOW_S + 91 * 86400, positions_days=3, events_days=90)
     assert total(store, t.event) == 1  # emergencies stay
     store.close()
@@ -231,7 +231,7 @@ def test_another_schema_is_refused_and_not_guessed_at(store: Store, tmp_path: Pa
 
 
 def test_tables_and_conflict_clauses_are_postgresqls_too() -> None:
-    """Compiled, not run: no server here."""
+    """The statements are compiled, not run: there is no database server here."""
     statements: list[str] = []
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
     engine = create_mock_engine(

@@ -1,4 +1,4 @@
-"""Emergencies of the real firmware: at once, until the gateway has them, and shown on the pole."""
+"""Alarms of the real firmware: sent at once, repeated until the gateway has them, and shown on the pole."""
 
 import itertools
 import random
@@ -63,7 +63,7 @@ def test_one_press_is_one_alarm_with_one_better_picture_after_two_seconds(street
     assert {number for _, number, *_ in rows} == {1}
     assert [shown for _, _, shown, *_ in rows] == [0, 1, 1]
     assert 1800 <= rows[2][0] - pressed_ms <= 2400
-    assert rows[2][5] >= 4  # packets behind the picture
+    assert rows[2][5] >= 4  # packets that the better picture is made of
     assert rows[0][5] == 1
     s.cry(tag, seconds=1)
     s.run(5)
@@ -113,7 +113,7 @@ def test_an_alarm_waits_for_hours_while_the_gateway_is_away(street: Make) -> Non
     s.run(3620)
     delivered = [sent for sent in s.frames(wire.SOS) if sent.error is None]
     assert delivered
-    assert wire.decode_sos(delivered[0].body)[2] == 655350  # "older than the field can say"
+    assert wire.decode_sos(delivered[0].body)[2] == 655350  # older than the field can express
     assert s.reader.boots == 1
 
 
@@ -128,7 +128,7 @@ def test_through_a_storm_of_full_buffers_the_cry_comes_first(street: Make) -> No
     s.run(4)
     tried = [sent for sent in s.sent if sent.error == "EAGAIN" and sent.at_ms > storm_ms - 3500]
     assert [sent for sent in tried if sent.kind == wire.SOS]
-    assert len(tried) <= 60  # rescheduled every 100 ms, never looped
+    assert len(tried) <= 60  # tried again every 100 ms, never in a tight loop
     s.run(5)
     through = next(sent for sent in s.sent if sent.at_ms >= storm_ms)
     assert through.kind == wire.SOS
@@ -143,7 +143,7 @@ def test_the_lamp_and_the_buzzer_follow_the_stages(street: Make) -> None:
     assert s.lamp() == 0
     s.cry(tag, seconds=1)
     s.run(2)
-    assert [level for _, name, level in s.pins if name == "D2"] == [0]  # waiting: dark, help is not promised
+    assert [level for _, name, level in s.pins if name == "D2"] == [0]  # waiting: dark, so as not to promise help
 
     def reach(stage: int) -> float:
         s.downlink(wire.STAGE, wire.encode_stage([(1, stage)]))
@@ -219,7 +219,7 @@ def test_the_bell_is_debounced_and_counts_presses(street: Make) -> None:
     assert shown[1:3] == (1, wire.RECEIVED)
     assert s.lamp() == 1
     hold(1, 200)
-    hold(0, 200)  # again, the alarm still open
+    hold(0, 200)  # pressed again while the alarm is still open
     hold(1, 800)
     assert s.bells()[-1][1] == 1
     assert s.bells()[-1][5] == 2
@@ -251,7 +251,7 @@ def test_a_full_ring_gives_up_what_is_furthest_and_never_a_waiting_cry_first(str
     for tag in tags[:8]:
         s.cry(tag, seconds=0.6)
         s.run(0.7)
-    assert s.heartbeats()[-1]["alarms"] == 0  # the heartbeat was before
+    assert s.heartbeats()[-1]["alarms"] == 0  # that heartbeat was sent before the presses
     by_id = {wire.decode_sos(sent.body)[5][1:9]: sent.body[0] for sent in s.frames(wire.SOS)}
     assert len(by_id) == 8
     s.downlink(wire.STAGE, wire.encode_stage([(3, wire.ACKNOWLEDGED), (5, wire.RECEIVED), (2, wire.RECEIVED)]))
@@ -266,7 +266,7 @@ def test_a_full_ring_gives_up_what_is_furthest_and_never_a_waiting_cry_first(str
     s.run(25)
     recent = {sent.body[0] for sent in s.frames(wire.SOS, since_ms=s.now_ms - 12500)}
     assert 12 in recent
-    assert 1 not in recent  # all waiting: the one whose last cry is the oldest
+    assert 1 not in recent  # all are waiting: the alarm with the oldest last cry goes
     s.run(60)
     assert s.heartbeats()[-1]["discards"] >= 4
     assert s.heartbeats()[-1]["alarms"] == 8
@@ -274,7 +274,7 @@ def test_a_full_ring_gives_up_what_is_furthest_and_never_a_waiting_cry_first(str
 
 @pytest.mark.parametrize("seed", range(3))
 def test_every_cry_reaches_a_gateway_behind_a_bad_mesh(street: Make, seed: int) -> None:
-    """A third of all frames and answers lost, errors now and then, 30 tags: eight presses, eight alarms staged."""
+    """A third of all frames and answers is lost, some calls fail, 30 tags: eight presses give eight staged alarms."""
     s = street(seed=seed, auto_stage=wire.RECEIVED)
     dice = random.Random(seed)
     tags = s.add_tags(30)

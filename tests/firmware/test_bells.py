@@ -1,4 +1,4 @@
-"""A bell's press outlives its reader's power, wears no flash, and waits for none."""
+"""A bell's press survives a power loss of its reader, hardly wears the flash, and does not wait for it."""
 
 import random
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def test_a_press_nobody_had_answered_is_told_again_after_a_power_cut(street: Mak
     assert next(sent for sent in s.sent if sent.boot == 2) is first, "before anything else"
     s.run(20)
     assert len(told(s, 2)) >= 5, "again and again"
-    power_cut(s)  # and it needs no second write for that
+    power_cut(s)  # no second write is needed for that
     s.run(5)
     assert set(told(s, 3)) == {(1, 0, UNKNOWN_AGE_MS, 0, 1, 1, 1)}
     assert s.reader.flash_writes == 3 + 1
@@ -142,7 +142,7 @@ def test_a_record_that_was_never_swapped_in_survives_the_next_torn_write(street:
 
 
 def test_where_the_mesh_fails_the_flash_comes_first(street: Make) -> None:
-    """To send may block for long then, and who cut the power of the gateway may cut this reader's next."""
+    """Sending may block for long then, and whoever cut the power of the gateway may cut this reader's power next."""
     s = street()
     s.error = lambda sent: "EIO"
     s.add_tags(3)
@@ -151,7 +151,7 @@ def test_where_the_mesh_fails_the_flash_comes_first(street: Make) -> None:
     s.latency_ms = 1e9
     s.reader.pin("D4", 0)
     s.run(0.5)
-    if not told(s, 1):  # a routine frame hangs: that one returns
+    if not told(s, 1):  # a routine frame is being sent: let that one return
         s.reader.transmit_done(s.now_ms, "EIO")
         s.run(0.5)
     assert told(s, 1)
@@ -264,7 +264,7 @@ time.ticks_ms = lambda: ticks() * 4096 & 0x3FFFFFFF
 
 
 def test_a_press_that_waits_for_weeks_never_gets_younger(street: Make) -> None:
-    """Ticks come round after 12 days; on this reader's clock they do so in four minutes."""
+    """Ticks wrap round after 12 days; on this reader's clock they do so in four minutes."""
     s = street(config=FAST, acks=False)
     s.start()
     s.run(3)
@@ -278,7 +278,7 @@ def test_a_press_that_waits_for_weeks_never_gets_younger(street: Make) -> None:
 
 
 class Gateway(bed.Shell):
-    """The gateway's core with this pole's key; what its disk holds survives `restart`."""
+    """The gateway's core with this pole's key; what is on its disk survives `restart`."""
 
     def _start(self) -> pipeline.State:
         state = pipeline.State.new(
@@ -293,7 +293,7 @@ class Gateway(bed.Shell):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_one_press_is_one_alarm_of_the_gateway_whoever_loses_power_and_when(street: Make, seed: int) -> None:
-    """Real firmware, the gateway's core, a mesh that loses a third each way; both sides' power fails at random."""
+    """Real firmware, the gateway's core, a mesh that loses a third each way; power fails at random on both sides."""
     dice = random.Random(seed)
     s = street(seed=seed, acks=False)
     gateway = Gateway(now_s=0.0)
@@ -310,7 +310,7 @@ def test_one_press_is_one_alarm_of_the_gateway_whoever_loses_power_and_when(stre
         if cuts and now_s > cuts[0]:
             cuts.pop(0)
             if s.reader.alive:
-                s.reader.cut_at_flash_step = dice.choice([None, 0, 1, 2, 3])  # at boot it writes: cut there too
+                s.reader.cut_at_flash_step = dice.choice([None, 0, 1, 2, 3])  # it writes at boot: cut there too
                 s.reader.kill()
                 s.start()
         elif not s.reader.alive:

@@ -1,4 +1,4 @@
-"""Boot, watchdog, flash and power cuts; that the stand-ins are no richer than the device; that processes end."""
+"""Boot, watchdog, flash, power cuts; the stand-ins offer no more than the device; processes end with their parent."""
 
 import ast
 import inspect
@@ -38,7 +38,7 @@ def _shape(node: ast.FunctionDef | ast.ClassDef) -> object:
         return {n.name: _shape(n) for n in node.body if isinstance(n, ast.FunctionDef)}
     a = node.args
     plain = len(a.posonlyargs) + len(a.args)
-    # Parameters that may be named are compared by name; positional ones by count and by how many may be left out.
+    # Keyword parameters are compared by name; positional ones by how many there are and how many may be left out.
     named = tuple(sorted(arg.arg for arg in a.kwonlyargs))
     return plain, plain - len(a.defaults), named, a.vararg is None
 
@@ -72,7 +72,7 @@ def test_a_stand_in_has_what_its_typing_has_and_no_more(name: str) -> None:
             continue  # MicroPython's own sha256
         if isinstance(shape, dict) and isinstance(got, dict):
             extra = set(got) - set(shape)
-            assert extra <= {"__next__"}, key  # what makes an iterator one
+            assert extra <= {"__next__"}, key  # this method makes it an iterator
             overloaded = {"value"}
             assert {m: s for m, s in got.items() if m in shape and m not in overloaded} == {
                 m: s for m, s in shape.items() if m not in overloaded
@@ -249,7 +249,7 @@ def test_a_hung_interpreter_is_found_by_the_wall_clock(tmp_path: Path) -> None:
 
 
 def test_power_cuts_at_every_step_of_flash_lose_nothing_and_count_every_boot(street: Make) -> None:
-    """Power cut at random steps of writing, torn files included: boots only rise, settings are the old or the new."""
+    """Power cuts at random steps of writing, with torn files: boot numbers only rise, settings are old or new."""
     s = street(seed=9)
     dice = random.Random(9)
     version, kept, last_boot = 0, 0, 0
@@ -279,7 +279,7 @@ def test_power_cuts_at_every_step_of_flash_lose_nothing_and_count_every_boot(str
 
 
 def test_a_crash_is_kept_and_repeated_crashes_burn_few_boots(street: Make) -> None:
-    s = street(config="KEY = None\n")  # as if provisioning had gone wrong
+    s = street(config="KEY = None\n")  # as if provisioning had failed
     s.start()
     s.run(3600)
     assert 8 <= s.reader.boots <= 16

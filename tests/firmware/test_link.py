@@ -1,4 +1,4 @@
-"""What a reader takes from the mesh, and what it refuses."""
+"""What a reader accepts from the mesh, and what it refuses."""
 
 import hashlib
 import hmac
@@ -50,7 +50,7 @@ def test_forged_replayed_and_misdirected_downlinks_are_refused_and_counted(stree
         (wire.encode(wire.STAGE, NUMBER, last.boot + 1, last.sequence, stage, mac), {}),  # of another boot
         (wire.encode(wire.STAGE, NUMBER, last.boot, last.sequence + 99, stage, mac), {}),  # of a sequence not sent yet
         (wire.encode(wire.SOS, NUMBER, last.boot, last.sequence, stage, mac), {}),  # an uplink kind
-        (wire.encode(11, NUMBER, last.boot, last.sequence, stage, mac), {}),  # a kind nobody knows
+        (wire.encode(11, NUMBER, last.boot, last.sequence, stage, mac), {}),  # an unknown kind
         (wire.encode(wire.STAGE, NUMBER, last.boot, last.sequence, b"", mac), {}),
         (wire.encode(wire.ACK, NUMBER, last.boot, last.sequence, bytes(3), mac), {}),
         (wire.encode(wire.SETTINGS, NUMBER, last.boot, last.sequence, s.settings(1, window_ms=499), mac), {}),
@@ -70,7 +70,7 @@ def test_forged_replayed_and_misdirected_downlinks_are_refused_and_counted(stree
     assert beat["settings_version"] == 0
     assert s.reader.deliver(s.now_ms, wire.encode(wire.STAGE, NUMBER, last.boot, s.sent[-1].sequence, stage, mac))
     s.run(0.05)
-    assert s.lamp() == 1  # the same words, fresh and true
+    assert s.lamp() == 1  # the same content, fresh and authentic
 
 
 def test_a_downlink_more_than_64_frames_old_is_a_replay(street: Make) -> None:

@@ -1,4 +1,4 @@
-"""Readers hear each other: this reader's own beacon on the air, what it tells of others', and what comes first."""
+"""Readers hear each other: a reader's own beacon on the air, its reports of other readers, and what has priority."""
 
 import hashlib
 import hmac
@@ -21,7 +21,7 @@ def other_mac(data: bytes) -> bytes:
 
 
 def bursts_of(s: "Street") -> list[tuple[float, float, bytes]]:  # noqa: F821
-    """Return (from ms, until ms, payload) of every burst, as it happens."""
+    """Return a list that gets (from ms, until ms, payload) of every burst that ends."""
     found: list[tuple[float, float, bytes]] = []
     now: list[tuple[float, int, bytes] | None] = [None]
 
@@ -35,7 +35,7 @@ def bursts_of(s: "Street") -> list[tuple[float, float, bytes]]:  # noqa: F821
 
 
 def beacon(s: "Street", body: bytes, rssi_dbm: int, packets: int) -> None:  # noqa: F821
-    """Let another reader's packets be heard: so many of them, within a scan window each."""
+    """Let this many packets of another reader be heard, each within a scan window."""
     heard = 0
     while heard < packets:
         heard += s.reader.hear(s.now_ms, bytes(6), rssi_dbm, advertisement.payload(body))
@@ -85,13 +85,13 @@ def test_another_readers_burst_is_one_row_and_no_tag(street: Make) -> None:
     beat = s.heartbeats()[-1]
     assert (beat["tags"], beat["evictions"]) == (0, 0)
     s.run(80)
-    assert len(rows(s)) == 1  # told once
+    assert len(rows(s)) == 1  # reported once
     assert s.heartbeats()[-1]["heard"] == 4
     assert s.frames(wire.BINDINGS, wire.SIGHTINGS) == []
 
 
 def test_only_packets_that_are_the_same_to_the_byte_are_averaged(street: Make) -> None:
-    """A forger who speaks between two true packets wins nothing but that their row begins anew."""
+    """A forger who sends between two true packets only achieves that their row starts again."""
     s = street()
     s.start()
     s.run(4)
@@ -114,7 +114,7 @@ def test_neighbours_take_neither_rows_nor_budget_from_tags(street: Make) -> None
     s.run(120)
     per_min = [len([f for f in s.sent if m * 60000 <= f.at_ms < m * 60000 + 60000]) for m in range(2)]
     assert per_min[1] <= 63
-    assert rows(s, since_ms=30_000) == []  # tags leave nothing over, and have all of it
+    assert rows(s, since_ms=30_000) == []  # tags have the whole budget and leave none over
     assert s.heartbeats()[-1]["tags"] == 128
     assert s.heartbeats()[-1]["heap_free"] > 2000
     assert s.wrong == []
@@ -149,7 +149,7 @@ def test_sixteen_neighbours_cost_about_two_frames_a_minute(street: Make) -> None
 
 
 def test_a_cry_is_never_delayed_by_a_beacon_or_by_neighbours(street: Make) -> None:
-    """The very times of a cry's frames, with a burst under way and rows of neighbours waiting, and without."""
+    """The times of a cry's frames without and with waiting rows of neighbours. A burst is under way in both cases."""
     waited = []
     for near in (False, True):
         s = street(seed=6)
@@ -171,9 +171,9 @@ def test_a_cry_is_never_delayed_by_a_beacon_or_by_neighbours(street: Make) -> No
         waited.append(first - heard_ms)
         assert bursts[-1][1] - bursts[-1][0] < 2000  # the burst gave way
         s.run(60)
-        assert s.reader.advertising is None  # and none begins while the alarm is open
+        assert s.reader.advertising is None  # and no burst begins while the alarm is open
     print(f"SOS sent {waited[0]:.0f} ms after it was heard, {waited[1]:.0f} ms with four neighbours' rows waiting")
-    assert max(waited) <= 20 + 8  # a pass, and one frame that may be on the air
+    assert max(waited) <= 20 + 8  # one pass, and one frame that may be on the air
 
 
 def test_a_bluetooth_that_refuses_to_advertise_stops_nothing(street: Make) -> None:
@@ -196,10 +196,10 @@ def test_the_stand_in_refuses_what_the_module_refuses(street: Make) -> None:
     assert [ask(100_000, bytes(size)) for size in (31, 32)] == [0, 1]
     ask(100_300, b"\x02\x01\x06")
     assert s.reader.advertising is not None
-    assert s.reader.advertising[1:] == (100_000, b"\x02\x01\x06")  # down to 625 us
+    assert s.reader.advertising[1:] == (100_000, b"\x02\x01\x06")  # rounded down to a multiple of 625 us
     ask(0, None)
     assert s.reader.advertising is None
-    ask(100_000, None)  # the same again
+    ask(100_000, None)  # the same payload again
     assert s.reader.advertising[2] == b"\x02\x01\x06"
     ask(100_000, b"")
     assert b"XBee3 Zigbee" in s.reader.advertising[2]

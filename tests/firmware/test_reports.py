@@ -1,4 +1,4 @@
-"""Scan, table and routine reports of the real firmware: cost, healing, crowds."""
+"""Scan, table and routine reports of the real firmware: cost, recovery after losses, and crowds."""
 
 import itertools
 import random
@@ -158,7 +158,7 @@ def test_a_rolled_id_is_a_new_row_and_the_old_one_is_freed(street: Make) -> None
 
 
 def test_slots_that_change_hands_never_name_a_wrong_child(street: Make) -> None:
-    """Waves of tags through a full table, a fifth of all frames and answers lost, a gateway that forgets twice."""
+    """Waves of tags go through a full table; a fifth of all frames and answers is lost; the gateway forgets twice."""
     s = street(seed=5)
     dice = random.Random(55)
     s.lost = lambda sent: dice.random() < 0.2
@@ -181,7 +181,7 @@ def test_three_hundred_tags_round_one_reader(street: Make) -> None:
     s.start()
     s.run(180)
     per_min = [len([f for f in s.sent if m * 60000 <= f.at_ms < m * 60000 + 60000]) for m in range(3)]
-    assert max(per_min[1:]) <= 60 + 3, per_min  # the budget, and its heartbeats
+    assert max(per_min[1:]) <= 60 + 3, per_min  # the budget, and the heartbeats
     beat = s.heartbeats()[-1]
     assert beat["tags"] == 128
     assert beat["evictions"] > 0
@@ -245,7 +245,7 @@ def test_noise_from_the_air_is_counted_and_harmless(street: Make) -> None:
     taken = 0
     for _ in range(600):
         payload = dice.randbytes(dice.randrange(32))
-        if dice.random() < 0.5:  # ours but for a length, a company, a version
+        if dice.random() < 0.5:  # a tag's, except for one bit of length, type, company or version; often cut short
             body = bytearray(b"\x02\x01\x06\x16\xff\xff\xff\x10" + dice.randbytes(18))
             body[dice.randrange(3, 8)] ^= 1 << dice.randrange(8)
             payload = bytes(body[: dice.randrange(20, 27)])

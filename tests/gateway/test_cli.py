@@ -1,4 +1,4 @@
-"""`ansim-gateway` as a process: told by systemd's socket, stopped, killed at the worst moment, started twice."""
+"""`ansim-gateway` as a process: reports to systemd's socket, is stopped, killed at the worst moment, started twice."""
 
 import asyncio
 import configparser
@@ -24,15 +24,16 @@ from gateway.box.daemon import BEAT_MAX_S, END_MAX_S, EXIT_MAX_S
 from gateway.box.systemd import notify, watchdog_s
 from gateway.events import Sos
 from readers import wire
-from tests.gateway.box.bed import LIMIT_S, plugged, rows, run, until, write_config
+from tests.gateway.box.bed import plugged, rows, write_config
 from tests.gateway.core.bed import Pole, advertisement
 from tests.roots import ROOT
+from tests.waiting import LIMIT_S, run, until
 
 GATEWAY = [sys.executable, "-m", "gateway"]
 
 
 class Process:
-    """A gateway's process, and the records it wrote so far."""
+    """A gateway's process, and the records that it has written so far."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
@@ -88,7 +89,7 @@ class Systemd:
 
     def _hear(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            while True:  # the queue of such a socket holds ten words
+            while True:  # such a socket queues at most ten messages
                 self.words.append(self._socket.recv(4096).decode())
 
     def __enter__(self) -> Self:
@@ -149,7 +150,7 @@ def test_killed_between_the_commit_and_the_answer_it_answers_the_repetition_and_
         async with plugged(tmp_path) as stick:
             async with started(config_file) as gateway:
                 await until(lambda: gateway.of("health", what="radio", ok=True), "the network")
-                stick.line.faults.deaf = True  # what the gateway sends from here on never gets out
+                stick.line.faults.deaf = True  # from here on, nothing that the gateway sends gets out
                 stick.hear(pole.sos(cry))
                 await until(lambda: gateway.of("committed", kind="sos"), "the commit")
                 gateway.process.send_signal(signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The events: what the published schema says of them, and what they can never carry."""
+"""The events: what the published schema states about them, and what they can never carry."""
 
 import json
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""The contract with the city: whole trips, any bytes, one bad row, topics."""
+"""The contract with the city: events there and back, arbitrary bytes, one bad row, topics."""
 
 import json
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""The tag's advertisement: published vectors of its cipher, our own of its layout, and what must not pass."""
+"""The tag's advertisement: published test vectors of its cipher, our own of its layout, and what must be refused."""
 
 import struct
 
@@ -35,7 +35,7 @@ def test_published_cmac_vectors(size: int, tag: str) -> None:
 
 
 def test_the_layout_byte_by_byte() -> None:
-    """Put together here from the drawing at the head of the file, with the cipher alone in common."""
+    """Built here from the drawing at the top of the file `advertisement.py`; only the cipher is shared."""
     body = build(KEYS, EPOCH, flags=0x05, press=3, counter=0x1234, power_dbm=-59, battery_mv=2960)
     identity = CMAC(AES(KEYS.k_id))
     identity.update(struct.pack(">I", EPOCH))

@@ -1,4 +1,4 @@
-"""Sources -> the files a reader carries: by the real mpy-cross 1.20, the same on every machine."""
+"""From sources to the files that a reader carries: built by the real mpy-cross 1.20, the same on every machine."""
 
 import re
 import subprocess

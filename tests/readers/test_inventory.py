@@ -1,4 +1,4 @@
-"""The enrolment record: secret, whole after any crash, and never two readers under one number."""
+"""The enrolment record: secret, complete after any crash, and never two readers under one number."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Wanted state -> AT settings and config.py; who is refused, and with which next step."""
+"""Wanted state -> AT settings and config.py; which modules are refused, and with which next step."""
 
 import runpy
 from pathlib import Path
@@ -20,7 +20,7 @@ from readers.provision import (
     wanted_settings,
 )
 
-CODE = bytes.fromhex("83FED3407A939723A5C639B26916D505C3B5")  # the ZigBee specification's own example
+CODE = bytes.fromhex("83FED3407A939723A5C639B26916D505C3B5")  # the example of the ZigBee specification
 GOOD = Module(hv=0x4247, vr=0x1014, eui64=bytes(8), install_code=CODE, ai=0)
 
 

@@ -1,4 +1,4 @@
-"""The wire on both interpreters: golden frames, and what no byte string may do."""
+"""The wire on both interpreters: golden frames, and what random bytes must never cause."""
 
 import hashlib
 import hmac
@@ -126,7 +126,7 @@ def test_sightings_come_back_at_four_bytes_a_row(rows: list[tuple[int, int | Non
 
 
 def test_every_level_and_either_motion_come_back_on_both_interpreters() -> None:
-    """All 256 first bytes, each of them one row that the reader's own half packs."""
+    """All 256 values of the level byte, each from a row that the reader's own half packs."""
     script = (
         "import sys; sys.path.insert(0, 'readers'); import wire\n"
         "for motion in (0, wire.FLAG_MOVING):\n"

@@ -1,4 +1,4 @@
-"""Virtual time: one total order, whatever the pace."""
+"""Virtual time: events in one total order, at any speed."""
 
 import asyncio
 

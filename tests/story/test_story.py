@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.story, pytest.mark.timeout(280)]
 
 
 def test_a_cry_and_a_bell_survive_the_death_of_every_server(tmp_path: Path) -> None:
-    """Seed 5, 40 s: the gateway dies just before the cry, the broker with the bell, the city after it."""
+    """Seed 5, 40 s: the gateway dies just before the tag's press, the broker at the bell's, then city and reader."""
     command = [
         console("ansim-sim"), "demo", "--once", "--seconds", "40", "--children", "8", "--readers", "5", "--seed", "5",
         "--json", "out.json", "--fault", "kill-gateway@12.5", "--fault", "kill-broker@20", "--fault", "kill-city@26",

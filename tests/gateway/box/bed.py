@@ -5,8 +5,7 @@ import contextlib
 import io
 import json
 import sqlite3
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +18,7 @@ from gateway.box import metrics
 from gateway.box.daemon import Daemon
 from gateway.config import load as config
 from gateway.core.frames import Frame
-from gateway.events import Emergency
+from gateway.events import Emergency, GatewayHealth
 from gateway.options import Installation
 from readers import wire
 from sim.ncp.chip import Coordinator, PtyCoordinator
@@ -27,11 +26,11 @@ from sim.ncp.messages import Broadcast, Unicast
 from sim.ncp.nvm import Nvm
 from sim.xbee.module import install_code
 from tests.gateway.core.bed import KEYS, TAGS, Pole, zone
+from tests.waiting import until
 
 SEED = 20261123
 READERS = 3
 STICK = bytes.fromhex("f4ce360000000001")
-LIMIT_S = 20.0
 
 LOG = io.StringIO()
 metrics.log_to(metrics.Lines(LOG))
@@ -42,12 +41,12 @@ def eui64(number: int) -> bytes:
 
 
 def nwk(number: int) -> int:
-    """Where `corebed.Pole` says its frames come from."""
+    """Return the network address that `tests.gateway.core.bed.Pole` puts on its frames."""
     return 0x1000 + number
 
 
 def write_config(folder: Path, port: Path, *, enrolled: bool = False, extra: str = "", mqtt_port: int = 9) -> Path:
-    """Write a box's configuration and secrets. Nobody listens at mqtt_port 9: these tests end at the outbox."""
+    """Write a box's configuration and secrets. No broker listens at mqtt_port 9: these tests end at the outbox."""
     folder.mkdir(exist_ok=True)
 
     def secret(name: str, rows: dict[str, Any]) -> None:
@@ -102,7 +101,7 @@ class Stick:
         await self._plugs.aclose()
 
     def hear(self, frame: Frame, **kwargs: Any) -> bool:
-        """A reader's frame comes in by radio; return whether the stick acknowledges it."""
+        """Let a reader's frame arrive by radio; return whether the stick acknowledges it."""
         fields: dict[str, Any] = {
             "nwk": frame.nwk, "profile_id": 0xC105, "cluster_id": 0x11, "source_endpoint": 0xE8,
             "destination_endpoint": 0xE8, "payload": frame.payload, "lqi": frame.lqi, "rssi_dbm": frame.rssi_dbm,
@@ -110,7 +109,7 @@ class Stick:
         return self.coordinator.receive(**fields | kwargs)
 
     def stages(self, pole: Pole) -> list[tuple[int, int]]:
-        """The (alarm, stage) rows that reached this reader's address, as its firmware reads them."""
+        """Return the (alarm, stage) rows that reached this reader's address, as its firmware reads them."""
         rows: list[tuple[int, int]] = []
         for message in self.unicasts:
             if message.nwk == nwk(pole.number):
@@ -137,7 +136,7 @@ async def plugged(folder: Path, nvm: Nvm | None = None) -> AsyncIterator[Stick]:
 
 @asynccontextmanager
 async def running(settings: Installation, *, radio_up: bool = True) -> AsyncIterator[Daemon]:
-    """A daemon in this very process, stopped as SIGTERM would."""
+    """Run a daemon in this process; at the end, stop it as SIGTERM does."""
     daemon = Daemon(settings)
     task = asyncio.create_task(daemon.run())
     try:
@@ -150,24 +149,8 @@ async def running(settings: Installation, *, radio_up: bool = True) -> AsyncIter
         assert await task == 0
 
 
-async def until(condition: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> Any:
-    end = time.monotonic() + limit_s
-    while not (value := condition()):
-        assert time.monotonic() < end, f"waited {limit_s:.0f} s for {what}"
-        await asyncio.sleep(0.005)
-    return value
-
-
-def run(story: Callable[[], Awaitable[None]]) -> None:
-    async def limited() -> None:
-        async with asyncio.timeout(60):
-            await story()
-
-    asyncio.run(limited())
-
-
 def rows(folder: Path, lane: uplink.Lane) -> list[Any]:
-    """The events that lie in an outbox on disk now, the oldest first, read by another connection."""
+    """Return the events that are in an outbox on disk now, the oldest first, read by another connection."""
     path = folder / f"{lane}.db"
     if not path.exists():
         return []
@@ -180,3 +163,12 @@ def rows(folder: Path, lane: uplink.Lane) -> list[Any]:
         batch = uplink.encode_batch(gateway="gw1", epoch="e", after=0, sent_at=datetime.now(UTC), rows=[(1, body)])
         events += [row.event for row in uplink.decode_batch(batch).rows]
     return events
+
+
+def of(kind: type, events: list[Any]) -> list[Any]:
+    return [event for event in events if isinstance(event, kind)]
+
+
+def told(settings: Installation, what: str) -> list[GatewayHealth]:
+    """Return the health reports about `what` that are on disk."""
+    return [event for event in of(GatewayHealth, rows(settings.folder, "events")) if event.what == what]

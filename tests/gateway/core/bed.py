@@ -1,5 +1,7 @@
-"""A street for the core's tests: readers that encode as real ones do, keyed tags, a shell that keeps its word."""
+"""A street for the tests of the core: readers that encode as real ones do, tags with keys, a child, and a shell."""
 
+import math
+import random
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
@@ -18,6 +20,9 @@ UTC_S = 1_800_000_100.0
 PLANE = Plane(126.95, 37.54)
 SPACING_M = 30.0
 READERS = 10
+INSIDE = (30.0, 6.0)
+"""In the school, at least 30 m from its edges, and 6 m from a reader."""
+SOS = wire.FLAG_SOS
 
 
 def at(x_m: float, y_m: float) -> tuple[float, float]:
@@ -29,7 +34,7 @@ def box(x1: float, y1: float, x2: float, y2: float) -> tuple[tuple[float, float]
 
 
 def zone(readers: int = READERS) -> Zone:
-    """A street along y = 0 with a pole every 30 m, a school across its first 90 m, a river at its far end.
+    """A street along y = 0 with a pole every 30 m from x = 0, a school from x = -40 to 60, and a river at its far end.
 
     Its footpath is 3 m south of the poles and leads into the school at x = 60.
     """
@@ -66,6 +71,11 @@ def advertisement(
     )  # fmt: skip
 
 
+def cry(press: int = 1, counter: int = 50, tag: str = "tag-003", **more: int) -> bytes:
+    """Return an advertisement that says SOS."""
+    return advertisement(tag, flags=SOS | more.pop("flags", 0), press=press, counter=counter, **more)
+
+
 class Pole:
     """A reader's side of the wire."""
 
@@ -86,7 +96,7 @@ class Pole:
         self, *, number: int = 1, shown: int = 0, age_ms: int = 0, bell_input: int = 0, presses: int = 1,
         before: tuple[int, int] = (0, 0),
     ) -> Frame:  # fmt: skip
-        """before: (boot, number) of a press that an earlier boot told, or could not tell any more."""
+        """before: (boot, number) of a press that an earlier boot reported, or could no longer report."""
         age_ms = 655_350 if before[0] else age_ms
         return self.frame(wire.BELL, wire.encode_bell(number, shown, age_ms, bell_input, presses, *before))
 
@@ -107,7 +117,7 @@ class Pole:
         return self.frame(wire.HEARTBEAT, wire.encode_heartbeat(values))
 
     def read(self, payload: bytes) -> tuple[int, bytes]:
-        """Take a downlink as the firmware does: for this boot, fresh, with a right MAC; else raise WireError."""
+        """Read a downlink as the firmware does. Raise WireError unless boot, freshness and MAC are right."""
         kind, reader, boot, echoed = wire.peek(payload)
         if (reader, boot) != (self.number, self.boot) or not 0 <= self.sequence - echoed <= 64:
             raise wire.WireError("not for me, or not fresh")
@@ -115,7 +125,7 @@ class Pole:
 
 
 class Shell:
-    """Carries out effects as the daemon does and keeps what a disk would: events and memories, across restarts."""
+    """Carries out effects as the runner does. Keeps over a restart what a disk keeps: events, memories, a snapshot."""
 
     def __init__(
         self, *, zone_: Zone | None = None, now_s: float = 1000.0, utc_s: float | None = UTC_S,
@@ -143,13 +153,13 @@ class Shell:
         return state
 
     def restart(self, *, keep_snapshot: bool = True) -> None:
-        """A power cut: the disk stays, the core's memory does not."""
+        """Cut the power: what is on disk stays, what only the core holds is lost."""
         if keep_snapshot:
             self.snapshot = pipeline.snapshot(self.state)
         self.state = self._start()
 
     def carry(self, step: Iterator[Effect], *, stop_before_commit: int | None = None) -> list[Effect]:
-        """Carry out a step; stop_before_commit: the disk fails at that commit (0 the first), so the step is closed."""
+        """Carry out a step. stop_before_commit: the disk fails at that commit (0: the first), so the step is closed."""
         done: list[Effect] = []
         commits = 0
         for effect in step:
@@ -180,7 +190,7 @@ class Shell:
         return self.carry(pipeline.on_stage(self.state, alarm, stage, self.now_s))
 
     def wait(self, seconds: float) -> list[Effect]:
-        """Let time pass, ticking at every deadline as the daemon does."""
+        """Let time pass and tick at every deadline, as the runner does."""
         done: list[Effect] = []
         until_s = self.now_s + seconds
         while (due_s := pipeline.next_deadline_s(self.state)) <= until_s:
@@ -203,7 +213,7 @@ def events(effects: Iterable[Effect], kind: type[E]) -> list[E]:
 
 
 def stages(effects: Iterable[Effect], pole: Pole) -> list[tuple[int, int]]:
-    """The (alarm number, stage) rows sent to a pole, as its firmware would read them."""
+    """Return the (alarm number, stage) rows sent to a pole, as its firmware would read them."""
     rows: list[tuple[int, int]] = []
     for effect in effects:
         if isinstance(effect, Downlink) and effect.reader == pole.number:
@@ -214,7 +224,7 @@ def stages(effects: Iterable[Effect], pole: Pole) -> list[tuple[int, int]]:
 
 
 def acks(effects: Iterable[Effect], pole: Pole) -> list[tuple[bool, list[int]]]:
-    """The (rebind, sequences) acknowledgements sent to a pole."""
+    """Return the (rebind, sequences) acknowledgements sent to a pole."""
     found = []
     for effect in effects:
         if isinstance(effect, Downlink) and effect.reader == pole.number:
@@ -230,3 +240,45 @@ def alarms(found: Sequence[Event]) -> set[str]:
 
 def told(found: Sequence[Event]) -> list[Told]:
     return [e for e in found if isinstance(e, Told)]
+
+
+class Child:
+    """A tag on a child, heard by the two or three poles next to it, which report every 2 s as the firmware does."""
+
+    def __init__(self, shell: Shell, tag: str = "tag-003", *, seed: int = 1) -> None:
+        self.shell, self.tag, self.counter = shell, tag, 100
+        self.poles = {n: Pole(n) for n in KEYS}
+        self.bound: set[int] = set()
+        self.rng = random.Random(seed)
+
+    def stand(self, x_m: float, y_m: float, seconds: float, *, moving: bool = True) -> list[Effect]:
+        done: list[Effect] = []
+        until_s = self.shell.now_s + seconds
+        while self.shell.now_s < until_s:
+            self.counter += 2
+            for n, pole in self.poles.items():
+                distance = math.dist(((n - 1) * SPACING_M, 0, 3.5), (x_m, y_m, 1))
+                rssi = round(-50 - 25 * math.log10(distance) + self.rng.gauss(0, 2))
+                if rssi < -92:
+                    continue
+                if n in self.bound:
+                    frame = pole.see((1, self.counter), rssi_dbm=rssi, moving=moving)
+                else:
+                    flags = wire.FLAG_MOVING if moving else 0
+                    utc_s = UTC_S + self.shell.now_s - 1000.0
+                    raw = advertisement(self.tag, counter=self.counter, flags=flags, power_dbm=-50, utc_s=utc_s)
+                    frame = pole.bind((1, raw), rssi_dbm=rssi)
+                sent = self.shell.frame(frame)
+                sent += self.shell.wait(0.25)
+                for rebind, sequences in acks(sent, pole):
+                    if rebind:
+                        self.bound.discard(n)
+                    elif pole.sequence in sequences:
+                        self.bound.add(n)
+                done += sent
+            done += self.shell.wait(2)
+        return done
+
+    def walk(self, x1: float, x2: float, y_m: float = -3.0) -> list[Effect]:
+        steps = int(abs(x2 - x1) / 2.4)
+        return [e for n in range(steps) for e in self.stand(x1 + (x2 - x1) * n / steps, y_m, 0.1)]

@@ -1,4 +1,4 @@
-"""Changes become events: dated, named, on time and not too often; a danger has an alarm that survives a power cut."""
+"""Changes become events with time and names, promptly but not too often; a danger's alarm survives a power cut."""
 
 from collections import Counter
 from collections.abc import Sequence

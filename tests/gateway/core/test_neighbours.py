@@ -1,4 +1,4 @@
-"""Beacons of readers in the core: proven, counted once, no tags; and their way from a frame to a word for people."""
+"""Beacons of readers in the core: proven, counted once, never taken for tags, and turned from frames into findings."""
 
 import math
 from collections import Counter
@@ -27,7 +27,7 @@ def near(pole: Pole, *rows: Row) -> Frame:
 
 
 class Desk:
-    """A core's reader of NEIGHBOURS reports, and nothing behind it."""
+    """The part of a core that reads NEIGHBOURS reports, without the rest."""
 
     def __init__(self) -> None:
         self.links, self.counts = ReaderLinks.of(KEYS), Counter[str]()
@@ -66,7 +66,7 @@ def test_forged_beacons_are_refused_whatever_is_changed_in_them() -> None:
 
 
 def test_a_frame_of_a_reader_cannot_be_turned_into_its_beacon() -> None:
-    """Both are made with one key: a beacon's MAC is over bytes that no frame begins with."""
+    """Both are made with one key, but a beacon's MAC covers bytes that begin with b"B", as no frame does."""
     body = wire.encode_sightings([(1, -60, 0, 1, 1, True)])
     frame = wire.encode(wire.SIGHTINGS, 3, 1, 2, body, MACS[3])
     assert frame[0] == wire.BEACON_VERSION
@@ -78,13 +78,13 @@ def test_old_beacons_are_stale_and_slow_reports_are_not() -> None:
     desk, one, two = Desk(), Pole(1), Pole(2)
     assert desk.read(one, row(3, 100, boot=7))
     assert desk.read(two, row(3, 100 - neighbours.BEHIND, boot=7))
-    assert desk.read(two, row(3, 99 - neighbours.BEHIND, boot=7)) == []  # played back from an hour ago
+    assert desk.read(two, row(3, 99 - neighbours.BEHIND, boot=7)) == []  # a replay that is an hour old
     assert desk.read(two, row(3, 50, boot=6)) == []
-    assert desk.read(two, row(3, 1, boot=8))  # it rebooted
+    assert desk.read(two, row(3, 1, boot=8))  # the sender rebooted
     assert desk.read(two, row(3, 101, boot=7)) == []
     assert desk.counts["beacons_stale"] == 3
     assert isinstance(frames.read(desk.links, Pole(4, boot=9).beat().payload), Report)
-    assert desk.read(one, row(4, 5, boot=8)) == []  # its own frames are of a later boot already
+    assert desk.read(one, row(4, 5, boot=8)) == []  # the sender's own frames already come from a later boot
     assert desk.read(one, row(4, 1, boot=9))
 
 
@@ -118,7 +118,7 @@ def test_beacons_are_no_tags_and_count_for_none() -> None:
 
 
 class Street:
-    """The poles of the core's test zone, 30 m apart, which hear each other over a few kilometres of frames."""
+    """The poles of the core's test zone, 30 m apart, which report each other's beacons to the core."""
 
     def __init__(self, seed: int) -> None:
         print(f"seed {seed}")

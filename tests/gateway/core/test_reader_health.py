@@ -1,4 +1,4 @@
-"""Readers that speak, readers that fall silent, frames nobody can account for: told, and not too often."""
+"""Readers that send, readers that fall silent, frames from unknown senders: reported, but not too often."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A reader whose settings are older is given the zone's; nobody else is sent anything."""
+"""A reader with older settings gets those of the zone; no other reader is sent any."""
 
 import msgspec
 import pytest
@@ -12,7 +12,7 @@ from tests.gateway.core.bed import KEYS, MACS, TAGS, UTC_S, Pole, zone
 
 
 def sent(version_here: int, version_there: int) -> list[tuple[int, ...]]:
-    """Return the SETTINGS a heartbeat of a reader brings."""
+    """Return the SETTINGS that the gateway sends after a heartbeat of a reader."""
     wanted = msgspec.structs.replace(zone(), settings=ReaderSettings(version=version_here, window_ms=3000))
     state = pipeline.State.new(wanted, KEYS, TAGS, gateway="gw1", epoch="e1", now_s=0.0)
     pipeline.set_clock(state, UTC_S, 0.0, "good")

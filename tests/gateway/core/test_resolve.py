@@ -1,4 +1,4 @@
-"""Who made an advertisement, and whether it is new: epochs, drift, replays, restarts, unsure clocks."""
+"""Which tag made an advertisement, and whether it is new: epochs, drift, replays, restarts, unsure clocks."""
 
 from collections import Counter
 

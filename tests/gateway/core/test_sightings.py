@@ -1,4 +1,4 @@
-"""Slots, ages and acknowledgements: a row is never the wrong child's, and a lost frame heals."""
+"""Slots, ages and acknowledgements: a row never names the wrong child, and the table recovers from lost frames."""
 
 import random
 from collections import Counter
@@ -101,7 +101,7 @@ def test_a_repeated_binding_is_acknowledged_again_but_not_heard_again() -> None:
 
 
 def test_after_our_own_restart_a_repeated_binding_is_not_acknowledged() -> None:
-    """The sequence is remembered, the slot is not: an acknowledgement would bind it for nobody."""
+    """The sequence is remembered, the slot is not. After an acknowledgement the reader would use an unknown slot."""
     bed, pole = Bed(), Pole(2)
     frame = pole.bind((1, advertisement("tag-001")))
     bed.hear(frame, 10.0)
@@ -149,7 +149,7 @@ def test_a_row_overtaken_by_its_slots_new_binding_is_nobodys() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_slot_reuse_never_misattributes(seed: int) -> None:
-    """A reader gives few slots to many tags; frames are lost, repeated and overtaken; acknowledgements are lost too."""
+    """A reader gives few slots to many tags; frames are lost, repeated or overtaken; acknowledgements are lost too."""
     rng = random.Random(seed)
     bed, pole = Bed(), Pole(2)
     raws = {name: advertisement(name) for name in TAGS}

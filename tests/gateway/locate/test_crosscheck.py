@@ -1,4 +1,4 @@
-"""Readers that check each other: who is named, who is not, and what it costs."""
+"""Readers that check each other: which reader is reported, which is not, and what the check costs."""
 
 import math
 from collections import Counter
@@ -15,7 +15,7 @@ POWER_DBM, BURST_S = -30, 240.0
 
 
 class Poles:
-    """Readers at crossings 30 m apart, and the air between them. Reader numbers from 1."""
+    """Readers at crossings 30 m apart, and the air between them. Reader numbers start at 1."""
 
     def __init__(
         self, seed: int, readers: int, *, exponent: float = 2.3, shadow_db: float = 3.0, spread_db: float = 2.0
@@ -51,7 +51,7 @@ class Poles:
     def live(
         self, hours: float, spoil: Callable[[int, int, float], float] = lambda i, j, dbm: dbm
     ) -> list[ReaderFinding]:
-        """Let every reader beacon once in BURST_S for so long; return the words of that time."""
+        """Let every reader beacon once in BURST_S for this many hours; return the findings of that time."""
         before = len(self.words)
         for _ in range(round(hours * 3600 / BURST_S)):
             for sender in self.true:
@@ -75,7 +75,7 @@ class Poles:
 
 @pytest.fixture
 def hourly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Days pass here, and a round an hour tells as much of them."""
+    """Run one round an hour: these tests cover days, and hourly rounds show as much."""
     monkeypatch.setattr(crosscheck, "ROUND_S", 3600.0)
 
 
@@ -181,7 +181,7 @@ def test_a_reader_that_drifts_is_told_and_the_gauge_is_nobodys_drift() -> None:
     poles = Poles(5, 9)
     assert named(poles.live(30), "reader_drift") == set()
     poles.received[5] -= 7  # water in its connector
-    poles.dead.add(1)  # and another dies, which moves everybody's mean
+    poles.dead.add(1)  # and another reader dies, which moves the mean of all
     words = poles.live(14)
     assert named(words, "reader_drift") == {5}
     assert "dB less than in the last days" in next(w.detail for w in words if w.what == "reader_drift")
@@ -213,8 +213,8 @@ def test_pairs_are_bounded_and_the_farthest_gives_way() -> None:
     kept = sorted(check._pairs[1])
     assert kept == list(range(2, 2 + crosscheck.PAIRS_MAX))
     assert counts["beacon_pairs_dropped"] == 58 - crosscheck.PAIRS_MAX
-    check.hear(1, 99, -70, 3, POWER_DBM, 0.0)  # no reader of this zone
-    check.hear(1, 1, -70, 3, POWER_DBM, 0.0)  # itself: somebody plays it back
+    check.hear(1, 99, -70, 3, POWER_DBM, 0.0)  # not a reader of this zone
+    check.hear(1, 1, -70, 3, POWER_DBM, 0.0)  # its own beacon: a replay
     assert sorted(check._pairs[1]) == kept
 
 
@@ -272,7 +272,7 @@ def test_what_was_known_survives_a_restart_until_enough_is_heard_again() -> None
 
 
 def test_a_round_of_a_hundred_readers_is_cut_into_as_many_slices() -> None:
-    """Each takes 10 to 15 ms, and an alarm waits for one at the most."""
+    """Each slice takes 10 to 15 ms, and an alarm waits for at most one."""
     poles = Poles(11, 100)
     poles.live(0.3)
     known = poles.check.calibration

@@ -1,4 +1,4 @@
-"""The likelihood is what its formula says, bounded for what is far off, and finite for whatever is heard."""
+"""The likelihood equals its formula, is bounded for outliers, and is finite for whatever is heard."""
 
 import math
 from typing import Any
@@ -17,7 +17,7 @@ NOBODY = np.zeros((1, 4))
 
 
 def looks_of(space: Space) -> tuple[Any, Any]:
-    """(place, facing) of every look, by the contract in `Block`'s words."""
+    """Return (place, facing) of every look, in the order that `Block` documents."""
     xy_m, facing = [], []
     for block in space.blocks:
         for angles in (*block.facings, np.full(block.cells, np.nan)):
@@ -29,7 +29,7 @@ def looks_of(space: Space) -> tuple[Any, Any]:
 def likelihood(
     hearing: Hearing, level: Any, packets: Any, silent: Any, exponent: Any, apart_s: Any = 1.0, **also: float
 ) -> tuple[Any, Any]:
-    """`Hearing.log_likelihood` of readers that heard the tag a second before, if nothing else is said."""
+    """`Hearing.log_likelihood` of readers that heard the tag a second before, unless the caller says otherwise."""
     apart_s = np.broadcast_to(np.asarray(apart_s, float), level.shape)
     got: tuple[Any, Any] = hearing.log_likelihood(level, packets, silent, exponent, apart_s, **also)
     return got
@@ -38,10 +38,10 @@ def likelihood(
 def reference(
     space: Space, model: Any, level: Any, packets: Any, silent: Any, exponent: float, apart_s: Any, power_dbm: float
 ) -> Any:
-    """The log-likelihood of one tag over looks, written down plainly from the formula, one reader after the other."""
+    """The log-likelihood of one tag over looks, written directly from the formula, reader by reader."""
     xy_m, facing = looks_of(space)
     expected, sd_db = model.expect(xy_m, facing)
-    for block in space.blocks:  # who stands faces anywhere: what the headings differ by is one spread more
+    for block in space.blocks:  # who stands may face anywhere: the headings' differences are one more spread
         faced = expected[block.first_look : block.last_look].reshape(block.headings + 1, block.cells, -1)
         stand = slice(block.last_look - block.cells, block.last_look)
         sd_db[stand] = np.sqrt(sd_db[stand] ** 2 + faced[:-1].var(axis=0))
@@ -53,7 +53,7 @@ def reference(
             more = h.FAST_DB**2 / packets[k] - h.FAST_DB**2 / h.PACKETS_USUAL
             wide = max(1 + more / np.median(np.sqrt(place2)) ** 2, 0.3)
             off = level[k] - expected[:, k] - exponent * slope[:, k]
-            # One second of n counts TEMPER, and each before it by (1 - TEMPER) less: worth in units of one.
+            # The newest second counts TEMPER, each earlier one (1 - TEMPER) times the next. Unit of `worth`: TEMPER.
             waited = min(max(apart_s[k], 1.0), h.APART_MAX_S)
             worth = (1 - (1 - h.TEMPER) ** waited) / h.TEMPER
             total -= worth * 0.5 * np.log(place2)
@@ -103,7 +103,7 @@ def test_what_is_heard_where_it_is_expected_is_most_likely_there() -> None:
 
 
 def test_one_reader_far_off_moves_the_likelihood_boundedly() -> None:
-    """The farther off, the less more of it matters: from 40 to 60 dB off no place gains on another 3 to 1."""
+    """The farther off a level, the less each dB adds: from 40 to 60 dB off, no place gains over another by 3 to 1."""
     space = yard()
     truth = law(CORNERS)
     hearing = Hearing(space, Known(truth))
@@ -114,7 +114,7 @@ def test_one_reader_far_off_moves_the_likelihood_boundedly() -> None:
         ratios.append(got[0])
     assert np.abs(ratios[3] - ratios[2]).max() < math.log(3.0)
     assert np.abs(ratios[2] - ratios[1]).max() < math.log(4.0)
-    # A normal law would have the worst place worse by its square: (60^2 - 40^2) / (2 sd^2) and no end.
+    # A normal law would make the worst place worse by the square, without limit: (60^2 - 40^2) / (2 sd^2).
     best = looks_of(space)[0][np.argmax(ratios[3])]
     assert math.dist(best, (5.0, 5.0)) < 5.0, "the three others are believed"
 
@@ -161,7 +161,7 @@ def test_an_exponent_of_ones_own_is_taken_into_account() -> None:
 
 @pytest.mark.parametrize("power_dbm", [0.0, -59.0])
 def test_what_is_read_lies_above_what_is_sent_at_the_floor(power_dbm: float) -> None:
-    """By as much as a draw of many packets does, of which those alone count that a radio reads."""
+    """The lift is that of many random packets when only those count that a radio reads."""
     print("seed 3")
     rng = np.random.default_rng(3)
     hearing = Hearing(yard(), Known(law(CORNERS), sd_db=4.0), power_dbm=power_dbm)
@@ -177,7 +177,7 @@ def test_what_is_read_lies_above_what_is_sent_at_the_floor(power_dbm: float) -> 
 
 @pytest.mark.parametrize("readers", [1, 12, 60])
 def test_absurd_levels_at_many_readers_stay_finite(readers: int) -> None:
-    """60 readers, each over 100 dB off everywhere: their product is no float32."""
+    """60 readers, each over 100 dB off everywhere: their product does not fit into a float32."""
     print("seed 1")
     rng = np.random.default_rng(1)
     space = yard(20.0, 2.0)

@@ -1,4 +1,4 @@
-"""The law and the map say what a survey can tell, and no more: few rows leave the priors, far places leave the law."""
+"""The law and the map learn what a survey shows, and no more: few rows keep the priors, far places keep the law."""
 
 import math
 from typing import Any
@@ -44,7 +44,7 @@ def flat(xy_m: Any, facing: Any, level: Any) -> LevelRows:
 
 
 def smooth_field(rng: np.random.Generator, spread_db: float = 4.0, length_m: float = 6.0) -> Any:
-    """What stands in a room: a smooth random surface a reader, by waves."""
+    """The effect of the things in a room: a smooth random surface for each reader, made of waves."""
     waves = rng.normal(size=(40, 2)) / length_m
     phase, weight = rng.uniform(0, math.tau, (40, len(READERS))), rng.normal(size=(40, len(READERS)))
     scale = spread_db * math.sqrt(2 / 40)
@@ -76,7 +76,7 @@ def test_a_law_as_a_model_is_less_sure_the_farther_from_where_devices_are_tried_
 
 
 def test_a_fit_finds_exponent_body_and_offsets() -> None:
-    """Over seeds, from 200 places: exponent to 0.25, body to 1 dB, offsets to 2 dB, whatever they are."""
+    """From 200 places, over seeds: exponent to 0.25, body to 1 dB, offsets to 2 dB, whatever the true values are."""
     print("seeds 0..19")
     of_n, of_body, of_offsets = [], [], []
     for seed in range(20):
@@ -119,7 +119,7 @@ def test_an_empty_survey_gives_the_priors() -> None:
 
 
 def test_a_tiny_survey_moves_the_priors_a_little_and_is_not_sure_of_itself() -> None:
-    """Three rows always lie near a law fitted to them; that does not make them sure."""
+    """Three rows always lie near a law that is fitted to them. That does not make them certain."""
     print("seeds 0..39")
     truth = law(READERS, p0_dbm=-50.0, exponent=levels.EXPONENT)
     of_n, sigmas = [], []
@@ -152,7 +152,7 @@ def test_a_survey_with_rows_far_off_finds_the_same_law() -> None:
 
 
 def held_out_rms(rng: np.random.Generator, field: Any) -> tuple[float, float]:
-    """Error of the law, and of the map, at places between those of the survey, dB."""
+    """Return the error of the law and of the map, in dB, at places between those of the survey."""
     truth = law(READERS, p0_dbm=-50.0)
     rows = survey(rng, truth, 120, spread_db=2.0, facings=False, field=field)
     found = fit_law(READERS, HEIGHT_M, rows, worn=False)
@@ -192,7 +192,7 @@ def test_far_from_the_survey_the_map_is_the_law_and_says_how_little_it_knows() -
 
 
 def test_only_the_way_walked_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a walk east measured is believed of who walks east, and less of who walks west."""
+    """Levels measured on a walk east are trusted for a child who walks east, and less for one who walks west."""
     print("seed 4")
     rng = np.random.default_rng(4)
     along = np.column_stack([np.linspace(0.0, 20.0, 60), np.full(60, 5.0)])
@@ -206,7 +206,7 @@ def test_only_the_way_walked_is_believed(monkeypatch: pytest.MonkeyPatch) -> Non
     found = fit_law(READERS, HEIGHT_M, rows, worn=True)
     assert LevelMap(found, rows).turned > 0, "both ways measured, and they differ: the map sees it"
     only_east = tuple(part[np.cos(rows[1]) > 0] for part in rows)
-    monkeypatch.setattr(levels, "TURNED", (0.6,))  # a walk one way cannot tell by itself that facing matters
+    monkeypatch.setattr(levels, "TURNED", (0.6,))  # a walk one way cannot show by itself that facing matters
     made = LevelMap(found, only_east)
     (_, with_walk), (_, against) = made.expect(along, np.zeros(60)), made.expect(along, np.full(60, math.pi))
     (_, nobody_knows) = made.expect(along)

@@ -1,4 +1,4 @@
-"""The fitted law of path loss: honest about itself over many seeds, and never without an answer."""
+"""The fitted law of path loss: its stated errors hold over many seeds, and it always gives an answer."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ POWER_DBM = -30
 
 
 def street(rng: np.random.Generator, readers: int) -> list[Place]:
-    """A pole every 30 m, now on this side and now on that."""
+    """A pole every 30 m, on a random side of the street."""
     return [(30.0 * i + 3 * rng.normal(), float(rng.choice([-5, 5])), 3.5) for i in range(readers)]
 
 
@@ -28,7 +28,7 @@ def hear(
     rng: np.random.Generator, at: Sequence[Place], exponent: float, received: np.ndarray, sent: np.ndarray,
     *, shadow_db: float = 4.0, asymmetry_db: float = 2.0, edge_dbm: float = -95.0,
 ) -> list[BeaconLink]:  # fmt: skip
-    """What readers hear of each other: the model's own law, shadowing the same both ways, nothing under the edge."""
+    """What readers hear of each other: the model's own law, shadowing the same both ways, nothing below the edge."""
     links = []
     for i in range(len(at)):
         for j in range(i):

@@ -1,4 +1,4 @@
-"""Many points at once give what one point gives, and a line that is cut loses nothing."""
+"""Many points at once give the same as each point alone, and a line that is cut loses nothing."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""Beliefs walk: nothing is lost, nobody goes where nobody can, and what is recalled is what walked, the other way."""
+"""A belief walks: nothing of it is lost, none of it gets to where no child can be, and recall is walking in reverse."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,7 @@ SPACES = pytest.mark.parametrize("make", [yard, way, crossing, street_and_yard])
 
 
 def masked() -> Space:
-    """A yard with a house in it: nobody is in 8..12 x 8..12."""
+    """A yard with a house in it: no child is in 8..12 x 8..12."""
     ground = yard()
     inside = (np.abs(ground.xy_m - 10.0) <= 2.0).all(axis=1)
     return Space(ground.xy_m, ground.size_m, ground.blocks, ground.behind, ground.ahead, ground.weights, within=~inside)
@@ -33,7 +33,7 @@ def walked(space: Space, belief: np.ndarray, seconds: int) -> np.ndarray:
 
 
 def only_walking(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who walks keeps walking and facing the same way; nobody jumps."""
+    """A walker keeps walking and facing the same way, and never jumps."""
     monkeypatch.setattr(s, "PACE_CHANGES", ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)))
     monkeypatch.setattr(s, "TURN", 0.0)
     monkeypatch.setattr(s, "ABOUT", 0.0)
@@ -67,7 +67,7 @@ def test_walking_changes_nothing_of_what_it_is_given(make: Callable[[], Space]) 
 
 @pytest.mark.parametrize("make", [yard, way, crossing, street_and_yard, masked])
 def test_recalling_is_walking_turned_round(make: Callable[[], Space]) -> None:
-    """<walk(p), l> is <p, recall(l)>, but that walk gives back what it lost and that recall has a scale of its own.
+    """<walk(p), l> is <p, recall(l)>, except that walk gives back what it lost and that recall has its own scale.
 
     For each p, one state, the loss is undone; then their ratio must be the same for all.
     """
@@ -86,9 +86,9 @@ def test_recalling_is_walking_turned_round(make: Callable[[], Space]) -> None:
 
 
 def unscaled_sum(space: Space, belief: np.ndarray) -> np.ndarray:
-    """How much of a belief one second leaves in the space, before it is made to sum to 1: recall of ones says it."""
+    """Return how much of a belief one second leaves in the space, before scaling to a sum of 1: recall of ones."""
     back = space.recall(np.ones((1, space.states), np.float32))[0]
-    return belief @ back  # recall's largest is 1: somewhere nobody is lost
+    return belief @ back  # recall's largest value is 1: at some place nothing is lost
 
 
 @SPACES
@@ -104,7 +104,7 @@ def test_recalled_likelihoods_stay_in_scale(make: Callable[[], Space]) -> None:
 
 @SPACES
 def test_everybody_anywhere_stays_anywhere(make: Callable[[], Space]) -> None:
-    """After minutes without a word no part of the zone has run empty or full against its area."""
+    """After minutes without readings, no part of the zone has become empty or full compared with its area."""
     space = make()
     late = space.by_cell(walked(space, np.tile(space.prior, (1, 1)), 120))[0]
     early = space.by_cell(space.prior[None])[0]
@@ -123,7 +123,7 @@ def test_a_walker_on_a_path_gets_on_at_its_pace(monkeypatch: pytest.MonkeyPatch,
     from_m = mean_m(space, belief)[0, 0]
     for seconds in range(1, 8):
         belief = space.walk(belief)
-        # SHIFTS_MAX cuts off the fastest on fine cells.
+        # On fine cells, SHIFTS_MAX cuts off the fastest.
         possible = [(v, p) for v, p in s.PACES[pace] if v < s.SHIFTS_MAX * step_m]
         speed = sum(v * p for v, p in possible) / sum(p for _, p in possible)
         assert mean_m(space, belief)[0, 0] - from_m == pytest.approx(speed * seconds, rel=0.02, abs=0.02)
@@ -278,7 +278,7 @@ def test_open_ground_covers_its_rectangle() -> None:
 
 
 def test_nearest_cells_of_a_path_are_its_own() -> None:
-    """The tests' own eyes: a cell of each place is within a step of it."""
+    """A check of the tests' own helper: the nearest cell of each place is within a step of it."""
     space = crossing()
     for x, y in ((-33.0, 0.0), (17.0, 0.0), (0.0, 24.5), (9.0, -20.0)):
         assert math.dist(space.xy_m[nearest(space, x, y)], (x, y)) < 2.0

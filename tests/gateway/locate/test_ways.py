@@ -1,4 +1,4 @@
-"""Lines of footpaths become chains between junctions: nothing is doubled, nothing lost, whatever was drawn."""
+"""Lines of footpaths become chains between junctions: whatever was drawn, nothing is doubled and nothing is lost."""
 
 import math
 from collections import Counter
@@ -18,7 +18,7 @@ def total_m(found: list[Chain]) -> float:
 
 
 def degrees(found: list[Chain]) -> list[int]:
-    """How many chains meet at each node, most first."""
+    """How many chains meet at each node, highest first."""
     ends = Counter(node for chain in found for node in (chain.start, chain.end))
     return sorted(ends.values(), reverse=True)
 
@@ -117,7 +117,7 @@ def test_whatever_is_drawn_its_length_is_kept_and_it_can_be_walked(lines: list[P
     found = chains(lines)
     drawn = [(a, b) for line in lines for a, b in pairwise(line)]
     pieces = sum(len(chain.points) - 1 for chain in found)
-    # Each piece may move by SNAP_M at its ends; what lies on top of something else is told once.
+    # Each piece may move by SNAP_M at its ends; what lies on top of something else counts once.
     assert total_m(found) <= sum(math.dist(a, b) for a, b in drawn) + 2 * SNAP_M * pieces + 1e-6
     longest = max((math.dist(a, b) for a, b in drawn), default=0.0)
     assert total_m(found) >= longest - 2 * SNAP_M
@@ -135,7 +135,7 @@ def test_whatever_is_drawn_its_length_is_kept_and_it_can_be_walked(lines: list[P
 def test_ways_on_a_grid_keep_their_length_to_the_metre(
     legs: list[tuple[tuple[float, float], tuple[float, float]]],
 ) -> None:
-    """Legs along the grid's lines, so that the truth can be counted: each unit of 10 m once."""
+    """Legs along the grid's lines, so that the true length can be counted: each unit of 10 m once."""
     units, lines = set(), []
     for (x1, y1), (x2, y2) in legs:
         lines.append([(x1, y1), (x2, y1), (x2, y2)])

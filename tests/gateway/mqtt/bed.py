@@ -1,4 +1,4 @@
-"""A gateway's uplink over a real outbox and a real broker, and a city made of an MQTT client that obeys."""
+"""What the MQTT tests share: a real broker, a gateway with a real outbox, and a city that the test controls."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ needs_nats = pytest.mark.skipif(brokers._nats() is None, reason="nats-server is 
 
 
 class Broker:
-    """mosquitto (MQTT 5) or nats-server (3.1.1 only) as a process that can be killed and started again."""
+    """mosquitto (MQTT 5) or nats-server (3.1.1 only) as a process that a test can kill and start again."""
 
     def __init__(self, folder: Path, kind: str = "mosquitto", acl: str = "") -> None:
         self.folder, self.kind, self.port = folder, kind, free_port()
@@ -94,12 +94,12 @@ class Broker:
 
 
 class City:
-    """Takes what comes, in the order it comes; acknowledges when told to. Its watermark is the contract's."""
+    """A city that keeps what arrives, in order, and acknowledges it if `acks`. Its watermark is as in the contract."""
 
     def __init__(self, port: int, *, version: Any = paho.MQTTv311, acks: bool = True, listens: bool = True) -> None:
         self.acks, self.port = acks, port
         self.seen: list[tuple[Lane, str, int]] = []
-        """(lane, epoch, seq) of every row in the order it arrived, repetitions too."""
+        """(lane, epoch, seq) of every row in order of arrival, with repetitions."""
         self.rows: dict[tuple[Lane, str, int], Any] = {}
         self.upto: dict[tuple[Lane, str], int] = {}
         self.statuses: list[Status] = []
@@ -154,7 +154,7 @@ class City:
 
 
 class Bed:
-    """A gateway's outbox and uplink, running."""
+    """A running gateway: its outbox and its uplink."""
 
     def __init__(self, folder: Path, port: int, protocol: Any = "auto", gateway: str = GATEWAY) -> None:
         self.said: list[tuple[str, bool, str]] = []
@@ -216,7 +216,7 @@ class Bed:
         return {(what, ok) for what, ok, _ in self.said}
 
     async def crash(self) -> None:
-        """End without a goodbye: what was under way is lost, the broker publishes the last will."""
+        """End without a DISCONNECT: what is being sent is lost, and the broker publishes the last will."""
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
@@ -237,6 +237,25 @@ async def bed(folder: Path, port: int, protocol: Any = "auto") -> AsyncIterator[
         yield made
     finally:
         await made.close()
+
+
+Work = Callable[[Bed, City, Broker], Coroutine[Any, Any, None]]
+
+
+def over(tmp_path: Path, work: Work, kind: str = "mosquitto", protocol: str = "auto", **city: Any) -> None:
+    """Run a story with a broker, a city and a connected gateway."""
+
+    async def main() -> None:
+        with Broker(tmp_path / "broker", kind) as broker:
+            there = City(broker.port, **city)
+            try:
+                async with bed(tmp_path / "store", broker.port, protocol) as gateway:
+                    await gateway.connected()
+                    await work(gateway, there, broker)
+            finally:
+                there.close()
+
+    asyncio.run(main())
 
 
 def told(alarm: str) -> Told:

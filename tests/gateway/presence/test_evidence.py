@@ -1,4 +1,4 @@
-"""A zone's word changes seldom and is right often; a sum of evidence takes any pace and no noise for a number."""
+"""A zone's answer changes seldom and is often right; evidence takes any rate of calls, and NaN does no harm."""
 
 import itertools
 import math
@@ -12,7 +12,7 @@ SIDE_M = 6.0
 
 
 def walk(seed: int, seconds: int = 1200) -> list[tuple[int, list[float]]]:
-    """(true zone, belief) a second of one who walks and rests in a corridor of five zones; errors of 2 m that drift."""
+    """(true zone, belief) per second: a child walks and rests in a corridor of five zones; errors of 2 m that drift."""
     rng, x_m, goal_m, error_m, found = random.Random(seed), 15.0, 15.0, 0.0, []
     for _ in range(seconds):
         if abs(goal_m - x_m) < 0.5 and rng.random() < 0.05:

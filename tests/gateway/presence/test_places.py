@@ -1,4 +1,4 @@
-"""Near an edge for days: nobody is told to have left or arrived who did not; who really walks is told of in time."""
+"""Days near an edge: no false "left" and no false arrival is reported; a child who really walks is reported in time."""
 
 import math
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from tests.bench.presence import AIRS, DAY_S, DAYS, PLANE, ZONE, Air, delays_s, 
 
 
 def test_thirty_days_inside_near_the_edge_and_never_left() -> None:
-    """30 school days of 6 h, 3-8 m inside, a fix a second; the gateway starts anew every other night."""
+    """30 school days of 6 h, 3-8 m inside, a fix a second; the gateway restarts every other night."""
     assert (DAYS, DAY_S) == (30, 6 * 3600)
     assert false_words(1, AIRS["honest"], -8.0, -3.0) == (0, 0), "seed 1"
 
@@ -31,7 +31,7 @@ def test_who_waits_outside_near_the_edge_for_days_has_not_arrived() -> None:
 
 
 def test_errors_of_another_kind_than_the_belief_says_are_not_borne() -> None:
-    """So these days can tell: 16 m that stay, and a belief of 4 m."""
+    """Shows that the days above can fail: lasting errors of 16 m, and a belief of 4 m."""
     assert false_words(4, Air(slow_m=16.0, sure=4.0), -8.0, -3.0, days=2)[1] > 0
 
 
@@ -52,14 +52,14 @@ def test_who_walks_in_is_told_to_have_arrived_within_a_minute(air: str) -> None:
 
 
 def fix(depth_m: float, p: float, accuracy_95_m: float, rssi_dbm: int = -70) -> Fix:
-    """One that lies so deep behind the school's eastern side."""
+    """A fix at this depth inside the school's eastern side."""
     return Fix(
         -depth_m, 0.0, accuracy_95_m / 2, accuracy_95_m, (Heard(1, rssi_dbm, 1, 0.0),), 0.0, places={"school": p}
     )
 
 
 def left_after_s(way_m: Iterator[tuple[float, float]], p: float = 0.01, accuracy_95_m: float = 20.0) -> float:
-    """Return when who was inside for a while and then goes this way, surely outside, is told to have left."""
+    """Return when "left" is reported for a child who was inside for a while and then walks this way, surely outside."""
     settler = Settler(ZONE, PLANE, {})
     settler.restore(0, "at", "school", 0.0)
     for n in range(30):
@@ -72,7 +72,7 @@ def left_after_s(way_m: Iterator[tuple[float, float]], p: float = 0.01, accuracy
 
 
 def along(pace_m_s: float, seconds: int = 600, most_m: float = 1e9) -> Iterator[tuple[float, float]]:
-    """A way beside the wall, 4 m outside."""
+    """A way next to the wall, 4 m outside."""
     return ((4.0, min(pace_m_s * n, most_m)) for n in range(seconds))
 
 
@@ -85,7 +85,7 @@ def test_who_leaves_by_the_street_along_the_wall_is_told_of_and_who_stands_there
 
 
 def told_after_s(settler: Settler, one: Fix, seconds: int, start_s: int = 0) -> float:
-    """Give the same fix each second; return when the arrival is told, inf if never."""
+    """Give the same fix each second; return when the arrival is reported, inf if never."""
     for n in range(1, seconds + 1):
         if any(isinstance(change, Arrived) for change in settler.step(0, one, None, float(start_s + n))):
             return n
@@ -96,14 +96,14 @@ def told_after_s(settler: Settler, one: Fix, seconds: int, start_s: int = 0) -> 
     ("depth_m", "p", "accuracy_95_m", "within_s"),
     [
         (18, 0.99, 20.0, 15),
-        (24, 0.99, 60.0, 15),  # a yard has only so much depth, and the belief is sure
+        (24, 0.99, 60.0, 15),  # a yard is only so deep, and the belief is sure
         (24, 0.99, 90.0, 150),
         (36, 0.99, 200.0, 15),
         (36, 0.99, float("nan"), 15),
         (18, 0.99, 48.0, 80),
         (18, 0.85, 20.0, math.inf),  # such fixes speak against it
         (9, 0.99, 20.0, math.inf),
-        (24, 0.99, float("nan"), 150),  # what is not a number is vague
+        (24, 0.99, float("nan"), 150),  # NaN counts as vague
     ],
 )
 def test_the_depth_asked_for_is_half_the_fixs_accuracy_within_bounds(
@@ -117,7 +117,7 @@ def test_the_depth_asked_for_is_half_the_fixs_accuracy_within_bounds(
 
 
 def waited(seconds: int = 250) -> Settler:
-    """A gateway that saw a tag beside the school for so long."""
+    """A gateway that saw a tag next to the school for this long."""
     settler = Settler(ZONE, PLANE, {})
     assert told_after_s(settler, fix(-5.0, 0.3, 20.0), seconds) == math.inf
     return settler

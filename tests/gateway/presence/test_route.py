@@ -1,4 +1,4 @@
-"""Off the agreed route only when seen well outside its corridor and at no place; back at once; silence says nothing."""
+"""Off the agreed route only if seen well outside its corridor and at no place; back at once; silence has no effect."""
 
 import math
 import random
@@ -22,7 +22,7 @@ def share(d_m: float, spread_m: float) -> float:
 
 
 def fix(x_m: float, y_m: float, now_s: float, *, spread_m: float = 9.0) -> Fix:
-    """Beside the straight part of the route: within 25 m of y = 0. The school is north of y = -30, west of x = 60."""
+    """A fix on the straight part of the route: within 25 m of y = 0. The school is north of y = -30, west of x = 60."""
     on = share(25 - y_m, spread_m) - share(-25 - y_m, spread_m)
     school = share(60 - x_m, spread_m) * share(y_m + 30, spread_m) * share(80 - y_m, spread_m)
     xy_m = FIELD.plane.to_xy_m(*at(x_m, y_m))
@@ -96,7 +96,7 @@ def test_off_is_kept_over_a_restart_and_forgotten_by_a_pause() -> None:
 
 
 def test_a_month_of_walks_along_the_route_is_no_deviation() -> None:
-    """60 walks of 4 min, 8 m beside the line; errors of 6 m that stay for 15 m of the way, and of 8 m that do not."""
+    """60 walks of 4 min, 8 m off the line; errors of 6 m that last for 15 m of the way, and of 8 m that do not last."""
     rng, walk, found = random.Random(1), Walk(), []
     keep = math.exp(-1.2 / 15)
     for _ in range(60):

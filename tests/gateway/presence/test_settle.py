@@ -1,4 +1,4 @@
-"""Places slowly in and out, dangers quickly in and slowly out, silence never "left". Fixes are made by hand here."""
+"""Places: slowly in and out. Dangers: quickly in, slowly out. Silence is never "left". Fixes are made by hand here."""
 
 import math
 import random
@@ -75,7 +75,7 @@ def test_arrival_takes_time_and_comes_once() -> None:
 
 
 def test_who_walks_along_the_fence_has_not_arrived() -> None:
-    """100 m along it, 6 m outside; fixes err by 6 m that stay for some 15 m of the way, and by 8 m that do not."""
+    """100 m along it, 6 m outside; errors of 6 m that last for about 15 m of the way, and of 8 m that do not last."""
     for seed in range(100):
         rng, walk, found = random.Random(seed), Walk(), []
         x_m, wrong = -60.0, [rng.gauss(0, 6), rng.gauss(0, 6)]
@@ -259,7 +259,7 @@ def test_the_readers_that_heard_it_best_decide_what_silence_means() -> None:
 
 
 def test_places_side_by_side_and_in_each_other_do_not_flap() -> None:
-    """A playground inside the school, an academy wall to wall with it."""
+    """A playground inside the school, and an academy that shares a wall with it."""
     both = zone()
     places = (
         *both.places,

@@ -1,4 +1,4 @@
-"""Whatever an engine says, in whatever order and at whatever pace, what is settled of a tag makes sense."""
+"""Whatever an engine reports, in any order and at any rate, what is settled about a tag makes sense."""
 
 import math
 from collections import defaultdict
@@ -41,7 +41,7 @@ SPOTS = {
 
 @st.composite
 def seen(draw: st.DrawFn) -> Fix:
-    """What a good engine says of some spots."""
+    """A fix as a good engine gives it at one of the spots."""
     (x_m, y_m), places, dangers, on_route = SPOTS[draw(st.sampled_from(sorted(SPOTS)))]
     evidence = (Heard(draw(st.integers(1, 10)), -70, 1, 0.1),)
     at_m = PLANE.to_xy_m(*at(x_m, y_m))
@@ -164,7 +164,7 @@ def test_the_zone_is_one_of_the_partition_and_changes_only_for_a_likelier_one(
     zones, now_s = Cells(), 0.0
     for mass, pace_s in story:
         now_s += pace_s
-        before, zone = zones.zone, zones.step(mass, now_s)
+        before, zone = zones.cell, zones.step(mass, now_s)
         assert zone in (0, 1, 2)
         if before is not None and zone != before:
             assert mass[zone] > (mass[before] if mass[before] == mass[before] else 0.0)

@@ -1,4 +1,4 @@
-"""A walk becomes rows of a walk test, or is refused in words that say what would help."""
+"""A walk becomes rows of a walk test, or is refused with a text that says what would help."""
 
 import json
 import math
@@ -29,7 +29,7 @@ def levels(xy_m: Floats, heading: Floats, rng: np.random.Generator, sigma_db: fl
 
 
 def walked(*, back: bool = True, late_s: float = 0.0, seconds: int = 75, seed: int = SEED) -> tuple[Track, TrueWalk]:
-    """Along the street at 1.2 m/s and, if wanted, back; a packet a second and reader; truth late_s too late."""
+    """Walk along the street at 1.2 m/s and, if `back`, back; two packets a second per reader; truth late_s late."""
     print(f"seed {seed}")
     rng = np.random.default_rng(seed)
     t = np.arange(0.0, seconds * (2 if back else 1), 0.5)
@@ -124,7 +124,7 @@ def test_a_walk_that_cannot_help_is_refused_in_words() -> None:
 
 
 def nearest(survey: Survey, track: Track) -> list[TimedFix]:
-    """An engine that knows the walk test alone: each second the place whose levels are most alike."""
+    """A test engine that knows only the walk test: for each second, the place with the most similar levels."""
     fixes = []
     places, which = np.unique(survey.xy_m.round(1), axis=0, return_inverse=True)
     known = np.full((len(places), 4), np.nan)
@@ -266,6 +266,6 @@ def test_calibrate_says_what_to_do_about_what_it_cannot_read(folder: Path) -> No
 
 
 def test_what_was_walked_twice_is_told_from_what_was_walked_once() -> None:
-    for back, low, high in ((True, 0.7, 0.95), (False, 0.0, 0.15)):  # there and back, but for the part of the turn
+    for back, low, high in ((True, 0.7, 0.95), (False, 0.0, 0.15)):  # there and back, except for the part of the turn
         track, walk = walked(back=back)
         assert low <= calibrate.walked_again(calibrate.rows(track, walk.at)) <= high

@@ -1,4 +1,4 @@
-"""Recording a running gateway: real daemon, real socket, emulated stick; what it heard is a recorded site."""
+"""Recording a running gateway: real daemon, real socket, emulated stick; what it heard becomes a recorded site."""
 
 import asyncio
 import json
@@ -26,8 +26,9 @@ from gateway.survey.server import CLIENTS_MAX, QUEUE_MAX, SOCKET, Recorder
 from gateway.survey.write import RecordingError
 from gateway.zone import Footpath, Place
 from readers import wire
-from tests.gateway.box.bed import Stick, load, plugged, run, running, until, write_config
+from tests.gateway.box.bed import Stick, load, plugged, running, write_config
 from tests.gateway.core.bed import PLANE, SPACING_M, Pole, Shell, advertisement, at, box, zone
+from tests.waiting import run, until
 
 
 def heard(stick: Stick, poles: list[Pole], tag: str, counter: int, *, rssi_dbm: int = -65) -> None:
@@ -37,7 +38,7 @@ def heard(stick: Stick, poles: list[Pole], tag: str, counter: int, *, rssi_dbm: 
 
 
 class Recording:
-    """`ansim-gateway record` in a thread of its own."""
+    """`ansim-gateway record` in its own thread."""
 
     def __init__(self, settings: Installation, out: Path, *tags: str, minutes: float | None = None) -> None:
         self.said: list[str] = []
@@ -68,7 +69,7 @@ def test_what_a_gateway_hears_becomes_a_recorded_site(tmp_path: Path) -> None:
             poles = [Pole(n) for n in (1, 2, 3)]
             await until((settings.folder / SOCKET).exists, "the socket")
             assert stat.S_IMODE((settings.folder / SOCKET).stat().st_mode) == 0o600
-            heard(stick, poles, "tag-003", 1)  # before anybody records: nobody keeps it
+            heard(stick, poles, "tag-003", 1)  # before any recording: it is not kept
             await until(lambda: pipeline.counters(gateway.runner.state).get("sightings", 0) == 3, "the core")
             assert gateway.runner.state.tap is None
             recorded = Recording(settings, out)

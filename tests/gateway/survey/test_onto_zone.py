@@ -1,4 +1,4 @@
-"""A zone's walk test in its configuration: found, put onto the zone's plane, and every fault told as any other."""
+"""The walk test in a zone's configuration: found, moved onto the zone's plane; its faults reported like any other."""
 
 import threading
 import time
@@ -26,8 +26,9 @@ from gateway.survey import write
 from gateway.survey.live import site_of
 from gateway.zone import Field, Plane
 from readers import wire
-from tests.gateway.box.bed import LIMIT_S, READERS, plugged, rows, run, running, until, write_config
+from tests.gateway.box.bed import READERS, plugged, rows, running, write_config
 from tests.gateway.core.bed import SPACING_M, Pole, advertisement, zone
+from tests.waiting import LIMIT_S, run, until
 
 EXTRA = '[locate]\nsurvey = "walk"'
 
@@ -115,7 +116,7 @@ def test_a_walk_test_of_no_use_is_told_and_the_zone_is_located_without_it(tmp_pa
 
 
 def test_a_gateway_listens_before_its_walk_test_is_fitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A map of a large zone takes seconds: a cry just after a power cut does not wait for it."""
+    """Fitting the map of a large zone takes seconds: a cry just after a power cut does not wait for it."""
     go_on = threading.Event()
     fitted = ZoneLocator.fitted
 

@@ -1,4 +1,4 @@
-"""Pictures: well-formed, readable on a telephone, honest about what they show; and the bound they are made from."""
+"""Pictures: well-formed, readable on a phone, true to their data; and the error bound that they are made from."""
 
 import re
 from dataclasses import replace
@@ -74,7 +74,7 @@ def test_the_map_names_its_makers_only_if_it_has_any() -> None:
 
 
 def _covered(svg: str, colour: str) -> float:
-    """Area under one colour of the ground, in the picture's units."""
+    """Return the area under one colour of the ground, in the picture's units."""
     found = re.search(f'<path fill="{colour}"[^>]* d="([^"]*)"', svg)
     return sum(float(h) * float(v) for h, v in re.findall(r"h([\d.]+)v([\d.]+)", found[1])) if found else 0.0
 
@@ -128,7 +128,7 @@ def test_a_walk_shows_where_it_went() -> None:
 
 
 def test_one_circle_of_readers_has_the_bound_of_the_textbook() -> None:
-    """K readers evenly round at one distance: rms = (ln 10 / 10) (s / n) d sqrt(4 / K), flat ground, weak prior."""
+    """K readers evenly around at one distance: rms = (ln 10 / 10) (s / n) d sqrt(4 / K), flat ground, weak prior."""
     d, k, law = 30.0, 8, ExpectedLaw(p0_dbm=-40.0, exponent=2.5, sigma_db=5.0)
     turns = 2 * np.pi * np.arange(k) / k
     e = Expected(np.column_stack([d * np.cos(turns), d * np.sin(turns), np.ones(k)]), tag_height_m=1.0, law=law)

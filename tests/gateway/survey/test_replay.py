@@ -1,7 +1,8 @@
-"""The engine over recorded walks: how far off it may be, sound and with faults in the recording; and odd recordings.
+"""The engine on recorded walks: the largest error allowed, without and with faults in a recording; odd recordings.
 
-The recorded sites lie beside the repository (`../shared/data/rssi`): BLE, indoors, a tag on a body and one on a robot.
-Where they are absent what needs them is skipped. The limits leave room for other machines, not for another engine.
+The recorded sites lie next to the repository (`../shared/data/rssi`): BLE, indoors, a tag on a body and one on a robot.
+Tests that need them are skipped where they are absent. The limits leave room for other machines, not for another
+engine.
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ needs_recordings = pytest.mark.skipif(not RECORDED.is_dir(), reason=f"no recorde
 RANKED = ("danis_room", "kolakowski_flat")
 LAG_S = 2.0
 EDGE_S = 1.0
-"""A fix so much before or after the truth still counts, as in the side-by-side scores."""
+"""A fix this long before or after the truth still counts, as in the scores of the comparison."""
 SEED = 1
 INSTANT_M, LAGGED_M = 1.06, 0.96
 
@@ -108,7 +109,7 @@ def test_rows_in_any_order_give_the_same_fixes(tmp_path: Path) -> None:
         assert found == pytest.approx(sound()[kind])
 
 
-# ---- recordings that hold next to nothing ----------------------------------------------------------------------------
+# ---- recordings with almost no content -------------------------------------------------------------------------------
 
 SQUARE: Floats = np.array([[0.0, 0.0, 2.5], [8.0, 0.0, 2.5], [8.0, 6.0, 2.5], [0.0, 6.0, 2.5]])
 YARD = RecordedSite("yard", (0.0, 0.0, 8.0, 6.0), ("a", "b", "c", "d"), SQUARE)
@@ -116,7 +117,7 @@ YARD = RecordedSite("yard", (0.0, 0.0, 8.0, 6.0), ("a", "b", "c", "d"), SQUARE)
 
 @cache
 def yard() -> ReplayEngine:
-    """A site with a walk test of a line of five places."""
+    """A site whose walk test is a line of five places."""
     place, reader = (each.ravel() for each in np.indices((5, 4)))
     xy = np.stack([1.0 + 1.5 * np.arange(5), np.full(5, 3.0)], axis=1)
     gap_m = np.sqrt(((SQUARE[None, :, :2] - xy[:, None]) ** 2).sum(-1) + 1.5**2)
@@ -125,7 +126,7 @@ def yard() -> ReplayEngine:
 
 
 def walk(seconds: int, readers: tuple[int, ...] = (0, 1, 2, 3)) -> Track:
-    """Straight along the yard's middle, one reading a second and reader."""
+    """A walk straight along the yard's middle, one reading per second and reader."""
     t_s = np.repeat(np.arange(seconds) + 0.5, len(readers))
     reader = np.tile(np.array(readers, dtype=np.int64), seconds)
     x = 1.0 + 6.0 * t_s / max(seconds, 1)
@@ -150,7 +151,7 @@ def test_three_rows_give_a_fix_a_second() -> None:
     few = walk(4)
     keep = np.array([0, 5, 10])
     track = dataclasses.replace(few, t_s=few.t_s[keep], reader=few.reader[keep], rssi_dbm=few.rssi_dbm[keep])
-    assert [fix.t_s for fix in instants(yard().replay(track, lag_s=LAG_S))] == [1.0, 2.0]  # the third second is broken
+    assert [fix.t_s for fix in instants(yard().replay(track, lag_s=LAG_S))] == [1.0, 2.0]  # the third is incomplete
 
 
 def test_one_reader_alone_gives_wide_fixes_and_four_give_narrow_ones() -> None:

@@ -1,6 +1,6 @@
-"""A field recording is a test case the next day: what a gateway said of a tag, its recording says again.
+"""A field recording is a test case the next day: its replay repeats what the gateway said about the tag.
 
-The same readings, so the same fixes: a recording has millimetres where a gateway has degrees, and that is all.
+The same readings, so the same fixes. The only difference: a recording has millimetres where a gateway has degrees.
 """
 
 import json
@@ -36,7 +36,9 @@ XY = tuple[float, float]
 POWER_DBM = -50
 YARD = (30.0, 10.0, 90.0, 50.0)
 APART_M, RADII_APART_M = 0.02, 0.75
-"""Of two fixes that should be one. Radii are told by quarters of a cell, so a millimetre now and then makes one."""
+"""Largest differences of two fixes that should be the same. Radii come in steps of a quarter of a cell, so from time to
+time a millimetre makes one step.
+"""
 
 
 def block(**more: Any) -> Zone:
@@ -65,7 +67,7 @@ def street() -> Zone:
 
 
 def walk(*way: XY, stand_s: int = 0) -> list[XY]:
-    """Where a child is second by second, at 1.3 m/s, and at the end it stands."""
+    """Where a child is in each second: it walks at 1.3 m/s, then stands at the end."""
     corners = np.array(way)
     gone = np.r_[0.0, np.cumsum(np.hypot(*np.diff(corners, axis=0).T))]
     along = np.arange(0.0, gone[-1], 1.3)
@@ -74,7 +76,7 @@ def walk(*way: XY, stand_s: int = 0) -> list[XY]:
 
 
 class Air:
-    """Levels by distance, shadows that last some seconds, some loss. Places as in `block`."""
+    """Levels by distance, shadows that last for a few seconds, some loss. Places as in `block`."""
 
     def __init__(self, zone: Zone, seed: int) -> None:
         plane = Ground(msgspec.structs.replace(zone, places=(), dangers=(), footpaths=())).plane
@@ -96,13 +98,13 @@ def table(path: Path) -> list[list[float]]:
 
 
 def same(ours: Sequence[float], fix: Fix, site_m: XY) -> bool:
-    """Whether a row of fixes (t_s, x, y, r50, r90) is a gateway's fix. site_m: where the fix is on the site's plane."""
+    """Whether a row of fixes (t_s, x, y, r50, r90) equals a gateway's fix. site_m: that fix on the site's plane."""
     return math.dist(ours[1:3], site_m) < APART_M and ours[3:5] == pytest.approx(
         (fix.radius_50_m, fix.radius_90_m), abs=RADII_APART_M
     )
 
 
-# ---- the whole way ---------------------------------------------------------------------------------------------------
+# ---- the whole path from frames to the replay ------------------------------------------------------------------------
 
 
 def test_a_child_in_the_yard_is_replayed_where_the_gateway_saw_it(tmp_path: Path) -> None:
@@ -181,12 +183,12 @@ def test_what_a_gateway_makes_of_places_is_in_the_fixes_too() -> None:
 
 
 def site_of(zone: Zone) -> RecordedSite:
-    """As `record` writes and `locate` reads it, less what the first tag says of its power."""
+    """The site as `record` writes and `locate` reads it, without the power that the first tag states."""
     return record_live.site_of(zone, "here")
 
 
 class Live(ZoneLocator):
-    """A gateway's locator that keeps what it said, by second."""
+    """A gateway's locator that keeps its fixes, by second."""
 
     told: dict[float, Fix]
     smoothed: dict[float, Fix]
@@ -204,7 +206,7 @@ def recorded(
             rows.append((n + 0.6, number - 1, rssi_dbm))
             locator.hear(7, Reading(number, rssi_dbm, 1, n + 0.6, POWER_DBM), n + 0.8)
         now_s = n + 1.0
-        while now_s < n + 1.5:  # batch after batch, as a gateway's deadlines have it
+        while now_s < n + 1.5:  # batch after batch, at a gateway's deadlines
             for _, fix, late in locator.step(now_s, lambda _: False):
                 locator.told[round(fix.fixed_at_s)] = fix
                 if late is not None:
@@ -218,7 +220,7 @@ def recorded(
 
 
 def walk_test(zone: Zone, folder: Path) -> None:
-    """Both footpaths, there and back, a row each two metres and reader."""
+    """A walk test on both footpaths, there and back: a row every four metres for each reader."""
     site, air = replace(site_of(zone), tag_power_dbm=float(POWER_DBM)), Air(zone, seed=9)
     plane = Plane(*(site.origin_lonlat or ()))
     shift = plane.to_xy_m(*at(0.0, 0.0))

@@ -1,4 +1,4 @@
-"""How far off the fixes of a recorded track were: figures against hand-made truth."""
+"""The score of a recorded track's fixes: how far off they are, checked against hand-made truth."""
 
 import math
 from pathlib import Path
@@ -27,7 +27,7 @@ def track(name: str = "w", **truth: Floats | None) -> Track:
 
 def test_an_error_is_the_distance_to_the_truth_at_that_time() -> None:
     fixes = [TimedFix(5.0, 8.0, 9.0, 1.0, 5.0), TimedFix(-1.0, 0, 0, 1, 1), TimedFix(20.5, 0, 0, 1, 1)]
-    assert errors_m(track(), fixes).tolist() == [[5.0, 1.0, 5.0]]  # truth at 5 s: (5, 5); outside it there is none
+    assert errors_m(track(), fixes).tolist() == [[5.0, 1.0, 5.0]]  # truth at 5 s: (5, 5); it lasts from 0 to 20 s
 
 
 def test_where_only_the_way_is_known_it_is_the_distance_to_it() -> None:

@@ -1,4 +1,4 @@
-"""Where somebody walked: every spelling of it, what is left out, and how GPS is smoothed."""
+"""The true way of a walker: every format of the file, what is left out, and how GPS is smoothed."""
 
 from pathlib import Path
 

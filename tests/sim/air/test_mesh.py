@@ -1,4 +1,4 @@
-"""The hop between readers and coordinator: who is in, what is late, what is lost, and that each sender learns it."""
+"""The hop between readers and coordinator: which readers are in, what is late or lost, and that senders learn it."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,7 +15,7 @@ ENDPOINTS = (0xE8, 0xE8, 0x11, 0xC105)
 
 
 class Coordinator:
-    """Stands where the radio of the stick is: keeps what comes in."""
+    """Stands in for the radio of the stick: keeps what comes in."""
 
     def __init__(self) -> None:
         self.received: list[dict[str, Any]] = []
@@ -42,7 +42,7 @@ class Coordinator:
 
 
 class Reader:
-    """A reader's radio side: its answers to transmit, and its receive queue."""
+    """The radio side of a reader: its answers to transmit, and its receive queue."""
 
     def __init__(self, number: int) -> None:
         self.number, self.alive, self.wake_at_ms = number, True, float("inf")

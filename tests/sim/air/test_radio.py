@@ -1,4 +1,4 @@
-"""The air: independent of order, honest about distance, and never better than the receiver."""
+"""The air: independent of order, true to distance, and never better than the receiver."""
 
 import math
 

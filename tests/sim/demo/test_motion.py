@@ -1,4 +1,4 @@
-"""From a tag's motion to the core's word of it: simulated tags and air, real firmware, real mesh timing, the core."""
+"""From a tag's motion to the core's report of it: simulated tags and air, real firmware, real mesh timing, the core."""
 
 import asyncio
 import statistics
@@ -8,14 +8,11 @@ from typing import Any
 
 from gateway.core import pipeline
 from readers import wire
-from sim.air.mesh import Mesh
-from sim.air.radio import Air, Channel, ReaderEar
+from sim.air.radio import Channel
 from sim.clock import Clock
 from sim.demo.motion import SimulatedZone
-from sim.reader.flash import prepare_flash
-from sim.reader.process import ReaderProcess
 from sim.street.tag import MOVING_FOR_S, Tag
-from tests.sim.demo.test_poles import AT, HEIGHT_M, Gateway, key, mac_of
+from tests.sim.demo.bed import Gateway, air_of_readers, mac_of, mesh_of_readers, powered
 
 SEED = 8
 TAGS = 12
@@ -26,7 +23,7 @@ STEP_S = 30.0
 
 
 class Playing:
-    """A child in a yard: 30 s of running about near one spot, 30 s of sitting, all of them a little apart in time."""
+    """A child in a yard: it sits for 30 s, then runs about near one spot for 30 s. Each is 1 s ahead of the last."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -42,11 +39,8 @@ def test_the_core_says_within_seconds_that_a_tag_moves_or_rests(tmp_path: Path) 
     tags = {n: Tag(SEED, n, f"tag-{n:03d}") for n in range(1, TAGS + 1)}
     gateway = Gateway(clock, {tag.name: tag.keys for tag in tags.values()})
     pipeline.set_clock(gateway.state, UTC_S, 0.0, "good")
-    mesh = Mesh(clock, gateway, SEED)  # type: ignore[arg-type]
-    air = Air(SEED, [ReaderEar(n, at, HEIGHT_M) for n, at in AT.items()], Channel())
-    for n, at in AT.items():
-        prepare_flash(tmp_path / f"{n}", n, key(n))
-        mesh.add(ReaderProcess(n, tmp_path / f"{n}", radio=mesh, seed=SEED), bytes(7) + bytes([n]), at, AT[1])
+    mesh = mesh_of_readers(clock, gateway, tmp_path, SEED)
+    air = air_of_readers(Channel(), SEED)
     world = SimpleNamespace(children=[Playing(n) for n in tags])
     zone = SimulatedZone(clock, world, tags, air, mesh, mac_of=mac_of, bell_pin="D4")  # type: ignore[arg-type]
     words = {tag.name: tag for tag in gateway.state.resolver.tags}
@@ -73,17 +67,11 @@ def test_the_core_says_within_seconds_that_a_tag_moves_or_rests(tmp_path: Path) 
         zone.begin(UTC_S + BEGIN_S)
         look()
 
-    try:
-        for n in AT:
-            mesh.power(n, True)
-        mesh.start_joining()
+    with powered(mesh):
         clock.after(1.0, gateway.tick)
         clock.after(BEGIN_S, begin)
         asyncio.run(clock.run(BEGIN_S + STORY_S))
         logs = dict(mesh.counts.logs)
-    finally:
-        for station in mesh.stations.values():
-            station.reader.stop()
     late_s.sort()
     print(f"{len(late_s)} changes told, {untold} not before the next; ", end="")
     print(f"{statistics.median(late_s):.1f} s after, {late_s[int(len(late_s) * 0.95)]:.1f} s (95 %), ", end="")

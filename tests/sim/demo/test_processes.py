@@ -1,4 +1,4 @@
-"""Programs: started, read, killed, restarted, and never left behind; brokers that keep a gateway to its own topics."""
+"""Programs are started, read, killed, restarted and never left behind; brokers keep a gateway to its own topics."""
 
 import asyncio
 import contextlib
@@ -121,7 +121,7 @@ def test_free_ports_are_free_and_different() -> None:
 
 
 class Client:
-    """An MQTT client of one user that keeps what it gets."""
+    """An MQTT client of one user that keeps what it receives."""
 
     def __init__(self, port: int, user: str, word: str, version: int, name: str = "") -> None:
         self.got: list[tuple[str, bytes]] = []

@@ -1,4 +1,4 @@
-"""The demo's own arithmetic: what became of a press, what counts as a true arrival, and when a promise is broken."""
+"""The demo's own evaluation: what became of a press, what is a true arrival, and when a promise is broken."""
 
 import json
 import math

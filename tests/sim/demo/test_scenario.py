@@ -1,4 +1,4 @@
-"""The story: the same for a seed, with presses that can be heard and faults that mean what they say."""
+"""The story: the same for the same seed; its presses can be heard, and its faults do what their names say."""
 
 import math
 

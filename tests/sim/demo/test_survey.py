@@ -1,4 +1,4 @@
-"""The walk test before the story: plausible, in the story's own air, and one the gateway takes as it is."""
+"""The walk test before the story: plausible, in the story's own air, and accepted by the gateway as it is."""
 
 import math
 from pathlib import Path
@@ -65,7 +65,7 @@ def test_the_same_seed_is_the_same_walk_and_another_seed_another(walked: sites.S
 
 
 def test_it_is_the_storys_air_and_its_rows_lie_about_the_storys_levels(walked: sites.SimulatedSite) -> None:
-    """With another air the rest is 6 dB: shadows (4 dB) and readers (2 dB) differ, each twice."""
+    """With another air, 6 dB remain: shadows (4 dB) and readers (2 dB) differ, each of them twice."""
 
     def off_db(air: Air) -> float:
         rows = walked.survey[::7]

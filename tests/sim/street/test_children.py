@@ -1,4 +1,4 @@
-"""Children: the same for a seed, on footpaths, at walking speed, and where their part in the story says."""
+"""Children: the same for the same seed, on footpaths, at walking speed, and where their part in the story puts them."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""The site file: the one in the repository is whole, and a map becomes one."""
+"""The site file: the one in the repository is complete, and a map can be made into one."""
 
 import json
 import math
@@ -26,7 +26,7 @@ def way(number: int, nodes: list[int], **tags: str) -> str:
 
 @pytest.fixture
 def extract(tmp_path: Path) -> Path:
-    """A square school of 120 m with a street all round, a side street, and a main road 100 m to the west."""
+    """A square school of 120 m with a street all around, a side street, and a main road 100 m to the west."""
     nodes = [(1, 0, 0), (2, 120, 0), (3, 120, 120), (4, 0, 120), (5, -90, 0), (6, -100, -200), (7, -100, 200),
              (8, 250, 0), (9, 30, 30), (10, 40, 30), (11, 40, 40), (12, -90, 60)]  # fmt: skip
     ways = [

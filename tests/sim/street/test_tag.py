@@ -1,4 +1,4 @@
-"""A tag: the rhythm of its advertisements, what they say, and that only its keys open them."""
+"""A tag: the rhythm of its advertisements, what they contain, and that only its keys open them."""
 
 import itertools
 

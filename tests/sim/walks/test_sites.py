@@ -238,7 +238,7 @@ def test_the_command_copies_a_site_with_faults_and_leaves_survey_and_truth(tmp_p
     assert made.exit_code == 0, made.output
     home, out = tmp_path / f"room_{SEED:04d}", tmp_path / "faulty"
     for path in home.rglob("*.csv"):
-        path.chmod(0o444)  # as recordings are kept
+        path.chmod(0o444)  # recordings are kept read-only
     faults = ["--fault", "spikes=0.1", "--fault", "dead", "--fault", "shuffle"]
     done = runner.invoke(command.app, ["fault", str(home), str(out), *faults])
     assert done.exit_code == 0, done.output

@@ -20,7 +20,7 @@ from tests.roots import ROOT
 
 
 class Host:
-    """Drives a module the way a terminal would, with its own clock."""
+    """Drives a module as a terminal would, with its own clock."""
 
     def __init__(self, module: VirtualXBee) -> None:
         self.module, self.now_s = module, 100.0
@@ -49,14 +49,14 @@ def host(tmp_path: Path) -> Host:
 
 
 def block(sequence: int, data: bytes, size: int = 128) -> bytes:
-    """A YMODEM block made here, by the standard library's CRC: not by the code under test."""
+    """A YMODEM block, made with the standard library's CRC and not by the code under test."""
     body = data.ljust(size, b"\x1a" if sequence else b"\0")
     head = bytes((SOH if size == 128 else STX, sequence & 0xFF, 255 - (sequence & 0xFF)))
     return head + body + binascii.crc_hqx(body, 0).to_bytes(2, "big")
 
 
 def put(host: Host, name: str, content: bytes) -> bytes:
-    """Send a file and return all the module answered after its prompt."""
+    """Send a file and return everything that the module answered after its prompt."""
     assert host.at(f"FS PUT {name}").endswith("C")
     answer = host.send(block(0, b"x\0" + str(len(content)).encode()))
     for index in range(0, len(content), 1024):

@@ -1,0 +1,102 @@
+"""The files that a configuration names: each one is checked, key files entry by entry; no problem text shows a key."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.config.files import FILE_MAX_B
+from gateway.config.load import load
+from tests.gateway.config.bed import GOOD, READER_KEYS, TAG_KEYS, only, secret, written
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("reader_keys.json", "{", "keys.readers: .*is not such a file"),
+        ("reader_keys.json", "[" * 100_000, "keys.readers: .*is not such a file"),
+        ("reader_keys.json", [1], "keys.readers: .*is not such a file"),
+        ("reader_keys.json", {"1": READER_KEYS["1"], "2": "00"}, "keys.readers: .*entry 2: not a number and its key"),
+        ("reader_keys.json", {READER_KEYS["1"]: "1"}, "keys.readers: .*entry 1: not a number and its key"),
+        ("reader_keys.json", {"1": READER_KEYS["1"], "٢": READER_KEYS["2"]}, "keys.readers: .*entry 2: not a number"),
+        ("reader_keys.json", {"1": READER_KEYS["1"], "2": READER_KEYS["1"]}, "keys.readers: .*another reader's key"),
+        ("reader_keys.json", {"1": READER_KEYS["1"]}, r"readers\[1\].number: no key for reader 2 in reader_keys.json"),
+        ("tag_keys.json", {"t-01": {"k_id": "01" * 16}}, "keys.tags: .*entry 1: not a pseudonym and its two keys"),
+        ("tag_keys.json", {"t 01": TAG_KEYS["t-01"]}, "keys.tags: .*entry 1: not a pseudonym"),
+        ("tag_keys.json", {"t-01": "01" * 16}, "keys.tags: .*entry 1: not a pseudonym"),
+        (
+            "tag_keys.json",
+            {"t-01": TAG_KEYS["t-01"], "t-09": TAG_KEYS["t-01"]},
+            "keys.tags: .*entry 2 has the k_id of entry 1",
+        ),
+    ],
+)
+def test_a_file_of_keys_is_checked_entry_by_entry(folder: Path, name: str, value: Any, said: str) -> None:
+    secret(folder / name, value)
+    found = only(folder, GOOD)
+    assert re.search(said, found), found
+    assert "right is " in found
+    for key in (*READER_KEYS.values(), "01" * 16):
+        assert key not in found, "a key in the wrong place is not repeated"
+
+
+def test_a_secret_others_can_read_is_refused(folder: Path) -> None:
+    for mode in (0o640, 0o604, 0o644, 0o660):
+        (folder / "tag_keys.json").chmod(mode)
+        path = folder / "tag_keys.json"
+        assert f"{path} can be read by others (mode {mode:04o}); do: chmod 600 {path}" in only(folder, GOOD)
+    (folder / "tag_keys.json").chmod(0o400)
+    load(written(folder, GOOD))
+
+
+def test_a_file_it_names_must_be_a_file_of_sense(folder: Path) -> None:
+    (folder / "tag_keys.json").unlink()
+    assert "tag_keys.json cannot be read (No such file or directory)" in only(folder, GOOD)
+    os.mkfifo(folder / "tag_keys.json", 0o600)
+    assert "tag_keys.json is not a file" in only(folder, GOOD)
+    (folder / "tag_keys.json").unlink()
+    secret(folder / "tag_keys.json", " " * (FILE_MAX_B + 1))
+    assert f"is over {FILE_MAX_B} bytes" in only(folder, GOOD)
+
+
+@pytest.mark.parametrize(
+    ("more", "files", "said"),
+    [
+        ('username = "u"\npassword_file = "w"', {"w": "\n"}, "line 15: mqtt.password_file: its first line is empty"),
+        ('password_file = "w"', {"w": "word"}, "mqtt.username: missing beside password_file; right is a name"),
+        ('cert_file = "c"\nca_file = "c"', {"c": "-----BEGIN X"}, "mqtt.key_file: missing beside the other one"),
+        ('key_file = "c"\nca_file = "c"', {"c": "-----BEGIN X"}, "mqtt.cert_file: missing beside the other one"),
+        ('key_file = "c"\ncert_file = "c"', {"c": "-----BEGIN X"}, "mqtt.ca_file: missing: a certificate of our own"),
+        ('ca_file = "c"', {"c": "MII"}, "line 14: mqtt.ca_file: .*c is not PEM; right is the PEM file"),
+        ('ca_file = "nowhere"', {}, "line 14: mqtt.ca_file: .*nowhere cannot be read"),
+    ],
+)
+def test_the_brokers_files_go_together(folder: Path, more: str, files: dict[str, str], said: str) -> None:
+    for name, text in files.items():
+        secret(folder / name, text)
+    found = only(folder, GOOD.replace("port = 1883", f"port = 1883\n{more}"))
+    assert re.search(said, found), found
+
+
+def test_install_codes_are_taken_from_the_enrolment(folder: Path) -> None:
+    text = GOOD.replace("channel = 20", 'channel = 20\nenrolment = "readers.json"')
+    code = "83FED3407A939723A5C639B26916D505C3B5"  # the example of ZigBee Base Device Behavior 3.0, section 10.1.1
+    good = {"eui64": "0013A20041234567", "install_code": code}
+    secret(folder / "readers.json", {"1": good, "9": {"eui64": "0013a20000000000", "install_code": code}})
+    loaded = load(written(folder, text))
+    assert loaded.install_codes == {"0013a20041234567": bytes.fromhex(code)}
+    assert loaded.notes == ("no install code for 1 readers: they must have joined already",)
+    for value, said in (
+        (
+            {"1": good | {"install_code": code[:-1] + "6"}},
+            "entry 1: the install code is not 16 bytes and their checksum",
+        ),
+        ({"2": good}, "module 0013a20041234567 is reader '2' there, but 1 in this file"),
+        ({"1": {"install_code": code}}, "entry '1': no eui64"),
+    ):
+        secret(folder / "readers.json", value)
+        found = only(folder, text)
+        assert found.startswith("line 7: radio.enrolment: ")
+        assert said in found
