@@ -41,7 +41,7 @@ EPOCH_MAX = 64
 NAME_MAX = 128
 """Most characters in the id of a tag, bell, area, place or alarm (a gateway, an epoch and a number)."""
 SEQ_MAX = 2**63 - 1
-LATEST_KINDS = ("position", "presence", "route_deviation", "reader_health", "gateway_health")
+LATEST = Position | Presence | RouteDeviation | ReaderHealth | GatewayHealth
 
 
 class MessageRefused(ValueError):
@@ -328,7 +328,7 @@ def _newest(gateway: str, rows: Iterable[Row], now_s: float) -> list[dict[str, A
     newest: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
         event = row.event
-        if not isinstance(event, Position | Presence | RouteDeviation | ReaderHealth | GatewayHealth):
+        if not isinstance(event, LATEST):
             continue
         kind = str(event.__struct_config__.tag)
         subject = f"{gateway}/{event.what}" if isinstance(event, GatewayHealth) else _subject(event)

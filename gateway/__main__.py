@@ -36,12 +36,12 @@ def run(config_file: GatewayFile) -> None:
 
     Exit codes: 0 stopped, 1 configuration wrong, 2 another gateway has this folder, 3 no ZigBee stick, 4 a fault.
     """
-    loaded = _load(config_file)
+    installation = _load(config_file)
     from gateway.box import daemon  # bellows and numpy load in a second; `check` and `schema` need neither
     from gateway.outbox.lanes import OutboxBusy
 
     try:
-        code = daemon.run(loaded)
+        code = daemon.run(installation)
     except OutboxBusy as busy:
         typer.echo(str(busy), err=True)
         raise typer.Exit(BUSY) from None
@@ -54,8 +54,8 @@ def check(config_file: GatewayFile) -> None:
 
     Exit codes: 0 good, 1 something is wrong: every fault is listed with its line and what would be right.
     """
-    loaded = _load(config_file)
-    typer.echo(summary(loaded))
+    installation = _load(config_file)
+    typer.echo(summary(installation))
     typer.echo("good")
 
 

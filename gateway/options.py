@@ -1,7 +1,8 @@
 """What the gateway's TOML file may contain: its tables as types, and for each key a text that says what is right."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Literal
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Literal, get_args, get_origin
 
 import msgspec
 from msgspec import Meta
@@ -128,25 +129,20 @@ class Installation:
     """Findings that are not wrong but may need attention."""
 
 
-TABLES: dict[str, type[msgspec.Struct]] = {
-    "radio": RadioTable,
-    "store": StoreTable,
-    "mqtt": MqttTable,
-    "keys": KeysTable,
-    "metrics": MetricsTable,
-    "clock": ClockTable,
-    "locate": LocateTable,
-    "settings": zone.ReaderSettings,
-}
-LISTS: dict[str, type[msgspec.Struct]] = {
-    "readers": zone.Reader,
-    "places": zone.Place,
-    "dangers": zone.DangerArea,
-    "bells": zone.BellInput,
-    "routes": zone.Route,
-    "footpaths": zone.Footpath,
-}
-REQUIRED = ("site", "gateway", "radio", "store", "mqtt", "readers")
+def _tables(*, listed: bool) -> dict[str, type[msgspec.Struct]]:
+    """Return each key of the file that is a table or, if `listed`, a list of tables, with the type of the table."""
+    found: dict[str, type[msgspec.Struct]] = {}
+    for one in msgspec.structs.fields(GatewayConfig):
+        kind = get_args(one.type)[0] if get_origin(one.type) is Annotated else one.type
+        for part in get_args(kind) if isinstance(kind, UnionType) else (kind,):
+            item = get_args(part)[0] if get_origin(part) is tuple else part
+            if (item is not part) == listed and isinstance(item, type) and issubclass(item, msgspec.Struct):
+                found[one.name] = item
+    return found
+
+
+TABLES, LISTS = _tables(listed=False), _tables(listed=True)
+REQUIRED = tuple(one.name for one in msgspec.structs.fields(GatewayConfig) if one.required)
 
 # What is right, by key. A message about a wrong key ends with this text.
 _ID = "1-32 of A-Z a-z 0-9 _ -, a letter or digit first"

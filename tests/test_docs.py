@@ -12,6 +12,7 @@ import typer.main
 from city import config
 from gateway import events, options, uplink
 from readers import wire
+from tests import rooms
 from tests.roots import ROOT
 
 DOCS = "\n".join(
@@ -175,6 +176,13 @@ def test_an_adr_is_one_page_and_no_cell_is_an_essay() -> None:
             assert longest <= 60, (
                 f"{page.name}:{number}: a cell of {longest} words; say it in sentences below the table"
             )
+
+
+def test_the_drawing_of_the_architecture_names_every_room() -> None:
+    page = (ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    names = [room.rpartition(".")[2] for floor in rooms.FLOORS for room in floor]
+    missing = [name for name in names if not re.search(rf"(?<!\w){name}(?!\w)", page)]
+    assert not missing, f"rooms without a word in docs/ARCHITECTURE.md: {', '.join(missing)}"
 
 
 def test_the_words_have_a_sentence_and_a_korean_term() -> None:

@@ -38,7 +38,7 @@ LOOK_S = 60.0
 """Seconds. The same look by the same account is logged once in this time."""
 LOOKS_MAX = 4096
 PROGRAM = "program"
-STATIC = ("console.css", "login.css", "console.js", "dom.js", "map.js", "words.js")
+STATIC = ("console.css", "login.css", "console.js", "dom.js", "map.js", "phrases.js")
 DRAWN = ("street", "building", "school", "danger", "reader", "gate", "crossing")
 """Kinds of features in the site file that are drawn. Homes are not drawn: dispatchers do not need them."""
 HEADERS = {

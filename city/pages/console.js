@@ -3,7 +3,7 @@
 
 import { fill, make, put } from "/static/dom.js";
 import { drawAlarms, drawReader, drawSite, drawTag, find, firstView, onGround, reveal } from "/static/map.js";
-import { KINDS, STATES, ago, byUrgency, clockTime, countWords, hops, isCall, lampWords, marks, metres, now, roughAgo, roughSpan, setClock, shortWords, span, standing, waitingWords, what } from "/static/words.js";
+import { KINDS, STATES, ago, byUrgency, clockTime, countWords, hops, isCall, lampWords, marks, metres, now, roughAgo, roughSpan, setClock, shortWords, span, standing, waitingWords, what } from "/static/phrases.js";
 
 const $ = (id) => document.getElementById(id);
 const QUIET_MAX_S = 12; // the city sends a message at least every 5 s

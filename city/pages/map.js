@@ -1,7 +1,7 @@
 // The zone's map. It is drawn from the site's own file, without tiles and without another host.
 
 import { make } from "/static/dom.js";
-import { KINDS, isCall } from "/static/words.js";
+import { KINDS, isCall } from "/static/phrases.js";
 
 const L = window.L;
 const NAMES_MAX = 300; // more tags than this are drawn without their names

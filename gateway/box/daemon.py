@@ -28,7 +28,7 @@ from gateway.mqtt.connection import BrokerAccess
 from gateway.options import Installation
 from gateway.outbox.lanes import Outbox, OutboxBusy
 from gateway.radio.coordinator import DOWN_WORKERS, Radio, RadioGone
-from gateway.survey.server import Recorder
+from gateway.survey.record_socket import Recorder
 from gateway.uplink import Status
 
 TEND_S = 5.0

@@ -9,7 +9,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from gateway.config import files, rules, tables
+from gateway.config import files, rules
+from gateway.config.convert import convert
 from gateway.config.files import FILE_MAX_B
 from gateway.config.findings import ConfigError, Findings, Problem, short
 from gateway.config.toml_lines import key_lines
@@ -41,24 +42,24 @@ def load(path: Path) -> Installation:
     return _checked(Findings(path, key_lines(text)), raw)
 
 
-def summary(loaded: Installation) -> str:
+def summary(installation: Installation) -> str:
     """Return what a technician wants to see of a valid file: one screen, no secrets."""
-    c = loaded.config
+    c = installation.config
     lines = [
         f"site {c.site}, gateway {c.gateway}",
-        f"radio {c.radio.port}, channel {c.radio.channel}, {len(loaded.install_codes)} install codes",
-        f"store {loaded.folder}, at most {c.store.bulk_max_mb} MB of routine events",
+        f"radio {c.radio.port}, channel {c.radio.channel}, {len(installation.install_codes)} install codes",
+        f"store {installation.folder}, at most {c.store.bulk_max_mb} MB of routine events",
         f"broker {c.mqtt.host}:{c.mqtt.port}, MQTT {c.mqtt.protocol}, {'TLS' if c.mqtt.ca_file else 'no TLS'}",
-        f"walk test: {f'{len(loaded.survey)} rows' if loaded.survey is not None else 'none'}",
-        f"{len(c.readers)} readers, {len(c.bells)} bells, {len(loaded.tag_keys)} tags, "
+        f"walk test: {f'{len(installation.survey)} rows' if installation.survey is not None else 'none'}",
+        f"{len(c.readers)} readers, {len(c.bells)} bells, {len(installation.tag_keys)} tags, "
         f"{len(c.places)} places, {len(c.dangers)} danger areas, {len(c.routes)} routes, {len(c.paused)} tags paused",
         f"{len(c.footpaths)} footpaths{'' if c.footpaths else ': everybody may walk everywhere'}",
     ]
-    return "\n".join([*lines, *(f"note: {note}" for note in loaded.notes)])
+    return "\n".join([*lines, *(f"note: {note}" for note in installation.notes)])
 
 
 def _checked(findings: Findings, raw: dict[str, Any]) -> Installation:
-    config = tables.convert(findings, raw)
+    config = convert(findings, raw)
     if config is None:
         raise ConfigError(findings.path, findings.problems)
     for rule in rules.RULES:

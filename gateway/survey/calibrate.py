@@ -1,5 +1,6 @@
-"""A walk with known truth -> rows of a walk test, and whether they can be trusted: clock, directions, errors before
-and after. Pure; the engine is passed in.
+"""A walk with known truth -> rows of a walk test, and whether they can be trusted.
+
+It looks at the clocks, at the directions, and at the errors before and after. Pure; the engine is passed in.
 
 A walk must be long enough, its levels must fall with distance, and its truth must be on the same clock as the
 sightings. It is reported how much of the way was walked in both directions, because the map of a worn tag holds only

@@ -71,19 +71,24 @@ def words(change: Arrived | Left | DangerChange) -> str:
     return f"{'arrived at' if isinstance(change, Arrived) else 'left'} {change.place}"
 
 
-def record(loaded: Installation, out: Path, minutes: float | None, tags: list[str], say: Callable[[str], None]) -> int:
+def record(
+    installation: Installation, out: Path, minutes: float | None, tags: list[str], say: Callable[[str], None]
+) -> int:
     """Record what a running gateway hears until the time is over or a person ends it (Ctrl-C, SIGTERM)."""
-    from gateway.survey import live
+    from gateway.survey.record import record as record_zone
+    from gateway.survey.record import site_of
 
-    unknown = sorted(set(tags) - loaded.tag_keys.keys())
+    unknown = sorted(set(tags) - installation.tag_keys.keys())
     if unknown:
-        say(f"not enrolled here: {', '.join(unknown)[:200]}; a tag is named as in {loaded.config.keys.tags}")
+        say(f"not enrolled here: {', '.join(unknown)[:200]}; a tag is named as in {installation.config.keys.tags}")
         return WRONG
     ended: list[int] = []
     before = {number: signal.signal(number, lambda n, _: ended.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        site = live.site_of(loaded.zone, loaded.config.site)
-        rows = live.record(loaded.folder, site, out, tags=tags, minutes=minutes, stopped=lambda: bool(ended), say=say)
+        site = site_of(installation.zone, installation.config.site)
+        rows = record_zone(
+            installation.folder, site, out, tags=tags, minutes=minutes, stopped=lambda: bool(ended), say=say
+        )
     except RecordingError as error:
         say(str(error))
         return WRONG
@@ -119,19 +124,21 @@ def calibrate(
     return WRONG
 
 
-def draw(loaded: Installation, path: Path, reach: bool, say: Callable[[str], None]) -> int:
+def draw(installation: Installation, path: Path, reach: bool, say: Callable[[str], None]) -> int:
     """Draw what is expected of a zone: the error of a fix or, with `reach`, how many readers hear a tag."""
     from gateway.recording import Survey
     from gateway.survey.calibrate_command import law_of
     from gateway.survey.expected import Expected
-    from gateway.survey.live import site_of
     from gateway.survey.picture import scene_of_zone
+    from gateway.survey.record import site_of
 
-    site = site_of(loaded.zone, loaded.config.site)
-    law, source = law_of(loaded.site or site, loaded.survey if loaded.survey is not None else Survey.empty())
+    site = site_of(installation.zone, installation.config.site)
+    law, source = law_of(
+        installation.site or site, installation.survey if installation.survey is not None else Survey.empty()
+    )
     e = Expected(site.readers_m, site.tag_height_m, law)
     question = "where is a tag heard?" if reach else "how exactly is a tag located?"
-    scene = scene_of_zone(loaded.zone, loaded.config.site, question, loaded.config.attribution)
+    scene = scene_of_zone(installation.zone, installation.config.site, question, installation.config.attribution)
     try:
         if reach:
             write_text(path, picture.reach_picture(scene, e.readers_in_reach, source))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from readers.advertisement import TagKeys
 from sim import chance
-from sim.demo import survey
+from sim.demo import technician
 from sim.demo.broker import CITY, password, secret
 from sim.demo.processes import StartError, console
 from sim.street.paths import Spot
@@ -127,7 +127,7 @@ def write_gateway(
         "trusted = true",
     ]
     if walked is not None:
-        lines += ["[locate]", f"survey = {_text(survey.write(base, walked).name)}"]
+        lines += ["[locate]", f"survey = {_text(technician.write(base, walked).name)}"]
     for pole in poles:
         lon, lat = site.plane.to_lonlat(*pole.at)
         lines += [

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from readers import wire
-from sim.demo.motion import PinChange
-from sim.demo.operator import Seen
+from sim.demo.auto_operator import Seen
 from sim.demo.rig import BUZZER_PIN, LAMP_PIN
+from sim.demo.running_zone import PinChange
 from sim.demo.scenario import Press
 
 DARK_S = 2.5

@@ -15,7 +15,7 @@ from sim.air.mesh import Mesh
 from sim.air.radio import Air, Channel, ReaderEar
 from sim.clock import Clock
 from sim.demo.folder import eui64_of
-from sim.demo.motion import SimulatedZone
+from sim.demo.running_zone import RunningZone
 from sim.ncp.chip import Coordinator, PtyCoordinator
 from sim.ncp.nvm import Nvm
 from sim.reader.flash import prepare_flash
@@ -34,7 +34,7 @@ class Rig:
     """All simulated parts of one run, made by `set_up`. `wall_of` and `clock` share one origin."""
 
     def __init__(
-        self, clock: Clock, coordinator: Coordinator, mesh: Mesh, zone: SimulatedZone, sizes: dict[str, int]
+        self, clock: Clock, coordinator: Coordinator, mesh: Mesh, zone: RunningZone, sizes: dict[str, int]
     ) -> None:
         self.clock, self.coordinator, self.mesh, self.zone, self.firmware_sizes = clock, coordinator, mesh, zone, sizes
 
@@ -79,7 +79,7 @@ async def set_up(
     air = Air(seed, ears, channel, walled=world.site.school)
     tags = {child.number: Tag(seed, child.number, child.tag) for child in world.children}
     macs = {number: _mac(key) for number, key in reader_keys.items()}
-    zone = SimulatedZone(clock, world, tags, air, mesh, mac_of=macs.__getitem__, bell_pin=BELL_PIN)
+    zone = RunningZone(clock, world, tags, air, mesh, mac_of=macs.__getitem__, bell_pin=BELL_PIN)
     rig = Rig(clock, coordinator, mesh, zone, sizes)
     line = PtyCoordinator(coordinator, folder / "coordinator") if pty else None
     try:

@@ -21,8 +21,8 @@ from typing import Any
 import httpx
 
 from sim import chance
-from sim.demo import broker, folder, records, report, scenario, survey
-from sim.demo.operator import DemoOperator, Seen
+from sim.demo import broker, folder, records, report, scenario, technician
+from sim.demo.auto_operator import AutoOperator, Seen
 from sim.demo.presses import Pressed, Presses
 from sim.demo.processes import Program, StartError, console, free_ports, listens, until
 from sim.demo.rig import Rig, set_up
@@ -86,7 +86,7 @@ class Demo:
         self.arrived: set[str] = set()
         self.words: dict[str, dict[str, Any]] = {}
         self.rig: Rig
-        self.operator: DemoOperator
+        self.operator: AutoOperator
         self.programs: dict[str, Program] = {}
         self._figures_before: Counter[str] = Counter()
         self._figures_now: Counter[str] = Counter()
@@ -142,7 +142,7 @@ class Demo:
         self._address, self._passcode = f"http://127.0.0.1:{web_port}/", secrets_.passcode
         self.rig = await stack.enter_async_context(set_up(base, self.world, self.poles, secrets_.reader_keys))
         self._wire_up()
-        self.operator = DemoOperator(self._address.rstrip("/"), secrets_.token, self._on_incident, self._on_word)
+        self.operator = AutoOperator(self._address.rstrip("/"), secrets_.token, self._on_incident, self._on_word)
         stack.push_async_callback(self._end)
         gateway_toml = folder.write_gateway(
             base, self.site, self.poles, {tag.name: tag.keys for tag in self.rig.zone.tags.values()}, secrets_,
@@ -172,7 +172,7 @@ class Demo:
         if not self.options.walk_test:
             self.show.say("nobody walked the zone: its gateway knows no more of the air than any gateway")
             return None
-        walked = survey.walk(self.site, self.poles, self.rig.zone.air, self.options.seed)
+        walked = technician.walk(self.site, self.poles, self.rig.zone.air, self.options.seed)
         self.show.say(f"walk test: a technician with a tag walked every way, {len(walked.survey)} packets heard")
         return walked
 

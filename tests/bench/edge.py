@@ -28,7 +28,7 @@ from gateway.survey import onto_zone
 from gateway.zone import DangerArea, Footpath, Place, Reader, Zone, depth_m
 from sim.air.radio import Air, ReaderEar, rssi_of
 from sim.chance import Floats, one
-from sim.demo import survey as walk_test
+from sim.demo import technician as walk_test
 from sim.street import site as sites
 from sim.street.children import ChildAt, Walk, World
 from sim.street.paths import Spot

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from sqlalchemy import create_mock_engine, func, select
@@ -17,9 +17,9 @@ from city import tables as t
 from city.intake import MessageRefused
 from city.store import Store, StoreError, Turn, counters, prune
 from gateway import uplink
-from gateway.events import Emergency, Routine
+from gateway.events import EMERGENCY_TYPES, ROUTINE_TYPES, Arrival, Bell, Danger, Departure, Emergency, Routine, Sos
 from gateway.uplink import Batch, Poison, Row, Urgent
-from tests.city.bed import arrival, place, position, sos, strayed, told
+from tests.city.bed import arrival, danger, place, position, sos, strayed, told, when
 
 NOW_S = 1_800_000_000.0
 TOPIC = "ansim/v1/s/gw/gw1/sos"
@@ -95,6 +95,26 @@ def test_a_row_the_database_refuses_is_kept_aside_and_its_neighbours_are_stored(
     with store.read() as c:
         assert counters(c)["stored.poison"] == 2
         assert [view["kind"] for view in incident_store.views(c)] == ["unreadable"]
+
+
+def test_every_emergency_opens_an_incident_but_a_lamps_report(store: Store) -> None:
+    """A new type of emergency that the city does not act on would be stored, acknowledged and seen by no dispatcher."""
+    bell = Bell(
+        observed_at=when(), clock="good", alarm="a2", revision=0, bell="gate", reader=8, presses=1, where=None
+    )  # fmt: skip
+    events: list[Emergency] = [sos("a1"), bell, danger("a3", "t-01"), told("a1", "received")]
+    assert {type(event) for event in events} == set(EMERGENCY_TYPES)
+    opened = {
+        type(event): len(intake.store_urgent(store, TOPIC, urgent(seq, event), NOW_S).incidents)
+        for seq, event in enumerate(events[:3], 1)
+    }
+    assert opened == {Sos: 1, Bell: 1, Danger: 1}
+    intake.store_urgent(store, TOPIC, urgent(4, events[3]), NOW_S)
+    assert total(store, t.incident) == 3
+
+
+def test_every_routine_event_is_shown_as_the_latest_of_its_subject_or_as_a_passage() -> None:
+    assert {*get_args(intake.LATEST), Arrival, Departure} == set(ROUTINE_TYPES)
 
 
 def test_the_same_emergency_twice_is_one_row_and_one_incident(store: Store) -> None:

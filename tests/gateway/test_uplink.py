@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.events import (
+    EMERGENCY_TYPES,
+    ROUTINE_TYPES,
     STAGES,
     Arrival,
     Bell,
@@ -70,28 +72,31 @@ head: dict[str, Any] = {"observed_at": dates, "clock": st.sampled_from(["good", 
 somewhere = st.none() | wheres
 stage_words = st.sampled_from(STAGES)
 counts = st.dictionaries(texts, numbers, max_size=5)
-emergencies: st.SearchStrategy[Emergency] = st.one_of(
-    st.builds(
+EMERGENCIES: dict[type[Any], st.SearchStrategy[Any]] = {
+    Sos: st.builds(
         Sos, **head, alarm=texts, revision=numbers, tag=texts, trust=st.sampled_from(["verified", "unverified"]),
         drill=st.booleans(), press=numbers, battery_mv=numbers,
         readers=st.lists(st.integers(1, 65534), max_size=5).map(tuple), where=somewhere,
     ),
-    st.builds(
+    Bell: st.builds(
         Bell, **head, alarm=texts, revision=numbers, bell=texts, reader=numbers, presses=numbers, where=somewhere,
     ),
-    st.builds(
+    Danger: st.builds(
         Danger, **head, alarm=texts, revision=numbers, tag=texts, area=texts, near=st.booleans(),
         probability=st.floats(0, 1), where=somewhere,
     ),
-    st.builds(Told, **head, alarm=texts, reader=numbers, stage=stage_words),
-)  # fmt: skip
+    Told: st.builds(Told, **head, alarm=texts, reader=numbers, stage=stage_words),
+}  # fmt: skip
+emergencies: st.SearchStrategy[Emergency] = st.one_of(*EMERGENCIES.values())
 states = st.sampled_from(["at", "moving", "uncertain", "unseen", "not_covered", "idle", "paused"])
-routines: st.SearchStrategy[Routine] = st.one_of(
-    st.builds(Position, **head, tag=texts, where=wheres, moving=st.booleans()),
-    st.builds(Presence, **head, tag=texts, state=states, place=st.none() | texts, where=somewhere, still=st.booleans()),
-    st.builds(Arrival, **head, tag=texts, place=texts, where=wheres),
-    st.builds(Departure, **head, tag=texts, place=texts, where=wheres),
-    st.builds(
+ROUTINES: dict[type[Any], st.SearchStrategy[Any]] = {
+    Position: st.builds(Position, **head, tag=texts, where=wheres, moving=st.booleans()),
+    Presence: st.builds(
+        Presence, **head, tag=texts, state=states, place=st.none() | texts, where=somewhere, still=st.booleans()
+    ),
+    Arrival: st.builds(Arrival, **head, tag=texts, place=texts, where=wheres),
+    Departure: st.builds(Departure, **head, tag=texts, place=texts, where=wheres),
+    RouteDeviation: st.builds(
         RouteDeviation,
         **head,
         tag=texts,
@@ -100,9 +105,16 @@ routines: st.SearchStrategy[Routine] = st.one_of(
         probability=st.floats(0, 1),
         where=wheres,
     ),
-    st.builds(ReaderHealth, **head, reader=numbers, state=st.sampled_from(["ok", "silent"]), counters=counts),
-    st.builds(GatewayHealth, **head, what=texts, ok=st.booleans(), detail=texts, counters=counts),
-)
+    ReaderHealth: st.builds(
+        ReaderHealth, **head, reader=numbers, state=st.sampled_from(["ok", "silent"]), counters=counts
+    ),
+    GatewayHealth: st.builds(GatewayHealth, **head, what=texts, ok=st.booleans(), detail=texts, counters=counts),
+}
+routines: st.SearchStrategy[Routine] = st.one_of(*ROUTINES.values())
+
+
+def test_every_type_of_event_is_tried() -> None:
+    assert (set(EMERGENCIES), set(ROUTINES)) == (set(EMERGENCY_TYPES), set(ROUTINE_TYPES))
 
 
 def urgent(event: Emergency) -> Urgent:

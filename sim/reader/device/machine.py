@@ -1,4 +1,4 @@
-import _host
+import _host  # the stand-in of the module's `machine`: pins and the watchdog
 
 HARD_RESET = 3
 SOFT_RESET = 6

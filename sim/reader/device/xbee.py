@@ -1,4 +1,4 @@
-import _host
+import _host  # the stand-in of Digi's `xbee`: AT commands, frames in and out
 
 ADDR_COORDINATOR = b"\0\0\0\0\0\0\0\0"
 ENDPOINT_DIGI_DATA = 0xE8

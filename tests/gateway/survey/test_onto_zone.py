@@ -23,7 +23,7 @@ from gateway.locate.locator import ZoneLocator
 from gateway.options import Installation
 from gateway.recording import RecordedSite, Survey
 from gateway.survey import write
-from gateway.survey.live import site_of
+from gateway.survey.record import site_of
 from gateway.zone import Field, Plane
 from readers import wire
 from tests.gateway.box.bed import READERS, plugged, rows, running, write_config

@@ -24,11 +24,11 @@ from gateway.locate.ground import Ground
 from gateway.locate.locator import ZoneLocator
 from gateway.presence.changes import Arrived, Change, DangerChange, Left
 from gateway.recording import RecordedSite, Survey, Track
-from gateway.survey import live as record_live
 from gateway.survey import onto_zone, read, write
+from gateway.survey import record as record_live
 from gateway.survey.commands import words
+from gateway.survey.record_socket import Recorder, _Client
 from gateway.survey.replay import ReplayEngine
-from gateway.survey.server import Recorder, _Client
 from gateway.zone import DangerArea, Footpath, Place, Plane, Reader, Zone, depth_m
 from tests.gateway.core.bed import UTC_S, Pole, Shell, advertisement, at, box
 

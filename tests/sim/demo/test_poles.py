@@ -9,7 +9,7 @@ import pytest
 from gateway.locate import crosscheck
 from sim.air.radio import Channel
 from sim.clock import Clock
-from sim.demo.motion import SimulatedZone
+from sim.demo.running_zone import RunningZone
 from sim.street import site
 from sim.street.children import World
 from tests.sim.demo.bed import AT, Gateway, air_of_readers, mac_of, mesh_of_readers, powered
@@ -26,7 +26,7 @@ def test_firmware_readers_hear_each_other_and_the_core_fits(tmp_path: Path, monk
     channel = Channel()
     air = air_of_readers(channel, SEED)
     air._offset_db[3] -= 8.0  # reader 4: a bad connector on the receiving side
-    zone = SimulatedZone(clock, World(site.load(), SEED, 1), {}, air, mesh, mac_of=mac_of, bell_pin="D4")
+    zone = RunningZone(clock, World(site.load(), SEED, 1), {}, air, mesh, mac_of=mac_of, bell_pin="D4")
     with powered(mesh):
         clock.after(1.0, gateway.tick)
         asyncio.run(clock.run(345.0))

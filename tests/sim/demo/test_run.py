@@ -17,12 +17,12 @@ from readers import wire
 from readers.advertisement import TagKeys
 from sim.__main__ import app
 from sim.air.radio import Air, ReaderEar
-from sim.demo import folder, records, report, scenario, show, survey
-from sim.demo.motion import PinChange
-from sim.demo.operator import Seen
+from sim.demo import folder, records, report, scenario, show, technician
+from sim.demo.auto_operator import Seen
 from sim.demo.presses import Presses
 from sim.demo.processes import StartError
 from sim.demo.rig import BUZZER_PIN, LAMP_PIN
+from sim.demo.running_zone import PinChange
 from sim.demo.scenario import Press
 from sim.street import site
 from sim.street.children import World
@@ -253,7 +253,7 @@ def test_the_configurations_are_ones_the_programs_accept(tmp_path: Path) -> None
     poles = ZONE.poles[:3]
     secrets = folder.make_secrets(tmp_path, [pole.number for pole in poles])
     world = World(ZONE, 1, 2)
-    walked = survey.walk(ZONE, poles, Air(1, [ReaderEar(p.number, p.at, p.height_m) for p in poles]), 1)
+    walked = technician.walk(ZONE, poles, Air(1, [ReaderEar(p.number, p.at, p.height_m) for p in poles]), 1)
     tags = {child.tag: TagKeys(os.urandom(16), os.urandom(16)) for child in world.children}
     gateway = folder.write_gateway(
         tmp_path, ZONE, poles, tags, secrets, seed=1, radio_port=tmp_path / "pty", broker_port=1883, metrics_port=9100,

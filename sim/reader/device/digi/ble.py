@@ -1,4 +1,4 @@
-import _host
+import _host  # the stand-in of Digi's `ble`: scan and beacon
 
 
 class _gap_scan:

@@ -10,7 +10,7 @@ from gateway.core import pipeline
 from readers import wire
 from sim.air.radio import Channel
 from sim.clock import Clock
-from sim.demo.motion import SimulatedZone
+from sim.demo.running_zone import RunningZone
 from sim.street.tag import MOVING_FOR_S, Tag
 from tests.sim.demo.bed import Gateway, air_of_readers, mac_of, mesh_of_readers, powered
 
@@ -42,7 +42,7 @@ def test_the_core_says_within_seconds_that_a_tag_moves_or_rests(tmp_path: Path) 
     mesh = mesh_of_readers(clock, gateway, tmp_path, SEED)
     air = air_of_readers(Channel(), SEED)
     world = SimpleNamespace(children=[Playing(n) for n in tags])
-    zone = SimulatedZone(clock, world, tags, air, mesh, mac_of=mac_of, bell_pin="D4")  # type: ignore[arg-type]
+    zone = RunningZone(clock, world, tags, air, mesh, mac_of=mac_of, bell_pin="D4")  # type: ignore[arg-type]
     words = {tag.name: tag for tag in gateway.state.resolver.tags}
     changed_s: dict[int, float] = {}
     flags: dict[int, bool] = {}

@@ -36,7 +36,7 @@ class Seen:
 
 
 @dataclass
-class DemoOperator:
+class AutoOperator:
     """One simulated operator of one city."""
 
     address: str

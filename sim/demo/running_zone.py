@@ -41,7 +41,7 @@ class PinChange:
     level: int
 
 
-class SimulatedZone:
+class RunningZone:
     """The zone of one story, on one clock. Children stand still and tags are silent until `begin`.
 
     mac_of: reader number -> its MAC function, to read a reader's frames on the mesh. bell_pin: the input of a bell.

@@ -21,8 +21,8 @@ from gateway.core import pipeline
 from gateway.fix import Reading
 from gateway.locate.ground import REACH_M
 from gateway.options import Installation
-from gateway.survey import live, read, write
-from gateway.survey.server import CLIENTS_MAX, QUEUE_MAX, SOCKET, Recorder
+from gateway.survey import read, record, write
+from gateway.survey.record_socket import CLIENTS_MAX, QUEUE_MAX, SOCKET, Recorder
 from gateway.survey.write import RecordingError
 from gateway.zone import Footpath, Place
 from readers import wire
@@ -43,10 +43,10 @@ class Recording:
     def __init__(self, settings: Installation, out: Path, *tags: str, minutes: float | None = None) -> None:
         self.said: list[str] = []
         self.over = False
-        site = live.site_of(settings.zone, settings.config.site)
+        site = record.site_of(settings.zone, settings.config.site)
         self.task = asyncio.ensure_future(
             asyncio.to_thread(
-                live.record, settings.folder, site, out, tags=tags, minutes=minutes,
+                record.record, settings.folder, site, out, tags=tags, minutes=minutes,
                 stopped=lambda: self.over, say=self.said.append,
             )
         )  # fmt: skip
@@ -106,49 +106,49 @@ def test_what_a_gateway_hears_becomes_a_recorded_site(tmp_path: Path) -> None:
 def test_the_zones_footpaths_are_in_the_site_as_far_as_readers_hear() -> None:
     far = Footpath((at(-500, 40), at(500, 40)))
     street = msgspec.structs.replace(zone(3), footpaths=(*zone(3).footpaths, far, Footpath((at(0, 900), at(9, 900)))))
-    site = live.site_of(street, "here")
+    site = record.site_of(street, "here")
     own, cut = site.footpaths
     ends_x_m = -60.0 - SPACING_M, 2 * SPACING_M + math.sqrt(REACH_M**2 - 3**2) - SPACING_M
     np.testing.assert_allclose(own, [[ends_x_m[0], -3.0], [ends_x_m[1], -3.0]], atol=0.05)
     assert np.abs(cut[:, 0]).max() == pytest.approx(SPACING_M + math.sqrt(REACH_M**2 - 40**2), abs=0.05)
-    assert live.site_of(msgspec.structs.replace(street, footpaths=()), "here").footpaths == ()
+    assert record.site_of(msgspec.structs.replace(street, footpaths=()), "here").footpaths == ()
 
 
 def test_the_zones_places_and_dangers_are_in_the_site(tmp_path: Path) -> None:
-    site = live.site_of(zone(3), "here")
+    site = record.site_of(zone(3), "here")
     write.save_site(tmp_path, site)
     [school], [river] = read.load_site(tmp_path).places or (), read.load_site(tmp_path).dangers or ()
     assert (school.id, river.id, river.warn_m) == ("school", "river", 10.0)
     middle_m = SPACING_M  # three poles from x = 0 on
     corners = np.array([(-40.0, -30.0), (60.0, -30.0), (60.0, 80.0), (-40.0, 80.0)]) - (middle_m, 0.0)
     np.testing.assert_allclose(school.ring_m, corners, atol=0.02)
-    plain = live.site_of(msgspec.structs.replace(zone(3), places=(), dangers=()), "here")
+    plain = record.site_of(msgspec.structs.replace(zone(3), places=(), dangers=()), "here")
     assert plain.places == plain.dangers == (), "none, and not: nobody says"
 
 
 def test_a_site_of_an_older_gateway_gets_the_areas_and_other_areas_are_told_of(tmp_path: Path) -> None:
-    site, said = live.site_of(zone(3), "here"), list[str]()
+    site, said = record.site_of(zone(3), "here"), list[str]()
     write.save_site(tmp_path, replace(site, places=None, dangers=None, seen_tracks=("w",)))
-    known = live._begin_site(tmp_path, site, said.append)
+    known = record._begin_site(tmp_path, site, said.append)
     back = read.load_site(tmp_path)
     assert [place.id for place in back.places or ()] == ["school"]
     assert back.seen_tracks == known.seen_tracks == ("w",)
-    live._begin_site(tmp_path, site, said.append)
+    record._begin_site(tmp_path, site, said.append)
     assert not said
     moved = msgspec.structs.replace(zone(3), places=(Place("school", "school", box(-40, -30, 61, 80)),))
-    live._begin_site(tmp_path, live.site_of(moved, "here"), said.append)
+    record._begin_site(tmp_path, record.site_of(moved, "here"), said.append)
     assert "places, danger areas or footpaths of the zone are not those of" in said[0]
     np.testing.assert_array_equal((read.load_site(tmp_path).places or ())[0].ring_m, (site.places or ())[0].ring_m)
 
 
 def test_the_first_tags_power_stays_and_another_kind_of_tag_is_told(tmp_path: Path) -> None:
-    site = live.site_of(zone(3), "here")
+    site = record.site_of(zone(3), "here")
     write.save_site(tmp_path, site)
     said: list[str] = []
 
     def write_rows(*powers: tuple[str, int | None]) -> None:
         known = read.load_site(tmp_path)
-        writer = live._Writer(tmp_path, known, 0.0, known.tag_power_dbm, said.append)
+        writer = record._Writer(tmp_path, known, 0.0, known.tag_power_dbm, said.append)
         for tag, power_dbm in powers:
             row = {"t_s": 1.0, "tag": tag, "reader": 1, "rssi_dbm": -70, "packets": 1}
             writer.reading(row if power_dbm is None else row | {"power_dbm": power_dbm})
@@ -214,9 +214,11 @@ def test_a_time_ends_it(tmp_path: Path) -> None:
 
 
 def test_another_zone_is_not_mixed_into_a_site(tmp_path: Path) -> None:
-    write.save_site(tmp_path, live.site_of(zone(3), "here"))
+    write.save_site(tmp_path, record.site_of(zone(3), "here"))
     with pytest.raises(RecordingError, match="another zone, or its readers were moved; name a new folder"):
-        live.record(tmp_path, live.site_of(zone(4), "here"), tmp_path, tags=[], minutes=None, stopped=bool, say=print)
+        record.record(
+            tmp_path, record.site_of(zone(4), "here"), tmp_path, tags=[], minutes=None, stopped=bool, say=print
+        )
 
 
 def test_without_a_gateway_it_says_what_to_do(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from gateway.survey.onto_zone import walk_test_of_zone
 from gateway.zone import Reader, Zone
 from sim.air.radio import Air, ReaderEar
-from sim.demo import survey as walk_test
+from sim.demo import technician as walk_test
 from sim.street import site
 from sim.street.paths import inside
 from sim.street.tag import POWER_DBM

@@ -20,7 +20,7 @@ from gateway.locate import shapes
 from gateway.locate.ground import REACH_M
 from gateway.recording import Area, RecordedSite
 from gateway.survey import read, write
-from gateway.survey.server import SOCKET
+from gateway.survey.record_socket import SOCKET
 from gateway.survey.write import (
     INFO,
     PACKETS,
