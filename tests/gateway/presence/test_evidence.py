@@ -1,4 +1,4 @@
-"""The cell of a partition that a tag is in changes seldom and is often right; evidence takes any rate of calls and NaN."""
+"""The cell that a tag is in changes seldom and is often right; evidence takes any rate of calls, and NaN."""
 
 import itertools
 import math
