@@ -53,7 +53,6 @@ class City:
             threading.Thread(target=self._do_duty, name="duty", daemon=True),
             threading.Thread(target=self._do_retention, name="retention", daemon=True),
         ]
-        self.started_at = clock()
         self.store_ok_at = clock()
 
     def start(self) -> None:

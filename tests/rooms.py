@@ -1,11 +1,12 @@
-"""The rooms of the code: which folder may import which. `python -m tests.rooms` prints them as measured today.
+"""The rooms of the house: which folder may import which. `python -m tests.rooms` prints them as measured today.
 
-A room is a folder; its files are the `.py` files directly in it. A `__main__.py` is a room of its own: a person starts
-it, and it is above all other rooms. Imports are read from the source with `ast`: nothing is run, and an import inside a
-function or behind TYPE_CHECKING counts as well.
+A room is a folder; its files are the `.py` files directly in it. A `__main__.py` is a room of its own: it is what a
+person types, and stands above everything. Imports are read from the source with `ast`: nothing is run, and an import
+inside a function or behind TYPE_CHECKING counts as well.
 """
 
 import ast
+import functools
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from pathlib import Path
 from tests.roots import ROOT
 
 PACKAGES = ("readers", "gateway", "city", "sim")
+STAND_INS = Path("sim") / "reader" / "device"
+"""MicroPython of a simulated reader: it imports the device's own modules, and belongs to no room."""
 
 FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
     {"readers": (), "sim": (), "sim.xbee": ()},
@@ -57,18 +60,32 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
 """Each room with the rooms it may import, from the ground floor up. Every import points to a lower floor."""
 
 CORE = ("gateway", "gateway.core", "gateway.locate", "gateway.presence")
-"""Rooms of pure functions of values: time is passed in; they do not read, write, send or draw random numbers."""
+"""Rooms of values in, values out: time is passed in, and nothing is read, written, sent or drawn by chance."""
+
+CORE_MAY = {
+    "collections", "copy", "dataclasses", "datetime", "functools", "hashlib", "hmac", "itertools", "math", "msgspec",
+    "numpy", "re", "statistics", "types", "typing",
+}  # fmt: skip
+"""Modules of others that a core room may import. What is not here may know a clock, a disk, a network or chance."""
+
+CORE_MAY_NOT_CALL = {"open", "print", "input", "exec", "eval", "__import__", "breakpoint"}
+CORE_MAY_NOT_ASK = {
+    "datetime.now", "datetime.utcnow", "datetime.today", "date.today", "datetime.datetime.now", "datetime.date.today",
+    "np.random", "numpy.random", "np.load", "np.save", "np.savez", "np.loadtxt", "np.savetxt", "np.fromfile",
+    "np.memmap", "statistics.random",
+}  # fmt: skip
+"""By these an allowed module would know the time, chance or a file."""
 
 CONTRACTS = {
     ("gateway", "readers"): {"readers.wire", "readers.advertisement"},
     ("city", "gateway"): {"gateway.events", "gateway.uplink"},
-    ("sim", "gateway"): {"gateway.events", "gateway.uplink", "gateway.zone"},
+    ("sim", "gateway"): {"gateway.uplink", "gateway.zone"},
     ("sim", "readers"): {"readers.wire", "readers.advertisement"},
 }
-"""What one part of the product may import from another: these files, and nothing else."""
+"""What one part of the product may know of another: these files, and nothing else of it."""
 
 FILES_MAX = 15
-"""A room with more files should become two rooms."""
+"""A room of more files is two rooms."""
 
 
 @dataclass
@@ -82,7 +99,7 @@ class House:
     """module -> its room"""
 
     def between(self) -> dict[tuple[str, str], list[tuple[str, str]]]:
-        """Return the arrows between rooms: (importing room, imported room) -> the arrows between their files."""
+        """Return the arrows between rooms: (importing room, imported room) -> the files' arrows behind it."""
         found: dict[tuple[str, str], list[tuple[str, str]]] = {}
         for one, other in sorted(self.arrows):
             if self.rooms[one] != self.rooms[other]:
@@ -90,9 +107,15 @@ class House:
         return found
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    """Return the syntax tree of a file."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports(path: Path, root: Path = ROOT) -> Iterator[tuple[str, int]]:
-    """Yield (dotted name, line) of every import in a file, with relative imports resolved."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    """Yield (dotted name, line) of every import in a file, relative ones resolved."""
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name, node.lineno
@@ -105,30 +128,39 @@ def imports(path: Path, root: Path = ROOT) -> Iterator[tuple[str, int]]:
                 yield f"{base}.{alias.name}", node.lineno
 
 
+@functools.cache
 def modules(root: Path = ROOT) -> dict[str, Path]:
-    """Return every module of the product by dotted name. `device` folders are left out: their code is MicroPython."""
+    """Return every module of the product by its dotted name, the stand-ins apart."""
     found: dict[str, Path] = {}
     for package in PACKAGES:
         for path in sorted((root / package).rglob("*.py")):
-            if "device" not in path.parts:
+            if STAND_INS not in path.relative_to(root).parents:
                 parts = path.relative_to(root).with_suffix("").parts
                 found[".".join(parts).removesuffix(".__init__")] = path
     return found
 
 
-def defined(path: Path) -> set[str]:
-    """Return the names that a file itself defines at its top level."""
+@functools.cache
+def defined(path: Path) -> frozenset[str]:
+    """Return the names that a file gives a meaning at its top: definitions and assignments, not imports."""
     found: set[str] = set()
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            found.add(node.name)
-        elif not isinstance(node, (ast.Import, ast.ImportFrom)):
-            found |= {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
-    return found
+
+    def take(body: list[ast.stmt]) -> None:
+        for node in body:
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                found.add(node.name)
+            elif isinstance(node, (ast.If, ast.Try, ast.With, ast.For)):
+                take([each for each in ast.iter_child_nodes(node) if isinstance(each, ast.stmt)])
+            else:
+                names = (each for each in ast.walk(node) if isinstance(each, ast.Name))
+                found.update(each.id for each in names if isinstance(each.ctx, ast.Store))
+
+    take(parsed(path).body)
+    return frozenset(found)
 
 
 def measure(root: Path = ROOT) -> House:
-    """Measure the files and imports below `root`."""
+    """Read the house as it stands."""
     house = House()
     paths = modules(root)
     for module, path in paths.items():
@@ -137,19 +169,25 @@ def measure(root: Path = ROOT) -> House:
         house.files.setdefault(room, []).append(path)
     for module, path in paths.items():
         for name, _ in imports(path, root):
-            target = name if name in paths and paths[name].stem != "__init__" else name.rpartition(".")[0]
-            if target in paths and target != module and paths[target].stem != "__init__":
+            target = name if name in paths else name.rpartition(".")[0]
+            if target in paths and target != module:
                 house.arrows.add((module, target))
     return house
 
 
+def faces_imported(house: House, root: Path = ROOT) -> list[str]:
+    """Return the imports that name a room instead of a file of it: what they reach cannot be read from the source."""
+    faces = {module for module, path in modules(root).items() if path.stem == "__init__"}
+    return sorted(f"{one} imports the room {other}" for one, other in house.arrows if other in faces)
+
+
 def floor_of(room: str) -> int | None:
-    """Return the floor of a room in the table, 0 for the ground; None if the room is not in the table."""
+    """Return on which floor a room stands by the table, 0 the ground; None: it is not in the table."""
     return next((n for n, floor in enumerate(FLOORS) if room in floor), None)
 
 
 def backward(house: House) -> list[str]:
-    """Return the file arrows between rooms that do not point to a lower floor."""
+    """Return the arrows between rooms that do not point to a lower floor."""
     found = []
     for (one, other), arrows in house.between().items():
         upper, lower = floor_of(one), floor_of(other)
@@ -159,11 +197,13 @@ def backward(house: House) -> list[str]:
 
 
 def circles(edges: set[tuple[str, str]]) -> list[str]:
-    """Return the circles of a graph, each as a text `a -> b -> a`; one for each back edge found."""
+    """Return the circles of a graph, each as a text `a -> b -> a`; one for each way back that is met."""
     follow: dict[str, list[str]] = {}
     for one, other in sorted(edges):
         follow.setdefault(one, []).append(other)
-    found, done, trail = [], set(), []  # type: ignore[var-annotated]
+    found: list[str] = []
+    done: set[str] = set()
+    trail: list[str] = []
 
     def visit(node: str) -> None:
         if node in trail:
@@ -181,7 +221,7 @@ def circles(edges: set[tuple[str, str]]) -> list[str]:
 
 
 def main() -> int:
-    """Print every room, from the top floor down: files, lines, imports, importers. Return 1 on a violation."""
+    """Print every room, from the top floor down: files, lines, which rooms it imports and which import it."""
     house = measure()
     between = house.between()
     for number, floor in reversed(list(enumerate(FLOORS))):
@@ -190,8 +230,8 @@ def main() -> int:
             paths = house.files[room]
             lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths)
             core = "core" if room in CORE else ""
-            below = [other for one, other in between if one == room]
-            above = [one for one, other in between if other == room]
+            below = sorted(other for one, other in between if one == room)
+            above = sorted(one for one, other in between if other == room)
             print(f"  {room:17} {len(paths):3} files {lines:5} lines {core:4}  imports {', '.join(below) or 'nothing'}")
             print(f"{'':41}  for     {', '.join(above) or 'a person at a terminal'}")
     for package in ("gateway", "sim"):

@@ -1,7 +1,10 @@
-"""Which room may import which: the table of `tests.rooms`, checked on the source. `python -m tests.rooms` prints it."""
+"""Who may import whom: the table of `tests.rooms`, held against the source. `python -m tests.rooms` prints it."""
 
 import ast
+import importlib.metadata
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,45 +12,51 @@ import pytest
 from tests import rooms
 from tests.roots import ROOT
 
-CORE_MAY_NOT = {
-    "asyncio", "socket", "sqlite3", "time", "random", "logging", "threading", "subprocess", "os", "pathlib", "io",
-    "structlog", "paho", "bellows", "zigpy", "serial", "secrets",
-}  # fmt: skip
 TEST_LINES_MAX = 450
 HOUSE = rooms.measure()
+MODULES = rooms.modules()
+PARTS = {*rooms.PACKAGES, "firmware", "tests"}
 
 
-def ours(path: Path) -> bool:
-    return "device" not in path.parts
-
-
-def sources(*packages: str) -> list[Path]:
-    return [path for package in packages for path in sorted((ROOT / package).rglob("*.py")) if ours(path)]
+def shown(path: Path) -> str:
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
 
 
 def typing_only(path: Path) -> set[int]:
-    """Return the lines behind `if TYPE_CHECKING:`, which never run: a type may name what the code may not use."""
+    """Return the lines of the bodies of `if TYPE_CHECKING:`, which never run: a type may name what code may not use."""
     found: set[int] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(rooms.parsed(path)):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            found.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+            for each in node.body:
+                found.update(range(each.lineno, (each.end_lineno or each.lineno) + 1))
     return found
 
 
-def strays_of_core(path: Path, may_not: set[str]) -> list[str]:
+def strays_of_core(path: Path, root: Path = ROOT) -> Iterator[str]:
+    """Yield what a file of a core room may not do: an import, a call, or a question to the clock or to chance."""
     hidden = typing_only(path)
-    return [
-        f"{path.relative_to(ROOT)}:{line} imports {name}"
-        for name, line in rooms.imports(path)
-        if name.split(".")[0] in may_not and line not in hidden
-    ]
+    for name, line in rooms.imports(path, root):
+        top = name.split(".")[0]
+        allowed = top in {*rooms.CORE_MAY, "gateway", "readers"} and name not in rooms.CORE_MAY_NOT_ASK
+        if line not in hidden and not allowed:
+            yield f"{shown(path)}:{line} imports {name}"
+    for node in ast.walk(rooms.parsed(path)):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in rooms.CORE_MAY_NOT_CALL:
+            yield f"{shown(path)}:{node.lineno} uses {node.id}"
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in rooms.CORE_MAY_NOT_ASK:
+            yield f"{shown(path)}:{node.lineno} asks for {ast.unparse(node)}"
+        if isinstance(node, ast.Name) and node.id == "TYPE_CHECKING" and isinstance(node.ctx, ast.Store):
+            yield f"{shown(path)}:{node.lineno} gives TYPE_CHECKING a value"
 
 
-def test_every_room_stands_on_a_floor() -> None:
-    missing = [room for room in HOUSE.files if rooms.floor_of(room) is None]
-    gone = [room for floor in rooms.FLOORS for room in floor if room not in HOUSE.files]
-    assert not missing, f"rooms without a floor in tests/rooms.py: {', '.join(missing)}"
-    assert not gone, f"rooms of tests/rooms.py that are no folders: {', '.join(gone)}"
+# ---- the table ------------------------------------------------------------------------------------------------------
+
+
+def test_every_room_stands_on_one_floor() -> None:
+    listed = [room for floor in rooms.FLOORS for room in floor]
+    assert not [room for room in HOUSE.files if room not in listed], "rooms without a floor in tests/rooms.py"
+    assert not [room for room in listed if room not in HOUSE.files], "rooms of tests/rooms.py that are no folders"
+    assert len(listed) == len(set(listed))
 
 
 def test_the_table_allows_only_lower_floors() -> None:
@@ -88,11 +97,51 @@ def test_no_arrow_runs_back_up_and_nothing_goes_in_circles() -> None:
     assert not rooms.circles(HOUSE.arrows)
 
 
+def test_a_file_is_imported_and_never_its_room() -> None:
+    """`from gateway import box` reaches what nobody can read from the source; so do imports that run as text."""
+    assert not rooms.faces_imported(HOUSE)
+    strays = []
+    for module, path in MODULES.items():
+        for node in ast.walk(rooms.parsed(path)):
+            if isinstance(node, ast.Import):
+                strays += [
+                    f"{module} says import {each.name}" for each in node.names if each.name.split(".")[0] in PARTS
+                ]
+            if isinstance(node, ast.ImportFrom) and (node.level or any(each.name == "*" for each in node.names)):
+                strays.append(f"{module}:{node.lineno} has a relative or a star import")
+            if isinstance(node, ast.Name) and node.id in {
+                "__import__",
+                "exec",
+                "eval",
+                "import_module",
+                "resolve_name",
+            }:
+                strays.append(f"{module}:{node.lineno} uses {node.id}")
+            if isinstance(node, ast.Attribute) and node.attr in {"import_module", "resolve_name", "modules"}:
+                strays.append(f"{module}:{node.lineno} uses .{node.attr}")
+    assert not strays, "\n".join(strays)
+
+
+def test_every_file_is_imported_by_another_or_is_what_a_person_types() -> None:
+    wanted = {other for _, other in HOUSE.arrows}
+    alone = [name for name, path in MODULES.items() if name not in wanted and path.stem not in ("__init__", "__main__")]
+    assert not alone, f"nobody imports {', '.join(alone)}"
+
+
+# ---- the core -------------------------------------------------------------------------------------------------------
+
+
+def test_the_core_is_what_decides_about_a_child() -> None:
+    assert set(rooms.CORE) == {"gateway", "gateway.core", "gateway.locate", "gateway.presence"}
+    assert sys.stdlib_module_names | {"msgspec", "numpy"} >= rooms.CORE_MAY
+    assert not rooms.CORE_MAY & {"asyncio", "io", "logging", "os", "pathlib", "random", "socket", "sqlite3", "time"}
+
+
 @pytest.mark.parametrize("room", rooms.CORE)
 def test_a_core_room_knows_no_clock_disk_network_chance_or_log(room: str) -> None:
-    paths = HOUSE.files[room]
+    paths = [path for path in HOUSE.files[room] if path.stem != "__main__"]
     assert len(paths) > 1, f"{room} is empty"
-    strays = [stray for path in paths for stray in strays_of_core(path, CORE_MAY_NOT)]
+    strays = [stray for path in paths for stray in strays_of_core(path)]
     assert not strays, "\n".join(strays)
 
 
@@ -105,12 +154,13 @@ def test_a_core_room_imports_only_core_rooms_and_readers() -> None:
     assert not strays, f"the core does not know the shell: {', '.join(strays)}"
 
 
+# ---- the parts ------------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(("part", "other"), rooms.CONTRACTS)
 def test_a_part_knows_only_the_contract_of_another(part: str, other: str) -> None:
-    may = rooms.CONTRACTS[part, other]
     across = {(a, b) for a, b in HOUSE.arrows if a.split(".")[0] == part and b.split(".")[0] == other}
-    assert across
-    assert not [f"{a} -> {b}" for a, b in sorted(across) if b not in may]
+    assert {b for _, b in across} == rooms.CONTRACTS[part, other]
 
 
 def test_parts_that_have_no_contract_know_nothing_of_each_other() -> None:
@@ -118,15 +168,41 @@ def test_parts_that_have_no_contract_know_nothing_of_each_other() -> None:
     assert {pair for pair in across if pair[0] != pair[1]} == set(rooms.CONTRACTS)
 
 
-def test_nobody_imports_sim_or_tests_and_the_emulator_stands_alone() -> None:
+def test_nobody_imports_sim_firmware_or_tests() -> None:
     strays = [
-        f"{path.relative_to(ROOT)}:{line} imports {name}"
-        for path in sources("readers", "gateway", "city", "sim")
+        f"{module}:{line} imports {name}"
+        for module, path in MODULES.items()
         for name, line in rooms.imports(path)
-        if name.split(".")[0] == "tests"
-        or (name.split(".")[0] == "sim" and path.relative_to(ROOT).parts[0] != "sim")
-        or (name.split(".")[0] in ("bellows", "zigpy") and path.relative_to(ROOT).parts[0] == "sim")
+        if name.split(".")[0] in {"sim", "firmware", "tests"} - {module.split(".")[0]}
     ]
+    assert not strays, "\n".join(strays)
+
+
+def plain(name: str) -> str:
+    """Return a distribution's name as an index compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.mark.parametrize("part", rooms.PACKAGES)
+def test_a_part_imports_only_what_its_role_installs(part: str) -> None:
+    """So a gateway box with `locks/gateway.txt` alone can import every file of `gateway/`, and the emulated stick is
+    independent of bellows and zigpy."""
+    role = {"readers": "reader"}.get(part, part)
+    roles = ("reader", "gateway") if part == "readers" else (role,)  # a gateway uses the wire and the advertisement
+    locks = "\n".join((ROOT / "locks" / f"{each}.txt").read_text(encoding="utf-8") for each in roles)
+    installed = {plain(name) for name in re.findall(r"^([A-Za-z0-9._-]+)==", locks, re.MULTILINE)}
+    homes = importlib.metadata.packages_distributions()
+    strays = []
+    for module, path in MODULES.items():
+        if module.split(".")[0] != part:
+            continue
+        hidden = typing_only(path)
+        for name, line in rooms.imports(path):
+            top = name.split(".")[0]
+            if top in sys.stdlib_module_names or top in PARTS or line in hidden:
+                continue
+            if not {plain(owner) for owner in homes.get(top, [])} & installed:
+                strays.append(f"{module}:{line} imports {name}, which locks/{role}.txt does not install")
     assert not strays, "\n".join(strays)
 
 
@@ -137,16 +213,17 @@ def test_the_wire_imports_struct_and_nothing_else() -> None:
 
 
 def test_firmware_imports_only_what_a_reader_has() -> None:
-    """The allowed modules: its own files, the wire, and those of MicroPython 1.20 on an XBee 3 (Digi's included)."""
+    """Its own files, the wire, and the modules of MicroPython 1.20 on an XBee 3 (Digi's included)."""
     own = {path.stem for path in (ROOT / "firmware").glob("*.py")} | {"wire", "config"}
     device = {
         "xbee", "digi", "machine", "micropython", "gc", "sys", "struct", "ustruct", "time", "utime", "os", "uos",
         "hashlib", "uhashlib", "binascii", "ubinascii", "errno", "uerrno",
     }  # fmt: skip
-    paths = sorted((ROOT / "firmware").glob("*.py"))
+    paths = sorted((ROOT / "firmware").rglob("*.py"))
     assert paths
+    assert all(path.parent.name == "firmware" for path in paths), "a reader's flash is flat"
     strays = [
-        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        f"{shown(path)}:{line} imports {name}"
         for path in paths
         for name, line in rooms.imports(path)
         if name.split(".")[0] not in own | device
@@ -159,88 +236,139 @@ def test_wire_is_what_the_reader_gets() -> None:
     assert "../readers/wire.py" in manifest
 
 
+def test_the_product_lies_in_its_parts() -> None:
+    """Code in another folder of the top would stand on no floor."""
+    found = {path.parent.relative_to(ROOT).parts[0] for path in ROOT.glob("*/*.py") if path.parent.name[0] != "."}
+    assert found - {"build", "run"} == PARTS
+    assert not list(ROOT.glob("*.py"))
+
+
+# ---- rooms, files and names -----------------------------------------------------------------------------------------
+
+
 def test_a_room_is_small_and_its_files_do_not_repeat_its_name() -> None:
+    assert rooms.FILES_MAX <= 15
     for room, paths in HOUSE.files.items():
         assert len(paths) <= rooms.FILES_MAX, f"{room} holds {len(paths)} files: two rooms"
-        name = room.rpartition(".")[2]
-        if name == "__main__":
-            continue
-        repeats = [path.name for path in paths if re.match(rf"{name}(_|\.py)", path.name)]
+        name = room.rpartition(".")[2].removesuffix("s")
+        repeats = [path.name for path in paths if re.search(rf"(^|_){name}s?(_|$)", path.stem) and name != "__main__"]
         assert not repeats, f"{room}: {', '.join(repeats)}: the folder says it already"
 
 
-def test_a_rooms_face_says_what_it_is_for_and_defines_nothing() -> None:
-    for package in ("gateway", "sim", "city", "readers"):
-        for path in sorted((ROOT / package).rglob("__init__.py")):
-            if not ours(path):
-                continue
-            body = ast.parse(path.read_text(encoding="utf-8")).body
-            shown = path.relative_to(ROOT)
-            assert body, f"{shown} says nothing"
-            assert isinstance(body[0], ast.Expr), f"{shown} has no sentence on what the room is for"
-            assert not body[1:], f"{shown} does more than say what the room is for"
+def test_a_rooms_face_says_what_it_is_for_and_does_nothing() -> None:
+    for room, paths in HOUSE.files.items():
+        if room.endswith("__main__"):
+            continue
+        face = next((path for path in paths if path.stem == "__init__"), None)
+        assert face is not None, f"{room} has no __init__.py"
+        tree = rooms.parsed(face)
+        assert ast.get_docstring(tree), f"{shown(face)} has no sentence on what the room is for"
+        assert len(tree.body) == 1, f"{shown(face)} does more than say what the room is for"
+
+
+def types_of(tree: ast.AST, outer: bool = True) -> Iterator[str]:
+    """Yield the names of types that a file defines, wherever in it: classes, and names that look like a type's."""
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.ClassDef):
+            names = [node.name]
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)) and getattr(node, "col_offset", 1) == 0:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = [each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)]
+        elif isinstance(node, ast.alias) and node.asname and node.asname != node.name:
+            names = [node.asname]
+        yield from (name for name in names if re.fullmatch(r"_?[A-Z][A-Za-z0-9]*[a-z][A-Za-z0-9]*", name))
 
 
 def test_a_type_has_one_name_and_a_name_means_one_type() -> None:
-    """`Floats` and `Ints` are defined twice, because the simulator may import only the contract of the gateway."""
-    homes: dict[str, set[str]] = {}
-    for path in sources("readers", "gateway", "city", "sim"):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            names = [node.name] if isinstance(node, ast.ClassDef) else []
-            if isinstance(node, ast.Assign):
-                names = [each.id for each in node.targets if isinstance(each, ast.Name)]
-            for name in names:
-                if name[:1].isupper() and not name.isupper():
-                    homes.setdefault(name, set()).add(str(path.relative_to(ROOT)))
-    twice = {name: sorted(paths) for name, paths in homes.items() if len(paths) > 1}
+    """`Floats` and `Ints` are two: the simulator knows of the gateway only its contract."""
+    homes: dict[str, list[str]] = {}
+    for module, path in MODULES.items():
+        for name in types_of(rooms.parsed(path)):
+            homes.setdefault(name, []).append(module)
+    twice = {name: sorted(modules) for name, modules in homes.items() if len(modules) > 1}
     assert set(twice) == {"Floats", "Ints"}, twice
 
 
 def test_a_name_comes_from_where_it_is_defined() -> None:
-    """No room passes on what another room defines: an import leads straight to the definition."""
+    """No file hands on what another made: a reader who follows an import lands at the definition."""
     strays = []
-    for module, path in rooms.modules().items():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.module in rooms.modules():
-                known = rooms.defined(rooms.modules()[node.module])
+    for module, path in MODULES.items():
+        for node in ast.walk(rooms.parsed(path)):
+            if isinstance(node, ast.ImportFrom) and node.module in MODULES:
+                known = rooms.defined(MODULES[node.module])
                 strays += [
                     f"{module} takes {alias.name} from {node.module}"
                     for alias in node.names
-                    if alias.name not in known and f"{node.module}.{alias.name}" not in rooms.modules()
+                    if alias.name not in known and f"{node.module}.{alias.name}" not in MODULES
                 ]
     assert not strays, "\n".join(strays)
 
 
+# ---- tests ----------------------------------------------------------------------------------------------------------
+
+
 def test_the_tests_mirror_the_tree() -> None:
-    for package in ("readers", "gateway", "city", "sim"):
+    top = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert top == PARTS - {"tests"} | {"bench", "story", "vectors"}
+    for package in rooms.PACKAGES:
         for folder in sorted((ROOT / "tests" / package).rglob("*")):
             if folder.is_dir() and folder.name != "__pycache__":
                 room = ROOT / folder.relative_to(ROOT / "tests")
-                assert room.is_dir(), f"{folder.relative_to(ROOT)} tests a room that is not there"
+                assert room.is_dir(), f"{shown(folder)} tests a room that is not there"
 
 
 def test_no_test_file_is_about_two_things() -> None:
     long = [
-        f"{path.relative_to(ROOT)}: {lines} lines"
+        f"{shown(path)}: {lines} lines"
         for path in sorted((ROOT / "tests").rglob("*.py"))
         if (lines := len(path.read_text(encoding="utf-8").splitlines())) > TEST_LINES_MAX
     ]
     assert not long, f"split by what they are about: {', '.join(long)}"
 
 
+# ---- the checkers themselves ----------------------------------------------------------------------------------------
+
+
 def test_the_checkers_see_a_stray(tmp_path: Path) -> None:
     for name, text in {
         "gateway/core/__init__.py": "",
-        "gateway/core/sos.py": "from gateway.box import daemon\nimport time\n",
+        "gateway/core/sos.py": "from gateway.box import daemon\nfrom gateway import box\n",
+        "gateway/core/alarms.py": "from . import sos\n",
         "gateway/box/__init__.py": "",
         "gateway/box/daemon.py": "from gateway.core import sos\nfrom gateway.box.clock import now\n",
         "gateway/box/clock.py": "def f():\n    from gateway.box import daemon\n",
+        "gateway/core/device/x.py": "from gateway.box import daemon\n",
     }.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     house = rooms.measure(tmp_path)
-    assert rooms.backward(house) == ["gateway.core.sos -> gateway.box.daemon"]
+    assert set(rooms.backward(house)) >= {"gateway.core.sos -> gateway.box.daemon", "gateway.core.sos -> gateway.box"}
+    assert "gateway.core.device.x -> gateway.box.daemon" in rooms.backward(house)
     assert rooms.circles(set(house.between())) == ["gateway.box -> gateway.core -> gateway.box"]
     assert "gateway.box.clock -> gateway.box.daemon -> gateway.box.clock" in rooms.circles(house.arrows)
-    assert ("time", 2) in set(rooms.imports(tmp_path / "gateway" / "core" / "sos.py", tmp_path))
+    assert rooms.faces_imported(house, tmp_path) == ["gateway.core.sos imports the room gateway.box"]
+    assert ("gateway.core.alarms", "gateway.core.sos") in house.arrows
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("import time\n", True),
+        ("import os.path as p\n", True),
+        ("def f():\n    from asyncio import run\n", True),
+        ("from datetime import datetime\nWHEN = datetime.now\n", True),
+        ("from numpy import random\n", True),
+        ("import numpy as np\nX = np.random.rand()\n", True),
+        ("print('hello')\n", True),
+        ("if TYPE_CHECKING:\n    pass\nelse:\n    import time\n", True),
+        ("TYPE_CHECKING = True\n", True),
+        ("if TYPE_CHECKING:\n    from pathlib import Path\n", False),
+        ("import math\nfrom gateway.zone import Zone\n", False),
+    ],
+)
+def test_the_check_of_the_core_sees_what_it_should(tmp_path: Path, text: str, seen: bool) -> None:
+    path = tmp_path / "x.py"
+    path.write_text(text)
+    assert bool(list(strays_of_core(path, tmp_path))) is seen

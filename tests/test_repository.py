@@ -12,6 +12,7 @@ from tests.roots import ROOT
 
 TEXT = {
     ".py", ".md", ".toml", ".txt", ".sh", ".html", ".css", ".js", ".json", ".geojson", ".service", ".pyi", ".ini", "",
+    ".yml", ".yaml", ".cfg", ".svg",
 }  # fmt: skip
 
 
@@ -33,6 +34,21 @@ def test_locks_pin_everything_with_hashes_and_name_no_registry() -> None:
             if not block.startswith("#"):
                 assert re.match(r"[A-Za-z0-9._-]+==\S+", block), f"{path.name}: not pinned: {block[:60]!r}"
                 assert "--hash=sha256:" in block, f"{path.name}: no hash: {block[:60]!r}"
+
+
+@pytest.mark.parametrize("role", ["gateway", "reader", "city", "sim"])
+def test_a_lock_holds_what_its_role_asks_for(role: str) -> None:
+    def plain(name: str) -> str:
+        return re.sub(r"[-_.]+", "-", name).lower()
+
+    asked = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    text = (ROOT / "locks" / f"{role}.txt").read_text(encoding="utf-8")
+    locked = {plain(name): version for name, version in re.findall(r"^([A-Za-z0-9._-]+)==([^ \\;]+)", text, re.M)}
+    for each in asked[role]:
+        name, _, version = each.partition("==")
+        name = plain(re.split(r"[<>~!\[]", name)[0])
+        assert name in locked, f"locks/{role}.txt lacks {name}; run make lock"
+        assert not version or locked[name] == version, f"locks/{role}.txt has {name} {locked[name]}, not {version}"
 
 
 def test_a_gateway_box_gets_only_what_a_gateway_needs() -> None:

@@ -9,11 +9,13 @@ import hashlib
 import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from readers import wire
 
-Mac = Callable[[bytes], bytes]
+if TYPE_CHECKING:
+    from readers.wire import Mac
+
 Freshness = Literal["new", "again", "stale"]
 """again: the same frame was read before. stale: older than the window, or of an earlier boot. Neither proves a replay:
 the mesh repeats frames too. Neither may have an effect other than an answer; SOS and BELL are the exceptions."""
@@ -73,7 +75,7 @@ class ReaderLink:
     """What the gateway knows about the frames of one reader."""
 
     reader: int
-    mac: Mac
+    mac: "Mac"
     boot: int = _UNHEARD
     top: int = 0
     """Newest sequence of this boot. A downlink repeats it to prove that it is fresh."""
@@ -92,7 +94,7 @@ class ReaderLinks:
         return cls({number: ReaderLink(number, mac_of(key)) for number, key in reader_keys.items()})
 
 
-def mac_of(key: bytes) -> Mac:
+def mac_of(key: bytes) -> "Mac":
     """Return a function that computes HMAC-SHA256 with a key. The two key blocks are hashed only once."""
     keyed = hmac.new(key, None, hashlib.sha256)
 

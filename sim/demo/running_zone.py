@@ -47,6 +47,8 @@ class RunningZone:
     mac_of: reader number -> its MAC function, to read a reader's frames on the mesh. bell_pin: the input of a bell.
     """
 
+    # ---- inside ----
+
     def __init__(
         self,
         clock: Clock,
@@ -68,7 +70,6 @@ class RunningZone:
         self._mac_of, self._bell_pin = mac_of, bell_pin
         self._levels: dict[tuple[int, str], int] = {}
         self._planned: dict[int, float] = {}
-        self._heard_by_tag: Counter[int] = Counter()
         self._frames: dict[tuple[int, int, int], None] = {}
         self._stations = [mesh.stations[ear.number] for ear in air.ears]
         self._pole_events: Counter[int] = Counter()
@@ -110,11 +111,6 @@ class RunningZone:
         self.clock.after(PRESS_FOR_S, lambda: station.reader.pin(self._bell_pin, 1))
         return self.story_s
 
-    def heard_of(self, tag: int) -> int:
-        return self._heard_by_tag[tag]
-
-    # ---- inside ----
-
     def _plan(self, tag: Tag) -> None:
         assert self.began_s is not None
         due_s = self.began_s + tag.next_s
@@ -143,7 +139,6 @@ class RunningZone:
                 at_ms = (due_s + after_s) * 1000
                 if station.reader.hear(at_ms, advert.address, rssi_of(dbm), advert.payload, FIRST_CHANNEL + copy):
                     self.counts["heard"] += 1
-                    self._heard_by_tag[tag.number] += 1
                     self.mesh.touch(station)
         self.counts["beacons_in_reach"] += in_reach
 
