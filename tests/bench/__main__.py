@@ -16,16 +16,20 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 
 
+def known() -> list[str]:
+    """Return the names of all benchmarks: the modules of this folder that are neither helpers nor tests."""
+    return sorted(path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith(("_", "test_")))
+
+
 def main(names: list[str]) -> int:
-    known = sorted(path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith("_"))
-    if unknown := [name for name in names if name not in known]:
-        print(f"no benchmark named {', '.join(unknown)}; there are: {', '.join(known)}")
+    if unknown := [name for name in names if name not in known()]:
+        print(f"no benchmark named {', '.join(unknown)}; there are: {', '.join(known())}")
         return 2
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # numpy reads it at its first import: one core for each method
     machine = {"python": platform.python_version(), "cores": os.cpu_count() or 0, "machine": platform.machine()}
     results: dict[str, dict[str, object]] = {}
     texts: list[str] = []
-    for name in names or known:
+    for name in names or known():
         print(f"\n== {name}", flush=True)
         started = time.perf_counter()
         results[name] = dict(importlib.import_module(f"tests.bench.{name}").run())

@@ -1,5 +1,6 @@
 """Check that the locating benches still run, on small data made here, before a person needs their figures."""
 
+import importlib
 import json
 from pathlib import Path
 
@@ -101,3 +102,9 @@ def test_an_unknown_benchmark_is_told_of_and_known_ones_write_both_files(
     written = json.loads((tmp_path / "bench-results.json").read_text())["results"]["locating"]
     assert "is not there" in written["skipped"]
     assert "| locating | skipped |" in (tmp_path / "bench-results.md").read_text()
+
+
+def test_every_benchmark_that_make_bench_runs_can_be_run() -> None:
+    assert {"core", "frames", "lanes", "locating"} <= set(bench.known())
+    for name in bench.known():
+        assert callable(importlib.import_module(f"tests.bench.{name}").run), name
