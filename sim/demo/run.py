@@ -85,7 +85,7 @@ class Demo:
         self.settled_s = 0.0
         self.arrived: set[str] = set()
         self.words: dict[str, dict[str, Any]] = {}
-        self.rig: Rig
+        self._rig: Rig | None = None
         self.operator: AutoOperator
         self.programs: dict[str, Program] = {}
         self._figures_before: Counter[str] = Counter()
@@ -98,6 +98,12 @@ class Demo:
         self._cpu_before_s = self._cpu_s = 0.0
         self._failure: BaseException | None = None
         self._address, self._passcode = "", ""
+
+    @property
+    def rig(self) -> Rig:
+        """All that is simulated in this run; it is there from the start of the programs on."""
+        assert self._rig is not None
+        return self._rig
 
     async def run(self) -> dict[str, Any] | None:
         """Return the report, or None if a person ended the run. Raise StartError, RecordsError or httpx.HTTPError."""
@@ -140,7 +146,7 @@ class Demo:
         web_port, metrics_port = free_ports(2)
         self._metrics = f"http://127.0.0.1:{metrics_port}/metrics"
         self._address, self._passcode = f"http://127.0.0.1:{web_port}/", secrets_.passcode
-        self.rig = await stack.enter_async_context(set_up(base, self.world, self.poles, secrets_.reader_keys))
+        self._rig = await stack.enter_async_context(set_up(base, self.world, self.poles, secrets_.reader_keys))
         self._wire_up()
         self.operator = AutoOperator(self._address.rstrip("/"), secrets_.token, self._on_incident, self._on_word)
         stack.push_async_callback(self._end)
@@ -411,7 +417,7 @@ class Demo:
 
     def view(self) -> View:
         """Return what a person at the terminal sees now."""
-        if not hasattr(self, "stand") or self.rig.zone.began_s is None:
+        if self._rig is None or self._rig.zone.began_s is None:
             return View(self._address, folder.OPERATOR, self._passcode, 0.0, None)
         zone = self.rig.zone
         t = zone.story_s
