@@ -20,7 +20,7 @@ from readers import build as building
 from readers import flash as flashing
 from readers.inventory import Inventory, InventoryError, Record
 from readers.line import LineError, PortUnusable, SerialLine, Timing
-from readers.provision import Module, ReaderRefused, WantedReader, refuse, render_config
+from readers.provision import BadPin, Module, ReaderRefused, WantedReader, refuse, render_config
 
 EXITS: tuple[tuple[type[Exception], int], ...] = (
     (PortUnusable, 3),
@@ -114,6 +114,7 @@ def flash(
         }
         reader = _wanted(store, known, {what: value for what, value in asked.items() if value is not None})
         store.check(reader.number, module.eui64, replace=replace)
+        reader = replaced(reader, update_key=store.make_update_key())
         taken_over = replace and known is None
         key = None if new_key or full or taken_over else store.key(reader.number)
         fresh = key is None
@@ -121,7 +122,7 @@ def flash(
             key = store.make_key(reader.number)  # saved before the reader has it: a crash in between loses nothing
         changed = flashing.flash(at.line, module, reader, at.artifacts, render_config(reader, key), say, full=full)
         record = _record(module, reader, building.version(at.artifacts))
-        if changed or known is None or (known.firmware, known.name) != (record.firmware, record.name):
+        if changed or known is None or replaced(record, flashed_at=known.flashed_at) != known:
             store.save(record, replace=replace)
         say("verify", f"reader {reader.number} is ready: firmware {record.firmware}, enrolled in {inventory}")
         if fresh:
@@ -143,7 +144,10 @@ def verify(
             raise InventoryError(
                 f"module {at.module.eui64.hex()} is not enrolled in {inventory}; flash it, or --inventory"
             )
-        reader = at.known.reader()
+        try:
+            reader = at.known.reader(update_key=at.store.update_key())
+        except BadPin as error:
+            raise InventoryError(f"reader {at.known.number} is enrolled with a refused pin: {error}") from error
         flashing.verify(at.line, at.module, reader, at.artifacts, render_config(reader, key), at.say)
 
 
@@ -171,7 +175,7 @@ def _wanted(store: Inventory, known: Record | None, asked: dict[str, Any]) -> Wa
     """Return the wanted reader: each value from the options, else from this module's record, else the default."""
     try:
         if known is not None:
-            return replaced(known.reader(), **asked)
+            return known.reader(**asked)
         if "number" not in asked:
             raise ValueError(f"this module is new: give it a number, e.g. --number {store.next_number()}")
         return WantedReader(**asked)

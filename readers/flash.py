@@ -1,20 +1,23 @@
 """Puts the firmware and the settings on a reader over its serial port, reads both back, and compares.
 
     probe    which module is connected? (`refuse` then decides whether it can become a reader)
-    flash    stop its program (PS=0, restart) -> send new files next to the old ones, check each by SHA-256 -> exchange
-             the names -> check again -> settings -> PS=1, WR, restart
-    verify   read every file's SHA-256 and every setting from the restarted module
+    flash    stop its program (PS=0, restart) -> send new files next to the old ones, check each by SHA-256 -> erase
+             bundled code -> exchange the names -> check again -> settings -> PS=1, WR, restart
+    verify   read every file's SHA-256, every setting and the size of bundled code from the restarted module
 
 A file that is there already is not sent again. So a second run changes nothing, and an interrupted one continues where
 it stopped. Until the names are exchanged the old program stays complete, and a failure starts it again unless it was
 off before. A failure during the exchange, or after `full` erased the files, leaves the reader off (PS=0): no program is
 better than parts of two. A failure after the exchange was checked starts the new program.
+Bundled code is what somebody's os.bundle() stored in the module. MicroPython prefers it to files, and no upload and no
+formatting touches it: an old one would run for ever.
 The module is restarted to stop its program, not only interrupted, because an interrupted program no longer feeds its
 watchdog, which would then reset the module in the middle of an upload.
 """
 
 import contextlib
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
@@ -26,11 +29,13 @@ from readers.build import PER_READER, START, Artifact
 from readers.line import BAUDS, CommandRefused, LineError, SerialLine
 from readers.provision import (
     XBEE3_HV,
+    CommandUnknown,
     Module,
     WantedReader,
     join_text,
     leaves_network,
     plan,
+    public_key_text,
     refuse,
     same,
     wanted_settings,
@@ -154,8 +159,42 @@ def probe(line: SerialLine, say: SayStep) -> Module:
 
 
 def read_settings(line: SerialLine, module: Module, reader: WantedReader) -> Module:
-    """Return `module` with those settings that a reader needs, read from it."""
-    return replace(module, settings={wish.name: line.ask(wish.name) for wish in wanted_settings(reader)})
+    """Return `module` with those settings that a reader needs, read from it. Raises CommandUnknown, which names one."""
+    return replace(module, settings={wish.name: _setting(line, module, wish.name) for wish in wanted_settings(reader)})
+
+
+def _setting(line: SerialLine, module: Module, name: str) -> str:
+    if name == "FK":  # it is read in two parts; a module without a key may refuse both
+        parts = []
+        for part in ("FK1", "FK2"):
+            try:
+                parts.append(line.ask(part))
+            except CommandRefused:
+                return "0"
+        return public_key_text(*parts)
+    return _asked(line, module, name)
+
+
+def _asked(line: SerialLine, module: Module, command: str) -> str:
+    try:
+        return line.ask(command)
+    except CommandRefused as error:
+        raise CommandUnknown(module.vr, " ".join(map(_short, command.split()))) from error
+
+
+def bundled_b(line: SerialLine, module: Module) -> int:
+    """Return the size of bundled code in bytes, 0 for none. Raises CommandUnknown if the module does not report it.
+
+    ATPYB answers `bytecode: 619 bytes (hash=0x0900DBCE)` and a line with the time (XBee 3 802.15.4 guide, p. 176).
+    """
+    try:
+        answer = " ".join(line.ask_lines("PYB"))
+    except CommandRefused as error:
+        raise CommandUnknown(module.vr, "PYB") from error
+    found = re.search(r"([0-9]+) bytes", answer)
+    if found is None:
+        raise CommandUnknown(module.vr, "PYB", answer[:60])
+    return int(found[1])
 
 
 def flash(
@@ -178,12 +217,13 @@ def flash(
         files = Files(line, module)
         module = read_settings(line, module, reader)
         changes = plan(reader, module.settings)
+        size_b = bundled_b(line, module)
         stale = wanted if full else _stale(files, wanted)
-        if not stale and not changes and not _hiding_files(files, wanted):
+        if not stale and not changes and not size_b and not _hiding_files(files, wanted):
             say("flash", f"nothing to do: {len(wanted)} files and {len(wanted_settings(reader))} settings are right")
             line.leave()
             return False
-        _Session(line, files, module, reader, say).run(wanted, stale, full)
+        _Session(line, files, module, reader, say).run(wanted, stale, full, size_b)
     line.leave()
     return True
 
@@ -209,21 +249,30 @@ def with_config(artifacts: Sequence[Artifact], config: bytes) -> Iterator[list[A
 
 
 class _Session:
-    """One update of one reader. `mixed`: old and new files may both be in place, so its program must not start."""
+    """One update of one reader. `stage`: how far it came; what a failure leaves behind depends on it.
+
+    OLD: its files are as they were. MIXED: old and new files may both be in place, so its program must not start. NEW:
+    the new files are in place and checked. SET: so are the settings, PS=1 among them, so its program starts by itself.
+    """
+
+    OLD, MIXED, NEW, SET = range(4)
 
     def __init__(self, line: SerialLine, files: Files, module: Module, reader: WantedReader, say: SayStep) -> None:
         self.line, self.files, self.module, self.reader, self.say = line, files, module, reader, say
-        self.mixed = False
+        self.stage = self.OLD
 
-    def run(self, wanted: list[Artifact], stale: list[Artifact], full: bool) -> None:
+    def run(self, wanted: list[Artifact], stale: list[Artifact], full: bool, size_b: int) -> None:
         was_on = self.module.settings["PS"] == "1"
         try:
             self._stop()
             if full:
                 self.say("flash", "erasing the file system")
-                self.mixed = True
+                self.stage = self.MIXED
                 self.files.format()
             self._send(stale)
+            self.stage = self.MIXED
+            if size_b:
+                self._erase_bundle(size_b)
             self._exchange(wanted, stale)
             self._set()
             _compare(self.line, self.files, self.module, self.reader, wanted, self.say)
@@ -275,7 +324,6 @@ class _Session:
 
     def _exchange(self, wanted: list[Artifact], stale: list[Artifact]) -> None:
         self.say("flash", f"putting {len(stale)} files in place")
-        self.mixed = True
         for path in _hiding_files(self.files, wanted):
             self.say("flash", f"removing {path}, which would hide a new file")
             self.files.remove(path)
@@ -287,38 +335,55 @@ class _Session:
         wrong = [f"file {artifact.name}" for artifact in _stale(self.files, wanted)]
         if wrong:
             raise VerifyFailed(wrong)
-        self.mixed = False
+        self.stage = self.NEW
         for folder in {_folder(artifact) for artifact in wanted}:
             for name in self.files.names(folder):
                 # Sent by a run that did not finish. The program's own data may end in .new as well: it stays.
                 if name.endswith((f".mpy{TEMPORARY}", f".py{TEMPORARY}")):
                     self.files.remove(f"{folder}/{name}")
 
+    def _erase_bundle(self, size_b: int) -> None:
+        self.say("flash", f"erasing {size_b} bytes of bundled code, which MicroPython would prefer to the new files")
+        _asked(self.line, self.module, "PYE")
+        if left_b := bundled_b(self.line, self.module):
+            raise TransferFailed(f"{left_b} bytes of bundled code are left after ATPYE; run the same command again")
+
     def _set(self) -> None:
         changes = plan(self.reader, read_settings(self.line, self.module, self.reader).settings)
-        self.say("flash", "settings: " + ", ".join(f"{change.name}={change.value}" for change in changes))
+        self.say("flash", "settings: " + ", ".join(f"{change.name}={_short(change.value)}" for change in changes))
         if leaves_network(changes) and self.module.ai == 0:
             self.say("flash", "these make the reader leave its network; the gateway must admit it again")
         for change in changes:
-            self.line.ask(f"{change.name} {change.value}")
+            _asked(self.line, self.module, f"{change.name} {change.value}")
         self.line.ask("WR")
+        self.stage = self.SET
         self.say("flash", "restarting the reader")
         self.line.restart(BAUDS[0])
 
     def _put_back(self, was_on: bool) -> None:
         try:
             self.line.cancel()
-            if self.mixed or not was_on:
-                self.say("flash", "stopped; the reader's program stays off until it has been flashed")
-                return
-            self.line.ask("PS1")
-            self.line.ask("WR")
+            self.say("flash", f"stopped; {self._left(was_on)}")
+        except LineError as error:
+            what = f"refuses AT{error.command}" if isinstance(error, CommandRefused) else "does not answer"
+            self.say("flash", f"stopped, and the reader {what}: its program may be off until it has been flashed")
+
+    def _left(self, was_on: bool) -> str:
+        """Start the program again if it ran before and may run, and return in which state the reader is left."""
+        if self.stage == self.MIXED:
+            return "its files are incomplete or mixed: the reader's program stays off until it has been flashed"
+        if self.stage == self.SET:
             self.line.ask("FR")
-            self.say("flash", "stopped; the reader runs the program it had")
-        except LineError:
-            self.say(
-                "flash", "stopped, and the reader does not answer: its program may be off until it has been flashed"
-            )
+            return "files and settings were written, and the reader is started with them"
+        if not was_on and self.stage == self.OLD:
+            return "its files are as they were, and the reader's program stays off, as it was"
+        if not was_on:
+            return "the new files are in place, the settings are not: its program stays off until it has been flashed"
+        for command in ("PS1", "WR", "FR"):
+            self.line.ask(command)
+        if self.stage == self.OLD:
+            return "the reader is started again with the files it had"
+        return "the reader is started with the new files, and some settings are still the old ones: flash it again"
 
     def _there(self, path: str) -> bool:
         folder, name = path.rsplit("/", 1)
@@ -330,14 +395,20 @@ def _compare(
 ) -> None:
     differences = [f"file {artifact.name} is missing or another" for artifact in _stale(files, wanted)]
     differences += [f"{path} hides a file of ours" for path in _hiding_files(files, wanted)]
+    if size_b := bundled_b(line, module):
+        differences.append(f"{size_b} bytes of bundled code hide files of ours")
     found = read_settings(line, module, reader).settings
     for wish in wanted_settings(reader):
         if not same(wish, found[wish.name]):
-            differences.append(f"AT{wish.name} is {found[wish.name]}, not {wish.value}")
+            differences.append(f"AT{wish.name} is {_short(found[wish.name])}, not {_short(wish.value)}")
     if differences:
         raise VerifyFailed(differences)
     joined = join_text(int(line.ask("AI"), 16))
-    say("verify", f"{len(wanted)} files and {len(found)} settings read back and right; {joined}")
+    say("verify", f"{len(wanted)} files and {len(found)} settings read back and right, no bundled code; {joined}")
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= 16 else f"{value[:8]}..."
 
 
 def _stale(files: Files, wanted: Sequence[Artifact]) -> list[Artifact]:

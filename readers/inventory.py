@@ -2,6 +2,7 @@
 
     readers.json       {"<number>": {number, name, eui64, install_code, firmware, ...}}   mode 0600 (install codes)
     reader_keys.json   {"<number>": "<32 hexadecimal digits>"}                            mode 0600 (keys)
+    update_key.pem     the private key that signs file system updates of all these readers mode 0600
 
 Each is written completely to a new file, synced, then renamed. A lock file lets in one writer at a time. The folder is
 the enrolment record: back it up, hand it to the gateway over a safe path, keep it out of any repository.
@@ -12,15 +13,19 @@ import fcntl
 import json
 import os
 import secrets
+import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from readers.provision import KEY_SIZE, READER_MAX, WantedReader
+from readers.provision import KEY_SIZE, PUBLIC_KEY_SIZE, READER_MAX, BadPin, WantedReader
 
 RECORDS = "readers.json"
 KEYS = "reader_keys.json"
+UPDATE_KEY = "update_key.pem"
+P256_HEAD = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")
+"""What stands before the point of a P-256 public key in DER (RFC 5480)."""
 
 
 class InventoryError(Exception):
@@ -50,18 +55,22 @@ class Record:
     buzzer: str = "D3"
     flashed_at: str = ""
 
-    def reader(self) -> WantedReader:
-        """Return the wanted state that this record describes."""
-        return WantedReader(
-            self.number,
-            self.name,
-            ext_pan_id=int(self.ext_pan_id, 16),
-            channel_mask=int(self.channel_mask, 16),
-            company_id=int(self.company_id, 16),
-            bells=tuple(self.bells),
-            lamp=self.lamp,
-            buzzer=self.buzzer,
-        )
+    def reader(self, **changed: Any) -> WantedReader:
+        """Return the wanted state that this record describes, except for what `changed` says. Raises as WantedReader.
+
+        A record of an earlier version may have a pin that is refused now: it still loads, and raises BadPin here.
+        """
+        told = {
+            "number": self.number,
+            "name": self.name,
+            "ext_pan_id": int(self.ext_pan_id, 16),
+            "channel_mask": int(self.channel_mask, 16),
+            "company_id": int(self.company_id, 16),
+            "bells": tuple(self.bells),
+            "lamp": self.lamp,
+            "buzzer": self.buzzer,
+        }
+        return WantedReader(**{**told, **changed})
 
 
 class Inventory:
@@ -79,7 +88,8 @@ class Inventory:
             for number, record in records.items():
                 if record.number != number:
                     raise ValueError(f"entry {number} says number {record.number}")
-                record.reader()
+                with contextlib.suppress(BadPin):  # whoever flashes or verifies this reader is told
+                    record.reader()
         except (KeyError, TypeError, ValueError) as error:
             raise InventoryError(f"{path}: {error}; put back a backup of it") from error
         return records
@@ -137,6 +147,33 @@ class Inventory:
             _write(self.folder / KEYS, keys)
         return key
 
+    def update_key(self) -> bytes:
+        """Return the public key of file system updates, a point of P-256. Raises InventoryError if there is none."""
+        path = self.folder / UPDATE_KEY
+        if not path.exists():
+            raise InventoryError(f"there is no {path}; flash a reader, which makes it, or put back a backup of it")
+        command = ("ec", "-in", str(path), "-pubout", "-conv_form", "uncompressed", "-outform", "DER")
+        try:
+            der = _openssl(*command)
+        except subprocess.CalledProcessError as error:
+            raise InventoryError(f"{path} is no key that openssl can read; put back a backup of it") from error
+        head, point = der[:-PUBLIC_KEY_SIZE], der[-PUBLIC_KEY_SIZE:]
+        if head != P256_HEAD:
+            raise InventoryError(f"{path} is no key of the curve P-256; put back a backup of it")
+        return point
+
+    def make_update_key(self) -> bytes:
+        """Make and save the key of file system updates unless there is one. Return its public part."""
+        path = self.folder / UPDATE_KEY
+        with self._writing():
+            if not path.exists():
+                try:
+                    pem = _openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout")
+                except subprocess.CalledProcessError as error:
+                    raise InventoryError("openssl cannot make a key of the curve P-256; install a newer one") from error
+                _replace(path, pem)
+        return self.update_key()
+
     def save(self, record: Record, *, replace: bool = False) -> None:
         """Add or replace a record. Raises DuplicateReader as `check` does."""
         record.reader()
@@ -189,13 +226,25 @@ def _read(path: Path) -> dict[str, Any]:
     return rows
 
 
+def _openssl(*words: str) -> bytes:
+    """Run openssl and return what it prints. Who signs an update needs it anyway (90001539, page t_ota_process)."""
+    try:
+        return subprocess.run(("openssl", *words), capture_output=True, check=True, timeout=30).stdout
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise InventoryError(f"cannot run openssl ({error}); run: sudo apt-get install openssl") from error
+
+
 def _write(path: Path, rows: dict[str, Any]) -> None:
+    ordered = dict(sorted(rows.items(), key=lambda row: int(row[0])))
+    _replace(path, json.dumps(ordered, indent=1, ensure_ascii=False).encode() + b"\n")
+
+
+def _replace(path: Path, content: bytes) -> None:
     fresh = path.with_suffix(".new")
     fresh.unlink(missing_ok=True)  # a crash may have left one, with any mode
     fd = os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        json.dump(dict(sorted(rows.items(), key=lambda row: int(row[0]))), file, indent=1, ensure_ascii=False)
-        file.write("\n")
+    with os.fdopen(fd, "wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(fresh, path)

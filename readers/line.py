@@ -179,6 +179,13 @@ class SerialLine:
             raise CommandRefused(self.port.name, command)
         return answer
 
+    def ask_lines(self, command: str) -> list[str]:
+        """Send `AT<command>` and return every line of its answer, which silence ends. Raises as `ask`."""
+        lines = [self.ask(command)]
+        while (line := self._read_answer(self.timing.answer_s / 2)) is not None:
+            lines.append(line)
+        return lines
+
     def restart(self, baud: int) -> None:
         """Reset the module, enter command mode again at `baud`, the rate that it has saved. Raises ReaderSilent."""
         self.ask("FR")

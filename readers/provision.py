@@ -1,17 +1,17 @@
 """The wanted state of a reader, as AT settings and as its config.py. Pure functions.
 
-Sources: Digi 90001539 (XBee 3 Zigbee user guide), "AT commands" and "Secure networking"; the reason for each value
-is next to it below. Hexadecimal text is as the module prints it: upper case, no leading zeros.
+Source, where a comment says "p." or "page": Digi 90001539 (XBee 3 Zigbee user guide). The reason for each value is next
+to it below. Hexadecimal text is as the module prints it: upper case, no leading zeros.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 READER_MAX = 65_534  # 0 and 0xFFFF stay free on the wire
 NAME_MAX = 40
 KEY_SIZE = 16
-PIN = re.compile(r"[DP][0-9]")
+PUBLIC_KEY_SIZE = 65  # an uncompressed point of P-256
 VR_MIN = 0x1014  # MicroPython 1.20 and .mpy v6; older modules cannot load what we compile
 ZIGBEE_VR = range(0x1000, 0x2000)
 XBEE3_HV = {0x41: "XBee 3 Micro/SMT", 0x42: "XBee 3 TH", 0x43: "XBee 3"}  # high byte of HV
@@ -19,6 +19,25 @@ CHANNELS_ALL = 0xFFFF  # bit 0 is channel 11
 CHANNELS_USUAL = 0x7FFF  # without channel 26, where the module may send 8 dBm only (90001539, "SC")
 BAUD_115200 = 7
 COMPANY_ID_NONE = 0xFFFF  # Bluetooth SIG: "no company"; what tags carry until one is assigned
+
+PINS = ("D1", "D2", "D3", "D4", "D10", "D11", "D12", "P0", "P1", "P2")
+"""Pins for bells, lamp and buzzer, by their MicroPython names (machine.Pin.board of Digi's type hints)."""
+
+PIN_SETTINGS = {"D10": "P0", "D11": "P1", "D12": "P2"}
+"""The AT setting of a pin whose setting has another name. DIO10 is pin 6 of a through-hole module and so is P0; that
+MicroPython's D10 and P0 are this one pin is inferred from that, and unverified."""
+
+PINS_REFUSED = {
+    "D0": "is the commissioning button: two presses open the network to strangers, four restore the factory settings",
+    "D5": "is the association light: the module itself makes it blink",
+    "D6": "is RTS of the serial line: its level can stop the line, and hold the module in its bootloader",
+    "D7": "is CTS of the serial line: the module itself drives it",
+    "D8": "is the sleep and bootloader line: its level can send the module to sleep or hold it in its bootloader",
+    "D9": "is the ON light: the module itself drives it",
+    "P3": "is DOUT, the serial line: no reader could be flashed through it again",
+    "P4": "is DIN, the serial line: no reader could be flashed through it again",
+    **{f"P{n}": "is of the SPI port, and no pin of MicroPython: the program would stop there" for n in range(5, 10)},
+}
 
 JOIN_TEXTS = {0x00: "joined", 0x21: "no network found", 0x22: "no network that fits", 0x23: "joining is closed"}
 
@@ -46,6 +65,26 @@ class WrongFirmware(ReaderRefused):
         self.vr = vr
 
 
+class CommandUnknown(ReaderRefused):
+    """The module refuses a command that a reader needs, or answers it in a way that this program does not know."""
+
+    def __init__(self, vr: int, command: str, answer: str = "ERROR") -> None:
+        super().__init__(
+            f"module firmware {vr:04X} answers {answer!r} to AT{command}, which a reader needs; load the newest "
+            "'XBee 3 Zigbee' with Digi XCTU, then run this again; if it is the newest, report this line"
+        )
+        self.vr, self.command = vr, command
+
+
+class BadPin(ValueError):
+    """A pin that a bell, lamp or buzzer cannot have. The text says why, and which pins exist."""
+
+    def __init__(self, use: str, pin: str) -> None:
+        why = PINS_REFUSED.get(pin, "is no pin of an XBee 3")
+        super().__init__(f"{use} pin {pin!r} {why}; give --{use} one of {', '.join(PINS)}")
+        self.use, self.pin = use, pin
+
+
 class BadInstallCode(ReaderRefused):
     """The checksum of the install code is wrong. The gateway could never admit this reader."""
 
@@ -67,8 +106,9 @@ class WantedReader:
     """The wanted state. Raises ValueError for values that no reader can have.
 
     number: 1..65534, unique in its gateway's zone. ext_pan_id: the gateway's network, 0: any that admits it.
-    channel_mask: bit 0 is channel 11. company_id: of the tags' advertisements. Pins as MicroPython names them ("D4").
-    bells may be empty; lamp and buzzer are always driven.
+    channel_mask: bit 0 is channel 11. company_id: of the tags' advertisements. Pins as MicroPython names them ("D4"),
+    see PINS. bells may be empty; lamp and buzzer are always driven. update_key: the public key that file system updates
+    over the air are signed with, an uncompressed point of P-256; empty: the reader takes no such update.
     """
 
     number: int
@@ -79,6 +119,7 @@ class WantedReader:
     bells: tuple[str, ...] = ("D4",)
     lamp: str = "D2"
     buzzer: str = "D3"
+    update_key: bytes = b""
 
     def __post_init__(self) -> None:
         if not 1 <= self.number <= READER_MAX:
@@ -91,14 +132,21 @@ class WantedReader:
             raise ValueError(f"channel mask {self.channel_mask:X}: from 1 to FFFF, bit 0 is channel 11")
         if not 0 <= self.company_id <= 0xFFFF:
             raise ValueError(f"company id {self.company_id:X}: at most 4 hexadecimal digits")
-        pins = (*self.bells, self.lamp, self.buzzer)
-        for pin in pins:
-            if not PIN.fullmatch(pin):
-                raise ValueError(f"pin {pin!r}: give one like D4 or P0")
-        if len(set(pins)) != len(pins):
+        if self.update_key and (len(self.update_key) != PUBLIC_KEY_SIZE or self.update_key[0] != 4):
+            raise ValueError(f"update key: {PUBLIC_KEY_SIZE} bytes that begin with 04, not {len(self.update_key)}")
+        uses = self.uses()
+        for use, pin in uses:
+            if pin not in PINS:
+                raise BadPin(use, pin)
+        if len({pin_setting(pin) for _, pin in uses}) != len(uses):
             raise ValueError(
                 f"bells {', '.join(self.bells)}, lamp {self.lamp}, buzzer {self.buzzer}: one pin, two uses"
+                " (D10 is P0, D11 is P1, D12 is P2)"
             )
+
+    def uses(self) -> list[tuple[str, str]]:
+        """Return what each pin is for: ("bell", "D4"), ..., ("lamp", "D2"), ("buzzer", "D3")."""
+        return [*(("bell", pin) for pin in self.bells), ("lamp", self.lamp), ("buzzer", self.buzzer)]
 
 
 @dataclass(frozen=True)
@@ -134,18 +182,80 @@ def wanted_settings(reader: WantedReader) -> list[Setting]:
         Setting("ZS", "2"),  # ZigBee PRO stack profile
         Setting("EE", "1"),  # network encryption
         Setting("EO", "2"),  # with a trust centre; EE and EO must match the coordinator's
-        Setting("DC", "21"),  # 0x01 join by install code | 0x20 rejoin a lost network, never leave it
+        # 0x01 join by install code | 0x20 rejoin a lost network, never leave it (page r_cmd_dc)
+        Setting("DC", "21"),
         Setting("JV", "0"),
         Setting("NW", "A"),  # 3 x 10 min without the coordinator, then rejoin (with DC bit 5: without end)
         Setting("NJ", "0"),  # a reader never opens the network; the gateway does, attended by a person
+        # A send blocks for at most 3 x (50 x NH + 100) ms (p. 119): 1.8 s instead of 4.8 s with the factory's 1E. While
+        # it blocks no bell is looked at. Ten hops are enough for a street.
+        Setting("NH", "A"),
         Setting("AO", "0"),  # frames reach MicroPython as plain data; the module answers ZDO itself
         Setting("AR", "FF"),  # it announces no many-to-one route of its own
+        *_pins(reader),
+        *_access(reader),
         Setting("BT", "1"),  # Bluetooth on: it scans for tags
         Setting("NI", f"ansim-{reader.number}"),
         Setting("AP", "4"),  # MicroPython
         Setting("BD", f"{BAUD_115200:X}"),
         Setting("PS", "1"),  # main.py starts at power-up
     ]
+
+
+def _pins(reader: WantedReader) -> list[Setting]:
+    """What the pins do while the program does not run: at boot, in the REPL, after a crash. Values: "I/O support"."""
+    levels = {"bell": "3", "lamp": "4", "buzzer": "4"}
+    return [
+        # The commissioning button is on from the factory. Two presses open the network for a minute even with NJ=0
+        # (p. 179), four restore the factory settings (documented for a sister module): anybody at the pole could.
+        Setting("D0", "0"),
+        # 3 digital input. 4 output low: a lamp that floats or glows before the program runs says what is not so, and P0
+        # shows the signal strength from the factory.
+        *(Setting(pin_setting(pin), levels[use]) for use, pin in reader.uses()),
+        # No I/O samples: now that there are digital inputs, a used module could send a frame at each press (IC) or
+        # every few milliseconds (IR).
+        Setting("IC", "0"),
+        Setting("IR", "0"),
+    ]
+
+
+def _access(reader: WantedReader) -> list[Setting]:
+    """Who may change a reader from afar: nobody by remote AT or Bluetooth, and by file updates who holds the key."""
+    return [
+        # The password of the secure session. SA does nothing before one is set (p. 188). These values were drawn by a
+        # hash, so no password belongs to them: the gateway's stick cannot open such a session, and nobody else shall.
+        # The verifier stays below the prime of its group (RFC 5054, 1024 bits), which begins with EE.
+        Setting("*S", _drawn("salt")[:8]),
+        Setting("*V", f"7{_drawn('verifier V')[1:]}"),
+        *(Setting(f"*{part}", _drawn(f"verifier {part}")) for part in "WXY"),
+        # Remote AT commands in a secure session only: otherwise who has the network key can send PS0 or BT0 (p. 188).
+        Setting("SA", "2"),
+        # No Bluetooth password, which locks the login (page r_cmd__s): a used module may carry somebody's.
+        Setting("$S", "0"),
+        # It cannot be set from afar (page r_cmd_fk): a reader without it can only be updated at its pole.
+        Setting("FK", reader.update_key.hex().upper() or "0"),
+    ]
+
+
+def _drawn(what: str) -> str:
+    """Return 64 hexadecimal digits that nobody chose, the same for every reader and every run."""
+    return sha256(f"ansim: no password, {what}".encode()).hexdigest().upper()
+
+
+def pin_setting(pin: str) -> str:
+    """Return the name of the AT setting of a pin."""
+    return PIN_SETTINGS.get(pin, pin)
+
+
+def public_key_text(upper: str, lower: str) -> str:
+    """Return the file system key as one hexadecimal number, from its answers to FK1 (48 bytes) and FK2 (17 bytes).
+
+    "0" if either is no number: a module without a key may answer ERROR (unverified).
+    """
+    try:
+        return f"{int(upper, 16) << 136 | int(lower, 16):X}"
+    except ValueError:
+        return "0"
 
 
 def plan(reader: WantedReader, settings: Mapping[str, str]) -> list[Setting]:

@@ -21,13 +21,21 @@ def xbee_command(
     cut_power_after_put_b: Annotated[int | None, typer.Option(help="Fault: power cut in an upload.")] = None,
     wrong_hashes: Annotated[int, typer.Option(help="Fault: answer so many wrong hashes.")] = 0,
     corrupt_puts: Annotated[int, typer.Option(help="Fault: store so many uploads with a bit flipped.")] = 0,
+    unknown: Annotated[list[str] | None, typer.Option(help="Fault: answer ERROR to this command, e.g. NH.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="A file of any bytes: code that os.bundle() left behind.")] = None,
 ) -> None:
     """Run a virtual XBee 3 on a pty until Ctrl-C: command mode, settings, file system with YMODEM."""
     factory = Factory(hv=int(hv, 16), vr=int(vr, 16), eui64=bytes.fromhex(eui64))
     faults = Faults(
-        silent=silent, cut_power_after_put_b=cut_power_after_put_b, wrong_hashes=wrong_hashes, corrupt_puts=corrupt_puts
+        silent=silent,
+        cut_power_after_put_b=cut_power_after_put_b,
+        wrong_hashes=wrong_hashes,
+        corrupt_puts=corrupt_puts,
+        unknown=frozenset(name.upper() for name in unknown or ()),
     )
     module = VirtualXBee(flash, factory, guard_s=None if guard_ms is None else guard_ms / 1000, faults=faults)
+    if bundle is not None:
+        module.bundle.write_bytes(bundle.read_bytes())
     with Pty(module, pty):
         typer.echo(f"virtual XBee {factory.eui64.hex()} on {pty}, files in {flash}; Ctrl-C ends it")
         ended = threading.Event()

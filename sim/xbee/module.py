@@ -2,6 +2,7 @@
 
     silence GT, "+++", silence GT  ->  OK            command mode, until ATCN, ATFR or CT of silence
     AT<two characters>[ value]CR   ->  value | OK | ERROR
+    ATPYB, ATPYE, ATPY^            ->  two lines on bundled code | erase it | stop the program
     ATFS PWD|CD|MD|LS|PUT|GET|MV|RM|HASH|INFO|FORMAT CONFIRM
 
 It sees only the serial line and depends neither on our flasher nor on Digi's host library. Where the manual leaves a
@@ -22,36 +23,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from zlib import crc32
 
+from sim.xbee.settings import HEX_SETTINGS, public_key_command
 from sim.xbee.volume import FileRefused, Volume
 from sim.xbee.ymodem import CAN, CRC_REQUEST, NAK, PROMPT_S, YmodemReceiver, YmodemSender
 
 LINE_MAX = 320  # a command line: "ATFS MV " and two paths; bytes beyond it are ignored, as by a fixed buffer
 ANSWER_TICK_S = 0.01
-
-# Hexadecimal settings. name: (default, lowest, highest). Ranges: 90001539, "AT commands"; GT and CT unverified.
-HEX_SETTINGS: dict[str, tuple[int, int, int]] = {
-    "ID": (0, 0, 0xFFFF_FFFF_FFFF_FFFF),
-    "SC": (0x7FFF, 1, 0xFFFF),
-    "SD": (3, 0, 7),
-    "ZS": (0, 0, 2),
-    "CE": (0, 0, 1),
-    "SM": (0, 0, 6),
-    "EE": (0, 0, 1),
-    "EO": (0, 0, 0xFF),
-    "DC": (0, 0, 0xFFFF),
-    "JV": (0, 0, 1),
-    "NW": (0, 0, 0x64FF),
-    "NJ": (0xFE, 0, 0xFF),
-    "AO": (0, 0, 0xFF),
-    "AR": (0xFF, 0, 0xFF),
-    "BT": (0, 0, 1),
-    "AP": (0, 0, 4),
-    "BD": (3, 0, 10),
-    "PS": (0, 0, 1),
-    "GT": (0x3E8, 2, 0x6D3),
-    "CT": (0x64, 2, 0x1770),
-}
+COMPILED = "2000-01-01T00:00:00"  # what PYB prints if the clock was not set
 
 
 @dataclass
@@ -64,6 +44,7 @@ class Faults:
     wrong_hashes: int = 0
     corrupt_puts: int = 0
     wr_errors: int = 0
+    unknown: frozenset[str] = frozenset()  # names of settings and sub-commands ("PYB") that this module does not know
 
 
 @dataclass
@@ -80,9 +61,10 @@ class Factory:
 class VirtualXBee:
     """The module itself: `receive_data` and `on_tick` take the time in seconds and return bytes for the line.
 
-    `folder/flash` holds the files, `folder/settings.json` what WR saved. `guard_s` replaces GT, `prompt_s` is the
-    interval at which an upload repeats 'C' (both make tests quick). `running`: PS=1 started its program, and nothing
-    has interrupted it since. `counts` counts what was done.
+    `folder/flash` holds the files, `folder/settings.json` what WR saved, `folder/bundle` (any bytes) the code that
+    os.bundle() stored, if it exists. `guard_s` replaces GT, `prompt_s` is the interval at which an upload repeats 'C'
+    (both make tests quick). `running`: PS=1 started its program, and nothing has interrupted it since. `counts` counts
+    what was done.
     """
 
     def __init__(
@@ -100,6 +82,7 @@ class VirtualXBee:
         self.volume = Volume(folder / "flash", self.factory.volume_b)
         self.running = False
         self.settings: dict[str, int | str] = {}
+        self.bundle = folder / "bundle"
         self._saved = folder / "settings.json"
         self._guard_s = guard_s
         self._prompt_s = prompt_s
@@ -173,10 +156,14 @@ class VirtualXBee:
         if line[:2].upper() != "AT":
             return b"ERROR\r"
         name, value = line[2:4].upper(), line[4:].strip()
+        if name in self.faults.unknown:
+            return b"ERROR\r"
         if name == "FS":
             return self._file_command(value, now_s)
         if name == "PY":
-            return self._program_command(value)
+            return self._program_command(value.upper())
+        if name == "FK":
+            return self._public_key_command(value)
         actions: dict[str, Callable[[], bytes]] = {
             "": lambda: b"OK\r",
             "AC": lambda: b"OK\r",
@@ -209,6 +196,12 @@ class VirtualXBee:
             return b"ERROR\r"
         return (value if isinstance(value, str) else f"{value:X}").encode() + b"\r"
 
+    def _public_key_command(self, value: str) -> bytes:
+        stored, answer = public_key_command(str(self.settings["FK"]), value)
+        self.counts["settings changed"] += stored != self.settings["FK"]
+        self.settings["FK"] = stored
+        return answer.encode() + b"\r"
+
     def _set(self, name: str, value: str) -> bytes:
         if name == "NI" and len(value) <= 20:
             self.settings["NI"] = value
@@ -235,7 +228,7 @@ class VirtualXBee:
         return b"OK\r"
 
     def _defaults(self) -> bytes:
-        self.settings = {name: limits[0] for name, limits in HEX_SETTINGS.items()} | {"NI": " "}
+        self.settings = {name: limits[0] for name, limits in HEX_SETTINGS.items()} | {"NI": " ", "FK": "0"}
         return b"OK\r"
 
     def _leave(self) -> bytes:
@@ -254,13 +247,28 @@ class VirtualXBee:
         self._command_mode, self._transfer, self._plus = False, None, b""
         self._line.clear()
         self.volume.here = "/flash"
+        self._start_program()
+
+    def _start_program(self) -> None:
         self.running = self.settings["PS"] == 1 and any(map(self.volume.is_file, ("/flash/main.py", "/flash/main.mpy")))
 
     def _program_command(self, value: str) -> bytes:
-        if value == "^":
-            self.running = False
-            return b"OK\r"
-        return b"MicroPython v1.20\r" if value.upper() == "V" else b"ERROR\r"
+        if f"PY{value}" in self.faults.unknown:
+            return b"ERROR\r"
+        match value:
+            case "^":
+                self.running = False
+                return b"OK\r"
+            case "V":
+                return b"MicroPython v1.20\r"
+            case "B":
+                code = self.bundle.read_bytes() if self.bundle.exists() else b""
+                return f"bytecode: {len(code)} bytes (hash=0x{crc32(code):08X})\rcompiled: {COMPILED}\r".encode()
+            case "E":
+                self.bundle.unlink(missing_ok=True)
+                self._start_program()  # after the erasing MicroPython boots again, though not the module
+                return b"OK\r"
+        return b"ERROR\r"
 
     # --- files ---
 

@@ -1,5 +1,7 @@
 """A module that cannot be a reader is refused, and one number belongs to one module."""
 
+import json
+
 import pytest
 
 from sim.xbee.module import Factory
@@ -42,3 +44,27 @@ def test_a_module_that_is_not_enrolled_cannot_be_verified(bench: Bench) -> None:
     result = bench.run("verify")
     assert result.exit_code == 8
     assert "not enrolled" in result.output
+
+
+def test_a_reader_enrolled_with_a_pin_that_is_refused_now_says_what_to_do(flashed: Bench) -> None:
+    path = flashed.inventory / "readers.json"
+    rows = json.loads(path.read_text())
+    rows["7"]["lamp"] = "P3"
+    path.write_text(json.dumps(rows))
+    checked = flashed.run("verify")
+    assert checked.exit_code == 8
+    assert "reader 7 is enrolled with a refused pin: lamp pin 'P3' is DOUT" in checked.output
+    refused = flashed.run("flash")
+    assert refused.exit_code == 2
+    assert "lamp pin 'P3'" in refused.output
+    assert flashed.run("flash", "--lamp", "d2").exit_code == 0
+    assert flashed.run("verify").exit_code == 0
+
+
+def test_a_reader_flashed_before_there_was_an_update_key_is_told_to_be_flashed(flashed: Bench) -> None:
+    (flashed.inventory / "update_key.pem").unlink()
+    checked = flashed.run("verify")
+    assert checked.exit_code == 8
+    assert "update_key.pem; flash a reader, which makes it" in checked.output
+    assert flashed.flash().exit_code == 0
+    assert flashed.run("verify").exit_code == 0

@@ -12,14 +12,14 @@ from tests.readers.bed import EUI64, Bench
 
 
 def test_a_new_module_becomes_an_enrolled_reader(bench: Bench) -> None:
-    result = bench.flash("--name", "pole 17", "--ext-pan-id", "dddddddddddddddd", "--bell", "d4", "--bell", "D5")
+    result = bench.flash("--name", "pole 17", "--ext-pan-id", "dddddddddddddddd", "--bell", "d4", "--bell", "p1")
     assert result.exit_code == 0, result.output
     files = bench.on_module()
     assert set(files) == {"main.mpy", "app.mpy", "wire.mpy", "config.py"}
     assert {content[:4] for name, content in files.items() if name != "config.py"} == {building.MPY_HEADER}
     config = files["config.py"].decode()
     assert "READER = 7\n" in config
-    assert 'BELLS = ("D4", "D5",)' in config
+    assert 'BELLS = ("D4", "P1",)' in config
     key = bytes.fromhex(bench.key())
     assert 'KEY = b"' + "".join(f"\\x{byte:02x}" for byte in key) + '"' in config
     module = bench.module

@@ -3,12 +3,14 @@
 import json
 import os
 import stat
+import subprocess
 import threading
 from pathlib import Path
 
 import pytest
 
 from readers.inventory import DuplicateReader, Inventory, InventoryError, Record
+from readers.provision import BadPin
 
 A, B = "0013a20041a06e60", "0013a20041a06e61"
 
@@ -126,3 +128,64 @@ def test_a_damaged_key_is_named_but_not_shown(tmp_path: Path) -> None:
     with pytest.raises(InventoryError, match="key of reader 7") as caught:
         Inventory(tmp_path).key(7)
     assert "abcdef" not in str(caught.value)
+
+
+def test_the_update_key_is_made_once_and_is_a_point_of_p256(tmp_path: Path) -> None:
+    store = Inventory(tmp_path / "i")
+    with pytest.raises(InventoryError, match=r"no .*update_key\.pem; flash a reader"):
+        store.update_key()
+    point = store.make_update_key()
+    x, y = int.from_bytes(point[1:33]), int.from_bytes(point[33:])
+    prime = 2**256 - 2**224 + 2**192 + 2**96 - 1
+    b = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B  # FIPS 186-4, D.1.2.3
+    assert (len(point), point[0]) == (65, 4)
+    assert (y * y - (x**3 - 3 * x + b)) % prime == 0
+    assert store.make_update_key() == point == Inventory(tmp_path / "i").update_key()
+    assert stat.S_IMODE((tmp_path / "i" / "update_key.pem").stat().st_mode) == 0o600
+
+
+def test_what_is_signed_with_the_update_key_is_proven_by_its_public_part(tmp_path: Path) -> None:
+    point = Inventory(tmp_path).make_update_key()
+    (tmp_path / "image").write_bytes(b"a file system")
+    key = str(tmp_path / "update_key.pem")
+    sign = ["openssl", "dgst", "-sha256", "-sign", key, "-out", str(tmp_path / "signature"), str(tmp_path / "image")]
+    subprocess.run(sign, check=True)
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    public = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
+    public.verify((tmp_path / "signature").read_bytes(), b"a file system", ec.ECDSA(SHA256()))
+
+
+def test_a_damaged_update_key_is_named_left_alone_and_not_shown(tmp_path: Path) -> None:
+    store = Inventory(tmp_path)
+    other = subprocess.run(
+        ["openssl", "ecparam", "-name", "secp384r1", "-genkey", "-noout"], capture_output=True, check=True
+    ).stdout
+    for content, why in ((b"", "no key that openssl can read"), (b"secret", "no key that"), (other, "curve P-256")):
+        (tmp_path / "update_key.pem").write_bytes(content)
+        with pytest.raises(InventoryError, match=rf"update_key\.pem .*{why}.*backup") as caught:
+            store.make_update_key()
+        assert (tmp_path / "update_key.pem").read_bytes() == content
+        assert "secret" not in str(caught.value)
+
+
+def test_a_machine_without_openssl_is_told_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InventoryError, match=r"openssl.*sudo apt-get install openssl"):
+        Inventory(tmp_path / "i").make_update_key()
+    assert not (tmp_path / "i" / "update_key.pem").exists()
+
+
+def test_a_record_with_a_pin_that_is_refused_now_loads_and_hides_no_other(tmp_path: Path) -> None:
+    store = Inventory(tmp_path)
+    store.save(record(7, A))
+    rows = json.loads((tmp_path / "readers.json").read_text())
+    rows["7"]["bells"] = ["D5"]
+    (tmp_path / "readers.json").write_text(json.dumps(rows))
+    store.save(record(8, B))
+    assert set(store.records()) == {7, 8}
+    assert store.records()[7].bells == ("D5",)
+    with pytest.raises(BadPin, match=r"bell pin 'D5'.*give --bell"):
+        store.records()[7].reader()
+    assert store.records()[7].reader(bells=("D4",)).bells == ("D4",)

@@ -102,6 +102,11 @@ def test_command_mode_ends_after_ct_of_silence(host: Host) -> None:
         ("VR", "1014\r"), ("HV", "4247\r"), ("SH", "13A200\r"), ("SL", "41A06E60\r"), ("ID", "0\r"), ("ZZ", "ERROR\r"),
         ("ID 12345678ABCDEF01", "OK\r"), ("ID 123456789ABCDEF012", "ERROR\r"), ("VR 1015", "ERROR\r"),
         ("PS 2", "ERROR\r"),
+        ("NH", "1E\r"), ("D0", "1\r"), ("D4", "0\r"), ("P0", "1\r"), ("SA", "0\r"), ("$S", "0\r"), ("IC", "0\r"),
+        ("PR", "7FFF\r"), ("*V", "0\r"), ("D0 0", "OK\r"), ("P0 4", "OK\r"), ("D2 9", "ERROR\r"), ("SA 20", "ERROR\r"),
+        ("$S 123456789", "ERROR\r"), ("*Y " + "F" * 64, "OK\r"), ("*Y " + "F" * 65, "ERROR\r"), ("P5", "ERROR\r"),
+        ("FK", "ERROR\r"), ("FK1", "ERROR\r"), ("FK0", "OK\r"), ("FK 04", "ERROR\r"), ("FK 3", "ERROR\r"),
+        ("FK 02" + "11" * 64, "ERROR\r"), ("FK 04" + "zz" * 64, "ERROR\r"), ("PYX", "ERROR\r"),
         ("NI ansim-1", "OK\r"), ("NI " + "x" * 21, "ERROR\r"), ("SC zz", "ERROR\r"), ("FS", None), ("PY^", "OK\r"),
     ],
 )  # fmt: skip
@@ -137,6 +142,40 @@ def test_the_program_starts_only_with_ps_and_a_main(host: Host) -> None:
     assert module.running
     host.enter().at("PY^")
     assert not module.running
+
+
+def test_the_file_system_key_is_returned_in_two_parts_until_it_is_cleared(host: Host) -> None:
+    digits = "04" + "AB" * 47 + "00" + "CD" * 16
+    assert host.at(f"FK {digits}") == "OK\r"
+    assert host.at("FK1") == "4" + "AB" * 47 + "\r", "48 bytes"
+    assert host.at("FK 2") == "CD" * 16 + "\r", "17 bytes, printed as a number"
+    host.at("WR"), host.at("FR")
+    assert host.enter().at("FK2") == "CD" * 16 + "\r"
+    assert host.at("FK 0") == "OK\r"
+    assert host.at("FK1") == "ERROR\r"
+
+
+def test_bundled_code_outlives_formatting_and_a_reset_until_it_is_erased(host: Host, tmp_path: Path) -> None:
+    empty = "bytecode: 0 bytes (hash=0x00000000)\rcompiled: 2000-01-01T00:00:00\r"
+    assert host.at("PYB") == empty
+    host.module.bundle.write_bytes(b"abc")
+    assert host.at("FS FORMAT CONFIRM") == "OK\r"
+    host.at("FR")
+    assert Host(VirtualXBee(tmp_path)).enter().at("PYB") == empty.replace(
+        "0 bytes (hash=0x00000000", "3 bytes (hash=0x352441C2"
+    )
+    put(host.enter(), "main.py", b"pass")
+    host.at("PS1"), host.at("PY^")
+    assert not host.module.running
+    assert host.at("PYE") == "OK\r"
+    assert host.at("PYB") == empty
+    assert host.module.running, "the erasing starts MicroPython again"
+
+
+def test_a_command_that_a_module_does_not_know_is_an_error(tmp_path: Path) -> None:
+    host = Host(VirtualXBee(tmp_path, faults=Faults(unknown=frozenset({"NH", "FK", "PYB"})))).enter()
+    assert [host.at(command) for command in ("NH", "NH A", "FK1", "PYB")] == ["ERROR\r"] * 4
+    assert (host.at("PYV"), host.at("D0")) == ("MicroPython v1.20\r", "1\r")
 
 
 def test_files_are_put_hashed_listed_moved_and_removed(host: Host) -> None:
