@@ -7,6 +7,7 @@ import struct
 import time
 
 import config
+import health
 import link
 import machine
 import settings
@@ -39,16 +40,29 @@ _KEEP_MS = const(150)  # an answer that comes sooner saves a flash write
 _DEBOUNCE_MS = const(50)
 _BELL_GAP_MS = const(300)
 _DISCARDS = const(1)  # in link.counters
+_FAULT_PINS = const(0)  # place in wire.FAULTS
 
 _state = bytearray(_MAX * _SIZE)
 _times = [0] * (_MAX * 5)
 _last_number = 0
 _kept = b""  # what is on flash
-_bells = [machine.Pin(name, machine.Pin.IN, machine.Pin.PULL_UP) for name in getattr(config, "BELLS", ("D4",))]
+
+
+def _pin(name: str, out: bool) -> "machine.Pin | None":
+    try:
+        if out:
+            return machine.Pin(name, machine.Pin.OUT, value=0)
+        return machine.Pin(name, machine.Pin.IN, machine.Pin.PULL_UP)
+    except Exception:
+        health.fault(_FAULT_PINS)  # the others work
+        return None
+
+
+_bells = [_pin(name, False) for name in getattr(config, "BELLS", ("D4",))]
 _bell = bytearray(b"\1" * (2 * len(_bells)))  # level, stable level of each; not pressed: high
 _since = [0] * len(_bells)
-_lamp = machine.Pin(getattr(config, "LAMP", "D2"), machine.Pin.OUT, value=0)
-_buzzer = machine.Pin(getattr(config, "BUZZER", "D3"), machine.Pin.OUT, value=0)
+_lamp = _pin(getattr(config, "LAMP", "D2"), True)
+_buzzer = _pin(getattr(config, "BUZZER", "D3"), True)
 lit = [0, 0, 0, 0, 0]  # level of the lamp, of the buzzer, stage on the lamp, ticks when it began, alarms not closed
 
 
@@ -108,7 +122,10 @@ def _open(kind: int, now: int) -> int:
 def ring(now: int) -> None:
     """Read the bells. A press is a level that stays low for 50 ms."""
     for i in range(len(_bells)):
-        level = _bells[i].value()
+        pin = _bells[i]
+        if pin is None:
+            continue
+        level = pin.value()
         if level != _bell[2 * i]:
             _bell[2 * i] = level
             _since[i] = now
@@ -161,10 +178,7 @@ def _keep(now: int, before: bool) -> None:
     if rows == _kept or (before and len(rows) <= len(_kept)):
         return
     _kept = rows
-    try:
-        settings.save("bell", rows)
-    except (OSError, MemoryError):
-        pass  # a full flash must not prevent sending; one attempt is enough
+    settings.keep("bell", rows)  # a full flash must not prevent sending; one attempt is enough
 
 
 def reach(number: int, stage: int, now: int) -> None:
@@ -177,9 +191,29 @@ def reach(number: int, stage: int, now: int) -> None:
             _times[i * 5 + _DUE] = now
 
 
+def _drive(lamp: int, buzzer: int) -> None:
+    if lamp != lit[0]:
+        lit[0] = lamp
+        if _lamp is not None:
+            _lamp.value(lamp)
+    if buzzer != lit[1]:
+        lit[1] = buzzer
+        if _buzzer is not None:
+            _buzzer.value(buzzer)
+
+
+def dark() -> None:
+    """Drive lamp and buzzer low, before anything that may block or end the program: none may freeze as it was."""
+    _drive(0, 0)
+
+
+health.hush = dark
+
+
 def show(now: int) -> None:
-    """Drive lamp and buzzer by the highest stage of an open alarm. Received, stored: slow blink. Acknowledged,
-    dispatched: steady, and two short beeps when it begins."""
+    """Drive lamp and buzzer by the highest stage of an open alarm. Received, stored: 1 s on, 1 s off. Acknowledged,
+    dispatched: two short flashes and a pause, and two short beeps when it begins. No stage is a steady light, so a
+    broken reader cannot promise help."""
     stage = lit[4] = 0
     for at in range(0, _MAX * _SIZE, _SIZE):
         if _state[at] and _state[at + _STAGE] < wire.CLOSED:
@@ -191,21 +225,20 @@ def show(now: int) -> None:
             lit[3] = now
         lit[2] = stage
     since = time.ticks_diff(now, lit[3])
-    level = int(comes or (stage > 0 and since % 2000 < 1000))
-    if level != lit[0]:
-        lit[0] = level
-        _lamp.value(level)
-    level = int(comes and since < 450 and since % 300 < 150)
-    if level != lit[1]:
-        lit[1] = level
-        _buzzer.value(level)
+    if comes:
+        phase = since % 1500
+        _drive(int(phase < 200 or 400 <= phase < 600), int(0 <= since < 450 and since % 300 < 150))
+    else:
+        _drive(int(stage > 0 and since % 2000 < 1000), 0)
 
 
 def tick(now: int) -> bool:
-    """Send what is due. Return whether any alarm was due: then the mesh is for alarms alone in this pass."""
-    wanted = False
+    """Send one alarm that is due: the one tried least often, of those the one that waits longest. Return whether any
+    was due: then the mesh is for alarms alone in this pass."""
     if link.failed:
         _keep(now, True)
+    least = 0x7FFFFFFF
+    best = -1
     for i in range(_MAX):
         at = i * _SIZE
         clock = i * 5
@@ -216,39 +249,50 @@ def tick(now: int) -> bool:
             _state[at + _STAGE] = wire.CLOSED  # no cry for 10 minutes, and nobody closed it: end it
             _state[at + _DONE] = 1
             continue
-        if time.ticks_diff(now, _times[clock + _DUE]) < 0:
-            continue
-        wanted = True
-        packets = _state[at + _PACKETS]
-        age = time.ticks_diff(now, _times[clock])
-        if age > _AGE_MAX_MS:
-            _times[clock] = time.ticks_add(now, -_AGE_MAX_MS)  # else it is young again when the ticks wrap
-        end = link.begin(_state[at])
-        if _state[at] == wire.SOS:
-            end = wire.pack_sos(
-                link.buf,
-                end,
-                _state[at + _NUMBER],
-                stage,
-                age,
-                -((_times[clock + _LOSS] + packets // 2) // packets),
-                packets,
-                _state[at + _BODY : at + _BODY + 19],
-            )
-        else:
-            boot, number, place, presses = struct.unpack_from(">HBBB", _state, at + _BODY)
-            if boot == link.boot:
-                boot = 0
-            end = wire.pack_bell(link.buf, end, _state[at + _NUMBER], stage, age, place, presses, boot, number)
-        result = link.send(end)
-        wait = 100
-        if result != 1:
-            wait = min(_RETRY_MS << _state[at + _TRIES], _POLL_MS)
-            wait += wait * os.urandom(1)[0] >> 10  # random: several readers hear one cry
-            _state[at + _TRIES] = min(_state[at + _TRIES] + 1, 6)
-        if result == 0 and stage:
-            wait = _POLL_MS
-            _state[at + _DONE] = stage == wire.CLOSED
-        _times[clock + _DUE] = time.ticks_add(time.ticks_ms(), wait)
+        late = time.ticks_diff(now, _times[clock + _DUE])
+        if late >= 0:
+            rank = (_state[at + _TRIES] << 24) - min(late, 0xFFFFFF)
+            if rank < least:
+                least = rank
+                best = i
+    if best >= 0:
+        _send(best, now)
     _keep(now, False)
-    return wanted
+    return best >= 0
+
+
+def _send(i: int, now: int) -> None:
+    at = i * _SIZE
+    clock = i * 5
+    stage = _state[at + _STAGE]
+    packets = _state[at + _PACKETS]
+    age = time.ticks_diff(now, _times[clock])
+    if age > _AGE_MAX_MS:
+        _times[clock] = time.ticks_add(now, -_AGE_MAX_MS)  # else it is young again when the ticks wrap
+    end = link.begin(_state[at])
+    if _state[at] == wire.SOS:
+        end = wire.pack_sos(
+            link.buf,
+            end,
+            _state[at + _NUMBER],
+            stage,
+            age,
+            -((_times[clock + _LOSS] + packets // 2) // packets),
+            packets,
+            _state[at + _BODY : at + _BODY + 19],
+        )
+    else:
+        boot, number, place, presses = struct.unpack_from(">HBBB", _state, at + _BODY)
+        if boot == link.boot:
+            boot = 0
+        end = wire.pack_bell(link.buf, end, _state[at + _NUMBER], stage, age, place, presses, boot, number)
+    result = link.send(end)
+    wait = 100
+    if result != 1:
+        wait = min(_RETRY_MS << _state[at + _TRIES], _POLL_MS)
+        wait += wait * os.urandom(1)[0] >> 10  # random: several readers hear one cry
+        _state[at + _TRIES] = min(_state[at + _TRIES] + 1, 6)
+    if result == 0 and stage:
+        wait = _POLL_MS
+        _state[at + _DONE] = stage == wire.CLOSED
+    _times[clock + _DUE] = time.ticks_add(time.ticks_ms(), wait)

@@ -1,23 +1,42 @@
 # The mesh: sends and receives single frames. Holds the frame buffer, the sequence and the counters of the link.
 import errno
 import struct
+import time
 
 import config
+import health
 import wire
 import xbee
 from auth import mac
 from micropython import const
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # only for the type checker: the interpreter does not run it
+    import machine
+
 _FAILED = const(2)  # in counters
 _BUSY = const(3)
 _REFUSED = const(4)
+_FAULT_SEND = const(8)  # place in wire.FAULTS
 _FRESH_MAX = const(64)  # frames that a downlink may be behind; older ones are refused as replays
+_SLOW_MS = const(200)  # a send that blocks for longer makes routine frames wait,
+_REST = const(4)  # so many times as long: a reader that sends does not see its bells
+_REST_MAX_MS = const(60000)
 
 buf = bytearray(wire.FRAME_MAX)
 boot = 0
 sequence = 0
 failed = False  # the newest frame was not sent: perhaps no gateway is there
 counters = [0, 0, 0, 0, 0, 0, 0]  # evictions, discards, failed, busy, refused, heard, foreign: as in a heartbeat
+watchdog: "machine.WDT | None" = None
+_rest = [0, 0]  # ticks when routine frames began to wait, for how long
+
+
+def resting(now: int) -> bool:
+    """Return whether routine frames wait because sending blocks."""
+    if _rest[1] and time.ticks_diff(now, _rest[0]) >= _rest[1]:
+        _rest[1] = 0
+    return _rest[1] > 0
 
 
 def begin(kind: int) -> int:
@@ -29,13 +48,31 @@ def begin(kind: int) -> int:
 
 def beacon(burst: int, power_dbm: int) -> bytes:
     """Return the 19 bytes of this reader's own beacon."""
-    body = struct.pack(">BHHHb7x", wire.ADVERTISEMENT_VERSION | 1, config.READER, boot, burst, power_dbm)
+    body = struct.pack(">BHHHb", wire.ADVERTISEMENT_VERSION | 1, config.READER, boot, burst, power_dbm) + bytes(7)
     return body + mac(b"B" + body)[:4]
 
 
 def send(end: int) -> int:
     """Seal and transmit what is in `buf`. Return 0 sent, 1 busy (try again soon), 2 failed. It may block for long."""
     global failed
+    health.hush()
+    began = time.ticks_ms()
+    result = _transmit(end)
+    if watchdog is not None:
+        watchdog.feed()  # it returned: to wait for a mesh that is away is no reason to reset
+    took = time.ticks_diff(time.ticks_ms(), began)
+    if took > _SLOW_MS:
+        _rest[0] = time.ticks_add(began, took)
+        _rest[1] = min(took * _REST, _REST_MAX_MS)
+    if result == 1:
+        counters[_BUSY] += 1
+    else:
+        failed = result == 2
+        counters[_FAILED] += failed
+    return result
+
+
+def _transmit(end: int) -> int:
     try:
         xbee.transmit(
             xbee.ADDR_COORDINATOR,
@@ -45,14 +82,11 @@ def send(end: int) -> int:
             cluster=xbee.CLUSTER_DIGI_SERIAL_DATA,
             profile=xbee.PROFILE_DIGI_XBEE,
         )
-        failed = False
         return 0
     except OSError as error:
-        if error.args[0] == errno.EAGAIN:
-            counters[_BUSY] += 1
-            return 1
-        counters[_FAILED] += 1
-        failed = True
+        return 1 if error.args and error.args[0] == errno.EAGAIN else 2
+    except Exception:
+        health.fault(_FAULT_SEND)
         return 2
 
 

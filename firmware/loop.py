@@ -1,30 +1,35 @@
-# The main loop: what one pass does, in which order, and the watchdog, which is fed only while the scanner works.
-# ruff: noqa: I001
-import config  # modules with fewest imports first: few are half-loaded in the heap at a time  # noqa: F401
-import wire
-import settings
-import link
-import alarm
-import scan
-import report
-
-import machine
+# The main loop: what one pass does, in which order, and what may fail in it without a consequence for a bell.
+#
+# Bells, alarms, lamp and mesh come first, and nothing else can stop them: settings, scan, beacon, reports and flash are
+# each caught by themselves and reported in the heartbeat (`faults`). A pass that ends feeds the watchdog.
 import time
+
+import alarm
+import health
+import link
+import machine
+import report
+import scan
+import settings
+import wire
 from micropython import const
 
 _PASS_MS = const(20)
-_WATCHDOG_MS = const(60000)
 _SPARE = const(64)  # sequences left when the reader reboots, so that they never wrap
-
-watchdog: machine.WDT | None = None
+_REPORT = const(9)  # places in wire.FAULTS
+_INTERRUPT = const(10)
+_CRASH = const(11)
+_WATCHDOG = const(12)
 
 
 def handle(kind: int, body: bytes, now: int) -> None:
     """Do what one frame of the gateway says. Raises WireError if its body does not fit."""
     if kind == wire.ACK:
-        rebind, sequences = wire.decode_ack(body)
-        if rebind:
+        flags, sequences = wire.decode_ack(body)
+        if flags & wire.ACK_REBIND:
             scan.bind(0)
+        if flags & wire.ACK_LOSSES:
+            report.losses()
         for sequence in sequences:
             report.acknowledged(sequence)
     elif kind == wire.STAGE:
@@ -34,36 +39,62 @@ def handle(kind: int, body: bytes, now: int) -> None:
     elif kind != wire.SETTINGS:
         raise wire.WireError("unknown kind")
     elif settings.take(body):
-        settings.save("settings", body)
+        settings.keep("settings", body)
         scan.restart(scan.shift)
         report.beat_in(500)
 
 
-def run() -> None:
-    """Work until the sequence numbers of this boot are used up."""
-    global watchdog
+def one_pass(now: int) -> None:
+    """Do one pass."""
+    message = link.receive()
+    while message is not None:
+        try:
+            handle(message[0], message[1], now)
+        except wire.WireError:
+            link.counters[4] += 1
+        message = link.receive()
+    scan.drain(now)
+    alarm.ring(now)
+    alarm.show(now)
+    if not alarm.tick(now):
+        try:
+            report.tick(now)
+        except Exception:
+            health.fault(_REPORT)
+    scan.beacon(now)
+    try:
+        report.adapt(now)
+    except Exception:
+        health.fault(_REPORT)
+    alarm.show(time.ticks_ms())  # again: whatever may have blocked made it low
+
+
+def begin() -> None:
+    """Take up what flash has kept, and note what is already known to be broken."""
+    now = time.ticks_ms()
     link.boot = settings.restore()
-    alarm.restore(time.ticks_ms())
+    alarm.restore(now)
     scan.restart(0)
-    report.start(time.ticks_ms())
-    watchdog = machine.WDT(timeout=_WATCHDOG_MS, response=machine.HARD_RESET)
+    report.start(now)
+    if link.watchdog is None:
+        health.fault(_WATCHDOG)
+    if machine.reset_cause() == machine.HARD_RESET and settings.load("crash"):
+        health.fault(_CRASH)
+
+
+def run() -> None:
+    """Work until the sequence numbers of this boot are used up, or no scan was possible for an hour."""
+    begin()
     # Sequences used up: reboot, but not while an alarm is open and a sequence is left to report it.
     while link.sequence < wire.SEQUENCE_MAX - (0 if alarm.lit[4] else _SPARE):
-        now = time.ticks_ms()
-        message = link.receive()
-        while message is not None:
-            try:
-                handle(message[0], message[1], now)
-            except wire.WireError:
-                link.counters[4] += 1
-            message = link.receive()
-        works = scan.drain(now)
-        alarm.ring(now)
-        alarm.show(now)
-        if not alarm.tick(now):
-            report.tick(now)
-        scan.beacon(now)
-        report.adapt(now)
-        if works:
-            watchdog.feed()
-        time.sleep_ms(_PASS_MS)
+        try:
+            now = time.ticks_ms()
+            one_pass(now)
+            if scan.hopeless(now) and not alarm.lit[4]:
+                return
+            if link.watchdog is not None:
+                link.watchdog.feed()
+            time.sleep_ms(_PASS_MS)
+        except KeyboardInterrupt:  # only where the module cannot switch it off
+            health.fault(_INTERRUPT)
+            scan.forget()

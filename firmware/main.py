@@ -1,50 +1,79 @@
-# The start of the reader at power-up. Its own code is only for the case that everything else has failed.
-import gc
-import sys
-import time
-
-import machine
-
-_QUICK_S = 60  # a crash sooner than this after boot counts as repeated
-_TEXT_MAX = 240  # bytes, from the end of the traceback
-_WAIT_MAX_S = 512  # so that a reader that always crashes boots 170 times a day, not 30000
+# The start of the reader at power-up. It always comes back: whatever ends the program, the lamp goes low, the crash is
+# kept, and the module resets. The watchdog is armed before anything else can fail.
+#
+# Every module of ours is imported here, each after those that it imports, so that no import waits inside another: the
+# stack of a module is small (docs/FIRMWARE.md, "Heap and stack").
 
 
-def fail(error: Exception) -> None:
-    """Keep the crash on flash (only the last one) and wait, longer with every quick crash. The caller resets."""
+def fail(error: BaseException) -> None:
+    """Keep the end of the traceback on flash (only the last crash) and wait. The caller resets.
+
+    It waits 2 s, twice as long for every crash within 60 s of its boot, 512 s at most: a reader that always crashes
+    boots 170 times a day, not 30000, and its flash lasts. If flash keeps no count, every crash but the first after
+    power-up counts as the sixth.
+    """
+    try:
+        import alarm
+
+        alarm.dark()  # first: a lamp that stays lit would be a lie for as long as this waits
+    except BaseException:
+        pass  # the pins were never driven
+    import gc
+    import sys
+    import time
+
     gc.collect()
     show = getattr(sys, "print_exception")  # only in MicroPython: no type checker knows it
-    show(error)
-    crashes = 1
-    watchdog = None
+    quick = time.ticks_ms() < 60000
+    crashes = 1 if not quick or machine.reset_cause() in (4, 11) else 6  # 4, 11: power came, or was too low
     try:
+        show(error)
         import settings
 
         last = settings.load("crash")
-        if last and time.ticks_ms() < _QUICK_S * 1000:
-            crashes = min(last[0] + 1, 9)
+        kept = min(last[0] + 1, 9) if last and quick else 1
         with open("crash.new", "w") as file:
             show(error, file)
         with open("crash.new", "rb") as file:
-            file.seek(max(file.seek(0, 2) - _TEXT_MAX, 0))
-            settings.save("crash", bytes([crashes]) + file.read())
-        import loop
-
-        watchdog = loop.watchdog
+            file.seek(max(file.seek(0, 2) - 240, 0))
+            settings.save("crash", bytes([kept]) + file.read())
+        crashes = kept
     except Exception:
         pass  # no settings or no flash: then only wait and reset
-    for _ in range(min(1 << crashes, _WAIT_MAX_S)):
+    for _ in range(1 << crashes):
         if watchdog is not None:
             watchdog.feed()
         time.sleep_ms(1000)
 
 
-gc.threshold(256)  # collect early: what stays must not be scattered over the heap
+watchdog = None
 try:
+    import machine
+
+    try:
+        watchdog = machine.WDT(timeout=60000, response=machine.HARD_RESET)
+    except Exception:
+        pass  # reported in the heartbeat
+    import micropython
+
+    if hasattr(micropython, "kbd_intr"):
+        micropython.kbd_intr(-1)  # a byte 0x03 on an open serial pin is no wish of a person
+    import gc
+
+    # Collected after each: what stays must not be scattered over the heap, or no room is left for the table of tags.
+    for name in "config wire health settings auth link alarm scan report loop".split():
+        __import__(name)
+        gc.collect()
+    if hasattr(gc, "threshold"):  # no page of Digi has it
+        gc.threshold(2048)
+    import link
     import loop
 
-    gc.threshold(2048)
+    link.watchdog = watchdog
     loop.run()
-except Exception as error:
+except BaseException as error:
     fail(error)
-machine.reset()
+finally:
+    import machine
+
+    machine.reset()

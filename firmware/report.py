@@ -6,6 +6,7 @@ import struct
 import time
 
 import alarm
+import health
 import link
 import machine
 import scan
@@ -21,8 +22,10 @@ _FRAME = const(60000)  # cost of one frame in the budget, which grows every mill
 _BURST = const(960000)  # 16 frames
 _SPARE = const(240000)  # 4 frames: neighbours are reported only when tags leave this much of the budget
 _DISCARDS = const(1)  # in link.counters
+_LINK_FAILED = const(2)
 _LINK_BUSY = const(3)
-_FIRMWARE = const(0x0002)  # major << 8 | minor
+_FAULT_MEASURE = const(7)  # place in wire.FAULTS
+_FIRMWARE = const(0x0003)  # major << 8 | minor
 
 _WINDOW_MS = const(1)  # in settings.values
 _INTERVAL_MS = const(2)
@@ -40,12 +43,14 @@ _DUE = const(9)
 _BEAT_DUE = const(10)
 _BEAT_WAIT = const(11)
 _BEAT = const(12)  # sequence of the newest heartbeat; 13: of the one before
-_BUSY = const(14)
-_CALM = const(15)  # periods of 10 s without a busy mesh
+_BUSY = const(14)  # frames that the mesh had not taken at the last look, since boot
+_CALM = const(15)  # periods of 10 s in which the mesh took everything
 _UPTIME_S = const(16)
 _UPTIME_AT = const(17)
 _NEAR = const(18)  # windows since neighbours were reported
-_now = [0, 0, 0, 0, 0, 1, 0, 8 * _FRAME, 0, 0, 0, 2000, 0, 0, 0, 0, 0, 0, 0]
+_PUSHED = const(19)  # frames that the mesh did not take, since the scan changed or the mesh was calm for a minute
+_SWEPT = const(20)  # seconds of uptime at the last sweep
+_now = [0, 0, 0, 0, 0, 1, 0, 8 * _FRAME, 0, 0, 0, 2000, 0, 0, 0, 0, 0, 0, 0, 0, 0]
 
 
 def start(now: int) -> None:
@@ -53,7 +58,9 @@ def start(now: int) -> None:
 
 
 def tick(now: int) -> None:
-    """Send at most one frame."""
+    """Send at most one frame, and none for a while after one that blocked: a reader that sends sees no bell."""
+    if link.resting(now):
+        return
     if time.ticks_diff(now, _now[_BEAT_DUE]) >= 0:
         _beat(now)
         return
@@ -164,9 +171,10 @@ def beat_in(wait_ms: int) -> None:
 
 def _beat(now: int) -> None:
     """Send a heartbeat. Until one is acknowledged, the next comes after 2 s, 4 s, 8 s .. the settings' interval."""
-    scan.sweep(now)
-    gc.collect()
     values = settings.values
+    _now[_BEAT_DUE] = time.ticks_add(now, _now[_BEAT_WAIT])  # first: a heartbeat that fails is not tried in every pass
+    _now[_BEAT_WAIT] = min(_now[_BEAT_WAIT] * 2, values[_HEARTBEAT_S] * 1000)
+    gc.collect()
     end = wire.pack_heartbeat(
         link.buf,
         link.begin(wire.HEARTBEAT),
@@ -181,29 +189,51 @@ def _beat(now: int) -> None:
         link.counters[6] & 0xFFFF,
         min(gc.mem_free(), 0xFFFF),
         min(gc.mem_alloc(), 0xFFFF),
-        (xbee.atcmd("%V") or 0) & 0xFFFF,
-        ((xbee.atcmd("TP") or 0) + 128 & 0xFF) - 128,
+        _measure("%V") & 0xFFFF,
+        (_measure("TP") + 128 & 0xFF) - 128,
         scan.duty(),
+        health.faults[0],
     )
     _now[_BEAT + 1] = _now[_BEAT]
     _now[_BEAT] = link.sequence
     link.send(end)
-    _now[_BEAT_DUE] = time.ticks_add(now, _now[_BEAT_WAIT])
-    _now[_BEAT_WAIT] = min(_now[_BEAT_WAIT] * 2, values[_HEARTBEAT_S] * 1000)
+
+
+def _measure(command: str) -> int:
+    """Return what the module measures, 0 if it does not tell."""
+    try:
+        value = xbee.atcmd(command)
+        return value if isinstance(value, int) else int.from_bytes(value, "big")  # type: ignore[arg-type]
+    except Exception:
+        health.fault(_FAULT_MEASURE)
+        return 0
+
+
+def losses() -> None:
+    """The gateway says that frames to or from this reader get lost. The reader cannot see that itself."""
+    _now[_PUSHED] += 3
 
 
 def adapt(now: int) -> None:
-    """Every 10 s: add to the uptime, scan less if the mesh was busy, scan more again after a calm minute."""
+    """Every 10 s: add to the uptime. Scan less if the mesh did not take frames or the gateway says that some get lost,
+    more again after a calm minute. Every minute: free the rows of tags that are gone."""
     passed = time.ticks_diff(now, _now[_UPTIME_AT]) // 1000
     if passed < 10:
         return
     _now[_UPTIME_S] += passed
     _now[_UPTIME_AT] = time.ticks_add(_now[_UPTIME_AT], passed * 1000)
-    pushed = link.counters[_LINK_BUSY] - _now[_BUSY]
-    _now[_BUSY] = link.counters[_LINK_BUSY]
-    _now[_CALM] = 0 if pushed else _now[_CALM] + 1
-    if pushed >= 3:
-        scan.restart(min(scan.shift + 1, 2))
-    elif _now[_CALM] >= 6 and scan.shift:
-        _now[_CALM] = 0
-        scan.restart(scan.shift - 1)
+    if _now[_UPTIME_S] - _now[_SWEPT] >= 60:
+        _now[_SWEPT] = _now[_UPTIME_S]
+        scan.sweep(now)
+    pushed = link.counters[_LINK_BUSY] + link.counters[_LINK_FAILED]
+    _now[_PUSHED] += pushed - _now[_BUSY]
+    _now[_CALM] = 0 if pushed != _now[_BUSY] else _now[_CALM] + 1
+    _now[_BUSY] = pushed
+    if _now[_PUSHED] >= 3:
+        _now[_PUSHED] = _now[_CALM] = 0
+        if scan.shift < 2:
+            scan.restart(scan.shift + 1)
+    elif _now[_CALM] >= 6:
+        _now[_PUSHED] = _now[_CALM] = 0
+        if scan.shift:
+            scan.restart(scan.shift - 1)

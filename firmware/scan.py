@@ -8,8 +8,10 @@
 # 19..20 sum of -rssi | 21 packets
 # Rows with the same first id byte (mod 64) form a chain: `_head` by that byte, `_next` by slot; slot + 1, 0 ends it.
 import struct
+import time
 
 import alarm
+import health
 import link
 import settings
 import wire
@@ -27,6 +29,9 @@ _COMPANY_ID = const(6)
 _EVICTIONS = const(0)  # in link.counters
 _HEARD = const(5)
 _FOREIGN = const(6)
+_FAULT_SCAN = const(4)  # places in wire.FAULTS
+_FAULT_ADVERTISEMENT = const(5)
+_FAULT_BEACON = const(6)
 
 _BURST_US = const(100000)  # between two packets of a burst
 _BURST_MS = const(2000)
@@ -39,6 +44,10 @@ _BURSTING = const(2)
 _BURSTS = const(3)
 _JITTER = const(4)
 _OLDEST = const(5)  # row of `neighbours` that is overwritten next
+_TRY = const(6)  # ticks when the scan is started next
+_DOWN = const(7)  # ticks since when there is no scan
+_WAIT_MS = const(5000)  # between two starts that fail; the first second every pass tries: a stop may be late
+_HOPELESS_MS = const(3600000)
 
 table = bytearray(_SIZE * _ROWS)
 _head = bytearray(64)
@@ -46,45 +55,91 @@ _next = bytearray(_ROWS)
 tags = 0
 shift = 0
 neighbours = bytearray(_NEIGHBOURS)
-_turn = [-1, 7500, 1, 0, 0, 0]  # as if a burst ended at the first call
-_scanner: ble._gap_scan | None = None
+_turn = [-1, 7500, 1, 0, 0, 0, 0, 0]  # as if a burst ended at the first call
+_scanner: "ble._gap_scan | None" = None
 
 
-def restart(halvings: int) -> None:
-    """Scan from now on with the settings' window, halved `halvings` times because the mesh is busy."""
+def restart(doublings: int) -> None:
+    """Scan from now on with the settings' interval, doubled so often because the mesh suffers. `drain` starts it."""
     global _scanner, shift
-    shift = halvings
-    if _scanner is not None:
-        _scanner.stop()
-    _scanner = ble.gap_scan(
-        0,
-        interval_us=settings.values[_INTERVAL_MS] * 1000,
-        window_us=_window_us(),
-    )
+    shift = doublings
+    _turn[_TRY] = _turn[_DOWN] = time.ticks_ms()
+    old = _scanner
+    _scanner = None
+    if old is not None:
+        try:
+            old.stop()
+        except Exception:
+            health.fault(_FAULT_SCAN)
+
+
+def _start(now: int) -> None:
+    global _scanner
+    if time.ticks_diff(now, _turn[_TRY]) < 0:
+        return
+    alarm.dark()
+    try:
+        ble.active(True)
+        _scanner = ble.gap_scan(0, interval_us=_interval_us(), window_us=_window_us())
+    except Exception:
+        if time.ticks_diff(now, _turn[_DOWN]) > 1000:
+            health.fault(_FAULT_SCAN)
+            _turn[_TRY] = time.ticks_add(now, _WAIT_MS)
 
 
 def _window_us() -> int:
-    return max(settings.values[_WINDOW_MS] * 1000 >> shift, _WINDOW_MIN_US)
+    return max(settings.values[_WINDOW_MS] * 1000, _WINDOW_MIN_US)
+
+
+def _interval_us() -> int:
+    return settings.values[_INTERVAL_MS] * 1000 << shift
 
 
 def duty() -> int:
-    """Return the share of time in which the scanner listens, in percent."""
-    return _window_us() // (settings.values[_INTERVAL_MS] * 10)
+    """Return the share of time in which the scanner listens, in percent; 0 while there is no scan."""
+    return 0 if _scanner is None else _window_us() * 100 // _interval_us()
 
 
-def drain(now: int) -> bool:
-    """Take what the scanner has queued. Return whether the scanner works."""
-    if _scanner is None or _scanner.stopped():
+def hopeless(now: int) -> bool:
+    """Return whether there was no scan for an hour. A restart of the module may help then."""
+    return _scanner is None and time.ticks_diff(now, _turn[_DOWN]) > _HOPELESS_MS
+
+
+def drain(now: int) -> None:
+    """Take what the scanner has queued; start it if it does not run. What it raises costs the scan, not the pass."""
+    try:
+        if _scanner is None or _scanner.stopped():
+            if _scanner is not None:
+                restart(shift)
+            _start(now)
+        elif _scanner.any():
+            alarm.dark()  # nobody knows that the next line never waits
+            left = _DRAIN_MAX
+            for advertisement in _scanner:
+                try:
+                    data = advertisement["payload"]
+                    if data:
+                        _take(data, -advertisement["rssi"], now)
+                except Exception:
+                    health.fault(_FAULT_ADVERTISEMENT)
+                left -= 1
+                if not left or not _scanner.any():
+                    break
+    except Exception:
+        health.fault(_FAULT_SCAN)
         restart(shift)
-        return False
-    if _scanner.any():
-        left = _DRAIN_MAX
-        for advertisement in _scanner:
-            _take(advertisement["payload"], -advertisement["rssi"], now)
-            left -= 1
-            if not left or not _scanner.any():
-                break
-    return True
+        _turn[_TRY] = time.ticks_add(now, _WAIT_MS)
+
+
+def forget() -> None:
+    """Empty the table: an interrupt may have come while a chain was half changed."""
+    global tags
+    tags = 0
+    for i in range(_ROWS):
+        _next[i] = 0
+        table[i * _SIZE + 24] = 0
+    for i in range(64):
+        _head[i] = 0
 
 
 def _take(data: bytes, loss: int, now: int) -> None:
@@ -150,25 +205,26 @@ def beacon(now: int) -> None:
 
     While an alarm is open, none begins and a running one ends. The first call stops the module's own advertisement.
     """
-    early = _turn[_DUE] >= 0 and now - _turn[_DUE] & 0x3FFFFFFF >= 0x20000000  # ticks wrap at 2**30
+    early = _turn[_DUE] >= 0 and time.ticks_diff(now, _turn[_DUE]) < 0
     if early and not (_turn[_BURSTING] and alarm.lit[4]):
         return
+    alarm.dark()
     try:
         if _turn[_BURSTING]:
             _turn[_BURSTING] = 0
             _turn[_PAUSE] = min(_turn[_PAUSE] * 2, _PAUSE_MS)
             wait = _turn[_PAUSE] * 4 // 5 + (_turn[_PAUSE] * 2 // 5) * _turn[_JITTER] // 255
-            _turn[_DUE] = now + wait & 0x3FFFFFFF
+            _turn[_DUE] = time.ticks_add(now, wait)
             ble.gap_advertise(None)
         elif not alarm.lit[4]:
             _turn[_BURSTING] = 1
             _turn[_BURSTS] = _turn[_BURSTS] + 1 & 0xFFFF
-            _turn[_DUE] = now + _BURST_MS & 0x3FFFFFFF
+            _turn[_DUE] = time.ticks_add(now, _BURST_MS)
             body = link.beacon(_turn[_BURSTS], _POWER_DBM)
             _turn[_JITTER] = body[18]  # of its MAC: it serves as a random number
             ble.gap_advertise(_BURST_US, struct.pack("<5BH", 2, 1, 6, 22, 0xFF, settings.values[_COMPANY_ID]) + body)
-    except OSError:
-        pass  # no other reader hears a reader that cannot beacon, and the gateway sees that
+    except Exception:
+        health.fault(_FAULT_BEACON)
 
 
 def age(row: int, now: int) -> int:

@@ -2,14 +2,23 @@
 #
 # A record is its bytes and their CRC-32. It is written to a new file, synced, then renamed, so a power cut leaves the
 # old record or the new one. The CRC refuses an incomplete one.
+#
+# Flash may be full, worn out or unreadable: whatever it raises, `load` gives None and `keep` gives False, and the
+# heartbeat says so.
 import os
 import struct
 from binascii import crc32
 
 import config
+import health
 import wire
+from micropython import const
 
-values: tuple[int, ...] = (0, 2000, 40, 10, 60, 60, config.COMPANY_ID)  # in the order of wire.SETTINGS_FORMAT
+_FLASH = const(1)  # places in wire.FAULTS
+_BOOT = const(2)
+_SETTINGS = const(3)
+
+values: tuple[int, ...] = (0, 2000, 20, 5, 60, 60, getattr(config, "COMPANY_ID", 0xFFFF))  # as in wire.SETTINGS_FORMAT
 
 
 def load(name: str) -> bytes | None:
@@ -17,14 +26,14 @@ def load(name: str) -> bytes | None:
         try:
             with open(path, "rb") as file:
                 data: bytes = file.read()
-        except OSError:
+        except Exception:
             continue
         if len(data) > 4 and struct.unpack_from(">I", data, len(data) - 4)[0] == crc32(data[:-4]):
             if path != name:
                 try:
                     os.replace(path, name)  # else the next write would start by overwriting the only one
-                except OSError:
-                    pass
+                except Exception:
+                    health.fault(_FLASH)
             return data[:-4]
     return None
 
@@ -32,20 +41,56 @@ def load(name: str) -> bytes | None:
 def save(name: str, data: bytes) -> None:
     with open(name + ".new", "wb") as file:
         file.write(data + struct.pack(">I", crc32(data)))
-    os.sync()
-    os.replace(name + ".new", name)
-    os.sync()
+    _sync()
+    try:
+        os.replace(name + ".new", name)
+    except OSError:  # a file system that does not replace: between these two, `load` reads the new one
+        os.remove(name)
+        os.rename(name + ".new", name)
+    _sync()
+
+
+def _sync() -> None:
+    try:
+        os.sync()
+    except Exception:
+        health.fault(_FLASH)
+
+
+def keep(name: str, data: bytes) -> bool:
+    """Save a record. Return whether flash took it; nothing is raised, and lamp and buzzer are low meanwhile."""
+    health.hush()
+    try:
+        save(name, data)
+        return True
+    except Exception:
+        health.fault(_FLASH)
+        return False
 
 
 def restore() -> int:
-    """Load the settings from flash, count this boot there, and return its number: 1..65535, then 1 again."""
-    data = load("settings")
-    if data:
-        take(data)
+    """Load the settings from flash, count this boot there, and return its number: 1..32767, then 1 again.
+
+    If flash refuses, the number is drawn, and marked as such: a number that was used before would make the gateway take
+    this boot's frames for old ones.
+    """
+    try:
+        data = load("settings")
+        if data:
+            take(data)
+    except Exception:
+        health.fault(_SETTINGS)
     data = load("boot")
-    boot = struct.unpack(">H", data)[0] % 0xFFFF + 1 if data else 1
-    save("boot", struct.pack(">H", boot))
-    return boot
+    try:
+        if data or "boot" not in os.listdir():
+            boot = int.from_bytes(data, "big") % 0x7FFF + 1 if data else 1
+            if keep("boot", struct.pack(">H", boot)):
+                return boot
+    except Exception:
+        pass
+    health.fault(_FLASH)
+    health.fault(_BOOT)
+    return wire.BOOT_DRAWN | int.from_bytes(os.urandom(2), "big")
 
 
 def take(body: bytes) -> bool:

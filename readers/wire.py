@@ -7,10 +7,11 @@
 #                    +-------+-------+--------+-----------+----------------+------+
 #                    |ver|typ| reader|  boot  | sequence  | body           | MAC  |
 #                    +-------+-------+--------+-----------+----------------+------+
-#     ver   4 bits   1
+#     ver   4 bits   2
 #     typ   4 bits   1..7 reader -> gateway, 8..15 gateway -> reader, so a frame is not valid in the other direction
 #     reader   u16   number of the reader, unique in its zone, given when it is provisioned
-#     boot     u16   how often that reader booted, kept in its flash, wraps; a frame of an older boot is stale
+#     boot     u16   1..32767: how often that reader booted, kept in its flash, wraps; a frame of an older boot is
+#                    stale. 32768..65535: drawn at this boot, because its flash refused to keep a number
 #     sequence u24   up: +1 for each frame, from 1 in every boot. A reader reboots before it would wrap.
 #                    down: the newest sequence that the gateway has from this reader in this boot. It proves that the
 #                    frame is fresh, so the gateway needs neither a counter nor a clock that survives a power cut.
@@ -33,11 +34,12 @@
 #     bytes 1..7 and 15..18 of a beacon as it was heard (layout: readers/advertisement.py). The gateway checks its MAC.
 #     rssi is the mean of `packets` identical packets.
 #
-#   8 ACK            flags u8 (bit 0: the gateway does not know the slots, bind all again) | sequences u24, at most 17:
-#                    BINDINGS and HEARTBEAT frames that arrived
-#   9 STAGE          rows of 2 bytes: alarm u8 | stage u8
+#   8 ACK            flags u8 (bit 0: the gateway does not know the slots, bind all again; bit 1: frames to or from this
+#                    reader get lost, scan less) | sequences u24, at most 11: BINDINGS and HEARTBEAT frames that arrived
+#   9 STAGE          rows of 2 bytes, at most 17: alarm u8 | stage u8
 #  10 SETTINGS       version u16 | report window u16 ms | scan interval u8 ms | scan window u8 ms | heartbeat u16 s |
 #                    frames a minute u16 | company id u16
+#     A frame to a reader has at most 48 bytes: a source route takes 2 bytes and 2 more for each relay.
 #
 # A slot is bound when its BINDINGS frame was acknowledged. The gateway accepts a SIGHTINGS row only if its sequence is
 # newer than that of the binding. If a row has an unknown slot, the gateway asks for all bindings. So a lost frame, a
@@ -50,7 +52,7 @@ if TYPE_CHECKING:  # only for the type checker: neither interpreter runs it
 
     Mac = Callable[[bytes], bytes]
 
-VERSION = 1
+VERSION = 2
 FRAME_MAX = 66
 MAC_SIZE = 6
 HEADER_SIZE = 8
@@ -85,10 +87,13 @@ AGE_STEP_MS = 50
 ROW_SIZE = 4
 BINDING_SIZE = 4 + ADVERTISEMENT_SIZE
 ALARM_AGE_STEP_MS = 10
-STAGES_MAX = BODY_MAX // 2
+DOWN_MAX = 48
+STAGES_MAX = (DOWN_MAX - HEADER_SIZE - MAC_SIZE) // 2
 ACK_REBIND = 0x01
+ACK_LOSSES = 0x02
+BOOT_DRAWN = 0x8000  # this bit of a boot: not kept in flash
 
-HEARTBEAT_FORMAT = ">IBHHBBHHHHHIHHHHbB"  # HEARTBEAT_FIELDS, below
+HEARTBEAT_FORMAT = ">IBHHBBHHHHHIHHHHbBH"  # HEARTBEAT_FIELDS, below
 SETTINGS_FORMAT = ">HHBBHHH"
 
 
@@ -249,15 +254,15 @@ def _fixed(body: bytes, size: int) -> None:
         raise WireError("body of %d bytes, expected %d" % (len(body), size))
 
 
-def decode_ack(body: bytes) -> tuple[bool, list[int]]:
-    """Return (rebind, list of sequences)."""
+def decode_ack(body: bytes) -> tuple[int, list[int]]:
+    """Return (flags, list of sequences)."""
     if not body or (len(body) - 1) % 3 or len(body) > BODY_MAX:
         raise WireError("body of %d bytes is no ACK" % len(body))
     sequences = []
     for offset in range(1, len(body), 3):
         high, low = struct.unpack_from(">BH", body, offset)
         sequences.append(high << 16 | low)
-    return bool(body[0] & ACK_REBIND), sequences
+    return body[0], sequences
 
 
 def decode_stage(body: bytes) -> list[tuple[int, int]]:
@@ -283,7 +288,7 @@ ROWS_MAX = BODY_MAX // ROW_SIZE
 BINDINGS_MAX = BODY_MAX // BINDING_SIZE
 NEIGHBOUR_SIZE = 13
 NEIGHBOURS_MAX = BODY_MAX // NEIGHBOUR_SIZE
-ACKS_MAX = (BODY_MAX - 1) // 3
+ACKS_MAX = (DOWN_MAX - HEADER_SIZE - MAC_SIZE - 1) // 3
 
 # The values of a heartbeat, in this order. Counters start at boot and wrap at their width.
 HEARTBEAT_FIELDS = (
@@ -305,6 +310,23 @@ HEARTBEAT_FIELDS = (
     "supply_mv",
     "temperature_c",
     "scan_duty_pct",
+    "faults",  # bits of FAULTS, set since boot
+)
+# What a reader has caught and lives with, one bit each from bit 0.
+FAULTS = (
+    "pins",  # the module refused a pin of config.py
+    "flash",  # a file could not be read or written
+    "boot",  # the boot number is drawn, not kept
+    "settings",  # the settings on flash could not be used
+    "scan",  # the scanner does not start, or broke
+    "advertisement",  # an advertisement raised an error
+    "beacon",  # the own beacon could not be sent
+    "measure",  # a value of the heartbeat could not be measured: it is 0
+    "send",  # transmit refused a frame for another reason than the mesh
+    "report",  # a routine report raised an error
+    "interrupt",  # bytes on its serial line interrupted the program
+    "crash",  # the boot before this one ended in a crash
+    "watchdog",  # there is no watchdog
 )
 SETTINGS_FIELDS = (
     "version",
@@ -381,11 +403,9 @@ def encode_heartbeat(values: "Sequence[int]") -> bytes:
     return struct.pack(HEARTBEAT_FORMAT, *values)
 
 
-def encode_ack(rebind: bool, sequences: "Iterable[int]") -> bytes:
-    """Return an ACK body. sequences: at most ACKS_MAX."""
-    return bytes([ACK_REBIND if rebind else 0]) + b"".join(
-        [struct.pack(">BH", sequence >> 16, sequence & 0xFFFF) for sequence in sequences]
-    )
+def encode_ack(flags: int, sequences: "Iterable[int]") -> bytes:
+    """Return an ACK body. flags: ACK_REBIND, ACK_LOSSES or both. sequences: at most ACKS_MAX."""
+    return bytes([flags]) + b"".join([struct.pack(">BH", sequence >> 16, sequence & 0xFFFF) for sequence in sequences])
 
 
 def encode_stage(rows: "Iterable[tuple[int, int]]") -> bytes:
@@ -426,8 +446,8 @@ def decode_neighbours(body: bytes) -> list[tuple[int, int, int, int, bytes, int 
     """Return a list of (reader, boot, counter, power_dbm, mac, rssi_dbm | None, packets)."""
     rows = []
     for offset in _rows(body, NEIGHBOUR_SIZE, NEIGHBOURS_MAX):
-        reader, boot, counter, power_dbm, rssi, packets = struct.unpack_from(">HHHb4xbB", body, offset)
-        rows.append((reader, boot, counter, power_dbm, bytes(body[offset + 7 : offset + 11]), _rssi(rssi), packets))
+        reader, boot, counter, power_dbm, mac, rssi, packets = struct.unpack_from(">HHHb4sbB", body, offset)
+        rows.append((reader, boot, counter, power_dbm, mac, _rssi(rssi), packets))
     return rows
 
 

@@ -17,7 +17,7 @@ ENDPOINT_DIGI_DATA: int
 CLUSTER_DIGI_SERIAL_DATA: int
 PROFILE_DIGI_XBEE: int
 
-def atcmd(cmd: str, /) -> int | None: ...  # str and bytes too, for commands the firmware does not ask
+def atcmd(cmd: str, /) -> int | bytes | str | None: ...
 def receive() -> _Message | None: ...
 def transmit(
     dest: bytes,

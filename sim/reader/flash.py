@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+BLOCK_B = 2048  # a file takes whole pages of flash: the page size of the EFR32MG
 HOST_HALF = "# ---- the gateway's half"  # from this line on, readers/wire.py is not compiled for a reader
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -61,6 +62,7 @@ def _compile(source: Path) -> Path:
         text = source.read_text()
         if source.name == "wire.py":
             text = text[: text.index(HOST_HALF)]
+        text = text.replace("if TYPE_CHECKING:", "if 0:")  # which compiles to nothing
         target = Path(_folder.name) / f"{len(_compiled)}.mpy"
         with tempfile.NamedTemporaryFile("w", suffix=".py") as cut:
             cut.write(text)
@@ -91,11 +93,12 @@ def boot_folder() -> Path:
     return folder
 
 
-def image_file(flash_dir: Path) -> Path:
-    """Write the image: the stand-ins (a device has these modules in flash) and flash's .mpy files, as if bundled."""
+def image_file(flash_dir: Path, *, in_place: bool = True) -> Path:
+    """Write the image: the stand-ins (a device has these modules in flash), and flash's .mpy files as if bundled."""
     sources = [source for source in sorted(_DEVICE.rglob("*.py")) if source.name != "_boot.py"]
     files = {str(s.relative_to(_DEVICE).with_suffix(".mpy")): _compile(s).read_bytes() for s in sources}
-    files |= {f"flash/{mpy.name}": mpy.read_bytes() for mpy in flash_dir.glob("*.mpy")}
+    if in_place:
+        files |= {f"flash/{mpy.name}": mpy.read_bytes() for mpy in flash_dir.glob("*.mpy")}
     with tempfile.NamedTemporaryFile(prefix="ansim-rom-", delete=False) as file:
         file.write(image(files))
     return Path(file.name)

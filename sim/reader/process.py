@@ -11,7 +11,8 @@ time passes for the firmware. The caller owns the clock:
         reader.deliver(now_ms, payload)                     # a mesh frame arrives
         if reader.wake_at_ms <= now_ms: reader.run(now_ms)
 
-Nothing here depends on what the firmware does. The stand-ins of the device's own modules are in sim/reader/device/.
+Nothing here depends on what the firmware does. What the module itself may do is in sim/reader/switches.py, the
+stand-ins of its own modules are in sim/reader/device/.
 Times are milliseconds of the caller's clock (any origin; they may be floats for the air, the firmware sees whole
 milliseconds). The same calls and the same seed give the same bytes.
 """
@@ -20,7 +21,6 @@ import contextlib
 import math
 import os
 import random
-import re
 import socket
 import struct
 import subprocess
@@ -31,23 +31,24 @@ from pathlib import Path
 from typing import Protocol
 
 from readers import wire
-from sim.reader.flash import boot_folder, image_file
+from sim.reader.flash import BLOCK_B, boot_folder, image_file
+from sim.reader.switches import ERRORS, Switches
 
-HEAP_B = 32 * 1024
 WALL_LIMIT_S = 5.0  # real time in which the firmware must reach its next wait
-RECEIVE_QUEUE_MAX = 4  # the number usually given; the Digi pages that we read have none
-SCAN_QUEUE_MAX = 20  # not published either; a full queue loses its oldest advertisement, as with oldest=False
+PAYLOAD_MAX = 66  # encrypted unicast; a longer one goes out in fragments, which bellows cannot put together
 PRODUCT_NAME = b"\x02\x01\x06\x0d\x09XBee3 Zigbee"  # what it advertises when the firmware sets nothing else
-BOOT_MS = 1500  # from power-up to main.py, unmeasured
+USABLE_PINS = ("D1", "D2", "D3", "D4", "D10", "D11", "D12", "P0", "P1", "P2")
 TICKS_MASK = 0x3FFFFFFF
 LOG_MAX = 4000  # newest bytes of the console that are logged per boot
 
 POWER_ON, HARD_RESET, WATCHDOG, SOFT_RESET, BROWNOUT = 4, 3, 5, 6, 11  # machine.reset_cause()
-TRANSMIT_ERRORS = {"EIO": 5, "EAGAIN": 11, "ENODEV": 19, "ENOTCONN": 107, "ETIMEDOUT": 110}  # the device adds 7000
-FLASH_OPEN, FLASH_SYNC, FLASH_REPLACE = 0, 1, 2
+FLASH_OPEN, FLASH_SYNC, FLASH_REPLACE, FLASH_READ, FLASH_REMOVE, FLASH_RENAME = range(6)
 
 _HEAD = struct.Struct("<BBBBI")
-_REPLY = struct.Struct("<IBBBBI")
+_REPLY = struct.Struct("<IBBBBIB")
+_STATUS = {"works": 0, "ValueError": 253, "TypeError": 254, "raises": 255} | ERRORS  # as _host.py reads them
+_NO_ADDRESS, _NO_PAYLOAD = 128, 64
+_ATCMD = {"int": 0, "bytes": 1, "str": 2, "none": 3, "raises": 255}
 # MicroPython from the wheel is a CPython extension. The image of the stand-ins is outside its heap.
 _LAUNCH = """
 import ctypes, os, sys, micropython_unix
@@ -81,8 +82,10 @@ class ReaderRadio(Protocol):
 class ReaderProcess:
     """One XBee 3 with the firmware on it. Not thread-safe. While it runs, it is one process of about 12 MB.
 
-    number: the number that `prepare_flash` wrote, for the caller's use. seed: of os.urandom on the device and of torn
-    writes. ticks_at_boot_ms: where time.ticks_ms() starts (0 on the device; near 2**30 to see it wrap).
+    number: the number that `prepare_flash` wrote, for the caller's use. switches: what this module does to its program;
+    they may be replaced at any time (heap and what exists count from the next boot). in_place: .mpy files run from
+    flash as after os.bundle(); False: they are loaded into the heap, as from files. seed: of os.urandom on the device
+    and of torn writes. ticks_at_boot_ms: where time.ticks_ms() starts (0 on the device; near 2**30 to see it wrap).
     """
 
     def __init__(
@@ -91,15 +94,15 @@ class ReaderProcess:
         flash_dir: Path,
         *,
         radio: ReaderRadio,
-        heap_b: int = HEAP_B,
+        switches: Switches | None = None,
+        in_place: bool = True,
         seed: int = 0,
-        boot_ms: int = BOOT_MS,
         ticks_at_boot_ms: int = 0,
         wall_limit_s: float = WALL_LIMIT_S,
     ) -> None:
         self.number = number
         self.flash_dir = flash_dir
-        self.heap_b = heap_b
+        self.switches = switches or Switches()
         self.supply_mv = 3300
         self.temperature_c = 20
         self.boots = 0  # processes started
@@ -109,7 +112,8 @@ class ReaderProcess:
         self.receive_drops = 0  # frames lost to a full queue
         self.exchanges = 0
         self.transmissions = 0  # calls of xbee.transmit
-        self.flash_writes = 0  # replacements of a file: they wear the flash
+        self.flash_writes = 0  # files opened for writing: they wear the flash
+        self.interrupts = 0  # bytes 0x03 on its serial line
         self.heartbeat: dict[str, int] | None = None  # the newest that was sent, by wire.HEARTBEAT_FIELDS
         self.scan_stalled = False  # fault: the scanner never returns its next advertisement
         self.cut_at_flash_step: int | None = None  # fault: power fails after this many more flash steps (torn writes)
@@ -119,7 +123,8 @@ class ReaderProcess:
         """(since ms, interval us, payload) of what its Bluetooth advertises now. None: silent or off."""
         self._radio = radio
         self._random = random.Random(f"{seed}/{number}")
-        self._boot_ms = boot_ms
+        self._in_place = in_place
+        self._lost_b = 0  # of the flash that never frees
         self._ticks_at_boot_ms = ticks_at_boot_ms
         self._wall_limit_s = wall_limit_s
         self._levels = 0xFFFFFFFF  # inputs are high when idle: pull-ups
@@ -127,7 +132,7 @@ class ReaderProcess:
         self._socket: socket.socket | None = None
         self._console: Path = flash_dir.parent / f"{flash_dir.name}.console"
         self._buffer = b""
-        self._now_ms = self._booted_at_ms = 0.0
+        self._now_ms = self._booted_at_ms = self._sent_at_ms = 0.0
         self._powered = False
         self._clear()
 
@@ -142,6 +147,13 @@ class ReaderProcess:
         self._watchdog_soft = False
         self._watchdog_at_ms: float | None = None
         self._scan: tuple[float, int, int] | None = None  # since ms, interval us, window us
+        self._scan_until_ms = math.inf  # a scan that was stopped may go on for a while
+        self._scans = 0  # gap_scan calls that this boot has seen
+        self._ble_on = not self.switches.ble_off
+        self._owed_ms = 0.0  # time that calls took without waiting; the next sleep is longer by it
+        self._interrupted = False  # a byte 0x03 came that the program has not seen
+        self._interrupt_at_ms = math.inf
+        self._held: tuple[float, int] | None = None  # when transmit may return at the earliest, with which status
         self._advertise(None)
         self._advertised = PRODUCT_NAME
         self._heard: deque[bytes] = deque()
@@ -162,7 +174,8 @@ class ReaderProcess:
     @property
     def wake_at_ms(self) -> float:
         """When `run` must be called next. inf: only `hear`, `transmit_done` or `start` can wake it."""
-        times = [t for t in (self._start_at_ms, self._sleep_until_ms, self._watchdog_at_ms) if t is not None]
+        held = self._held and self._held[0]
+        times = [t for t in (self._start_at_ms, self._sleep_until_ms, self._watchdog_at_ms, held) if t is not None]
         return min(times, default=math.inf)
 
     def start(self, now_ms: float, cause: int = POWER_ON) -> None:
@@ -202,10 +215,14 @@ class ReaderProcess:
             self._sleep_until_ms = None
             self._reply()
             self._exchange()
+        elif self._held is not None and now_ms >= self._held[0]:
+            status, self._held, self._in_transmit = self._held[1], None, False
+            self._reply(status=status)
+            self._exchange()
 
     def scan_channel(self, now_ms: float) -> int | None:
         """Return the Bluetooth channel that it listens to now: 37, 38, 39 in turn, one per interval. None: not now."""
-        if self._scan is None or self._in_exchange:
+        if self._scan is None or self._in_exchange or now_ms >= self._scan_until_ms:
             return None
         since_ms, interval_us, window_us = self._scan
         interval, phase_us = divmod((now_ms - since_ms) * 1000, interval_us)
@@ -222,16 +239,29 @@ class ReaderProcess:
         listens = self.scan_channel(now_ms)
         if listens is None or (channel is not None and channel != listens) or len(payload) > 31:
             return False
-        if len(self._heard) >= SCAN_QUEUE_MAX:
-            self._heard.popleft()
-            self.scan_drops += 1
-        self._heard.append(address + bytes([1, rssi_dbm & 0xFF]) + payload)
+        draw = self._random.random
+        missing = _NO_ADDRESS if self.switches.address_none_pct and 100 * draw() < self.switches.address_none_pct else 0
+        self._queue_advertisement(address + bytes([1 | missing, rssi_dbm & 0xFF]) + payload)
+        if self.switches.payload_none_pct and 100 * draw() < self.switches.payload_none_pct:
+            self._queue_advertisement(address + bytes([1 | _NO_PAYLOAD, rssi_dbm & 0xFF]))
         if self._wants_advertisement and not self.scan_stalled:
             self._now_ms = max(self._now_ms, now_ms)
             self._wants_advertisement = False
             self._reply(self._heard.popleft())
             self._exchange()
         return True
+
+    def _queue_advertisement(self, row: bytes) -> None:
+        if len(self._heard) >= self.switches.scan_queue:
+            self._heard.popleft()
+            self.scan_drops += 1
+        self._heard.append(row)
+
+    def type_in(self, now_ms: float, data: bytes) -> None:
+        """Let bytes arrive on its serial line. 0x03 raises KeyboardInterrupt at the program's next step."""
+        if b"\x03" in data and self._process is not None:
+            self.interrupts += 1
+            self._interrupted = True
 
     def deliver(
         self,
@@ -246,7 +276,7 @@ class ReaderProcess:
         """Put a mesh frame into the receive queue. False: the queue is full or off, and the sender sees status 0x24."""
         if self._process is None:
             return False
-        if len(self._received) >= RECEIVE_QUEUE_MAX:
+        if len(self._received) >= self.switches.receive_queue:
             self.receive_drops += 1
             return False
         head = struct.pack(">H8sBBHHB", sender_nwk, sender_eui64, *endpoints, broadcast)
@@ -254,23 +284,26 @@ class ReaderProcess:
         return True
 
     def transmit_done(self, now_ms: float, error: str | None = None, transmission: int | None = None) -> None:
-        """Let xbee.transmit return, or raise OSError(errno.<error>), one of TRANSMIT_ERRORS.
+        """Let xbee.transmit return, or raise OSError(errno.<error>), one of `switches.ERRORS`.
 
         transmission: the value of `reader.transmissions` in on_transmit. Give it when a reset may come before the call.
         """
-        if not self._in_transmit or transmission not in (None, self.transmissions):
-            return  # the reader was reset meanwhile
-        status = 0 if error is None else TRANSMIT_ERRORS[error]
-        self._in_transmit = False
+        if not self._in_transmit or self._held is not None or transmission not in (None, self.transmissions):
+            return  # the reader was reset meanwhile, or the module itself decides
+        status = 0 if error is None else ERRORS[error]
         if self._in_exchange:  # called directly from on_transmit: the loop there continues
             self._outcome = status
             return
         self._now_ms = max(self._now_ms, now_ms)
+        if self._sent_at_ms + self.switches.transmit_ms > now_ms:
+            self._held = (self._sent_at_ms + self.switches.transmit_ms, status)
+            return
+        self._in_transmit = False
         self._reply(status=status)
         self._exchange()
 
     def pin(self, name: str, level: int) -> None:
-        """Set an input pin (D0..D12, P0..P2) to level 0 or 1. The firmware can see it after its current wait."""
+        """Set an input pin, one of USABLE_PINS, to level 0 or 1. The firmware can see it after its current wait."""
         bit = 1 << _pin_index(name)
         self._levels = self._levels | bit if level else self._levels & ~bit
 
@@ -278,16 +311,16 @@ class ReaderProcess:
 
     def _begin(self, now_ms: float, cause: int) -> None:
         self._now_ms = max(self._now_ms, now_ms)
-        self._start_at_ms = now_ms + self._boot_ms
+        self._start_at_ms = now_ms + self.switches.boot_ms
         self.causes = [*self.causes[-99:], cause]
 
     def _spawn(self) -> None:
         ours, theirs = socket.socketpair()
         ours.settimeout(self._wall_limit_s)
-        image = image_file(self.flash_dir)
+        image = image_file(self.flash_dir, in_place=self._in_place)
         with self._console.open("wb") as console:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _LAUNCH, str(image), "-X", f"heapsize={self.heap_b}", "-m", "_boot"],
+                [sys.executable, "-c", _LAUNCH, str(image), "-X", f"heapsize={self.switches.heap_b}", "-m", "_boot"],
                 stdin=theirs.fileno(),
                 stdout=console,
                 stderr=console,
@@ -299,15 +332,16 @@ class ReaderProcess:
         self._socket = ours
         self._buffer = b""
         self._booted_at_ms = self._now_ms
+        self._interrupt_at_ms = self._now_ms + (self.switches.interrupt_every_s * 1000 or math.inf)
         self.boots += 1
 
     def _end_process(self) -> None:
         if self._process is None:
             return
+        self._process.kill()  # before its line is closed: the program would take that for a crash, and say so
+        self._process.wait()
         if self._socket is not None:
             self._socket.close()
-        self._process.kill()
-        self._process.wait()
         self._process = self._socket = None
         with contextlib.suppress(OSError):
             for line in self._console.read_bytes()[-LOG_MAX:].decode(errors="replace").splitlines():
@@ -326,7 +360,13 @@ class ReaderProcess:
 
     def _reply(self, data: bytes = b"", status: int = 0) -> None:
         ticks = int(self._now_ms - self._booted_at_ms + self._ticks_at_boot_ms) & TICKS_MASK
-        head = _REPLY.pack(ticks, len(self._heard), len(self._received), len(data), status, self._levels)
+        if self._now_ms >= self._interrupt_at_ms:
+            self._interrupt_at_ms = self._now_ms + self.switches.interrupt_every_s * 1000
+            self.type_in(self._now_ms, b"\x03")
+        scans = self._scan is not None and self._now_ms < self._scan_until_ms
+        flags = self._interrupted | scans << 1
+        self._interrupted = False
+        head = _REPLY.pack(ticks, len(self._heard), len(self._received), len(data), status, self._levels, flags)
         assert self._socket is not None
         with contextlib.suppress(OSError):  # the next read finds that the process has ended
             self._socket.sendall(head + data)
@@ -373,7 +413,8 @@ class ReaderProcess:
             self._watchdog_at_ms = self._now_ms + self._watchdog_ms
         match chr(op):
             case "S":
-                self._sleep_until_ms = self._now_ms + max(argument, 0)
+                self._sleep_until_ms = self._now_ms + argument + self._owed_ms
+                self._owed_ms = 0.0
                 return False
             case "A":
                 if not self._heard or self.scan_stalled:
@@ -385,25 +426,33 @@ class ReaderProcess:
             case "T":
                 return self._transmit(argument, data)
             case "P":
+                self._owed_ms += self.switches.call_ms
                 self._radio.on_pin(self, self._now_ms, _pin_name(argument >> 1), argument & 1)
+            case "I":
+                name = data.decode(errors="replace")
+                refused = name not in USABLE_PINS or name in self.switches.pins_refused.split(",")
+                self._reply(status=_STATUS["ValueError" if refused else "works"])
+            case "E":
+                self._ble_on = self._ble_on if argument == 2 else bool(argument)
+                self._reply(bytes([self._ble_on]))
             case "G":
-                self._scan = (self._now_ms, argument, int.from_bytes(data, "little"))
-                self._heard.clear()
-                self._reply()
+                self._reply(status=_STATUS[self._gap_scan(argument, int.from_bytes(data, "little"))])
             case "X":
-                self._scan = None
+                self._scan_until_ms = min(self._scan_until_ms, self._now_ms + self.switches.stop_late_ms)
                 self._reply()
             case "V":
-                self._reply(status=self._gap_advertise(argument >> 1, data if argument & 1 else None))
+                self._reply(status=_STATUS[self._gap_advertise(argument >> 1, data if argument & 1 else None)])
             case "W":
                 self._watchdog_ms, self._watchdog_soft = argument >> 1, not argument & 1
                 self._watchdog_at_ms = self._now_ms + self._watchdog_ms
             case "U":
                 self._reply(self._random.randbytes(argument))
             case "C":
-                self._reply(self._at_command(data))
+                self._reply(self._at_command(data), status=_ATCMD[self.switches.atcmd])
             case "B":
-                self._reply(status=self.causes[-1])
+                has = self.switches.gc_threshold | self.switches.kbd_intr << 1 | self.switches.watchdog << 2
+                at = bytes([has]) + self.switches.interrupt_at_step.to_bytes(3, "little")
+                self._reply(at, status=self.causes[-1])
             case "F":
                 return self._flash_step(argument, data.decode(errors="replace"))
             case "Z":
@@ -414,14 +463,31 @@ class ReaderProcess:
                 raise AssertionError(f"sim/reader/device and sim/reader/process.py disagree: op {other!r}")
         return True
 
-    def _gap_advertise(self, interval_us: int, data: bytes | None) -> int:
-        """Act as the module: interval 0 stops, data None keeps the payload, b"" is the product name. 1: refused."""
+    def _gap_scan(self, interval_us: int, window_us: int) -> str:
+        """Start a scan, or return the error."""
+        self._scans += 1
+        wish = self.switches.gap_scan if self._scans == 1 else self.switches.gap_scan_again
+        if wish == "works" and not self._ble_on:
+            wish = "ENODEV"
+        if wish == "works" and self._scan is not None and self._now_ms < self._scan_until_ms:
+            wish = "EALREADY"
+        if wish == "works":
+            self._scan, self._scan_until_ms = (self._now_ms, interval_us, window_us), math.inf
+            self._heard.clear()
+        return wish
+
+    def _gap_advertise(self, interval_us: int, data: bytes | None) -> str:
+        """Act as the module: interval 0 stops, data None keeps the payload, b"" is the product name. Or an error."""
+        if self.switches.gap_advertise != "works":
+            return self.switches.gap_advertise
+        if not self._ble_on:
+            return "ENODEV"
         if (interval_us and not 20_000 <= interval_us <= 40_959_375) or len(data or b"") > 31:
-            return 1
+            return "ValueError"
         if data is not None:
             self._advertised = data or PRODUCT_NAME
         self._advertise((self._now_ms, interval_us // 625 * 625, self._advertised) if interval_us else None)
-        return 0
+        return "works"
 
     def _advertise(self, what: tuple[float, int, bytes] | None) -> None:
         if what != self.advertising:
@@ -430,17 +496,28 @@ class ReaderProcess:
                 self.on_advertise(self, self._now_ms)
 
     def _transmit(self, argument: int, data: bytes) -> bool:
+        if len(data) > PAYLOAD_MAX:
+            raise AssertionError(f"reader {self.number} sends {len(data)} bytes; over {PAYLOAD_MAX} it is fragmented")
         with contextlib.suppress(wire.WireError):
             if wire.peek(data)[0] == wire.HEARTBEAT:
                 values = wire.decode_heartbeat(data[wire.HEADER_SIZE : -wire.MAC_SIZE])
                 self.heartbeat = dict(zip(wire.HEARTBEAT_FIELDS, values, strict=True))
         self._in_transmit, self._outcome = True, None
+        self._sent_at_ms = self._now_ms
         self.transmissions += 1
-        endpoints = (argument >> 16, argument >> 8 & 0xFF, argument & 0xFF, 0xC105)
-        self._radio.on_transmit(self, self._now_ms, data, endpoints)
+        switches = self.switches
+        if switches.transmit != "works" and 100 * self._random.random() < switches.transmit_pct:
+            self._outcome = _STATUS[switches.transmit]  # and nothing leaves the antenna
+        else:
+            endpoints = (argument >> 16, argument >> 8 & 0xFF, argument & 0xFF, 0xC105)
+            self._radio.on_transmit(self, self._now_ms, data, endpoints)
         outcome: int | None = self._outcome
         if outcome is None:
             return False
+        if switches.transmit_ms:
+            self._held = (self._now_ms + switches.transmit_ms, outcome)
+            return False
+        self._in_transmit = False
         self._reply(status=outcome)
         return True
 
@@ -449,25 +526,38 @@ class ReaderProcess:
         return values[command].to_bytes(2, "big") if command in values else b""
 
     def _flash_step(self, step: int, name: str) -> bool:
+        """Let the step happen, or answer with its error. A power cut may come instead of any step but a read."""
+        how = self.switches.flash
+        if step == FLASH_READ:
+            self._reply(status=ERRORS["EIO"] if how == "unreadable" else 0)
+            return True
+        self._owed_ms += self.switches.call_ms
         if self.cut_at_flash_step is not None:
             if self.cut_at_flash_step <= 0:
                 self.cut_at_flash_step = None
                 self.kill()
                 return False
             self.cut_at_flash_step -= 1
+        error = ""
         if step == FLASH_OPEN:
-            self._unsynced.add(name)
+            if how == "full" or (how == "never_frees" and self._lost_b + BLOCK_B > self.switches.flash_b):
+                error = "ENOSPC"
+            else:
+                self.flash_writes += 1
+                self._lost_b += BLOCK_B
+                self._unsynced.add(name)
         elif step == FLASH_SYNC:
+            error = "EIO" if how == "no_sync" else ""
             self._unsynced.clear()
-        else:
-            self.flash_writes += 1
-        self._reply()
+        elif step == FLASH_REPLACE and how == "no_replace":
+            error = "EEXIST"
+        self._reply(status=ERRORS[error] if error else 0)
         return True
 
 
 def _pin_index(name: str) -> int:
-    if not re.fullmatch(r"D([0-9]|1[0-2])|P[0-2]", name):
-        raise ValueError(f"no pin {name!r} on an XBee 3; D0..D12 and P0..P2 are")
+    if name not in USABLE_PINS:
+        raise ValueError(f"no pin {name!r} for a program on an XBee 3; there are {', '.join(USABLE_PINS)}")
     return int(name[1:]) + (16 if name[0] == "P" else 0)
 
 

@@ -21,8 +21,10 @@ import pytest
 from readers import advertisement, wire
 from sim.reader.flash import prepare_flash
 from sim.reader.process import ReaderProcess
+from sim.reader.switches import Switches
 
 NUMBER = 7
+DIP_MS = 60
 KEY = bytes(range(100, 116))
 
 
@@ -69,7 +71,8 @@ class Street:
     flash_dir: Path
     seed: int = 1
     config: str = ""
-    heap_b: int = 32 * 1024
+    switches: Switches = field(default_factory=Switches)
+    in_place: bool = True
     latency_ms: float = 8
     ticks_at_boot_ms: int = 0
     acks: bool = True  # the gateway answers BINDINGS and HEARTBEAT
@@ -101,7 +104,8 @@ class Street:
             NUMBER,
             self.flash_dir,
             radio=self,
-            heap_b=self.heap_b,
+            switches=self.switches,
+            in_place=self.in_place,
             seed=self.seed,
             ticks_at_boot_ms=self.ticks_at_boot_ms,
         )
@@ -247,8 +251,23 @@ class Street:
     def seen(self, since_ms: float = 0) -> Counter[int]:
         return Counter(number for at_ms, number in self.sightings if at_ms >= since_ms)
 
+    def edges(self, pin: str = "D2", since_ms: float = 0) -> list[tuple[float, int]]:
+        """Return (ms, level) of the changes that a person sees: low for under DIP_MS, before what may block, is not."""
+        found: list[tuple[float, int]] = []
+        for at_ms, name, level in self.pins:
+            if name != pin or (found and level == found[-1][1]):
+                continue
+            if level and len(found) > 1 and at_ms - found[-1][0] < DIP_MS:
+                found.pop()
+            else:
+                found.append((at_ms, level))
+        return [edge for edge in found if edge[0] >= since_ms]
+
     def lamp(self) -> int:
-        return next((level for _, name, level in reversed(self.pins) if name == "D2"), -1)
+        """Return the level of the lamp as a person sees it now, -1 before the first."""
+        edges = self.edges()
+        dips = len(edges) > 1 and not edges[-1][1] and self.now_ms - edges[-1][0] < DIP_MS
+        return 1 if dips else edges[-1][1] if edges else -1
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 
 from readers import wire
 
+HELP = ([2, 2, 2, 9], [2, 2, 9, 2], [2, 9, 2, 2], [9, 2, 2, 2])  # in 100 ms: two flashes and a pause, from any edge
 Make = Callable[..., "Street"]  # noqa: F821  - conftest.Street
 
 
@@ -143,7 +144,7 @@ def test_the_lamp_and_the_buzzer_follow_the_stages(street: Make) -> None:
     assert s.lamp() == 0
     s.cry(tag, seconds=1)
     s.run(2)
-    assert [level for _, name, level in s.pins if name == "D2"] == [0]  # waiting: dark, so as not to promise help
+    assert [level for _, level in s.edges()] == [0]  # waiting: dark, so as not to promise help
 
     def reach(stage: int) -> float:
         s.downlink(wire.STAGE, wire.encode_stage([(1, stage)]))
@@ -157,23 +158,25 @@ def test_the_lamp_and_the_buzzer_follow_the_stages(street: Make) -> None:
     since_ms = reach(wire.RECEIVED)
     assert s.lamp() == 1
     s.run(5)
-    edges = [at_ms for at_ms, name, _ in s.pins if name == "D2" and at_ms >= since_ms]
+    edges = [at_ms for at_ms, _ in s.edges(since_ms=since_ms)]
     assert len(edges) == 6
     assert all(980 <= b - a <= 1020 for a, b in itertools.pairwise(edges))  # slow blink
     reach(wire.STORED)
     s.run(2)
     since_ms = reach(wire.ACKNOWLEDGED)
     assert s.lamp() == 1
-    lit = [level for at_ms, name, level in s.pins if name == "D2" and at_ms >= since_ms]
     s.run(5)
-    assert [level for at_ms, name, level in s.pins if name == "D2" and at_ms >= since_ms] == lit  # steady
-    beeps = [(at_ms - since_ms, level) for at_ms, name, level in s.pins if name == "D3" and at_ms >= since_ms]
+    flashes = s.edges(since_ms=since_ms + 30)
+    assert [level for _, level in flashes[:4]] == [0, 1, 0, 1]
+    lengths = [round((b[0] - a[0]) / 100) for a, b in itertools.pairwise(flashes)]
+    assert lengths[:8] == [2, 2, 9, 2, 2, 2, 9, 2]  # two flashes and a pause: no frozen lamp looks like that
+    beeps = [(at_ms - since_ms, level) for at_ms, level in s.edges("D3", since_ms)]
     assert [level for _, level in beeps] == [1, 0, 1, 0]
     assert beeps[-1][0] <= 520
     reach(wire.DISPATCHED)
     s.run(2)
-    assert s.lamp() == 1
-    assert len([1 for at_ms, name, _ in s.pins if name == "D3" and at_ms >= since_ms]) == 4  # no second beeping
+    assert len(s.edges("D3", since_ms)) == 4  # no second beeping
+    assert max(b[0] - a[0] for a, b in itertools.pairwise(s.edges(since_ms=since_ms))) < 1000
     reach(wire.CLOSED)
     assert s.lamp() == 0
 
@@ -188,8 +191,8 @@ def test_a_stage_never_falls(street: Make) -> None:
     for stage in (wire.ACKNOWLEDGED, wire.RECEIVED, 0, 200):
         s.downlink(wire.STAGE, wire.encode_stage([(1, stage), (99, 5)]))
         s.run(0.2)
-        assert s.lamp() == 1
     s.run(12)
+    assert [round((b[0] - a[0]) / 100) for a, b in itertools.pairwise(s.edges()[-5:])] in HELP
     assert s.sos()[-1][2] == wire.ACKNOWLEDGED
 
 
@@ -285,7 +288,7 @@ def test_every_cry_reaches_a_gateway_behind_a_bad_mesh(street: Make, seed: int) 
     s.run(20)
     for tag in tags[:8]:
         s.at(s.now_ms + dice.random() * 20000, lambda tag=tag: s.cry(tag, seconds=3))
-    s.run(90)
+    s.run(180)
     shown = {sent.body[6 + 1 : 6 + 9]: sent.body[1] for sent in s.frames(wire.SOS)}
     assert len(shown) == 8
     assert set(shown.values()) == {wire.RECEIVED}

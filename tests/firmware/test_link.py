@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable
 
 from readers import wire
-from sim.reader.process import RECEIVE_QUEUE_MAX
+from sim.reader.switches import Switches
 
 Make = Callable[..., "Street"]  # noqa: F821  - conftest.Street
 NUMBER = 7
@@ -22,7 +22,7 @@ def test_the_receive_queue_holds_four_and_loses_the_rest(street: Make) -> None:
     s.start()
     s.run(3)
     taken = [s.downlink(wire.STAGE, wire.encode_stage([(1, 1)])) for _ in range(6)]
-    assert taken == [True] * RECEIVE_QUEUE_MAX + [False] * 2
+    assert taken == [True] * Switches().receive_queue + [False] * 2
     assert s.reader.receive_drops == 2
     s.run(0.1)
     assert s.downlink(wire.STAGE, wire.encode_stage([(1, 1)]))
@@ -158,7 +158,8 @@ def test_every_field_of_the_heartbeat_is_true(street: Make) -> None:
     assert beat["reset_cause"] == 11
     assert beat["tags"] == 12
     assert (beat["supply_mv"], beat["temperature_c"], beat["scan_duty_pct"]) == (3011, -17, 25)
-    assert beat["heap_free"] + beat["heap_used"] <= 32 * 1024
+    assert beat["heap_free"] + beat["heap_used"] <= Switches().heap_b
+    assert beat["faults"] == 0
     assert beat["heap_free"] > 3000
     assert s.reader.heartbeat == beat
 

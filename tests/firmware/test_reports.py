@@ -140,7 +140,7 @@ def test_forty_tags_that_start_at_once_are_all_told_of_in_seconds(street: Make) 
     for tag in tags:
         tag.flags = wire.FLAG_MOVING
     started_ms = s.now_ms
-    s.run(15)
+    s.run(25)  # at 1 Hz a scan of 25 % misses one tag in 75 for 15 s
     assert {number for at_ms, number, moving in s.motions if at_ms > started_ms and moving} == set(range(40))
     assert len(s.frames(wire.BINDINGS)) == bindings
 

@@ -5,6 +5,7 @@ SOFT_RESET = 6
 
 
 def reset_cause():
+    _host.step()
     return _host.out[3]
 
 
@@ -18,11 +19,14 @@ class Pin:
     PULL_UP = 1
 
     def __init__(self, a, mode=-1, pull=-1, *, value=None):
-        self.port = int(a[1:]) + (16 if a[0] == "P" else 0)  # D0..D12 are 0..12, P0..P2 are 16..18
+        _host.ask(73, 0, a)  # I
+        _host.check()
+        self.port = int(a[1:]) + (16 if a[0] == "P" else 0)  # D1..D12 are 1..12, P0..P2 are 16..18
         if value is not None:
             self.value(value)
 
     def value(self, a=None):
+        _host.step()
         if a is None:
             return _host.state[8 + (self.port >> 3)] >> (self.port & 7) & 1
         _host.tell(80, self.port << 1 | a)  # P
@@ -33,4 +37,5 @@ class WDT:
         _host.tell(87, timeout << 1 | (response == HARD_RESET))  # W
 
     def feed(self):
+        _host.step()
         _host.out[2] = 1

@@ -3,6 +3,7 @@ import _host
 
 
 def ticks_ms():
+    _host.step()
     a = _host.state
     return a[0] | a[1] << 8 | a[2] << 16 | a[3] << 24
 

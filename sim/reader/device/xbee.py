@@ -8,10 +8,16 @@ PROFILE_DIGI_XBEE = 0xC105
 
 def atcmd(a):
     data = _host.ask(67, 0, a)  # C
-    return data[0] << 8 | data[1] if data else None
+    a = _host.state[7]  # 0 a number, 1 bytes, 2 text, 3 nothing, else an error
+    if a > 3:
+        _host.check()
+    if not a:
+        return data[0] << 8 | data[1] if data else None
+    return (data, str(data), None)[a - 1]
 
 
 def receive():
+    _host.step()
     if not _host.state[5]:
         return None
     data = _host.ask(82)  # R: nwk u16 | eui64 | source_ep | dest_ep | cluster u16 | profile u16 | broadcast | payload
@@ -28,10 +34,7 @@ def receive():
 
 
 def transmit(a, data, *, source_ep=0xE8, dest_ep=0xE8, cluster=0x11, profile=0xC105):
-    if len(data) > 84:
-        raise ValueError  # too long: nothing of ours is ever fragmented
     if a != ADDR_COORDINATOR or profile != 0xC105:
         raise ValueError
     _host.ask(84, source_ep << 16 | dest_ep << 8 | cluster, data)  # T
-    if _host.state[7]:
-        raise OSError(7000 + _host.state[7])
+    _host.check()
