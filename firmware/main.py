@@ -24,10 +24,12 @@ def fail(error: BaseException) -> None:
 
     gc.collect()
     show = getattr(sys, "print_exception")  # only in MicroPython: no type checker knows it
-    quick = time.ticks_ms() < 60000
-    crashes = 1 if not quick or machine.reset_cause() in (4, 11) else 6  # 4, 11: power came, or was too low
+    crashes = 6
     try:
         show(error)
+        quick = time.ticks_ms() < 60000
+        if not quick or machine.reset_cause() in (4, 11):  # power came, or was too low
+            crashes = 1
         import settings
 
         last = settings.load("crash")

@@ -45,7 +45,8 @@ def save(name: str, data: bytes) -> None:
     try:
         os.replace(name + ".new", name)
     except OSError:  # a file system that does not replace: between these two, `load` reads the new one
-        os.remove(name)
+        if name in os.listdir():
+            os.remove(name)
         os.rename(name + ".new", name)
     _sync()
 

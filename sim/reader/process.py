@@ -114,6 +114,7 @@ class ReaderProcess:
         self.transmissions = 0  # calls of xbee.transmit
         self.flash_writes = 0  # files opened for writing: they wear the flash
         self.interrupts = 0  # bytes 0x03 on its serial line
+        self.looked_at_ms = -math.inf  # when the firmware last read an input pin: a bell
         self.heartbeat: dict[str, int] | None = None  # the newest that was sent, by wire.HEARTBEAT_FIELDS
         self.scan_stalled = False  # fault: the scanner never returns its next advertisement
         self.cut_at_flash_step: int | None = None  # fault: power fails after this many more flash steps (torn writes)
@@ -372,14 +373,14 @@ class ReaderProcess:
             self._socket.sendall(head + data)
 
     def _read(self) -> tuple[int, int, int, bytes] | None:
-        """Return the next (op, fed, argument, data). None: the process has ended or hangs."""
+        """Return the next (op, done, argument, data). None: the process has ended or hangs."""
         while True:
             if len(self._buffer) >= 8:
-                op, length, fed, _, argument = _HEAD.unpack_from(self._buffer)
+                op, length, done, _, argument = _HEAD.unpack_from(self._buffer)
                 if len(self._buffer) >= 8 + length:
                     data = self._buffer[8 : 8 + length]
                     self._buffer = self._buffer[8 + length :]
-                    return op, fed, argument, data
+                    return op, done, argument, data
             assert self._socket is not None
             try:
                 more = self._socket.recv(4096)
@@ -408,8 +409,10 @@ class ReaderProcess:
             self._end_process()  # now only the watchdog is left, if it was armed
             self._scan = self._sleep_until_ms = None
             return False
-        op, fed, argument, data = message
-        if fed and self._watchdog_at_ms is not None:
+        op, done, argument, data = message
+        if done & 2:
+            self.looked_at_ms = self._now_ms
+        if done & 1 and self._watchdog_at_ms is not None:
             self._watchdog_at_ms = self._now_ms + self._watchdog_ms
         match chr(op):
             case "S":

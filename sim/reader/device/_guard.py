@@ -34,6 +34,8 @@ def _open(name, mode="r"):
 _flags = _host.ask(66)  # B: wait for the time, the pin levels, the reset cause and what this module has
 _host.out[3] = _host.state[7]
 _host.left[0] = _flags[1] | _flags[2] << 8 | _flags[3] << 16
+if _host.left[0]:
+    _host.left[0] += 1  # the import of main is no step of the program
 if not _flags[0] & 1:
     del _gc.threshold
 if not _flags[0] & 2:

@@ -28,6 +28,7 @@ class Pin:
     def value(self, a=None):
         _host.step()
         if a is None:
+            _host.out[2] |= 2
             return _host.state[8 + (self.port >> 3)] >> (self.port & 7) & 1
         _host.tell(80, self.port << 1 | a)  # P
 
@@ -38,4 +39,4 @@ class WDT:
 
     def feed(self):
         _host.step()
-        _host.out[2] = 1
+        _host.out[2] |= 1
