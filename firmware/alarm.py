@@ -212,7 +212,7 @@ health.hush = dark
 
 def show(now: int) -> None:
     """Drive lamp and buzzer by the highest stage of an open alarm. Received, stored: 1 s on, 1 s off. Acknowledged,
-    dispatched: two short flashes and a pause, and two short beeps when it begins. No stage is a steady light, so a
+    dispatched: a pause and two short flashes, and two short beeps when it begins. No stage is a steady light, so a
     broken reader cannot promise help."""
     stage = lit[4] = 0
     for at in range(0, _MAX * _SIZE, _SIZE):
@@ -227,7 +227,7 @@ def show(now: int) -> None:
     since = time.ticks_diff(now, lit[3])
     if comes:
         phase = since % 1500
-        _drive(int(phase < 200 or 400 <= phase < 600), int(0 <= since < 450 and since % 300 < 150))
+        _drive(int(700 <= phase < 900 or 1100 <= phase < 1300), int(0 <= since < 450 and since % 300 < 150))
     else:
         _drive(int(stage > 0 and since % 2000 < 1000), 0)
 

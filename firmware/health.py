@@ -1,4 +1,6 @@
-# What this reader has caught and lives with, and the one rule before anything that may block.
+# What this reader has caught and lives with, and the one rule before anything that may block. And the table of tags:
+# this file is loaded first, later the heap may have no piece of that size.
+table = bytearray(29 * 128)  # of scan.py
 faults = [0]  # bits, by place in wire.FAULTS; since boot
 
 

@@ -2,6 +2,7 @@
 #
 # Bells, alarms, lamp and mesh come first, and nothing else can stop them: settings, scan, beacon, reports and flash are
 # each caught by themselves and reported in the heartbeat (`faults`). A pass that ends feeds the watchdog.
+import gc
 import time
 
 import alarm
@@ -20,6 +21,7 @@ _REPORT = const(9)  # places in wire.FAULTS
 _INTERRUPT = const(10)
 _CRASH = const(11)
 _WATCHDOG = const(12)
+_MEMORY = const(13)
 
 
 def handle(kind: int, body: bytes, now: int) -> None:
@@ -84,10 +86,13 @@ def begin() -> None:
 
 def run() -> None:
     """Work until the sequence numbers of this boot are used up, or no scan was possible for an hour."""
-    begin()
+    begun = False
     # Sequences used up: reboot, but not while an alarm is open and a sequence is left to report it.
     while link.sequence < wire.SEQUENCE_MAX - (0 if alarm.lit[4] else _SPARE):
         try:
+            if not begun:
+                begin()
+                begun = True
             now = time.ticks_ms()
             one_pass(now)
             if scan.hopeless(now) and not alarm.lit[4]:
@@ -98,3 +103,7 @@ def run() -> None:
         except KeyboardInterrupt:  # only where the module cannot switch it off
             health.fault(_INTERRUPT)
             scan.forget()
+        except MemoryError:  # the next pass tries again; if that never helps, the watchdog resets
+            health.fault(_MEMORY)
+            gc.collect()
+            time.sleep_ms(_PASS_MS)

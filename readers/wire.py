@@ -327,6 +327,7 @@ FAULTS = (
     "interrupt",  # bytes on its serial line interrupted the program
     "crash",  # the boot before this one ended in a crash
     "watchdog",  # there is no watchdog
+    "memory",  # the heap was full for a moment
 )
 SETTINGS_FIELDS = (
     "version",

