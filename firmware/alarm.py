@@ -193,13 +193,13 @@ def reach(number: int, stage: int, now: int) -> None:
 
 def _drive(lamp: int, buzzer: int) -> None:
     if lamp != lit[0]:
-        lit[0] = lamp
         if _lamp is not None:
             _lamp.value(lamp)
+        lit[0] = lamp
     if buzzer != lit[1]:
-        lit[1] = buzzer
         if _buzzer is not None:
             _buzzer.value(buzzer)
+        lit[1] = buzzer
 
 
 def dark() -> None:
@@ -233,10 +233,11 @@ def show(now: int) -> None:
 
 
 def tick(now: int) -> bool:
-    """Send one alarm that is due: the one tried least often, of those the one that waits longest. Return whether any
-    was due: then the mesh is for alarms alone in this pass."""
+    """Send one alarm that is due: the one tried least often, of those the one that waits longest. Return whether one
+    was sent: then the mesh is for alarms alone in this pass."""
     if link.failed:
         _keep(now, True)
+    pause = link.pausing(now)
     least = 0x7FFFFFFF
     best = -1
     for i in range(_MAX):
@@ -250,7 +251,7 @@ def tick(now: int) -> bool:
             _state[at + _DONE] = 1
             continue
         late = time.ticks_diff(now, _times[clock + _DUE])
-        if late >= 0:
+        if late >= 0 and not (pause and _state[at + _TRIES]):
             rank = (_state[at + _TRIES] << 24) - min(late, 0xFFFFFF)
             if rank < least:
                 least = rank

@@ -19,9 +19,10 @@ _BUSY = const(3)
 _REFUSED = const(4)
 _FAULT_SEND = const(8)  # place in wire.FAULTS
 _FRESH_MAX = const(64)  # frames that a downlink may be behind; older ones are refused as replays
-_SLOW_MS = const(200)  # a send that blocks for longer makes routine frames wait,
-_REST = const(4)  # so many times as long: a reader that sends does not see its bells
+_SLOW_MS = const(200)  # after a send that blocks for longer others wait: a reader that sends does not see its bells
+_REST = const(4)  # routine frames: so many times as long as it took
 _REST_MAX_MS = const(60000)
+_PAUSE_MAX_MS = const(10000)  # an alarm's repetitions: as long as it took, but no longer than this
 
 buf = bytearray(wire.FRAME_MAX)
 boot = 0
@@ -37,6 +38,11 @@ def resting(now: int) -> bool:
     if _rest[1] and time.ticks_diff(now, _rest[0]) >= _rest[1]:
         _rest[1] = 0
     return _rest[1] > 0
+
+
+def pausing(now: int) -> bool:
+    """Return whether repetitions of alarms wait too. A first report never waits."""
+    return resting(now) and time.ticks_diff(now, _rest[0]) < min(_rest[1] // _REST, _PAUSE_MAX_MS)
 
 
 def begin(kind: int) -> int:
