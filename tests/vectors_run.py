@@ -63,7 +63,7 @@ def pack(kind, vector):  # type: ignore[no-untyped-def]
             end = wire.pack_binding(buf, end, *row)
     elif kind == wire.NEIGHBOURS:
         for reader, boot, counter, power, proof, rssi, packets in fields:
-            beacon = wire.struct.pack(">BHHHb7x", wire.BEACON_VERSION, reader, boot, counter, power) + proof
+            beacon = wire.struct.pack(">BHHHb", wire.BEACON_VERSION, reader, boot, counter, power) + bytes(7) + proof
             end = wire.pack_neighbour(buf, end, wire.RSSI_NONE if rssi is None else rssi, packets, beacon)
     elif kind == wire.SOS:
         end = wire.pack_sos(buf, end, *fields)

@@ -112,6 +112,10 @@ class Daemon:
         """Take a frame from the radio."""
         self.runner.frame(frame, urgent)
 
+    def sent(self, reader: int, delivered: bool) -> None:
+        """Take the end of a downlink from the radio."""
+        self.runner.sent(reader, delivered)
+
     def on_health(self, what: str, ok: bool, detail: str) -> None:
         """Take a health report for the operator, from any thread."""
         if self._loop.is_running() and self._ready:

@@ -38,6 +38,8 @@ ROUTINE_MAX = 500
 """Most routine frames waiting for the core; above it the oldest is dropped. A mesh at its limit brings 30 a second."""
 URGENT_MAX = 2000
 STAGES_MAX = 1000
+SENT_MAX = 1000
+"""Most ends of downlinks that wait for the core; the oldest is dropped. They only guide how much the readers scan."""
 HELD_MAX = 500
 CHORES_S = 1.0
 SNAPSHOT_S = 10.0
@@ -75,6 +77,8 @@ class Runner:
         self._urgent: deque[Frame] = deque()
         self._routine: deque[Frame] = deque()
         self._stages: dict[str, int] = {}
+        self._sent: deque[tuple[int, bool]] = deque(maxlen=SENT_MAX)
+        self._radio_starts = 0
         self._wake = asyncio.Event()
         self._ending = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -95,6 +99,10 @@ class Runner:
             line.popleft()
             self.counters["urgent_dropped" if urgent else "frames_dropped"] += 1
         self._wake.set()
+
+    def sent(self, reader: int, delivered: bool) -> None:
+        """Take the end of a downlink: its reader acknowledged it, or did not."""
+        self._sent.append((reader, delivered))
 
     def on_stage(self, stage: StageNotice) -> None:
         """Take the city's stage of an alarm; only the highest stage of each alarm is kept waiting."""
@@ -159,6 +167,12 @@ class Runner:
         utc_s, now_s = utc_and_now_s()
         self.quality = self._clock.read(utc_s, now_s)
         pipeline.set_clock(self.state, utc_s, now_s, self.quality)
+        if self._radio_starts != (starts := self._radio.counters["starts"]):
+            self._radio_starts = starts
+            self._sent.clear()
+            pipeline.on_radio_start(self.state)
+        while self._sent:
+            pipeline.on_sent(self.state, *self._sent.popleft(), now_s)
         due = now_s - self._saved_at_s >= SNAPSHOT_S or self.state.changes != self._saved_changes
         if due and (self._saving is None or self._saving.done()):
             self._saved_at_s, self._saved_changes = now_s, self.state.changes
@@ -193,11 +207,11 @@ class Runner:
         link, before = None, None
         with contextlib.suppress(wire.WireError):
             link = self.state.links.by_number.get(wire.peek(frame.payload)[1])
-            before = link and (link.boot, link.top, link.seen)
+            before = link and link.newest()
         step = pipeline.on_frame(self.state, frame, now_s)
         with contextlib.closing(step):  # type: ignore[type-var]
             effect = next(step, None)
-            if link is not None and (link.boot, link.top, link.seen) != before:
+            if link is not None and link.newest() != before:
                 self._radio.learn(link.reader, frame.nwk)
             while effect is not None:
                 yield effect

@@ -1,8 +1,11 @@
 """Bytes from a reader -> a `Report`, whose sender is proven and whose freshness is known, or `Malformed`; and back.
 
 There are two checks, in this order: the MAC, with the key of the reader that the header names, then the replay window.
-Boots are compared in serial arithmetic (newer by 1..32767). Within a boot, a sequence is accepted once and must be less
-than `WINDOW` behind the newest.
+A boot of a reader is a session: in it, a sequence is accepted once and must be less than `WINDOW` behind the newest.
+
+Boots that a reader keeps on flash are compared in serial arithmetic (newer by 1..16383), and only the newest counts.
+Boots that it draws at random, because its flash refuses to keep one, have no order: each is a session of its own, and
+the newest `DRAWN_MAX` are remembered. A reader may change between the two kinds in either direction.
 """
 
 import hashlib
@@ -21,6 +24,11 @@ Freshness = Literal["new", "again", "stale"]
 the mesh repeats frames too. Neither may have an effect other than an answer; SOS and BELL are the exceptions."""
 
 WINDOW = 64
+DRAWN_MAX = 4
+"""Most drawn boots of a reader that are remembered. With each more, a recording is useless for longer; and a reader is
+likelier, by 1 in 32768 a boot, to draw a remembered number. Then its routine frames are refused until it has sent as
+many as in that session; its bells and SOS are not."""
+DOWN_BODY_MAX = wire.DOWN_MAX - wire.HEADER_SIZE - wire.MAC_SIZE
 _SEEN_ALL = (1 << WINDOW) - 1
 _UNHEARD = -1
 _DECODE: dict[int, Callable[[bytes], Any]] = {
@@ -47,11 +55,13 @@ class Frame:
 class Malformed:
     """A noise, foreign or faulty frame. `reason` is a fixed name for counting. Nothing in `raw` may be trusted."""
 
-    reason: Literal["not_ours", "downlink", "unknown_reader", "wrong_mac", "unknown_kind", "wrong_body"]
+    reason: Literal[
+        "not_ours", "downlink", "unknown_reader", "wrong_mac", "unknown_kind", "wrong_body", "other_version"
+    ]
     detail: str
     raw: bytes
     reader: int | None = None
-    """The number that the header claims. It is proven only if the reason is unknown_kind or wrong_body."""
+    """The number that the header claims. It is proven if the reason is unknown_kind, wrong_body or other_version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +74,20 @@ class Report:
     sequence: int
     freshness: Freshness
     rebooted: bool
-    """The first frame of a newer boot; False for the first boot that is heard of a reader."""
+    """New, and of another boot than the new frame before it; False for the first boot that is heard of a reader."""
     content: Any
     old_boot: bool = False
-    """Stale because of an earlier boot: a late frame, a replay, or a reader whose flash was erased."""
+    """Stale because of an earlier kept boot: a late frame, a replay, or a reader whose flash was erased."""
+
+
+@dataclass(slots=True)
+class BootSession:
+    """The replay window of one boot of a reader."""
+
+    top: int
+    """Newest sequence of this boot. A downlink repeats it to prove that it is fresh."""
+    seen: int = 1
+    """Bit n is set if sequence top - n was read."""
 
 
 @dataclass(slots=True)
@@ -76,11 +96,18 @@ class ReaderLink:
 
     reader: int
     mac: "Mac"
-    boot: int = _UNHEARD
-    top: int = 0
-    """Newest sequence of this boot. A downlink repeats it to prove that it is fresh."""
-    seen: int = 0
-    """Bit n is set if sequence top - n was read."""
+    sessions: dict[int, BootSession] = field(default_factory=dict)
+    """By boot: the newest kept one and at most DRAWN_MAX drawn ones, the one with the newest new frame last."""
+
+    @property
+    def boot(self) -> int:
+        """The boot of the newest new frame. Downlinks are for it."""
+        return next(reversed(self.sessions), _UNHEARD)
+
+    def newest(self) -> tuple[int, int, int]:
+        """Return (boot, top, seen) of that boot. Every new frame changes it, and no other frame does."""
+        session = self.sessions.get(self.boot)
+        return (_UNHEARD, 0, 0) if session is None else (self.boot, session.top, session.seen)
 
 
 @dataclass(slots=True)
@@ -114,12 +141,22 @@ def is_urgent(payload: bytes) -> bool:
     )
 
 
+def is_drawn(boot: int) -> bool:
+    """Return whether a reader drew this boot at random because its flash refused to keep one."""
+    return bool(boot & wire.BOOT_DRAWN)
+
+
+def is_newer(boot: int, than: int) -> bool:
+    """Return whether a kept boot is newer than another kept boot, by 1..16383. Drawn boots have no order: False."""
+    return not is_drawn(boot | than) and 0 < (boot - than) & 0x7FFF < 0x4000
+
+
 def read(links: ReaderLinks, payload: bytes) -> Report | Malformed:
     """Return what a payload is. Never raise, whatever the bytes are. Only a frame with a right MAC moves the window."""
     try:
         kind, reader, boot, sequence = wire.peek(payload)
     except wire.WireError as error:
-        return Malformed("not_ours", str(error), payload)
+        return _of_another_version(links, payload) or Malformed("not_ours", str(error), payload)
     if kind >= wire.ACK:
         return Malformed("downlink", f"kind {kind} travels to readers, not from them", payload, reader)
     link = links.by_number.get(reader)
@@ -136,60 +173,104 @@ def read(links: ReaderLinks, payload: bytes) -> Report | Malformed:
         content = decode(body)
     except wire.WireError as error:
         return Malformed("wrong_body", f"kind {kind} of reader {reader}: {error}", payload, reader)
-    rebooted = link.boot != _UNHEARD and 0 < (boot - link.boot) & 0xFFFF < 0x8000
+    boot_before = link.boot
     freshness = _note(link, boot, sequence)
-    return Report(kind, reader, boot, sequence, freshness, rebooted, content, boot != link.boot)
+    rebooted = freshness == "new" and boot_before not in (_UNHEARD, boot)
+    return Report(kind, reader, boot, sequence, freshness, rebooted, content, boot not in link.sessions)
 
 
 def answer(links: ReaderLinks, reader: int, kind: int, body: bytes) -> bytes | None:
-    """Return a downlink frame with its MAC, or None if the reader was never heard (it would refuse the frame)."""
+    """Return a downlink frame with its MAC, or None if the reader was never heard (it would refuse the frame).
+
+    Raises ValueError if the frame would be longer than wire.DOWN_MAX: behind relays it would not arrive.
+    """
+    if len(body) > DOWN_BODY_MAX:
+        raise ValueError(f"body of {len(body)} bytes for reader {reader}, at most {DOWN_BODY_MAX} fit: split its rows")
     link = links.by_number.get(reader)
-    if link is None or link.boot == _UNHEARD:
+    if link is None or not link.sessions:
         return None
-    return wire.encode(kind, reader, link.boot, link.top, body, link.mac)
+    boot, top, _ = link.newest()
+    return wire.encode(kind, reader, boot, top, body, link.mac)
 
 
 def boot_of(links: ReaderLinks, reader: int) -> int | None:
-    """Return the newest boot heard of a reader; None if it was never heard."""
+    """Return the boot of the newest new frame of a reader; None if it was never heard."""
     link = links.by_number.get(reader)
-    return None if link is None or link.boot == _UNHEARD else link.boot
+    return None if link is None or not link.sessions else link.boot
+
+
+def is_over(links: ReaderLinks, reader: int, boot: int) -> bool:
+    """Return whether a reader was heard in other boots and this one is not remembered: it will not be heard again."""
+    link = links.by_number.get(reader)
+    return link is not None and bool(link.sessions) and boot not in link.sessions
 
 
 def snapshot(links: ReaderLinks) -> list[tuple[int, int, int, int, bytes]]:
-    """Return (reader, boot, top, seen, key's fingerprint) of every reader that was heard, for `restore`."""
+    """Return (reader, boot, top, seen, key's fingerprint) of every remembered boot, a reader's newest last."""
     return [
-        (link.reader, link.boot, link.top, link.seen, _fingerprint(link))
+        (link.reader, boot, session.top, session.seen, _fingerprint(link))
         for link in links.by_number.values()
-        if link.boot != _UNHEARD
+        for boot, session in link.sessions.items()
     ]
 
 
 def restore(links: ReaderLinks, rows: list[tuple[int, int, int, int, bytes]]) -> None:
     """Restore a snapshot. A reader with a new key starts again, as a new reader; one that was heard already is kept."""
+    heard = {link.reader for link in links.by_number.values() if link.sessions}
     for reader, boot, top, seen, fingerprint in rows:
         link = links.by_number.get(reader)
-        if link is not None and link.boot == _UNHEARD and _fingerprint(link) == fingerprint:
-            link.boot, link.top, link.seen = boot & 0xFFFF, top & wire.SEQUENCE_MAX, seen & _SEEN_ALL
+        if link is not None and reader not in heard and _fingerprint(link) == fingerprint:
+            _begin(link, boot & 0xFFFF, BootSession(top & wire.SEQUENCE_MAX, seen & _SEEN_ALL))
 
 
 def _fingerprint(link: ReaderLink) -> bytes:
     return link.mac(b"fingerprint of the key")[:4]
 
 
+def _of_another_version(links: ReaderLinks, payload: bytes) -> Malformed | None:
+    """Return a finding if one of our readers made this frame, by its key: else nobody would see why it is not heard."""
+    if not wire.HEADER_SIZE + wire.MAC_SIZE <= len(payload) <= wire.FRAME_MAX:
+        return None
+    link = links.by_number.get(int.from_bytes(payload[1:3], "big"))
+    if link is None or not hmac.compare_digest(
+        link.mac(payload[: -wire.MAC_SIZE])[: wire.MAC_SIZE], payload[-wire.MAC_SIZE :]
+    ):
+        return None
+    detail = f"wire version {payload[0] >> 4} of reader {link.reader}, this gateway speaks {wire.VERSION}"
+    return Malformed("other_version", detail, payload, link.reader)
+
+
 def _note(link: ReaderLink, boot: int, sequence: int) -> Freshness:
-    if link.boot == _UNHEARD or 0 < (boot - link.boot) & 0xFFFF < 0x8000:
-        link.boot, link.top, link.seen = boot, sequence, 1
+    session = link.sessions.get(boot)
+    if session is None:
+        kept = next((each for each in link.sessions if not is_drawn(each)), None)
+        if not is_drawn(boot) and kept is not None and not is_newer(boot, kept):
+            return "stale"
+        _begin(link, boot, BootSession(sequence))
         return "new"
-    if boot != link.boot:
-        return "stale"
-    ahead = sequence - link.top
+    freshness = _note_in(session, sequence)
+    if freshness == "new":
+        link.sessions[boot] = link.sessions.pop(boot)
+    return freshness
+
+
+def _begin(link: ReaderLink, boot: int, session: BootSession) -> None:
+    """Remember a boot as the newest. A kept one replaces the last; of too many drawn ones the oldest is dropped."""
+    rivals = [each for each in link.sessions if is_drawn(each) == is_drawn(boot)]
+    if len(rivals) >= (DRAWN_MAX if is_drawn(boot) else 1):
+        del link.sessions[rivals[0]]
+    link.sessions[boot] = session
+
+
+def _note_in(session: BootSession, sequence: int) -> Freshness:
+    ahead = sequence - session.top
     if ahead > 0:
-        link.seen = (link.seen << ahead | 1) & _SEEN_ALL if ahead < WINDOW else 1
-        link.top = sequence
+        session.seen = (session.seen << ahead | 1) & _SEEN_ALL if ahead < WINDOW else 1
+        session.top = sequence
         return "new"
     if -ahead >= WINDOW:
         return "stale"
-    if link.seen >> -ahead & 1:
+    if session.seen >> -ahead & 1:
         return "again"
-    link.seen |= 1 << -ahead
+    session.seen |= 1 << -ahead
     return "new"

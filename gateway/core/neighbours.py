@@ -53,12 +53,11 @@ class Neighbours:
             return "unknown"
         if not beacon_is_true(link.mac, sender, boot, counter, power_dbm, proof):
             return "forged"
-        known = frames.boot_of(self._links, sender)
         last_boot, newest = self._newest.get(sender, (boot, counter))
-        if 0 < (boot - last_boot) & 0xFFFF < 0x8000:
-            last_boot, newest = boot, counter
-        if boot != last_boot or (known is not None and 0 < (known - boot) & 0xFFFF < 0x8000):
+        if not self._is_current(sender, boot) or frames.is_newer(last_boot, boot):
             return "stale"
+        if boot != last_boot:
+            newest = counter
         ahead = (counter - newest) & 0xFFFF
         if BEHIND < 0x10000 - ahead <= 0x8000:
             return "stale"
@@ -70,3 +69,11 @@ class Neighbours:
         if len(self._reported) > TOLD_MAX:
             del self._reported[next(iter(self._reported))]
         return None
+
+    def _is_current(self, sender: int, boot: int) -> bool:
+        """Return whether a beacon's boot can be the sender's present one: that of its newest frame, or a newer kept one
+        whose first frame the beacon overtook. A drawn boot is known only by the sender's own frames."""
+        known = frames.boot_of(self._links, sender)
+        if known is None:
+            return not frames.is_drawn(boot)
+        return boot == known or frames.is_newer(boot, known)

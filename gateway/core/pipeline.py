@@ -15,6 +15,7 @@ from gateway.core import frames
 from gateway.core.alarms import Alarms
 from gateway.core.conclude import Concluder
 from gateway.core.frames import Frame, Malformed, ReaderLinks, Report
+from gateway.core.losses import Losses
 from gateway.core.neighbours import Neighbours
 from gateway.core.reader_health import Health
 from gateway.core.reader_settings import SettingsAnswers
@@ -46,6 +47,7 @@ class State:
     counts: Counter[str]
     wall: WallClock
     links: ReaderLinks
+    losses: Losses
     table: Table
     resolver: Resolver
     field: Field
@@ -90,6 +92,7 @@ class State:
         counts: Counter[str] = Counter()
         wall = WallClock(now_s)
         links = ReaderLinks.of(reader_keys)
+        losses = Losses(reader_keys, counts)
         resolver = Resolver(tag_keys, counts)
         field = Field(zone)
         ground = Ground(zone)
@@ -106,8 +109,8 @@ class State:
         emergencies = Emergencies(zone, field, links, alarms, resolver, locator, wall, counts)
         emergencies.relight(now_s)
         return cls(
-            counts, wall, links, Table(links, counts), resolver, field, locator, alarms, emergencies, settler,
-            concluder, Health(reader_keys, wall, counts, now_s),
+            counts, wall, links, losses, Table(links, losses, counts), resolver, field, locator, alarms, emergencies,
+            settler, concluder, Health(reader_keys, wall, counts, now_s),
             SettingsAnswers(zone.settings, len(reader_keys), links, counts), Neighbours(links, counts),
             Crosscheck(field.readers, counts, now_s), now_s, now_s + SILENCE_S, now_s,
         )  # fmt: skip
@@ -127,6 +130,7 @@ def on_frame(state: State, frame: Frame, now_s: float) -> Iterator[Effect]:
         yield from state.emergencies.bell(report, now_s)
     yield from state.health.heard(report, now_s)
     if report.freshness == "new":
+        state.losses.heard(report, now_s)
         state.counts[f"frames_kind_{report.kind}"] += 1
         state.counts["sightings"] += len(heard)
         if report.kind == wire.NEIGHBOURS:
@@ -147,6 +151,16 @@ def on_frame(state: State, frame: Frame, now_s: float) -> Iterator[Effect]:
 def on_stage(state: State, alarm: str, stage: int, now_s: float) -> Iterator[Effect]:
     """Yield the effects of a stage that the city reports for an alarm. stage: a number of `readers.wire`."""
     yield from state.emergencies.stage(alarm, stage, now_s)
+
+
+def on_sent(state: State, reader: int, delivered: bool, now_s: float) -> None:
+    """Take the end of a downlink: its reader acknowledged it, or did not in spite of all the radio's tries."""
+    state.losses.sent(reader, delivered, now_s)
+
+
+def on_radio_start(state: State) -> None:
+    """Note that the gateway's radio was away: frames that readers sent meanwhile are not lost on their way."""
+    state.losses.forget()
 
 
 def on_tick(state: State, now_s: float) -> Iterator[Effect]:
@@ -260,11 +274,12 @@ class _Snapshot(msgspec.Struct, frozen=True, array_like=True):
     off_route: list[str] = []
     about_s: dict[str, dict[str, float]] = {}
     crosscheck: list[tuple[int, float, float, float, bool]] = []
+    faults: list[tuple[int, int]] = []
 
 
 def snapshot(state: State) -> bytes:
     """Return what should survive a restart in addition to memories: readers' boots and sequences, tags' counters,
-    presence, and the crosscheck."""
+    presence, the crosscheck, and the readers' faults that were reported."""
     settled = [(state.resolver.tags[tag].name, s.state, s.place) for tag, s in state.settler.tags.items()]
     off = [state.resolver.tags[tag].name for tag, s in state.settler.tags.items() if s.way is not None and s.way.off]
     about = {
@@ -281,6 +296,7 @@ def snapshot(state: State) -> bytes:
             off,
             about,
             state.crosscheck.snapshot(),
+            state.health.snapshot(),
         )
     )
 
@@ -295,6 +311,7 @@ def restore(state: State, data: bytes) -> None:
     frames.restore(state.links, kept.links)
     state.resolver.restore(kept.tags, state.now_s)
     state.crosscheck.restore(kept.crosscheck, state.now_s)
+    state.health.restore(kept.faults)
     for name, presence, place in kept.settled:
         row = state.resolver.rows.get(name)
         if row is not None:

@@ -1,9 +1,10 @@
-"""The health of readers: heartbeats, silence, and frames that cannot be used."""
+"""The health of readers: heartbeats and the faults they report, silence, and frames that cannot be used."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from gateway.core import reader_faults
 from gateway.core.frames import Malformed, Report
 from gateway.core.sightings import WallClock
 from gateway.effects import Commit
@@ -32,8 +33,11 @@ _NOISE = {
     "wrong_mac": "frames said to be of reader {reader} have a wrong MAC: another key, or a forger; provision it anew",
     "unknown_kind": "reader {reader} sends a kind of frame this gateway does not know; update the gateway first",
     "wrong_body": "reader {reader} sends frames this gateway cannot read; update the gateway first, then the reader",
+    "other_version": "reader {reader} speaks another version of the wire, so it is not heard; flash it anew",
     "old_boot": "reader {reader} counts its boots lower than before, so its frames are refused; give it a new key",
 }
+FAULT_OVER_S = 600.0
+"""A fault is over when its reader has run this long since a restart without it. Some faults take minutes to show."""
 
 
 @dataclass(slots=True)
@@ -44,6 +48,10 @@ class _Watched:
     told_at_s: float = float("-inf")
     told: dict[str, int] = field(default_factory=dict)
     last: dict[str, int] = field(default_factory=dict)
+    beat: tuple[int, int] = (-1, -1)
+    """Boot and sequence of the newest heartbeat."""
+    faults: int = 0
+    """Bits of wire.FAULTS that were reported and are not over."""
 
 
 class Health:
@@ -81,6 +89,9 @@ class Health:
         if news:
             reader.told_at_s, reader.told = now_s, reader.last
             yield self._commit(report.reader, reader, now_s)
+        if report.kind == wire.HEARTBEAT and (report.boot != reader.beat[0] or report.sequence > reader.beat[1]):
+            reader.beat = report.boot, report.sequence  # one that was overtaken knows less
+            yield from self._faults(report.reader, reader, now_s)
 
     def noise(self, malformed: Malformed, now_s: float) -> Iterator[Commit]:
         """Count a frame that cannot be used. Report its reader, at most once in NOISE_S."""
@@ -136,6 +147,33 @@ class Health:
         """Return whether no reader was heard for SILENT_S. Then the gateway's radio is the cause, not the readers."""
         return bool(self._readers) and now_s - self._heard_at_s > SILENT_S
 
+    def snapshot(self) -> list[tuple[int, int]]:
+        """Return (reader, faults reported and not over), for `restore`."""
+        return [(number, reader.faults) for number, reader in self._readers.items() if reader.faults]
+
+    def restore(self, faults: Iterable[tuple[int, int]]) -> None:
+        for number, bits in faults:
+            if number in self._readers:
+                self._readers[number].faults = bits & (1 << _BITS["faults"]) - 1
+
+    def _faults(self, number: int, reader: _Watched, now_s: float) -> Iterator[Commit]:
+        """Report each fault that a reader's newest heartbeat shows for the first time, and each that is over."""
+        for bit in range(_BITS["faults"]):
+            now, before = reader.last["faults"] >> bit & 1, reader.faults >> bit & 1
+            if now == before:
+                continue
+            name = wire.FAULTS[bit] if bit < len(wire.FAULTS) else f"bit{bit}"
+            what = f"reader_{number}_fault_{name}"  # of one reader: the city keeps the newest word about each `what`
+            trouble, step = reader_faults.WORDS.get(name, reader_faults.UNKNOWN)
+            if now:
+                for word in self._tell(what, number, f"reader {number} {trouble}; {step}", now_s):
+                    reader.faults |= 1 << bit
+                    yield word
+            elif reader.last["uptime_s"] >= FAULT_OVER_S:
+                reader.faults &= ~(1 << bit)
+                over = f"not true any more since its restart: reader {number} {trouble}"
+                yield self._word(what, True, over, {"reader": number}, now_s)
+
     def _commit(self, number: int, reader: _Watched, now_s: float) -> Commit:
         return Commit(
             ReaderHealth(
@@ -180,4 +218,5 @@ def _worse(told: dict[str, int], last: dict[str, int]) -> bool:
     if not told:
         return True
     risen = (last[name] - told[name] & (1 << _BITS[name]) - 1 for name in _WORSE)
-    return any(WORSE_BY <= by < 1 << 15 for by in risen) or last["uptime_s"] < told["uptime_s"]
+    rebooted = last["uptime_s"] < told["uptime_s"]
+    return rebooted or bool(last["faults"] & ~told["faults"]) or any(WORSE_BY <= by < 1 << 15 for by in risen)

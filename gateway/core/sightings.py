@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from gateway.core import frames
 from gateway.core.frames import ReaderLinks, Report
+from gateway.core.losses import Losses
 from gateway.core.resolve import UNRESOLVED, Identity
 from gateway.effects import Downlink
 from gateway.events import ClockQuality
@@ -116,16 +117,17 @@ class Slots:
 class Table:
     """The slots of all readers: at most 256 a reader, because a slot number has 8 bits."""
 
-    def __init__(self, links: ReaderLinks, counts: Counter[str]) -> None:
-        self._links, self._counts = links, counts
+    def __init__(self, links: ReaderLinks, losses: Losses, counts: Counter[str]) -> None:
+        self._links, self._losses, self._counts = links, losses, counts
         self._slots: dict[int, Slots] = {}
 
     def read(self, report: Report, now_s: float) -> list[Sighting]:
         """Return the sightings of a report. A report that is not new gives none; an SOS always gives one."""
         slots = self._slots.setdefault(report.reader, Slots())
-        if report.rebooted:
+        if report.rebooted:  # what another boot bound or waits for means nothing in this one
             slots.by_number.clear()
             slots.acks.clear()
+            slots.ack_due_s = None
         if report.kind == wire.SOS:
             return [self._cry(report, now_s)]
         if report.freshness == "new":
@@ -153,13 +155,13 @@ class Table:
             slots.asked_at_s = now_s
             self._counts["rebinds_asked"] += 1
         if ask or len(slots.acks) >= wire.ACKS_MAX:
-            yield from self._send_acks(report.reader, slots, ask)
+            yield from self._send_acks(report.reader, slots, wire.ACK_REBIND if ask else 0, now_s)
 
     def flush(self, now_s: float) -> Iterator[Downlink]:
         """Yield the acknowledgements that are due now."""
         for reader, slots in self._slots.items():
             if slots.ack_due_s is not None and slots.ack_due_s <= now_s:
-                yield from self._send_acks(reader, slots, False)
+                yield from self._send_acks(reader, slots, 0, now_s)
 
     def deadline_s(self) -> float:
         """Return when `flush` next has work; inf when never."""
@@ -169,15 +171,19 @@ class Table:
         """Return how many slots are bound."""
         return sum(len(slots.by_number) for slots in self._slots.values())
 
-    def _send_acks(self, reader: int, slots: Slots, rebind: bool) -> Iterator[Downlink]:
+    def _send_acks(self, reader: int, slots: Slots, flags: int, now_s: float) -> Iterator[Downlink]:
         acks, slots.acks, slots.ack_due_s = slots.acks, [], None
-        payload = frames.answer(self._links, reader, wire.ACK, wire.encode_ack(rebind, acks))
+        if self._losses.tell(reader, now_s):
+            flags |= wire.ACK_LOSSES
+        payload = frames.answer(self._links, reader, wire.ACK, wire.encode_ack(flags, acks))
         if payload is not None:
             yield Downlink(reader, payload)
 
     def _to_acknowledge(self, slots: Slots, report: Report) -> bool:
+        if report.freshness == "stale" or report.boot != frames.boot_of(self._links, report.reader):
+            return False  # the number of another boot's frame would acknowledge a frame of this boot
         if report.kind == wire.HEARTBEAT:
-            return report.freshness != "stale"
+            return True
         mine = [binding for binding in slots.by_number.values() if binding.sequence == report.sequence]
         return bool(mine) and not any(binding.refused for binding in mine)
 

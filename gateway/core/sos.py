@@ -6,7 +6,8 @@ its answer.
 
 A cry is refused in one case only: its frame is stale, its press is not known here, and its tag cannot be proven. Any
 other cry that cannot be proven (unknown tag, wrong MIC) is raised as unverified. After `UNVERIFIED_MAX` such alarms of
-one reader within a minute, more of them are merged into the last one.
+one reader within a minute, more of them are merged into the last one. In a boot that its reader drew at random nothing
+is refused: a number that was drawn twice makes true frames look stale.
 """
 
 import math
@@ -75,7 +76,7 @@ class Emergencies:
             if alarm is None:
                 self._counts["cries_refused"] += 1
                 return
-        if report.freshness != "stale":
+        if report.freshness == "new":
             alarm.heard_at_s = max(alarm.heard_at_s, now_s)
         heard_again = self._hear(alarm, key, b"s" + id_and_press, report, sighting, now_s)
         if not alarm.committed:
@@ -96,7 +97,7 @@ class Emergencies:
         cause = b"b" + bytes((bell_input,))
         pressed_at_s = now_s - age_ms / 1000
         alarm = self._alarms.shown_by(key, cause)
-        if alarm is not None:
+        if alarm is not None and not _is_repeated(report):
             # A reader's numbers repeat after 255 alarms: a press after this alarm was closed, or long after it, is new.
             dated = age_ms < AGE_MAX_S * 1000
             closed_before = dated and alarm.done and pressed_at_s > alarm.heard_at_s + REVISE_S
@@ -108,13 +109,13 @@ class Emergencies:
         elif boot_before:
             alarm = self._raised_before_boot(first_key, cause, now_s)
         if alarm is None:
-            if report.freshness == "stale":
+            if report.freshness == "stale" and not frames.is_drawn(report.boot):
                 self._counts["bells_refused"] += 1
                 return
             alarm = self._alarms.open("bell", _who(first_key), pressed_at_s, now_s)
             alarm.bell = self._bells.get((report.reader, bell_input), f"reader{report.reader}-input{bell_input}")
             alarm.readers.append(report.reader)
-        if report.freshness != "stale":
+        if report.freshness == "new":
             alarm.heard_at_s = max(alarm.heard_at_s, now_s)
             if presses > alarm.press:
                 alarm.press, alarm.news = presses, True
@@ -199,7 +200,7 @@ class Emergencies:
             if alarm is not None and fits and now_s <= alarm.heard_at_s + SAME_PRESS_S:
                 self._prove(alarm, sighting, now_s)
                 return alarm
-        if report.freshness == "stale" and not verified:
+        if report.freshness == "stale" and not verified and not frames.is_drawn(report.boot):
             return None
         if not verified and (merged := self._merge(report.reader, now_s)) is not None:
             return merged
@@ -420,13 +421,14 @@ class Emergencies:
             for (reader, boot, number), lamp in alarm.lamps.items():
                 if lamp.send_at_s > now_s:
                     continue
-                known_boot = frames.boot_of(self._links, reader)
-                if lamp.shown >= alarm.stage or now_s > lamp.until_s or known_boot not in (None, boot):
+                over = frames.is_over(self._links, reader, boot)
+                if lamp.shown >= alarm.stage or now_s > lamp.until_s or over:
                     lamp.send_at_s = _NEVER
                     continue
                 lamp.send_at_s = now_s + lamp.pause_s
                 lamp.pause_s = min(2 * lamp.pause_s, REPEAT_MAX_S)
-                rows.setdefault(reader, []).append((number, alarm.stage))
+                if frames.boot_of(self._links, reader) == boot:  # the number means another alarm in another boot
+                    rows.setdefault(reader, []).append((number, alarm.stage))
         for reader, stages in rows.items():
             for i in range(0, len(stages), wire.STAGES_MAX):
                 body = wire.encode_stage(stages[i : i + wire.STAGES_MAX])
@@ -454,6 +456,12 @@ class Emergencies:
 
     def _next_s(self, alarm: Alarm) -> float:
         return min([alarm.revise_at_s, *(lamp.send_at_s for lamp in alarm.lamps.values())])
+
+
+def _is_repeated(report: Report) -> bool:
+    """Return whether a frame can report no other press than the one known by its number: it was read already, or is an
+    old one of a drawn boot. (An old one of a kept boot is refused unless its press is known.)"""
+    return report.freshness == "again" or (report.freshness == "stale" and frames.is_drawn(report.boot))
 
 
 def _who(key: LampKey) -> bytes:

@@ -76,9 +76,12 @@ class RadioGone(Exception):
 
 
 class Inbox(Protocol):
-    """What takes the frames."""
+    """What takes the frames, and what became of downlinks."""
 
     def frame(self, frame: Frame, urgent: bool) -> None: ...
+
+    def sent(self, reader: int, delivered: bool) -> None:
+        """Take the end of a downlink. Not called for an end that shows nothing of the reader, such as a lost stick."""
 
 
 class Application(bellows.zigbee.application.ControllerApplication):  # type: ignore[misc]
@@ -280,8 +283,11 @@ class Radio:
             async with asyncio.timeout(SEND_MAX_S):
                 await app.send_packet(packet)
             self.counters["sent"] += 1
-        except Exception:  # DeliveryError, time-out, a stack that stops: the core repeats what matters
+            self._inbox.sent(reader, True)
+        except Exception as error:  # DeliveryError, time-out, a stack that stops: the core repeats what matters
             self.counters["send_failed"] += 1
+            if _is_undelivered(error):
+                self._inbox.sent(reader, False)
 
     # ---- the supervisor ---------------------------------------------------------------------------------------------
 
@@ -442,6 +448,16 @@ class Radio:
             "max_concurrent_requests": 8,
             "additional_endpoints": [endpoint(0xE8, [0x11, 0x92], [0x11]), endpoint(0xE6, [0xA1], [0x21])],
         }
+
+
+def _is_undelivered(error: Exception) -> bool:
+    """Return whether the stick sent a frame, and no acknowledgement came after all tries. A stick that could not take
+    the frame raises the same class with another status."""
+    status = error.status if isinstance(error, zigpy.exceptions.DeliveryError) else None
+    if status is None:
+        return False
+    known: bool = bellows.types.sl_Status.from_ember_status(status) == bellows.types.sl_Status.ZIGBEE_DELIVERY_FAILED
+    return known
 
 
 def _explain(error: Exception) -> str:

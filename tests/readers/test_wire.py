@@ -1,5 +1,6 @@
 """The wire on both interpreters: golden frames, and what random bytes must never cause."""
 
+import ast
 import hashlib
 import hmac
 import json
@@ -28,6 +29,8 @@ DECODERS: dict[int, Callable[[bytes], Any]] = {
     wire.SETTINGS: wire.decode_settings,
 }
 MICROPYTHON = [sys.executable, "-m", "micropython_unix"]
+
+DOWN_BODY_MAX = wire.DOWN_MAX - wire.HEADER_SIZE - wire.MAC_SIZE
 
 u8, u16, u24 = st.integers(0, 255), st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFF)
 rssi = st.none() | st.integers(-128, 126)
@@ -60,7 +63,27 @@ def test_golden_frames_cover_every_kind() -> None:
         v for name in ("uplink", "downlink") for v in json.loads((ROOT / f"tests/vectors/{name}.json").read_text())
     ]
     assert {vector["kind"] for vector in vectors} == set(DECODERS)
-    assert max(len(vector["frame"]) // 2 for vector in vectors) == wire.FRAME_MAX
+    sizes = {vector["name"]: len(vector["frame"]) // 2 for vector in vectors}
+    assert max(sizes.values()) == wire.FRAME_MAX
+    assert max(sizes[vector["name"]] for vector in vectors if vector["kind"] >= wire.ACK) == wire.DOWN_MAX
+    assert any(vector["boot"] & wire.BOOT_DRAWN for vector in vectors)
+
+
+def test_every_pack_format_is_one_of_micropython_1_20() -> None:
+    """The interpreter of a module has no pad code `x`: it came with 1.21, and these tests run on a newer one."""
+    tree = ast.parse((ROOT / "readers" / "wire.py").read_text())
+    found = [
+        str(node.args[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "struct"
+        and isinstance(node.args[0], ast.Constant)
+    ]
+    found += [wire.HEARTBEAT_FORMAT, wire.SETTINGS_FORMAT]
+    assert len(found) > 15
+    assert not [text for text in found if set(text) - set("@<>!0123456789bBhHiIlLqQfdsP")]
 
 
 def test_the_firmwares_hmac_is_the_librarys() -> None:
@@ -184,24 +207,36 @@ def test_a_bell_comes_back(
     assert len(wire.encode_bell(*fields)) == (9 if before[0] else 6)
 
 
-@given(st.booleans(), st.lists(u24, max_size=wire.ACKS_MAX))
-def test_an_acknowledgement_comes_back(rebind: bool, sequences: list[int]) -> None:
-    body = wire.encode_ack(rebind, sequences)
-    assert len(body) <= wire.BODY_MAX
-    assert wire.decode_ack(body) == (rebind, sequences)
+@given(u8, st.lists(u24, max_size=wire.ACKS_MAX))
+def test_an_acknowledgement_comes_back(flags: int, sequences: list[int]) -> None:
+    body = wire.encode_ack(flags, sequences)
+    assert len(body) <= DOWN_BODY_MAX
+    assert wire.decode_ack(body) == (flags, sequences)
 
 
 @given(st.lists(st.tuples(u8, u8), min_size=1, max_size=wire.STAGES_MAX))
 def test_stages_come_back(rows: list[tuple[int, int]]) -> None:
     body = wire.encode_stage(rows)
-    assert len(body) <= wire.BODY_MAX
+    assert len(body) <= DOWN_BODY_MAX
     assert wire.decode_stage(body) == rows
 
 
 @given(st.tuples(u16, u16, u8, u8, u16, u16, u16))
 def test_settings_come_back(values: tuple[int, ...]) -> None:
-    assert wire.decode_settings(wire.encode_settings(values)) == values
+    body = wire.encode_settings(values)
+    assert len(body) <= DOWN_BODY_MAX
+    assert wire.decode_settings(body) == values
     assert len(values) == len(wire.SETTINGS_FIELDS)
+
+
+def test_a_frame_to_a_reader_has_room_for_the_route_to_it() -> None:
+    """A source route takes 2 bytes and 2 for each relay. As many rows as fit are used, and not one more."""
+    assert wire.DOWN_MAX + 2 + 2 * 8 <= wire.FRAME_MAX, "eight relays"
+    assert [DOWN_BODY_MAX - 1 - 3 * wire.ACKS_MAX, DOWN_BODY_MAX - 2 * wire.STAGES_MAX] == [0, 0]
+
+
+def test_faults_fit_their_field() -> None:
+    assert len(set(wire.FAULTS)) == len(wire.FAULTS) <= 16
 
 
 def test_a_heartbeat_has_a_value_for_every_field() -> None:

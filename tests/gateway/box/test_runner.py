@@ -317,8 +317,42 @@ def test_a_snapshot_is_kept_only_behind_the_events_that_led_to_it(
     run(story)
 
 
+def test_a_reader_that_gets_no_downlink_is_told_so_in_the_next_that_it_gets(tmp_path: Path) -> None:
+    async def story() -> None:
+        settings = load(tmp_path, tmp_path / "stick")
+        async with plugged(tmp_path) as stick, running(settings) as gateway:
+            pole = Pole(2)
+            flags: list[int] = []
+
+            def fate(message: Unicast) -> bool:
+                kind, body = pole.read(message.payload)
+                if kind == wire.ACK and flags:
+                    flags.append(wire.decode_ack(body)[0])
+                return kind == wire.ACK and bool(flags)
+
+            stick.fate = fate
+            await until(lambda: gateway.runner._radio_starts == 1, "the core's second after the start")
+            stick.hear(pole.bell())
+            await until(lambda: gateway.radio.counters["send_failed"] >= 3, "three stages in vain", 10)
+            await until(lambda: not gateway.runner._sent, "the core's next second")
+            flags.append(-1)
+            stick.hear(pole.beat())
+            await until(lambda: len(flags) > 1, "an acknowledgement")
+            assert flags[1] & wire.ACK_LOSSES
+            assert pipeline.counters(gateway.runner.state)["losses_told"] == 1
+            for _ in range(3):
+                gateway.runner.sent(2, False)
+            gateway.radio.counters["starts"] += 1  # as a stick does that comes back
+            await until(lambda: gateway.runner._radio_starts == 2, "the core's next second")
+            assert not gateway.runner.state.losses.tell(2, time.monotonic())
+
+    run(story)
+
+
 class _Nobody:
     def frame(self, frame: frames.Frame, urgent: bool) -> None: ...
+
+    def sent(self, reader: int, delivered: bool) -> None: ...
 
 
 def test_a_reader_zigpy_has_forgotten_is_answered_where_its_frame_came_from(tmp_path: Path) -> None:

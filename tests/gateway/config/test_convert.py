@@ -90,4 +90,4 @@ def test_a_list_of_pauses_that_is_none_is_told(folder: Path) -> None:
 
 def test_settings_that_do_not_go_together_are_told(folder: Path) -> None:
     text = GOOD.replace("version = 3", "version = 3\nscan_window_ms = 50")
-    assert only(folder, text).startswith("line 15: settings: scan_window_ms 50 is over scan_interval_ms 40")
+    assert only(folder, text).startswith("line 15: settings: scan_window_ms 50 is over scan_interval_ms 20")

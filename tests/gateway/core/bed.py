@@ -118,6 +118,7 @@ class Pole:
 
     def read(self, payload: bytes) -> tuple[int, bytes]:
         """Read a downlink as the firmware does. Raise WireError unless boot, freshness and MAC are right."""
+        assert len(payload) <= wire.DOWN_MAX, "it would not arrive behind relays"
         kind, reader, boot, echoed = wire.peek(payload)
         if (reader, boot) != (self.number, self.boot) or not 0 <= self.sequence - echoed <= 64:
             raise wire.WireError("not for me, or not fresh")
@@ -223,8 +224,8 @@ def stages(effects: Iterable[Effect], pole: Pole) -> list[tuple[int, int]]:
     return rows
 
 
-def acks(effects: Iterable[Effect], pole: Pole) -> list[tuple[bool, list[int]]]:
-    """Return the (rebind, sequences) acknowledgements sent to a pole."""
+def acks(effects: Iterable[Effect], pole: Pole) -> list[tuple[int, list[int]]]:
+    """Return the (flags, sequences) acknowledgements sent to a pole."""
     found = []
     for effect in effects:
         if isinstance(effect, Downlink) and effect.reader == pole.number:
@@ -270,8 +271,8 @@ class Child:
                     frame = pole.bind((1, raw), rssi_dbm=rssi)
                 sent = self.shell.frame(frame)
                 sent += self.shell.wait(0.25)
-                for rebind, sequences in acks(sent, pole):
-                    if rebind:
+                for flags, sequences in acks(sent, pole):
+                    if flags & wire.ACK_REBIND:
                         self.bound.discard(n)
                     elif pole.sequence in sequences:
                         self.bound.add(n)

@@ -1,5 +1,6 @@
 """Bytes in, reports out: nothing raises, only a right MAC counts, and nothing is taken twice."""
 
+import json
 import random
 
 import pytest
@@ -10,6 +11,7 @@ from gateway.core import frames
 from gateway.core.frames import WINDOW, Malformed, ReaderLinks, Report, is_urgent, mac_of, read
 from readers import wire
 from tests.gateway.core.bed import KEYS, Pole
+from tests.roots import ROOT
 
 
 def links() -> ReaderLinks:
@@ -24,6 +26,10 @@ def freshness(known: ReaderLinks, payload: bytes) -> str:
 
 def bell(pole: Pole, sequence: int | None = None) -> bytes:
     return pole.frame(wire.BELL, wire.encode_bell(1, 0, 0, 0, 1), sequence=sequence).payload
+
+
+def sealed(data: bytes, key: bytes) -> bytes:
+    return data + mac_of(key)(data)[: wire.MAC_SIZE]
 
 
 def test_mac_is_hmac_sha256() -> None:
@@ -71,6 +77,9 @@ def test_every_flipped_bit_is_refused() -> None:
         (wire.encode(wire.STAGE, 3, 1, 1, bytes(2), mac_of(KEYS[3])), "downlink"),
         (wire.encode(7, 3, 1, 1, bytes(6), mac_of(KEYS[3])), "unknown_kind"),
         (wire.encode(wire.BELL, 3, 1, 1, bytes(5), mac_of(KEYS[3])), "wrong_body"),
+        (sealed(b"\x14" + bytes((0, 3, 0, 1, 0, 0, 1)) + bytes(6), KEYS[3]), "other_version"),
+        (sealed(b"\x14" + bytes((0, 3, 0, 1, 0, 0, 1)) + bytes(6), KEYS[4]), "not_ours"),
+        (sealed(b"\x14" + bytes((9, 9, 0, 1, 0, 0, 1)) + bytes(6), KEYS[3]), "not_ours"),
     ],
 )
 def test_what_is_wrong_is_named(payload: bytes, reason: str) -> None:
@@ -113,13 +122,13 @@ def test_the_windows_edge() -> None:
     [
         (5, 6, "new"),
         (5, 4, "stale"),
-        (0xFFFF, 1, "new"),
-        (1, 0xFFFF, "stale"),
-        (10, 10 + 0x7FFF, "new"),
-        (10, 10 + 0x8000, "stale"),
+        (0x7FFF, 1, "new"),
+        (1, 0x7FFF, "stale"),
+        (10, 10 + 0x3FFF, "new"),
+        (10, 10 + 0x4000, "stale"),
     ],
 )
-def test_boots_count_in_serial_arithmetic(was: int, now: int, fresh: str) -> None:
+def test_kept_boots_count_in_serial_arithmetic(was: int, now: int, fresh: str) -> None:
     known = links()
     assert freshness(known, bell(Pole(3, was), 50)) == "new"
     found = read(known, bell(Pole(3, now), 1))
@@ -158,7 +167,7 @@ def test_a_reader_with_a_new_key_starts_anew() -> None:
 
 def test_downlinks_quote_the_newest_sequence() -> None:
     known, pole = links(), Pole(3, 7)
-    assert frames.answer(known, 3, wire.ACK, wire.encode_ack(False, [])) is None
+    assert frames.answer(known, 3, wire.ACK, wire.encode_ack(0, [])) is None
     for sequence in (5, 9, 6):
         read(known, bell(pole, sequence))
     payload = frames.answer(known, 3, wire.STAGE, wire.encode_stage([(1, 1)]))
@@ -167,9 +176,28 @@ def test_downlinks_quote_the_newest_sequence() -> None:
     assert wire.body_of(payload, mac_of(KEYS[3])) == bytes([1, 1])
 
 
+def test_no_frame_to_a_reader_is_longer_than_relays_allow() -> None:
+    known, pole = links(), Pole(3, 7)
+    read(known, bell(pole))
+    fullest = {
+        wire.ACK: wire.encode_ack(3, range(wire.ACKS_MAX)),
+        wire.STAGE: wire.encode_stage([(1, 1)] * wire.STAGES_MAX),
+        wire.SETTINGS: wire.encode_settings([0xFFFF, 0xFFFF, 255, 255, 0xFFFF, 0xFFFF, 0xFFFF]),
+    }
+    golden = json.loads((ROOT / "tests/vectors/downlink.json").read_text())
+    assert set(fullest) == {vector["kind"] for vector in golden}, "every kind of frame to a reader"
+    for kind, body in fullest.items():
+        payload = frames.answer(known, 3, kind, body)
+        assert payload is not None
+        assert len(payload) <= wire.DOWN_MAX
+    for kind in range(wire.ACK, 16):
+        with pytest.raises(ValueError, match="35 bytes for reader 3, at most 34 fit: split its rows"):
+            frames.answer(known, 3, kind, bytes(35))
+
+
 def test_only_cries_and_bells_are_urgent() -> None:
     pole = Pole(3)
     urgent = [pole.frame(kind, b"").payload for kind in (wire.SOS, wire.BELL)]
     calm = [pole.frame(kind, b"").payload for kind in (wire.SIGHTINGS, wire.BINDINGS, wire.HEARTBEAT, wire.ACK)]
     assert all(map(is_urgent, urgent))
-    assert not any(map(is_urgent, [*calm, b"", b"\x13", b"\x23" + bytes(20)]))
+    assert not any(map(is_urgent, [*calm, b"", b"\x23", b"\x13" + bytes(20)]))

@@ -16,7 +16,7 @@ def test_a_heartbeat_is_acknowledged_and_told_of_once_in_five_minutes() -> None:
     assert (first.reader, first.state) == (3, "ok")
     assert set(first.counters) == set(wire.HEARTBEAT_FIELDS)
     assert (first.counters["tags"], first.counters["temperature_c"]) == (7, -9)
-    assert acks(shell.wait(1), pole) == [(False, [1])]
+    assert acks(shell.wait(1), pole) == [(0, [1])]
     told = 0
     for n in range(20):
         told += len(events(shell.frame(pole.beat(uptime_s=120 + 60 * n), later_s=60), ReaderHealth))

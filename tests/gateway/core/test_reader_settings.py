@@ -30,7 +30,7 @@ def sent(version_here: int, version_there: int) -> list[tuple[int, ...]]:
 
 
 def test_older_settings_are_answered_with_the_zones() -> None:
-    assert sent(2, 1) == [(2, 3000, 40, 10, 60, 60, 0xFFFF)]
+    assert sent(2, 1) == [(2, 3000, 20, 5, 60, 60, 0xFFFF)]
     assert sent(1, 65535), "a version wraps as the reader's does"
 
 

@@ -85,6 +85,18 @@ def test_a_rebooted_readers_old_numbers_get_no_stage() -> None:
             assert (1, wire.ACKNOWLEDGED) not in wire.decode_stage(body), "that would light the bell's lamp"
 
 
+def test_many_stages_for_one_reader_are_split_into_frames_that_arrive_behind_relays() -> None:
+    shell, pole = Shell(), Pole(4)
+    numbers = range(1, 2 * wire.STAGES_MAX + 7)
+    for number in numbers:
+        shell.frame(pole.bell(number=number, bell_input=number % 8))
+    shell.restart()
+    shell.downlinks.clear()
+    found = stages(shell.wait(0.1), pole)
+    assert found == [(number, wire.RECEIVED) for number in numbers]
+    assert [len(d.payload) for d in shell.downlinks] == [wire.DOWN_MAX, wire.DOWN_MAX, 8 + 6 + 2 * 6]
+
+
 def test_a_lamp_that_was_not_told_before_a_restart_is_told_after_it() -> None:
     shell, pole = Shell(), Pole(4)
     shell.frame(pole.sos(cry()))

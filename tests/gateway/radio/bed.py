@@ -16,12 +16,16 @@ class Heard:
 
     def __init__(self, settings: Installation) -> None:
         self.frames: list[tuple[Frame, bool]] = []
+        self.ends: list[tuple[int, bool]] = []
         self.notices: list[tuple[str, bool, str]] = []
         self.radio = Radio(settings, self, on_health=lambda what, ok, detail: self.notices.append((what, ok, detail)))
         self.task: asyncio.Task[None]
 
     def frame(self, frame: Frame, urgent: bool) -> None:
         self.frames.append((frame, urgent))
+
+    def sent(self, reader: int, delivered: bool) -> None:
+        self.ends.append((reader, delivered))
 
     @property
     def counters(self) -> dict[str, int]:

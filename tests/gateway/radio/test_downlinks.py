@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 import zigpy.types as zt
+from bellows.types import EmberStatus, sl_Status
+from zigpy.exceptions import DeliveryError
 
 from gateway.radio import coordinator
 from tests.gateway.box.bed import STICK, load, nwk, plugged
@@ -44,6 +46,7 @@ def test_downlinks_go_where_the_readers_frame_came_from_and_failures_are_counted
             assert all(
                 (m.cluster_id, m.destination_endpoint, m.wants_ack) == (0x11, 0xE8, True) for m in stick.unicasts
             )
+            assert sorted(heard.ends) == [(1, False), (1, False), (1, True), (1, True)], "none of the one never sent"
 
     run(story)
 
@@ -69,8 +72,24 @@ def test_a_hung_stick_does_not_hold_the_next_downlink(tmp_path: Path, monkeypatc
             for _ in range(3):
                 heard.radio.send(1, b"x", True)
             await until(lambda: heard.counters["send_failed"] == 3, "all three given up", 5)
+            assert heard.ends == [], "the stick's own fault says nothing of the reader"
 
     run(story)
+
+
+@pytest.mark.parametrize(
+    ("error", "undelivered"),
+    [
+        (DeliveryError("no acknowledgement", EmberStatus.DELIVERY_FAILED), True),
+        (DeliveryError("no acknowledgement", sl_Status.ZIGBEE_DELIVERY_FAILED), True),
+        (DeliveryError("not taken", EmberStatus.NETWORK_BUSY), False),
+        (DeliveryError("not taken", EmberStatus.MAX_MESSAGE_LIMIT_REACHED), False),
+        (DeliveryError("already pending"), False),
+        (TimeoutError(), False),
+    ],
+)
+def test_only_a_frame_that_was_sent_in_vain_is_undelivered(error: Exception, undelivered: bool) -> None:
+    assert coordinator._is_undelivered(error) is undelivered
 
 
 def test_a_readers_address_changes_with_its_frames(tmp_path: Path) -> None:
