@@ -16,14 +16,14 @@ from readers.provision import KEY_SIZE, WantedReader, render_config
 
 TYPINGS = FIRMWARE / "typings"
 FORMAT = re.compile(r"[@<>!]?(?:[0-9]*[bBhHiIlLqQfdsP])*")
-"""The codes of MicroPython 1.20 (its docs/library/struct.rst); `x` came with 1.21."""
+"""The codes of MicroPython 1.20, by its own documentation of `struct`; `x` came with 1.21."""
 STRUCT = ("calcsize", "pack", "pack_into", "unpack", "unpack_from")
 
 MODULES = {"struct": STRUCT, "sys": ("print_exception",)}
 """Modules of MicroPython that have no typing in firmware/typings (Digi's typehints/common/ustruct.pyi, sys.pyi)."""
 BUILTINS = (
     "__import__", "bytearray", "bytes", "getattr", "hasattr", "int", "isinstance", "len", "max", "min", "open", "range",
-    "BaseException", "Exception", "KeyboardInterrupt", "OSError",
+    "BaseException", "Exception", "KeyboardInterrupt", "MemoryError", "OSError",
 )  # fmt: skip
 """Of 1.20's default configuration (its py/modbuiltins.c). Digi lists none of them, and takes none away."""
 VALUES = ("append", "args", "from_bytes", "read", "seek", "split", "write")
@@ -60,7 +60,9 @@ class _Running(ast.NodeTransformer):
 
 
 def parse(text: str) -> ast.Module:
-    return ast.fix_missing_locations(_Running().visit(ast.parse(text)))
+    tree = ast.parse(text)
+    _Running().visit(tree)
+    return ast.fix_missing_locations(tree)
 
 
 def firmware() -> dict[str, ast.Module]:
@@ -185,7 +187,7 @@ def _stored(tree: ast.AST) -> set[str]:
 
 def imported(tree: ast.AST) -> dict[str, str]:
     """Return name -> "module", or "module.name" for a name from one."""
-    found = {}
+    found: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.asname or alias.name: alias.name for alias in node.names}
@@ -265,7 +267,8 @@ def unknown(module: str, tree: ast.Module, ours: Iterable[str]) -> Iterator[str]
 
 def import_order(main: ast.Module, modules: Iterable[str]) -> list[str]:
     """Return the modules of ours in the order in which main.py imports them, outside of its functions."""
-    ours, found = set(modules), []
+    ours = set(modules)
+    found: list[str] = []
 
     def look(node: ast.AST) -> None:
         for child in ast.iter_child_nodes(node):
@@ -274,12 +277,8 @@ def import_order(main: ast.Module, modules: Iterable[str]) -> list[str]:
             if isinstance(child, ast.Import):
                 found.extend(alias.name for alias in child.names)
             elif isinstance(child, ast.For) and "__import__" in ast.unparse(child):
-                found.extend(
-                    word
-                    for text in ast.walk(child.iter)
-                    if isinstance(text, ast.Constant)
-                    for word in str(text.value).split()
-                )
+                texts = [str(node.value) for node in ast.walk(child.iter) if isinstance(node, ast.Constant)]
+                found.extend(" ".join(texts).split())
             look(child)
 
     look(main)
@@ -343,9 +342,8 @@ class Calls:
             if isinstance(node, ast.Assign) and (value := self._function(module, node.value)):
                 for target in node.targets:
                     text = ast.unparse(target)
-                    self.passed.setdefault(text if text.split(".")[0] in names else f"{module}.{text}", set()).add(
-                        value
-                    )
+                    variable = text if text.split(".")[0] in names else f"{module}.{text}"
+                    self.passed.setdefault(variable, set()).add(value)
             if isinstance(node, ast.Call) and (called := self._function(module, node.func)):
                 parameters = [arg.arg for arg in self.functions[called].args.args]
                 given = [*zip(parameters, node.args, strict=False), *((k.arg, k.value) for k in node.keywords)]
@@ -357,7 +355,7 @@ class Calls:
         edges = self.edges.setdefault(name, set())
         waiting: list[ast.AST] = list(body)
         while waiting:
-            node = waiting.pop()
+            node = waiting.pop(0)
             if isinstance(node, ast.FunctionDef | ast.Lambda | ast.ClassDef):
                 if not isinstance(node, ast.ClassDef) or any(isinstance(n, ast.FunctionDef) for n in node.body):
                     raise Untraceable(f"{module}:{node.lineno}: make it a plain function of the module")
@@ -371,39 +369,35 @@ class Calls:
                 edges |= self._called(name, module, function, node)
             waiting.extend(ast.iter_child_nodes(node))
 
-    def _called(self, name: str, module: str, function: ast.FunctionDef | None, node: ast.Call) -> set[str]:
-        """Return what a call may run of ours: none for what is the interpreter's or the module's own."""
+    def _called(self, frame: str, module: str, function: ast.FunctionDef | None, node: ast.Call) -> set[str]:
+        """Return what of ours a call may run: nothing if the interpreter or the module has it."""
         if called := self._function(module, node.func):
             return {called} | self.passed.get(called, set())  # another may have been put in its place
         text = ast.unparse(node.func)
-        first, names = text.split(".")[0], imported(self.trees[module])
-        variable = text if "." in text else f"{module}.{text}"
-        owner = name.split(".<")[0]
-        for key in (f"{owner}({text})", variable):
-            if key in self.passed:
-                return self.passed[key]
-        if isinstance(node.func, ast.Attribute):
-            if (
-                names.get(first) in self.trees
-                and text.count(".") == 1
-                and not self._is_class(names[first], node.func.attr)
-            ):
-                raise Untraceable(
-                    f"{module}:{node.lineno}: nobody can see what {text}() runs; call a function by its name"
-                )
+        for variable in (f"{frame.split('.<')[0]}({text})", text if "." in text else f"{module}.{text}"):
+            if variable in self.passed:
+                return self.passed[variable]
+        if self._is_foreign(module, function, text):
             return set()
-        if text in names or text in BUILTINS or self._is_class(module, text):
-            return set()
-        scope = function.body if function else self.trees[module].body
-        values = [
-            n.value
-            for s in scope
-            for n in ast.walk(s)
+        raise Untraceable(f"{module}:{node.lineno}: nobody can see what {text}() runs; call a function by its name")
+
+    def _is_foreign(self, module: str, function: ast.FunctionDef | None, text: str) -> bool:
+        names = imported(self.trees[module])
+        first, dot, rest = text.partition(".")
+        if dot:
+            owner = names.get(first, "")
+            return owner not in self.trees or "." in rest or self._is_class(owner, rest)
+        got = [
+            ast.unparse(n.value)
+            for n in ast.walk(function or self.trees[module])
             if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == text
         ]
-        if values and all(isinstance(v, ast.Call) and ast.unparse(v.func) == "getattr" for v in values):
-            return set()  # something of the interpreter
-        raise Untraceable(f"{module}:{node.lineno}: nobody can see what {text}() runs; call a function by its name")
+        return (
+            first in names
+            or first in BUILTINS
+            or self._is_class(module, first)
+            or (bool(got) and all(value.startswith("getattr(") for value in got))
+        )
 
     def _is_class(self, module: str, name: str) -> bool:
         return any(isinstance(node, ast.ClassDef) and node.name == name for node in self.trees[module].body)
