@@ -125,7 +125,11 @@ def ring(now: int) -> None:
         pin = _bells[i]
         if pin is None:
             continue
-        level = pin.value()
+        try:
+            level = pin.value()
+        except Exception:
+            health.fault(_FAULT_PINS)  # and the others are read
+            continue
         if level != _bell[2 * i]:
             _bell[2 * i] = level
             _since[i] = now
@@ -191,23 +195,25 @@ def reach(number: int, stage: int, now: int) -> None:
             _times[i * 5 + _DUE] = now
 
 
-def _drive(lamp: int, buzzer: int) -> None:
+def light(lamp: int = 0, buzzer: int = 0) -> None:
+    """Drive the pins. Without arguments both go low: before anything that may block or end the program."""
     if lamp != lit[0]:
-        if _lamp is not None:
-            _lamp.value(lamp)
-        lit[0] = lamp
+        try:
+            if _lamp is not None:
+                _lamp.value(lamp)
+            lit[0] = lamp
+        except Exception:
+            health.fault(_FAULT_PINS)
     if buzzer != lit[1]:
-        if _buzzer is not None:
-            _buzzer.value(buzzer)
-        lit[1] = buzzer
+        try:
+            if _buzzer is not None:
+                _buzzer.value(buzzer)
+            lit[1] = buzzer
+        except Exception:
+            health.fault(_FAULT_PINS)
 
 
-def dark() -> None:
-    """Drive lamp and buzzer low, before anything that may block or end the program: none may freeze as it was."""
-    _drive(0, 0)
-
-
-health.hush = dark
+health.hush = light
 
 
 def show(now: int) -> None:
@@ -227,16 +233,14 @@ def show(now: int) -> None:
     since = time.ticks_diff(now, lit[3])
     if comes:
         phase = since % 1500
-        _drive(int(700 <= phase < 900 or 1100 <= phase < 1300), int(0 <= since < 450 and since % 300 < 150))
+        light(int(700 <= phase < 900 or 1100 <= phase < 1300), int(0 <= since < 450 and since % 300 < 150))
     else:
-        _drive(int(stage > 0 and since % 2000 < 1000), 0)
+        light(int(stage > 0 and since % 2000 < 1000), 0)
 
 
-def tick(now: int) -> bool:
-    """Send one alarm that is due: the one tried least often, of those the one that waits longest. Return whether one
-    was sent: then the mesh is for alarms alone in this pass."""
-    if link.failed:
-        _keep(now, True)
+def _next(now: int) -> int:
+    """Return the place of the alarm to send: of those due the one tried least often, of these the one that waits
+    longest; -1 if none is due."""
     pause = link.pausing(now)
     least = 0x7FFFFFFF
     best = -1
@@ -256,13 +260,17 @@ def tick(now: int) -> bool:
             if rank < least:
                 least = rank
                 best = i
-    if best >= 0:
-        _send(best, now)
-    _keep(now, False)
-    return best >= 0
+    return best
 
 
-def _send(i: int, now: int) -> None:
+def tick(now: int) -> bool:
+    """Send one alarm, if one is due. Return whether one was: then the mesh is for alarms alone in this pass."""
+    if link.failed:
+        _keep(now, True)
+    i = _next(now)
+    if i < 0:
+        _keep(now, False)
+        return False
     at = i * _SIZE
     clock = i * 5
     stage = _state[at + _STAGE]
@@ -297,3 +305,5 @@ def _send(i: int, now: int) -> None:
         wait = _POLL_MS
         _state[at + _DONE] = stage == wire.CLOSED
     _times[clock + _DUE] = time.ticks_add(time.ticks_ms(), wait)
+    _keep(now, False)
+    return True

@@ -63,7 +63,21 @@ def send(end: int) -> int:
     global failed
     health.hush()
     began = time.ticks_ms()
-    result = _transmit(end)
+    result = 0
+    try:
+        xbee.transmit(
+            xbee.ADDR_COORDINATOR,
+            wire.seal(buf, end, mac),
+            source_ep=xbee.ENDPOINT_DIGI_DATA,
+            dest_ep=xbee.ENDPOINT_DIGI_DATA,
+            cluster=xbee.CLUSTER_DIGI_SERIAL_DATA,
+            profile=xbee.PROFILE_DIGI_XBEE,
+        )
+    except OSError as error:
+        result = 1 if error.args and error.args[0] == errno.EAGAIN else 2
+    except Exception:
+        health.fault(_FAULT_SEND)
+        result = 2
     if watchdog is not None:
         watchdog.feed()  # it returned: to wait for a mesh that is away is no reason to reset
     took = time.ticks_diff(time.ticks_ms(), began)
@@ -78,32 +92,18 @@ def send(end: int) -> int:
     return result
 
 
-def _transmit(end: int) -> int:
-    try:
-        xbee.transmit(
-            xbee.ADDR_COORDINATOR,
-            wire.seal(buf, end, mac),
-            source_ep=xbee.ENDPOINT_DIGI_DATA,
-            dest_ep=xbee.ENDPOINT_DIGI_DATA,
-            cluster=xbee.CLUSTER_DIGI_SERIAL_DATA,
-            profile=xbee.PROFILE_DIGI_XBEE,
-        )
-        return 0
-    except OSError as error:
-        return 1 if error.args and error.args[0] == errno.EAGAIN else 2
-    except Exception:
-        health.fault(_FAULT_SEND)
-        return 2
-
-
 def receive() -> tuple[int, bytes] | None:
     """Return (kind, body) of the next fresh frame from our gateway to this reader; None if the queue is empty."""
     while True:
-        message = xbee.receive()
+        try:
+            message = xbee.receive()
+        except Exception:
+            health.fault(_FAULT_SEND)
+            return None
         if message is None:
             return None
-        frame = message["payload"]
         try:
+            frame = message["payload"]
             kind, reader, number, echoed = wire.peek(frame)
             if (
                 message["sender_nwk"] == 0
@@ -113,6 +113,6 @@ def receive() -> tuple[int, bytes] | None:
                 and kind >= wire.ACK
             ):
                 return kind, wire.body_of(frame, mac)
-        except wire.WireError:
-            pass
+        except Exception:
+            pass  # too short, a wrong MAC, no payload at all
         counters[_REFUSED] += 1

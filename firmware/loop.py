@@ -86,17 +86,21 @@ def begin() -> None:
 
 def run() -> None:
     """Work until the sequence numbers of this boot are used up, or no scan was possible for an hour."""
-    begun = False
+    begun = calm = False
     # Sequences used up: reboot, but not while an alarm is open and a sequence is left to report it.
     while link.sequence < wire.SEQUENCE_MAX - (0 if alarm.lit[4] else _SPARE):
         try:
             if not begun:
                 begin()
                 begun = True
+                began = time.ticks_ms()
             now = time.ticks_ms()
             one_pass(now)
             if scan.hopeless(now) and not alarm.lit[4]:
-                return
+                break
+            if not calm and time.ticks_diff(now, began) > 3600000:
+                calm = True
+                settings.calm()
             if link.watchdog is not None:
                 link.watchdog.feed()
             time.sleep_ms(_PASS_MS)
@@ -107,3 +111,4 @@ def run() -> None:
             health.fault(_MEMORY)
             gc.collect()
             time.sleep_ms(_PASS_MS)
+    settings.calm()  # the reset that follows is no crash

@@ -15,20 +15,21 @@ def fail(error: BaseException) -> None:
     try:
         import alarm
 
-        alarm.dark()  # first: a lamp that stays lit would be a lie for as long as this waits
+        alarm.light()  # first: a lamp that stays lit would be a lie for as long as this waits
     except BaseException:
         pass  # the pins were never driven
-    import gc
-    import sys
     import time
 
-    gc.collect()
-    show = getattr(sys, "print_exception")  # only in MicroPython: no type checker knows it
     crashes = 6
     try:
+        import gc
+        import sys
+
+        gc.collect()
+        show = getattr(sys, "print_exception")  # only in MicroPython: no type checker knows it
         show(error)
         quick = time.ticks_ms() < 60000
-        if not quick or machine.reset_cause() in (4, 11):  # power came, or was too low
+        if not quick or machine.reset_cause() in (machine.PWRON_RESET, machine.BROWNOUT_RESET):
             crashes = 1
         import settings
 
@@ -38,8 +39,8 @@ def fail(error: BaseException) -> None:
             show(error, file)
         with open("crash.new", "rb") as file:
             file.seek(max(file.seek(0, 2) - 240, 0))
-            settings.save("crash", bytes([kept]) + file.read())
-        crashes = kept
+            if settings.keep("crash", bytes([kept]) + file.read()):
+                crashes = kept
     except Exception:
         pass  # no settings or no flash: then only wait and reset
     for _ in range(1 << crashes):

@@ -77,7 +77,7 @@ def _start(now: int) -> None:
     global _scanner
     if time.ticks_diff(now, _turn[_TRY]) < 0:
         return
-    alarm.dark()
+    alarm.light()
     try:
         ble.active(True)
         _scanner = ble.gap_scan(0, interval_us=_interval_us(), window_us=_window_us())
@@ -113,7 +113,7 @@ def drain(now: int) -> None:
                 restart(shift)
             _start(now)
         elif _scanner.any():
-            alarm.dark()  # nobody knows that the next line never waits
+            alarm.light()  # nobody knows that the next line never waits
             left = _DRAIN_MAX
             for advertisement in _scanner:
                 try:
@@ -208,7 +208,7 @@ def beacon(now: int) -> None:
     early = _turn[_DUE] >= 0 and time.ticks_diff(now, _turn[_DUE]) < 0
     if early and not (_turn[_BURSTING] and alarm.lit[4]):
         return
-    alarm.dark()
+    alarm.light()
     try:
         if _turn[_BURSTING]:
             _turn[_BURSTING] = 0

@@ -38,35 +38,31 @@ def load(name: str) -> bytes | None:
     return None
 
 
-def save(name: str, data: bytes) -> None:
-    with open(name + ".new", "wb") as file:
-        file.write(data + struct.pack(">I", crc32(data)))
-    _sync()
-    try:
-        os.replace(name + ".new", name)
-    except OSError:  # a file system that does not replace: between these two, `load` reads the new one
-        if name in os.listdir():
-            os.remove(name)
-        os.rename(name + ".new", name)
-    _sync()
-
-
-def _sync() -> None:
-    try:
-        os.sync()
-    except Exception:
-        health.fault(_FLASH)
-
-
 def keep(name: str, data: bytes) -> bool:
-    """Save a record. Return whether flash took it; nothing is raised, and lamp and buzzer are low meanwhile."""
+    """Write a record. Return whether flash took it; nothing is raised, and lamp and buzzer are low meanwhile."""
     health.hush()
     try:
-        save(name, data)
+        with open(name + ".new", "wb") as file:
+            file.write(data + struct.pack(">I", crc32(data)))
+        os.sync()
+        try:
+            os.replace(name + ".new", name)
+        except OSError:  # a file system that does not replace: between these two, `load` reads the new one
+            if name in os.listdir():
+                os.remove(name)
+            os.rename(name + ".new", name)
+        os.sync()
         return True
     except Exception:
         health.fault(_FLASH)
         return False
+
+
+def calm() -> None:
+    """Count crashes from 0 again."""
+    crash = load("crash")
+    if crash and crash[0]:
+        keep("crash", b"\0" + crash[1:])
 
 
 def restore() -> int:

@@ -4,6 +4,8 @@ from typing import overload
 
 HARD_RESET: int
 SOFT_RESET: int
+PWRON_RESET: int
+BROWNOUT_RESET: int
 
 def reset_cause() -> int: ...
 def reset() -> None: ...

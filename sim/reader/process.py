@@ -133,7 +133,7 @@ class ReaderProcess:
         self._socket: socket.socket | None = None
         self._console: Path = flash_dir.parent / f"{flash_dir.name}.console"
         self._buffer = b""
-        self._now_ms = self._booted_at_ms = self._sent_at_ms = 0.0
+        self._now_ms = self._booted_at_ms = self._sent_at_ms = self._typed_at_ms = 0.0
         self._powered = False
         self._clear()
 
@@ -364,6 +364,10 @@ class ReaderProcess:
         if self._now_ms >= self._interrupt_at_ms:
             self._interrupt_at_ms = self._now_ms + self.switches.interrupt_every_s * 1000
             self.type_in(self._now_ms, b"\x03")
+        noise = self.switches.stdin_b_s and (self._now_ms - self._typed_at_ms) * self.switches.stdin_b_s / 256_000
+        if noise and self._random.random() < noise:
+            self.type_in(self._now_ms, b"\x03")
+        self._typed_at_ms = self._now_ms
         scans = self._scan is not None and self._now_ms < self._scan_until_ms
         flags = self._interrupted | scans << 1
         self._interrupted = False

@@ -72,7 +72,7 @@ class Switches:
     interrupt_at_step: int = 0
     """The same once, at this step of every boot, counted in calls of the module: 1 is the first. 0: never."""
     stdin_b_s: int = 0
-    """Bytes a second that arrive on the serial line, of any value but 0x03."""
+    """Bytes a second that arrive on the serial line, of any value: one in 256 is 0x03, and the others do nothing."""
     receive_queue: int = 4
     """Usually given as 4; no page of Digi that we read has a number."""
     scan_queue: int = 20

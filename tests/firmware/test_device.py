@@ -289,14 +289,14 @@ def test_a_crash_is_kept_and_repeated_crashes_burn_few_boots(street: Make) -> No
     assert sum("Traceback" in line for line in s.log) == s.reader.boots - 1
 
 
-ONCE = """import xbee
-calls, receive = [0], xbee.receive
-def once():
+ONCE = """import time
+calls, sleep = [0], time.sleep_ms
+def once(ms):
     calls[0] += 1
     if calls[0] == 9000:
         raise RuntimeError("once")
-    return receive()
-xbee.receive = once
+    sleep(ms)
+time.sleep_ms = once
 """
 
 

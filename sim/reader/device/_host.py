@@ -1,6 +1,6 @@
 # The stand-ins' one line to the simulator: descriptor 0 is a socket, and every wait of the firmware is a read on it.
 #
-#   device -> host   op u8 | length u8 | done u8 | reset cause u8 | argument u32 LE | data   (ops: sim/reader/process.py)
+#   device -> host   op u8 | length u8 | done u8 | reset cause u8 | argument u32 LE | data  (ops: sim/reader/process.py)
 #   host -> device   ticks u32 LE | advertisements u8 | frames u8 | length u8 | status u8 | pin levels u32 LE |
 #                    flags u8 (1: a byte 0x03 came, 2: a scan runs) | data
 #   done, since the message before: 1 the watchdog was fed, 2 an input pin was read

@@ -1,7 +1,9 @@
 import _host  # the stand-in of the module's `machine`: pins and the watchdog
 
 HARD_RESET = 3
+PWRON_RESET = 4
 SOFT_RESET = 6
+BROWNOUT_RESET = 11
 
 
 def reset_cause():
