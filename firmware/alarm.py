@@ -239,8 +239,8 @@ def show(now: int) -> None:
 
 
 def _next(now: int) -> int:
-    """Return the place of the alarm to send: of those due the one tried least often, of these the one that waits
-    longest; -1 if none is due."""
+    """Return the place of the alarm to send: of those due one that nobody has answered, of these the one tried least
+    often, of these the one that waits longest; -1 if none is due."""
     pause = link.pausing(now)
     least = 0x7FFFFFFF
     best = -1
@@ -256,7 +256,7 @@ def _next(now: int) -> int:
             continue
         late = time.ticks_diff(now, _times[clock + _DUE])
         if late >= 0 and not (pause and _state[at + _TRIES]):
-            rank = (_state[at + _TRIES] << 24) - min(late, 0xFFFFFF)
+            rank = ((stage > 0) << 28) + (_state[at + _TRIES] << 24) - min(late, 0xFFFFFF)
             if rank < least:
                 least = rank
                 best = i

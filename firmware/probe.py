@@ -73,12 +73,19 @@ def _do(name: str, plan: "Any") -> None:
 
 
 def modules(plan: "Any") -> None:
-    """Load the firmware as its main.py does. This file is small so that little else is in the heap meanwhile."""
-    say("before_b", gc.mem_free())
-    for name in "config wire auth link settings alarm scan report loop".split():
-        __import__(name)
-        gc.collect()
-        say(name + "_b", gc.mem_free())
+    """Load the firmware as its main.py does. Nothing is printed meanwhile, because that would scatter the heap."""
+    names = "config health wire settings auth link alarm scan report loop".split()
+    free_b = [gc.mem_free()] + [0] * len(names)
+    done = 0
+    try:
+        for name in names:
+            __import__(name)
+            gc.collect()
+            done += 1
+            free_b[done] = gc.mem_free()
+    finally:
+        say("free_b", free_b[: done + 1])
+        say("loaded", names[:done])
 
 
 def nest(plan: "Any") -> None:
