@@ -228,7 +228,8 @@ def show(now: int) -> None:
     comes = stage >= wire.ACKNOWLEDGED
     if stage != lit[2]:
         if comes != (lit[2] >= wire.ACKNOWLEDGED) or not lit[2]:
-            lit[3] = now
+            # From "help" to "received" with the dark second first: two lights must not become a long one.
+            lit[3] = time.ticks_add(now, -1000) if lit[2] > stage and stage else now
         lit[2] = stage
     since = time.ticks_diff(now, lit[3])
     if comes:

