@@ -10,7 +10,7 @@ def fail(error: BaseException) -> None:
 
     It waits 2 s, twice as long for every crash within 60 s of its boot, 512 s at most: a reader that always crashes
     boots 170 times a day, not 30000, and its flash lasts. If flash keeps no count, every crash but the first after
-    power-up counts as the sixth.
+    power-up counts as the sixth. After an interrupt it waits 16 s and writes nothing.
     """
     try:
         import alarm
@@ -29,17 +29,21 @@ def fail(error: BaseException) -> None:
         show = getattr(sys, "print_exception")  # only in MicroPython: no type checker knows it
         show(error)
         quick = time.ticks_ms() < 60000
-        if not quick or machine.reset_cause() in (machine.PWRON_RESET, machine.BROWNOUT_RESET):
-            crashes = 1
-        import settings
+        if isinstance(error, KeyboardInterrupt):
+            crashes = 4  # noise on the serial line is no fault of the program, and ends
+        else:
+            if not quick or machine.reset_cause() in (machine.PWRON_RESET, machine.BROWNOUT_RESET):
+                crashes = 1
+            import settings
 
-        last = settings.load("crash")
-        kept = min(last[0] + 1, 9) if last and quick else 1
-        with open("crash.new", "w") as file:
-            show(error, file)
-        with open("crash.new", "rb") as file:
-            file.seek(max(file.seek(0, 2) - 240, 0))
-            if settings.keep("crash", bytes([kept]) + file.read()):
+            last = settings.load("crash")
+            kept = min(last[0] + 1, 9) if last and quick else 1
+            with open("crash.new", "w") as file:
+                show(error, file)
+            with open("crash.new", "rb") as file:
+                file.seek(max(file.seek(0, 2) - 240, 0))
+                text = file.read()
+            if settings.keep("crash", bytes([kept]) + text):
                 crashes = kept
     except Exception:
         pass  # no settings or no flash: then only wait and reset
