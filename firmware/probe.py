@@ -5,15 +5,12 @@
 # Keys that frame the others: boot, step, error, done, end. What is not such a line is somebody else's, or of mem_info.
 # The plan (probe_plan.py) is removed before the first step. So whatever resets the module, the next boot finds no plan:
 # it says so, and removes main.py, and the boot after that is the module's own program again.
+# mypy: allow-untyped-defs, allow-incomplete-defs
 import gc
 import os
 import time
 
 import machine
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:  # only for the type checker: the interpreter does not run it
-    from typing import Any
 
 
 def say(key: str, value: object) -> None:
@@ -26,7 +23,7 @@ def problem(error: BaseException) -> "tuple[object, ...]":
     return (type(error).__name__, first) if isinstance(first, int) else (type(error).__name__,)
 
 
-def tried(call: "Any", *arguments: object) -> object:
+def tried(call, *arguments: object) -> object:
     """Return None if the call works, else what it raised."""
     try:
         call(*arguments)
@@ -43,25 +40,24 @@ def begin(free_b: int) -> None:
     """Do the plan. free_b: the heap before anything of ours was loaded."""
     print()  # ends a line that a crash cut short
     say("boot", (machine.reset_cause(), time.ticks_ms(), free_b))
-    plan: "Any" = None
     try:
-        import probe_plan
+        import probe_plan as plan
 
-        plan = probe_plan
+        steps = plan.STEPS.split()
     except ImportError:
-        pass
-    if plan is None or tried(os.remove, "probe_plan.py"):
+        steps = []
+    if not steps or tried(os.remove, "probe_plan.py"):
         tried(os.remove, "main.py")
     tried(os.sync)
-    if plan is not None:
-        for name in plan.STEPS.split():
-            _do(name, plan)
+    for name in steps:
+        _do(name, plan)
+    if steps:
         tried(os.remove, "main.py")
         tried(os.sync)
-    say("end", plan is not None)
+    say("end", bool(steps))
 
 
-def _do(name: str, plan: "Any") -> None:
+def _do(name: str, plan) -> None:
     say("step", name)
     gc.collect()
     try:
@@ -72,7 +68,7 @@ def _do(name: str, plan: "Any") -> None:
     say("done", name)
 
 
-def modules(plan: "Any") -> None:
+def modules(plan) -> None:
     """Load the firmware as its main.py does. Nothing is printed meanwhile, because that would scatter the heap."""
     names = "config health wire settings auth link alarm scan report loop".split()
     free_b = [gc.mem_free()] + [0] * len(names)
@@ -88,6 +84,6 @@ def modules(plan: "Any") -> None:
         say("loaded", names[:done])
 
 
-def nest(plan: "Any") -> None:
+def nest(plan) -> None:
     """Import four modules, each inside the one before. The last one that fits says what stack is left."""
     __import__("probe_nest0")

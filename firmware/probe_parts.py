@@ -1,4 +1,5 @@
 # Bring-up, the steps without radio: what the module's MicroPython has, pins, flash, resets (see probe.py).
+# mypy: allow-untyped-defs, allow-incomplete-defs
 import binascii
 import errno
 import gc
@@ -14,10 +15,6 @@ import xbee
 from digi import ble
 from probe import problem, say, tried, waited
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:  # only for the type checker: the interpreter does not run it
-    from typing import Any
-
 _NAMES = (
     "gc.threshold gc.mem_alloc micropython.kbd_intr micropython.stack_use micropython.mem_info machine.WDT "
     "machine.soft_reset os.replace os.rename os.sync os.statvfs os.bundle ble.active ble.config xbee.receive_callback "
@@ -28,7 +25,7 @@ _SAVED = "probe.record"
 _deepest = [0]
 
 
-def runtime(plan: "Any") -> None:
+def runtime(plan) -> None:
     """What interpreter this is."""
     say("implementation", tuple(getattr(sys, "implementation")))
     say("mpy", getattr(getattr(sys, "implementation"), "_mpy", None))
@@ -38,7 +35,7 @@ def runtime(plan: "Any") -> None:
         say("folder", getattr(os, "getcwd")())
 
 
-def names(plan: "Any") -> None:
+def names(plan) -> None:
     """Which names exist."""
     homes = {"gc": gc, "micropython": micropython, "machine": machine, "os": os, "ble": ble, "xbee": xbee, "sys": sys,
              "binascii": binascii, "time": time, "hashlib": hashlib}  # fmt: skip
@@ -47,7 +44,7 @@ def names(plan: "Any") -> None:
         say(dotted, hasattr(homes[home], name))
 
 
-def errors(plan: "Any") -> None:
+def errors(plan) -> None:
     """Which numbers the names of errno have."""
     for name in _ERRORS.split():
         say(name, getattr(errno, name, None))
@@ -56,7 +53,7 @@ def errors(plan: "Any") -> None:
         say(known[number], number)
 
 
-def codes(plan: "Any") -> None:
+def codes(plan) -> None:
     """Which codes struct reads."""
     for code in "xcbB?hHiIlLqQnNfdspPOSe":
         try:
@@ -65,7 +62,7 @@ def codes(plan: "Any") -> None:
             say("code_" + code, problem(error))
 
 
-def pins(plan: "Any") -> None:
+def pins(plan) -> None:
     """Which names are pins. A pin that is only named keeps its mode and its level."""
     board = getattr(machine.Pin, "board", None)
     say("board", [name for name in dir(board) if name[0] in "DP"] if board else None)
@@ -73,7 +70,7 @@ def pins(plan: "Any") -> None:
         say(name, tried(machine.Pin, name))
 
 
-def wired(plan: "Any") -> None:
+def wired(plan) -> None:
     """The pins that a person wired: what a write takes, and the bell's level. The lamp flickers, the buzzer beeps."""
     for use, name in (("lamp", plan.LAMP), ("buzzer", plan.BUZZER)):
         if name:
@@ -96,7 +93,7 @@ def wired(plan: "Any") -> None:
         say("bell_changes", changes)
 
 
-def atcmd(plan: "Any") -> None:
+def atcmd(plan) -> None:
     """What type xbee.atcmd gives."""
     for command in ("%V", "TP", "AI"):
         try:
@@ -106,7 +103,7 @@ def atcmd(plan: "Any") -> None:
             say(command + "_raised", problem(error))
 
 
-def clock(plan: "Any") -> None:
+def clock(plan) -> None:
     """What a wait, a collection and a hash take, and when ticks wrap."""
     say("ticks_period", time.ticks_add(0, -1) + 1)
     began = time.ticks_ms()
@@ -122,7 +119,7 @@ def clock(plan: "Any") -> None:
     say("sha256_100_times_ms", waited(began))
 
 
-def stack(plan: "Any") -> None:
+def stack(plan) -> None:
     """How large heap and stack are, and how many calls fit into each other."""
     gc.collect()
     say("free_b", gc.mem_free())
@@ -140,7 +137,7 @@ def _deeper(depth: int) -> None:
     _deeper(depth + 1)
 
 
-def interrupt(plan: "Any") -> None:
+def interrupt(plan) -> None:
     """Whether a byte 0x03 on the serial line interrupts the program, before and after kbd_intr(-1). The host sends it
     when it reads `ready`."""
     for key in ("plain", "kbd_intr"):
@@ -157,9 +154,13 @@ def interrupt(plan: "Any") -> None:
             say(key, True)
 
 
-def flash(plan: "Any") -> None:
+def flash(plan) -> None:
     """What the file system does with a record that is saved again and again, as firmware/settings.py saves it."""
     data = bytes(range(8))
+    there = os.listdir()
+    for name, key in ((_SAVED, "left_record"), (_SAVED + ".new", "left_new")):
+        if name in there:  # of a run that a power cut ended
+            say(key, tried(_read, name, data))
     _space("before_blocks")
     say("write", tried(_write, _SAVED, data))
     say("read", tried(_read, _SAVED, data))
@@ -226,12 +227,12 @@ def _save(data: bytes) -> None:
     tried(os.sync)
 
 
-def watchdog(plan: "Any") -> None:
+def watchdog(plan) -> None:
     """Does the watchdog bite? This step should end with a reset."""
     machine.WDT(timeout=5000, response=machine.HARD_RESET)
     time.sleep_ms(20000)
 
 
-def reset(plan: "Any") -> None:
+def reset(plan) -> None:
     """Does machine.reset() work? This step should end with a reset."""
     machine.reset()

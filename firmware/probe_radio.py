@@ -1,19 +1,16 @@
 # Bring-up, the steps with radio: Bluetooth scan and beacon, the mesh (see probe.py).
+# mypy: allow-untyped-defs, allow-incomplete-defs
 import time
 
 import xbee
 from digi import ble
 from probe import problem, say, tried, waited
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:  # only for the type checker: the interpreter does not run it
-    from typing import Any
-
 _NEAR_DBM = -50  # the phone that lies beside the module; what else advertises in the house is weaker
 _BEACON = b"\x02\x01\x06\x03\xff\xff\xff"
 
 
-def cold(plan: "Any") -> None:
+def cold(plan) -> None:
     """Does a scan start although nobody called ble.active(True)? Must be the first use of Bluetooth of its boot."""
     say("active", bool(ble.active()))
     try:
@@ -24,7 +21,7 @@ def cold(plan: "Any") -> None:
         say("gap_scan", problem(error))
 
 
-def scan(plan: "Any") -> None:
+def scan(plan) -> None:
     """What the first scan of a boot does, what a second beside it, and what one after it."""
     ble.active(True)
     try:
@@ -44,11 +41,11 @@ def _started_and_stopped() -> None:
     _start(20000, 5000).stop()
 
 
-def _start(interval_us: int, window_us: int) -> "Any":
+def _start(interval_us: int, window_us: int) -> "ble._gap_scan":
     return ble.gap_scan(0, interval_us=interval_us, window_us=window_us)
 
 
-def stop(plan: "Any") -> None:
+def stop(plan) -> None:
     """How long a stopped scan stands in the way of the next: stop() and at once gap_scan, 100 times."""
     ble.active(True)
     refused = latest_ms = 0
@@ -72,7 +69,7 @@ def stop(plan: "Any") -> None:
     say("latest_ms", latest_ms)
 
 
-def _opened(interval_us: int, window_us: int) -> "Any":
+def _opened(interval_us: int, window_us: int) -> "ble._gap_scan":
     """Return a new scan, as soon as the module gives one: 10 s at most. What ran before is no longer of use."""
     began = time.ticks_ms()
     while True:
@@ -84,7 +81,7 @@ def _opened(interval_us: int, window_us: int) -> "Any":
             time.sleep_ms(1)
 
 
-def count(plan: "Any") -> None:
+def count(plan) -> None:
     """Advertisements in plan.SECONDS at 25 % of the time (two ways), at 100 %, and beside the own beacon."""
     ble.active(True)
     for key, interval_us, window_us, beacon in (
@@ -101,7 +98,7 @@ def count(plan: "Any") -> None:
     say("gap_advertise_stop", tried(ble.gap_advertise, None))
 
 
-def _heard(scan: "Any", span_ms: int) -> "tuple[int, ...]":
+def _heard(scan: "ble._gap_scan", span_ms: int) -> "tuple[int, ...]":
     """Return advertisements, those near, without payload, without address, whether any() ever was False."""
     heard = near = payload_none = address_none = idle = 0
     began = time.ticks_ms()
@@ -120,7 +117,7 @@ def _heard(scan: "Any", span_ms: int) -> "tuple[int, ...]":
     return heard, near, payload_none, address_none, idle
 
 
-def queue(plan: "Any") -> None:
+def queue(plan) -> None:
     """How many advertisements the module keeps for a program that does not look for 4 s."""
     ble.active(True)
     scan = _opened(40000, 40000)
@@ -134,7 +131,7 @@ def queue(plan: "Any") -> None:
     scan.stop()
 
 
-def transmit(plan: "Any") -> None:
+def transmit(plan) -> None:
     """What a send to the coordinator takes and raises; then one of 66 bytes, and if wanted one of 67."""
     for _ in range(plan.TRANSMITS):
         say("sent", _sent(20))
@@ -161,14 +158,14 @@ def _send(payload: bytes) -> None:
     )
 
 
-def outage(plan: "Any") -> None:
+def outage(plan) -> None:
     """The same 20 times while the stick is unplugged."""
     for _ in range(20):
         say("sent", _sent(20))
         time.sleep_ms(200)
 
 
-def receive(plan: "Any") -> None:
+def receive(plan) -> None:
     """How many frames the module keeps for a program that does not look for 15 s. Somebody sends 12 meanwhile."""
     while xbee.receive():
         pass

@@ -18,6 +18,7 @@ import typer
 
 from readers import build as building
 from readers import flash as flashing
+from readers.bringup import BringUp, Gathered, ReportFile, Wishes
 from readers.inventory import Inventory, InventoryError, Record
 from readers.line import LineError, PortUnusable, SerialLine, Timing
 from readers.provision import BadPin, Module, ReaderRefused, WantedReader, refuse, render_config
@@ -149,6 +150,46 @@ def verify(
         except BadPin as error:
             raise InventoryError(f"reader {at.known.number} is enrolled with a refused pin: {error}") from error
         flashing.verify(at.line, at.module, reader, at.artifacts, render_config(reader, key), at.say)
+
+
+@app.command()
+def bringup(
+    port: PortOption,
+    out: Annotated[Path | None, typer.Option(help="The file to write. [bringup-EUI64.json]")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Measure this step alone; again for more.")] = None,
+    seconds: Annotated[int, typer.Option(help="Length of each count of advertisements.")] = 10,
+    saves: Annotated[int, typer.Option(help="How often one record is written to flash.")] = 300,
+    transmits: Annotated[int, typer.Option(help="Frames to the coordinator.")] = 5,
+    long: Annotated[bool, typer.Option("--long", help="Send 67 bytes too, when somebody watches.")] = False,
+    lamp: Annotated[str, typer.Option(help="Pin of a lamp that is wired. None is driven otherwise.")] = "",
+    buzzer: Annotated[str, typer.Option(help="Pin of a buzzer that is wired.")] = "",
+    bell: Annotated[str, typer.Option(help="Pin of a bell that is wired.")] = "",
+    silence: Annotated[float, typer.Option(help="Seconds without a word after which a step is given up.")] = 45.0,
+    built: Built = None,
+    firmware: Firmware = building.FIRMWARE,
+    log: Log = None,
+) -> None:
+    """Measure what the connected module does, write a file for the emulator, and put the module back as it was."""
+    pins = {"lamp": lamp.upper(), "buzzer": buzzer.upper(), "bell": bell.upper()}
+    try:
+        wishes = Wishes(tuple(only or ()), seconds, saves, transmits, long, silence_s=silence, **pins)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    with _session(log) as say, TemporaryDirectory(prefix="ansim-") as scratch, _line(port, say) as line:
+        artifacts: list[building.Artifact] = []
+        if "modules" in wishes.steps():
+            artifacts = building.read_build(built) if built else building.build(Path(scratch) / "build", firmware)
+        module = flashing.probe(line, say)
+        refuse(module)
+        file = ReportFile(out or Path(f"bringup-{module.eui64.hex()}.json"), module)
+        try:
+            gathered: Gathered = file.read(go_on=bool(only))
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+        BringUp(line, module, wishes, gathered, say, lambda: file.write(gathered)).run(artifacts)
+        for note in file.notes(gathered):
+            say("bringup", f"note: {note}")
+        say("bringup", f"written to {file.path}; the module is as it was")
 
 
 @app.command("list")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from sim.reader.switches import SwitchError, Switches, parse, read
+from sim.xbee.interpreter import Surroundings, VolumeProgram
 from sim.xbee.module import Factory, Faults, Pty, VirtualXBee
 
 
@@ -23,9 +25,13 @@ def xbee_command(
     corrupt_puts: Annotated[int, typer.Option(help="Fault: store so many uploads with a bit flipped.")] = 0,
     unknown: Annotated[list[str] | None, typer.Option(help="Fault: answer ERROR to this command, e.g. NH.")] = None,
     bundle: Annotated[Path | None, typer.Option(help="A file of any bytes: code that os.bundle() left behind.")] = None,
+    run: Annotated[bool, typer.Option("--run", help="Run its program: main.py or main.mpy, when PS is 1.")] = False,
+    switches: Annotated[str, typer.Option(help="With --run: NAME=VALUE,... or a .json of `bringup`.")] = "",
+    speed: Annotated[float, typer.Option(min=0.1, max=100, help="With --run: its seconds in one of ours.")] = 1.0,
+    joined: Annotated[bool, typer.Option("--joined", help="It is in a network, and a stick answers.")] = False,
 ) -> None:
-    """Run a virtual XBee 3 on a pty until Ctrl-C: command mode, settings, file system with YMODEM."""
-    factory = Factory(hv=int(hv, 16), vr=int(vr, 16), eui64=bytes.fromhex(eui64))
+    """Run a virtual XBee 3 on a pty until Ctrl-C: command mode, settings, files with YMODEM, perhaps a program."""
+    factory = Factory(hv=int(hv, 16), vr=int(vr, 16), eui64=bytes.fromhex(eui64), **({"ai": 0} if joined else {}))
     faults = Faults(
         silent=silent,
         cut_power_after_put_b=cut_power_after_put_b,
@@ -33,7 +39,12 @@ def xbee_command(
         corrupt_puts=corrupt_puts,
         unknown=frozenset(name.upper() for name in unknown or ()),
     )
-    module = VirtualXBee(flash, factory, guard_s=None if guard_ms is None else guard_ms / 1000, faults=faults)
+    program = None
+    if run:
+        near = Surroundings(speed=speed, joined=joined)
+        program = VolumeProgram(flash / "flash", _switches(switches), near)
+    guard_s = None if guard_ms is None else guard_ms / 1000
+    module = VirtualXBee(flash, factory, guard_s=guard_s, faults=faults, interpreter=program)
     if bundle is not None:
         module.bundle.write_bytes(bundle.read_bytes())
     with Pty(module, pty):
@@ -43,3 +54,10 @@ def xbee_command(
             signal.signal(number, lambda *_: ended.set())
         ended.wait()
         typer.echo(f"ended: {dict(module.counts)}")
+
+
+def _switches(text: str) -> Switches:
+    try:
+        return read(Path(text)) if text.endswith(".json") else parse(text)
+    except SwitchError as error:
+        raise typer.BadParameter(str(error)) from error

@@ -6,7 +6,8 @@
     ATFS PWD|CD|MD|LS|PUT|GET|MV|RM|HASH|INFO|FORMAT CONFIRM
 
 It sees only the serial line and depends neither on our flasher nor on Digi's host library. Where the manual leaves a
-choice it takes the stricter one (PUT and MV refuse a name that exists). It has no API mode, no REPL and no radio.
+choice it takes the stricter one (PUT and MV refuse a name that exists). It has no API mode, no REPL and no radio. With
+an `Interpreter` it runs the program that PS=1 starts; what that prints goes to the line, except in command mode.
 Sources: Digi 90001539 (XBee 3 Zigbee user guide), chapters "Command mode", "AT commands", "File system commands".
 """
 
@@ -23,6 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from typing import Protocol
 from zlib import crc32
 
 from sim.xbee.settings import HEX_SETTINGS, public_key_command
@@ -58,13 +60,25 @@ class Factory:
     volume_b: int = 256 * 1024  # size of /flash; unverified, Digi gives no size for the Zigbee module
 
 
+class Interpreter(Protocol):
+    """Runs main of the volume, in its own time. `lost_b`: space of the volume that its writes used up for good."""
+
+    lost_b: int
+
+    def start(self, now_s: float) -> None: ...
+    def stop(self) -> None: ...
+    def receive_data(self, data: bytes, now_s: float) -> None: ...
+    def data_to_send(self, now_s: float) -> bytes:
+        """Let it run until now_s, and return what it printed since the last call."""
+
+
 class VirtualXBee:
     """The module itself: `receive_data` and `on_tick` take the time in seconds and return bytes for the line.
 
     `folder/flash` holds the files, `folder/settings.json` what WR saved, `folder/bundle` (any bytes) the code that
     os.bundle() stored, if it exists. `guard_s` replaces GT, `prompt_s` is the interval at which an upload repeats 'C'
-    (both make tests quick). `running`: PS=1 started its program, and nothing has interrupted it since. `counts` counts
-    what was done.
+    (both make tests quick). `running`: PS=1 started its program, and nothing has interrupted it since; `interpreter`
+    really runs it. `counts` counts what was done.
     """
 
     def __init__(
@@ -75,7 +89,10 @@ class VirtualXBee:
         guard_s: float | None = None,
         prompt_s: float = PROMPT_S,
         faults: Faults | None = None,
+        interpreter: Interpreter | None = None,
     ) -> None:
+        self.interpreter = interpreter
+        self._started = False  # whether the interpreter was
         self.factory = factory or Factory()
         self.faults = faults or Faults()
         self.counts: Counter[str] = Counter()
@@ -106,6 +123,8 @@ class VirtualXBee:
             return b"" if self._power_fails() else answer + self._after_transfer(now_s)
         if self._command_mode:
             return self._receive_command(data, now_s)
+        if self.interpreter is not None and self._started:
+            self.interpreter.receive_data(data, now_s)
         if quiet_s >= self.guard_s:
             self._plus = b""
         elif not self._plus:
@@ -114,7 +133,27 @@ class VirtualXBee:
         return b""
 
     def on_tick(self, now_s: float) -> bytes:
-        """Let time pass: guard times, the end of command mode, prompts and timeouts of a transfer."""
+        """Let time pass: guard times, the end of command mode, prompts and timeouts of a transfer; its program runs."""
+        return self._let_run(now_s) + self._let_pass(now_s)
+
+    def close(self) -> None:
+        """Switch it off. With the next tick it is on again."""
+        if self.interpreter is not None and self._started:
+            self.interpreter.stop()
+        self._started = False
+
+    def _let_run(self, now_s: float) -> bytes:
+        if self.interpreter is None or not self.running:
+            return b""
+        if not self._started:
+            self.interpreter.start(now_s)
+            self._started = True
+        printed = self.interpreter.data_to_send(now_s)
+        self.volume.lost_b = self.interpreter.lost_b
+        console = not self._command_mode and self.settings["AP"] == 4 and not self.faults.silent
+        return printed if console else b""
+
+    def _let_pass(self, now_s: float) -> bytes:
         quiet_s = now_s - self._heard_at
         if self.faults.silent:
             return b""
@@ -250,6 +289,7 @@ class VirtualXBee:
         self._start_program()
 
     def _start_program(self) -> None:
+        self.close()
         self.running = self.settings["PS"] == 1 and any(map(self.volume.is_file, ("/flash/main.py", "/flash/main.mpy")))
 
     def _program_command(self, value: str) -> bytes:
@@ -257,6 +297,7 @@ class VirtualXBee:
             return b"ERROR\r"
         match value:
             case "^":
+                self.close()
                 self.running = False
                 return b"OK\r"
             case "V":
@@ -388,6 +429,7 @@ class Pty:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
+        self.module.close()
         self.link.unlink(missing_ok=True)
         for fd in self._fds:
             os.close(fd)

@@ -20,11 +20,15 @@ class FileRefused(Exception):
 
 
 class Volume:
-    """The folder `root` as /flash. `here`: working directory. Commands return what is printed, or raise FileRefused."""
+    """The folder `root` as /flash. `here`: working directory. `lost_b`: space that nothing frees any more.
+
+    Commands return what is printed, or raise FileRefused.
+    """
 
     def __init__(self, root: Path, size_b: int) -> None:
         self.root, self.size_b = root, size_b
         self.here = "/flash"
+        self.lost_b = 0
         root.mkdir(parents=True, exist_ok=True)
 
     def change(self, path: str) -> str:
@@ -104,7 +108,8 @@ class Volume:
         self._host(path).write_bytes(content)
 
     def _used_b(self) -> int:
-        return sum(_blocks_b(entry.stat().st_size) for entry in self.root.rglob("*") if entry.is_file())
+        files = (entry.stat().st_size for entry in self.root.rglob("*") if entry.is_file())
+        return self.lost_b + sum(map(_blocks_b, files))
 
     def _absolute(self, path: str) -> str:
         parts: list[str] = [] if path.startswith("/") else self.here.strip("/").split("/")

@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from typer.testing import CliRunner, Result
 
 import readers.__main__ as command
 from readers.line import Timing
+from sim.reader.switches import Switches
+from sim.xbee.interpreter import Surroundings, VolumeProgram
 from sim.xbee.module import Factory, Faults, Pty, VirtualXBee
 
 FAST = Timing(guard_s=0.03, answer_s=0.6, silence_s=0.8, boot_s=5, poll_s=0.002, attempts=2)
@@ -53,3 +56,36 @@ class Bench:
 
     def key(self) -> str:
         return str(json.loads((self.inventory / "reader_keys.json").read_text())["7"])
+
+
+class Lab:
+    """A module that runs its program, a phone and a stick beside it, and the file that a bring-up of it writes."""
+
+    def __init__(
+        self, folder: Path, switches: Switches | None = None, *, speed: float = 20.0, joined: bool = True
+    ) -> None:
+        self.folder, self.link, self.out = folder, folder / "tty", folder / "out.json"
+        self.flash, self.log = folder / "module" / "flash", folder / "log"
+        near = Surroundings(speed=speed, joined=joined)
+        self.program = VolumeProgram(self.flash, switches or Switches(), near)
+        self.module = VirtualXBee(
+            folder / "module", Factory(ai=0 if joined else 0x22), guard_s=0.02, prompt_s=0.03, interpreter=self.program
+        )
+
+    def measure(self, *options: str, silence_s: float = 5.0) -> Result:
+        words = ["bringup", "--port", str(self.link), "--out", str(self.out), "--log", str(self.log)]
+        with Pty(self.module, self.link):
+            return CliRunner().invoke(command.app, [*words, "--silence", str(silence_s), *options])
+
+    def only(self, *steps: str) -> dict[str, Any]:
+        """Measure these steps, with short counts, and return the file."""
+        result = self.measure("--seconds", "3", *(word for step in steps for word in ("--only", step)))
+        assert result.exit_code == 0, result.output
+        return self.found()
+
+    def found(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.out.read_text())
+        return found
+
+    def files(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in self.flash.iterdir()}
