@@ -1,82 +1,11 @@
-"""The hop between readers and coordinator: which readers are in, what is late or lost, and that senders learn it."""
-
-import asyncio
-from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any
+"""The mesh between readers and coordinator: which readers are in, what is late or lost, and that senders learn it."""
 
 import pytest
 
-from sim.air.mesh import LOSS, TIMEOUT_MS, Mesh, link_key
-from sim.clock import Clock
+from sim.air.hops import HEAL_S
+from sim.air.mesh import APS_TRIES, LOSS, STICK_WAIT_MS, TIMEOUT_MS, link_key
 from sim.ncp.messages import Unicast
-
-ENDPOINTS = (0xE8, 0xE8, 0x11, 0xC105)
-
-
-class Coordinator:
-    """Stands in for the radio of the stick: keeps what comes in."""
-
-    def __init__(self) -> None:
-        self.received: list[dict[str, Any]] = []
-        self.fates: list[tuple[int, bool]] = []
-        self.open = True
-        self.keys: list[bytes] = []
-        self.on_unicast: Callable[[Unicast], None]
-        self.on_broadcast: Callable[[Any], None]
-
-    def join(self, eui64: bytes, nwk: int, *, link_key: bytes, node: Any) -> bool:
-        self.keys.append(link_key)
-        return self.open
-
-    def rejoin(self, eui64: bytes, nwk: int, *, node: Any) -> bool:
-        return True
-
-    def receive(self, **message: Any) -> bool:
-        self.received.append(message)
-        return True
-
-    def delivered(self, handle: int, ok: bool) -> bool:
-        self.fates.append((handle, ok))
-        return True
-
-
-class Reader:
-    """The radio side of a reader: its answers to transmit, and its receive queue."""
-
-    def __init__(self, number: int) -> None:
-        self.number, self.alive, self.wake_at_ms = number, True, float("inf")
-        self.done: list[tuple[float, str | None]] = []
-        self.queue: list[bytes] = []
-        self.room = 4
-
-    def transmit_done(self, now_ms: float, error: str | None = None) -> None:
-        self.done.append((now_ms, error))
-
-    def deliver(self, now_ms: float, payload: bytes, **_: Any) -> bool:
-        if len(self.queue) >= self.room:
-            return False
-        self.queue.append(payload)
-        return True
-
-    def start(self, now_ms: float) -> None:
-        self.alive = True
-
-    def kill(self) -> None:
-        self.alive = False
-
-
-def mesh(readers: int = 1, seed: int = 1, away_m: float = 10.0) -> SimpleNamespace:
-    clock, coordinator = Clock(None), Coordinator()
-    made = Mesh(clock, coordinator, seed)  # type: ignore[arg-type]
-    devices = [Reader(n) for n in range(1, readers + 1)]
-    for device in devices:
-        made.add(device, bytes(7) + bytes([device.number]), (away_m * device.number, 0.0), (0.0, 0.0))  # type: ignore[arg-type]
-    return SimpleNamespace(clock=clock, coordinator=coordinator, mesh=made, readers=devices)
-
-
-def run(made: SimpleNamespace, until_s: float) -> None:
-    asyncio.run(made.clock.run(until_s))
+from tests.sim.air.bed import ENDPOINTS, JOINED_S, down, joined_mesh, mesh, run, up
 
 
 def test_the_link_key_of_an_install_code_is_the_standards_own_example() -> None:
@@ -104,27 +33,25 @@ def test_readers_try_until_they_are_let_in_with_their_own_keys() -> None:
 
 
 def test_a_frame_arrives_late_and_its_sender_learns_later_still() -> None:
-    made = mesh(1, away_m=200.0)
-    made.mesh.start_joining()
-    run(made, 3.0)
-    made.mesh.on_transmit(made.readers[0], 3000.0, b"report", ENDPOINTS)
-    run(made, 6.0)
+    made = joined_mesh(3, away_m=70.0)
+    up(made, 3)
+    run(made, JOINED_S + 3.0)
     (message,) = made.coordinator.received
     assert message["payload"] == b"report"
     assert (message["profile_id"], message["cluster_id"]) == (0xC105, 0x11)
-    ((at_ms, error),) = made.readers[0].done
+    ((at_ms, error),) = made.readers[2].done
     assert error is None
-    assert 3 * 2 * 4 <= at_ms - 3000 <= 3 * 2 * 16, "three hops there and three back"
+    assert 3 * 2 * 4 <= at_ms - JOINED_S * 1000 <= 3 * 2 * 16, "three hops there and three back"
+    assert made.mesh.stations[3].hops == 3
+    assert made.mesh.counts.hops == 6
 
 
 def test_fates_are_in_proportion_and_a_time_out_takes_its_time() -> None:
-    made = mesh(1)
-    made.mesh.start_joining()
-    run(made, 3.0)
+    made = joined_mesh(1)
     seen: list[bool] = []
     made.mesh.on_frame = lambda number, sent_s, payload, arrived: seen.append(arrived)
     for n in range(4000):
-        made.mesh.on_transmit(made.readers[0], 3000.0 + n, b"x", ENDPOINTS)
+        up(made, 1, at_s=JOINED_S + n / 1000)
     run(made, 60.0)
     lost = seen.count(False)
     assert lost == made.mesh.counts.lost_up
@@ -132,43 +59,146 @@ def test_fates_are_in_proportion_and_a_time_out_takes_its_time() -> None:
     errors = [error for _, error in made.readers[0].done if error]
     assert len(errors) == lost + made.mesh.counts.ack_lost
     assert set(errors) == {"ETIMEDOUT"}
+    assert made.mesh.counts.ack_lost > 0
+    assert made.mesh.counts.aps_repeats == (APS_TRIES - 1) * len(errors)
+    assert made.mesh.counts.lost_up_scanning == made.mesh.counts.ack_lost_scanning == 0
 
 
 def test_one_readers_frames_change_nothing_for_anothers() -> None:
     def fates(others: int) -> list[tuple[float, str | None]]:
-        made = mesh(2)
-        made.mesh.start_joining()
-        run(made, 3.0)
+        made = joined_mesh(2)
         for n in range(200):
-            made.mesh.on_transmit(made.readers[0], 3000.0 + n, b"x", ENDPOINTS)
+            up(made, 1, at_s=JOINED_S + n / 1000)
             for _ in range(others):
-                made.mesh.on_transmit(made.readers[1], 3000.0 + n, b"y", ENDPOINTS)
+                up(made, 2, b"y", at_s=JOINED_S + n / 1000)
         run(made, 30.0)
-        return made.readers[0].done
+        done: list[tuple[float, str | None]] = made.readers[0].done
+        return done
 
     assert fates(0) == fates(3)
 
 
 @pytest.mark.parametrize(("room", "ok"), [(4, True), (0, False)])
 def test_the_gateway_learns_whether_a_reader_took_its_frame(room: int, ok: bool) -> None:
-    made = mesh()
-    made.mesh.start_joining()
-    run(made, 3.0)
+    made = joined_mesh()
     made.readers[0].room = room
-    nwk = made.mesh.stations[1].nwk
-    made.coordinator.on_unicast(Unicast(7, nwk, 0xC105, 0x11, 0xE8, 0xE8, b"stage", 1, True))
+    down(made, 1, handle=7)
     made.coordinator.on_unicast(Unicast(8, 0x0BAD, 0xC105, 0x11, 0xE8, 0xE8, b"stage", 1, True))
-    run(made, 3.0 + 2 * TIMEOUT_MS / 1000)
+    run(made, JOINED_S + 2 * APS_TRIES * STICK_WAIT_MS / 1000)
     assert sorted(made.coordinator.fates) == [(7, ok), (8, False)]
     assert made.readers[0].queue == ([b"stage"] if ok else [])
+    assert made.mesh.counts.lost_down == (not ok)
+
+
+def test_a_full_queue_that_is_emptied_in_time_takes_the_repetition() -> None:
+    made = joined_mesh()
+    made.readers[0].room = 0
+    made.clock.after(1.0, lambda: setattr(made.readers[0], "room", 4))
+    down(made, 1, handle=7)
+    run(made, JOINED_S + 10)
+    assert made.coordinator.fates == [(7, True)]
+    assert made.mesh.counts.aps_repeats == 1
+
+
+def test_a_frame_that_the_host_does_not_take_is_refused_and_not_lost() -> None:
+    made = joined_mesh()
+    seen: list[bool] = []
+    made.mesh.on_frame = lambda number, sent_s, payload, arrived: seen.append(arrived)
+    made.coordinator.listens = False
+    up(made, 1)
+    run(made, JOINED_S + 3)
+    assert (made.mesh.counts.refused_up, made.mesh.counts.lost_up, seen) == (1, 0, [False])
+    assert made.readers[0].done == [(JOINED_S * 1000 + TIMEOUT_MS, "ETIMEDOUT")]
 
 
 def test_nothing_gets_through_a_deaf_mesh() -> None:
-    made = mesh()
-    made.mesh.start_joining()
-    run(made, 3.0)
+    made = joined_mesh()
     made.mesh.deaf = True
-    made.mesh.on_transmit(made.readers[0], 3000.0, b"x", ENDPOINTS)
-    run(made, 6.0)
+    up(made, 1)
+    run(made, JOINED_S + 3)
     assert made.coordinator.received == []
-    assert made.readers[0].done == [(3000.0 + TIMEOUT_MS, "ETIMEDOUT")]
+    assert made.readers[0].done == [(JOINED_S * 1000 + TIMEOUT_MS, "ETIMEDOUT")]
+
+
+def test_a_module_that_was_reset_forgets_its_frame() -> None:
+    made = joined_mesh()
+    made.mesh.deaf = True
+    up(made, 1)
+    made.readers[0].transmissions += 1
+    made.mesh.deaf = False
+    run(made, JOINED_S + 3)
+    assert len(made.coordinator.received) <= 1
+    assert made.mesh.counts.aps_repeats == 0
+
+
+# ---- relays ---------------------------------------------------------------------------------------------------------
+
+
+def test_without_its_only_relay_a_reader_is_cut_off_and_learns_that_there_is_no_route() -> None:
+    made = joined_mesh(2, away_m=70.0)
+    made.mesh.power(1, False)
+    up(made, 2)
+    run(made, JOINED_S + HEAL_S + 1)
+    up(made, 2)
+    run(made, JOINED_S + HEAL_S + 4)
+    assert made.coordinator.received == []
+    assert [error for _, error in made.readers[1].done] == ["ETIMEDOUT", "ENOTCONN"]
+    assert made.mesh.counts.hops_lost_power == APS_TRIES
+    assert made.mesh.counts.no_route == APS_TRIES
+    made.mesh.power(1, True)
+    run(made, JOINED_S + 2 * HEAL_S + 4)
+    up(made, 2)
+    run(made, JOINED_S + 2 * HEAL_S + 5)
+    assert len(made.coordinator.received) == 1
+
+
+def test_a_reader_that_joined_before_its_relay_has_a_route_as_soon_as_that_has_joined() -> None:
+    made = mesh(2, away_m=70.0)
+    made.readers[0].alive = False
+    made.mesh.start_joining()
+    run(made, JOINED_S)
+    assert made.mesh.joined() == [2]
+    up(made, 2)
+    run(made, JOINED_S + 2)
+    made.readers[0].alive = True
+    run(made, JOINED_S + 4)
+    assert made.mesh.joined() == [1, 2]
+    up(made, 2)
+    run(made, JOINED_S + 5)
+    assert [error for _, error in made.readers[1].done] == ["ENOTCONN", None]
+
+
+def test_another_relay_takes_over_after_some_seconds() -> None:
+    made = mesh(1, away_m=70.0)
+    for number, at in ((2, (60.0, 20.0)), (3, (140.0, 0.0))):
+        made.readers.append(type(made.readers[0])(number))
+        made.mesh.add(made.readers[-1], bytes(7) + bytes([number]), at, (0.0, 0.0))
+    made.mesh.start_joining()
+    run(made, JOINED_S)
+    relays = made.mesh._relays.way(3, JOINED_S, lambda _: True)
+    assert relays == (1,), "the shorter hops"
+    made.mesh.power(1, False)
+    up(made, 3, b"lost")
+    run(made, JOINED_S + HEAL_S + 0.1)
+    up(made, 3, b"round")
+    run(made, JOINED_S + HEAL_S + 1)
+    assert [message["payload"] for message in made.coordinator.received] == [b"round"]
+    assert [error for _, error in made.readers[2].done] == ["ETIMEDOUT", None]
+
+
+@pytest.mark.parametrize(("relays", "fits"), [(0, 66), (1, 62), (2, 60), (8, 48)])
+def test_a_frame_down_shares_its_66_bytes_with_the_source_route(relays: int, fits: int) -> None:
+    made = mesh(relays + 1, away_m=70.0)
+    made.mesh.start_joining()
+    run(made, 20.0)
+    down(made, relays + 1, bytes(fits), handle=1)
+    run(made, 26.0)
+    assert made.readers[relays].queue == [bytes(fits)]
+    if relays:
+        down(made, relays + 1, bytes(fits + 1), handle=2)
+        run(made, 32.0)
+        assert made.coordinator.fates == [(1, True), (2, False)]
+        assert (made.mesh.counts.too_long_down, made.mesh.counts.lost_down) == (1, 1)
+    up(made, relays + 1, bytes(66))
+    run(made, 34.0)
+    assert made.coordinator.received[-1]["payload"] == bytes(66), "a reader's frame carries no route"
