@@ -42,6 +42,17 @@ Json = Annotated[Path | None, typer.Option("--json", help="With --once: where to
 FaultOption = Annotated[
     list[str] | None, typer.Option("--fault", help=f"KIND@SECONDS, again for more. Kinds: {', '.join(scenario.KINDS)}.")
 ]
+SwitchOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--switch",
+        help="NAME=VALUE[,NAME=VALUE][@SECONDS][:READER], again for more: how a module behaves, from then on. "
+        f"Names: {', '.join(scenario.SWITCHES)}.",
+    ),
+]
+SwitchesFile = Annotated[
+    Path | None, typer.Option("--switches", help="How every module behaves: a file of `ansim-reader bringup`.")
+]
 Broker = Annotated[str, typer.Option("--broker", help="mosquitto, nats, or auto: mosquitto where it is installed.")]
 Auto = Annotated[bool, typer.Option("--auto-acknowledge", help="Press Acknowledge without a person.")]
 NoWalkTest = Annotated[bool, typer.Option("--no-walk-test", help="A zone nobody walked: fixes are less sure.")]
@@ -58,6 +69,8 @@ def demo_command(
     seed: Seed = 1,
     json_file: Json = None,
     fault: FaultOption = None,
+    switch: SwitchOption = None,
+    switches_file: SwitchesFile = None,
     broker_: Broker = "auto",
     auto_acknowledge: Auto = False,
     no_walk_test: NoWalkTest = False,
@@ -77,6 +90,7 @@ def demo_command(
         options = run.Options(
             seconds=seconds, children=children, readers=readers, seed=seed, once=once,
             faults=tuple(scenario.parse_fault(text) for text in fault or ()),
+            switchings=tuple(scenario.parse_switching(text) for text in switch or ()), switches_file=switches_file,
             broker=_choice(broker_), auto_acknowledge=auto_acknowledge, walk_test=not no_walk_test,
             site_file=site_file, runs=runs,
         )  # fmt: skip

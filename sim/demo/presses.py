@@ -1,25 +1,33 @@
 """What happened to each press: when gateway, city and page had it, and when the lamp on the pole showed what.
 
 Times are Unix seconds of this machine's clock, each recorded where it happened: at the simulator's pins, in the
-gateway's log of its commit, in the city's row, and at the arrival of the page's event.
+gateway's log of its commit, in the city's row, and at the arrival of the page's event. A lamp counts when a person
+could tell what it shows (sim/demo/lamp.py): light alone proves nothing.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from readers import wire
 from sim.demo.auto_operator import Seen
+from sim.demo.lamp import Eye, Sight, Spell
 from sim.demo.rig import BUZZER_PIN, LAMP_PIN
 from sim.demo.running_zone import PinChange
 from sim.demo.scenario import Press
 
-DARK_S = 2.5
-"""A lamp lit less than this before a press blinks for another alarm. Then only the reader's frames are the proof."""
 KEPT_MAX = 20_000
+BEEPED_S = 4.0
+"""Help began at most this long before its pattern is seen: it begins with a pause, and a send may cut a flash."""
+ANSWERS: tuple[Sight, ...] = ("received", "help")
+_LINES: dict[Sight, str] = {
+    "received": "blinks: received",
+    "help": "flashes twice and pauses: help is coming",
+    "steady": "is lit and does not blink: that means nothing, its reader is stuck",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +70,14 @@ class Presses:
         self._known: set[int] = set()
         self._committed: dict[str, float] = {}
         self._queued: dict[str, float] = {}
-        self._lit: deque[tuple[float, int, str]] = deque(maxlen=KEPT_MAX)
+        self._lamps: defaultdict[int, Eye] = defaultdict(Eye)
+        self._buzzers: defaultdict[int, Eye] = defaultdict(Eye)
+        self._answers: deque[tuple[float, int]] = deque(maxlen=KEPT_MAX)
+        """When a lamp that was dark began to answer, of which reader."""
+        self._beeps: deque[tuple[float, int]] = deque(maxlen=KEPT_MAX)
+        """When a buzzer that was silent began, of which reader."""
         self._shown: deque[tuple[float, int, int, int]] = deque(maxlen=KEPT_MAX)
-        self._told: set[tuple[int, str]] = set()
+        self._told: set[tuple[int, Sight]] = set()
 
     def add(self, press: Press, subject: str, at: float, story_s: float) -> None:
         self.all.append(Pressed(press, subject, at, story_s))
@@ -91,14 +104,28 @@ class Presses:
         return None
 
     def on_pin(self, change: PinChange, at: float) -> None:
-        """Take a change of an output pin. Only a lamp or a buzzer that goes on counts."""
-        if not change.level or change.pin not in (LAMP_PIN, BUZZER_PIN):
-            return
-        self._lit.append((at, change.reader, change.pin))
-        word = "beeps, its lamp is steady: help is coming" if change.pin == BUZZER_PIN else "blinks: received"
-        if self.all and (change.reader, change.pin) not in self._told:
-            self._told.add((change.reader, change.pin))
-            self._say(f"pole {change.reader} {word}", "good")
+        """Take a change of an output pin."""
+        reader = change.reader
+        if change.pin == LAMP_PIN:
+            for spell in self._lamps[reader].feed(1000 * at, change.level):
+                self._on_sight(reader, spell)
+        elif change.pin == BUZZER_PIN:
+            for spell in self._buzzers[reader].feed(1000 * at, change.level):
+                if spell.sight != "dark" and spell.after == "dark":
+                    self._beeps.append((spell.since_ms / 1000, reader))
+
+    def _on_sight(self, reader: int, spell: Spell) -> None:
+        if spell.sight in ANSWERS and spell.after == "dark":
+            self._answers.append((spell.since_ms / 1000, reader))
+        if self.all and spell.sight in _LINES and (reader, spell.sight) not in self._told:
+            self._told.add((reader, spell.sight))
+            beeped = any(r == reader and at > spell.since_ms / 1000 - BEEPED_S for at, r in self._beeps)
+            also = "beeps, " if beeped and spell.sight == "help" else ""
+            self._say(f"pole {reader} {also}{_LINES[spell.sight]}", "good" if spell.sight in ANSWERS else "warning")
+
+    def lamps(self, at: float) -> dict[int, Sight]:
+        """Return what a person at each pole sees of its lamp now. Poles whose lamps never were lit are missing."""
+        return {reader: lamp.seen(1000 * at) for reader, lamp in sorted(self._lamps.items())}
 
     def on_alarm_frame(self, reader: int, at: float, kind: int, shown: int) -> None:
         """Take the stage that a reader's lamp shows for an alarm of this kind, as its frame reports it."""
@@ -112,10 +139,10 @@ class Presses:
         answered = None
         if seen is not None:
             answered = seen.acknowledged_at or view.get("acknowledged_at")
-        received_at, received_by = self._lamp(pressed, LAMP_PIN, pressed.at, wire.RECEIVED)
+        received_at, received_by = self._first(pressed, pressed.at, self._answers, wire.RECEIVED, ANSWERS)
         help_at, help_by = None, ""
         if answered is not None:
-            help_at, help_by = self._lamp(pressed, BUZZER_PIN, answered, wire.ACKNOWLEDGED)
+            help_at, help_by = self._first(pressed, answered, self._beeps, wire.ACKNOWLEDGED, ("help",))
         return Hops(
             pressed_at=pressed.at,
             committed_at=min(
@@ -130,25 +157,33 @@ class Presses:
             help_by=help_by,
         )
 
-    def _lamp(self, pressed: Pressed, pin: str, since: float, stage: int) -> tuple[float | None, str]:
-        """Return when this stage first showed and the proof: a pin that was dark before, or a frame that reports it."""
-        kind = wire.SOS if pressed.press.kind == "sos" else wire.BELL
-        found: list[tuple[float, str]] = []
-        for at, reader, which in self._lit:
-            if (
-                at >= since
-                and pressed.press.reader in (0, reader)
-                and which == pin
-                and self._was_dark(reader, pin, since)
-            ):
-                found.append((at, f"pin of reader {reader}"))
-                break
-        for at, reader, frame_kind, shown in self._shown:
-            if at >= since and pressed.press.reader in (0, reader) and frame_kind == kind and shown >= stage:
-                found.append((at, f"frame of reader {reader}"))
-                break
-        return min(found, default=(None, ""))
+    def _first(
+        self, pressed: Pressed, since: float, pins: Iterable[tuple[float, int]], stage: int, sights: tuple[Sight, ...]
+    ) -> tuple[float | None, str]:
+        """Return when this stage first showed, and what proves it.
 
-    def _was_dark(self, reader: int, pin: str, before: float) -> bool:
-        """Return whether this output did not go on in the DARK_S before: if it did, it may be on for another alarm."""
-        return not any(r == reader and p == pin and before - DARK_S <= at < before for at, r, p in self._lit)
+        The proof is an output that began, or a frame that says so. Neither counts before one of these sights is seen on
+        the lamp of that reader; a buzzer that began counts from its begin.
+        """
+        kind = wire.SOS if pressed.press.kind == "sos" else wire.BELL
+        frames = [(at, reader) for at, reader, of, shown in self._shown if of == kind and shown >= stage]
+        first, by = float("inf"), ""
+        for what, rows in (("pin", pins), ("frame", frames)):
+            for at, reader in rows:
+                if at >= first:
+                    break
+                if at < since or pressed.press.reader not in (0, reader):
+                    continue
+                seen_at = self._seen_at(reader, at, sights)
+                if seen_at is not None and (what == "pin" or seen_at < first):
+                    first, by = at if what == "pin" else seen_at, f"{what} of reader {reader}"
+        return (first, by) if by else (None, "")
+
+    def _seen_at(self, reader: int, at: float, sights: tuple[Sight, ...]) -> float | None:
+        """Return when one of these is seen on a lamp, at this time or later."""
+        spells = list(self._lamps[reader].spells)
+        ends_ms = [*(spell.since_ms for spell in spells[1:]), float("inf")]
+        for spell, end_ms in zip(spells, ends_ms, strict=True):
+            if spell.sight in sights and end_ms > 1000 * at:
+                return max(at, spell.since_ms / 1000)
+        return None

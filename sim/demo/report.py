@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import platform
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
@@ -16,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from gateway.zone import distance_to_polygon_m
+from readers import wire
 from sim.demo.presses import Hops, Pressed, Presses
 from sim.demo.records import CityRecords, LaneRecord, lost, undelivered
 from sim.demo.rig import Rig
+from sim.demo.scenario import changed
 from sim.street.children import Child, World
 from sim.street.site import DangerPatch
 
@@ -55,6 +58,7 @@ class Measured:
     drained_s: float | None
     broker: str
     faults: list[dict[str, Any]]
+    switches: list[dict[str, Any]]
 
 
 def build(measured: Measured) -> dict[str, Any]:
@@ -99,12 +103,17 @@ def build(measured: Measured) -> dict[str, Any]:
             key: n for key, n in sorted(counts.items()) if key.startswith("frames") or key in ("rows", "bytes_up")
         },
         "beacons": {key: counts[key] for key in ("beacons", "beacons_in_reach", "heard")},
-        "mesh": {
-            name: getattr(m.rig.mesh.counts, name)
-            for name in ("frames_up", "lost_up", "refused_up", "ack_lost", "frames_down", "lost_down")
-        },
+        "mesh": m.rig.mesh.counts.numbers(),
         "readers": [
-            {"number": n, "boots": s.reader.boots, "scan_drops": s.reader.scan_drops, "hops": s.hops}
+            {
+                "number": n,
+                "boots": s.reader.boots,
+                "scan_drops": s.reader.scan_drops,
+                "hops": s.hops,
+                "scan_duty_pct": (s.reader.heartbeat or {}).get("scan_duty_pct"),
+                "switches": changed(s.reader.switches),
+                "faults": faults_of(s.reader.heartbeat or {}),
+            }
             for n, s in m.rig.mesh.stations.items()
         ],
         "firmware_mpy_b": m.rig.firmware_sizes,
@@ -114,6 +123,7 @@ def build(measured: Measured) -> dict[str, Any]:
         "settled_s": round(m.settled_s, 2),
         "drained_s": None if m.drained_s is None else round(m.drained_s, 2),
         "faults": m.faults,
+        "switches": m.switches,
         "broker": m.broker,
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in VERSIONS},
     }
@@ -124,6 +134,7 @@ def build(measured: Measured) -> dict[str, Any]:
 def broken_promises(report: dict[str, Any]) -> list[str]:
     """Return one sentence for each promise that did not hold. They decide the exit code."""
     broken = []
+    switched = sorted({row["reader"] for row in report.get("switches", ())})
     if report["lost_events"]:
         broken.append(f"{report['lost_events']} committed events are in no store")
     if report["undelivered_events"]:
@@ -142,6 +153,9 @@ def broken_promises(report: dict[str, Any]) -> list[str]:
             absent = [name for name, value in hops.items() if name.endswith("_ms") and value is None]
             if absent:
                 broken.append(f"{kind}: never measured: {', '.join(absent)}")
+    if switched:
+        whose = ", ".join(f"reader {number}" if number else "all readers" for number in switched)
+        broken = [f"{sentence}; with switches: {whose}" for sentence in broken]
     return broken
 
 
@@ -242,10 +256,20 @@ def summary(report: dict[str, Any]) -> list[str]:
             words = [f"{name.removesuffix('_ms').replace('_', ' ')} {value} ms" for name, value in hops.items()
                      if name.endswith("_ms")]  # fmt: skip
             lines.append(f"{kind}: {', '.join(words)}")
+    m = report["mesh"]
+    lines.append(
+        f"mesh: {m['frames_up']} frames up, {m['lost_up']} lost ({m['lost_up_scanning']} by scanning); "
+        f"{m['frames_down']} down, {m['lost_down']} lost ({m['lost_down_scanning']}); {m['aps_repeats']} repeated"
+    )
     lines.append(f"gateway: {report['gateway_rss_mb']} MB, {report['gateway_cpu_pct']} % of a core; "
                  f"readers' heap {max((h for h in report['readers_heap_used_b'] if h), default=0)} bytes")  # fmt: skip
     lines.append(f"digest of children and presses: {report['digest']} (seed {report['seed']})")
     return lines
+
+
+def faults_of(heartbeat: Mapping[str, int]) -> list[str]:
+    """Return what a reader says that it has caught, by the names of wire.FAULTS."""
+    return [name for bit, name in enumerate(wire.FAULTS) if heartbeat.get("faults", 0) >> bit & 1]
 
 
 def _hops(m: Measured, pressed: Pressed) -> dict[str, Any]:

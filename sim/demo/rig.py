@@ -20,6 +20,7 @@ from sim.ncp.chip import Coordinator, PtyCoordinator
 from sim.ncp.nvm import Nvm
 from sim.reader.flash import prepare_flash
 from sim.reader.process import ReaderProcess
+from sim.reader.switches import Switches
 from sim.street.children import World
 from sim.street.site import Pole
 from sim.street.tag import Tag
@@ -59,8 +60,12 @@ async def set_up(
     speed: float | None = 1.0,
     channel: Channel | None = None,
     pty: bool = True,
+    switches: Mapping[int, Switches] | None = None,
 ) -> AsyncIterator[Rig]:
-    """Build the simulated side in `folder`. At the end, close the pty and stop the reader processes."""
+    """Build the simulated side in `folder`. At the end, close the pty and stop the reader processes.
+
+    switches: what the modules of some readers do to their program.
+    """
     seed = world.seed
     clock = Clock(speed)
     loop = asyncio.get_running_loop()
@@ -72,7 +77,9 @@ async def set_up(
     gate = poles[0].at
     for pole in poles:
         sizes = prepare_flash(flash / f"{pole.number:02d}", pole.number, reader_keys[pole.number])
-        reader = ReaderProcess(pole.number, flash / f"{pole.number:02d}", radio=mesh, seed=seed)
+        reader = ReaderProcess(
+            pole.number, flash / f"{pole.number:02d}", radio=mesh, seed=seed, switches=(switches or {}).get(pole.number)
+        )
         mesh.add(reader, eui64_of(seed, pole.number), pole.at, gate)
         await asyncio.sleep(0)
     ears = [ReaderEar(pole.number, pole.at, pole.height_m) for pole in poles]

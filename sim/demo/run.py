@@ -11,7 +11,7 @@ import contextlib
 import signal
 import time
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -26,13 +26,17 @@ from sim.demo.auto_operator import AutoOperator, Seen
 from sim.demo.presses import Pressed, Presses
 from sim.demo.processes import Program, StartError, console, free_ports, listens, until
 from sim.demo.rig import Rig, set_up
-from sim.demo.scenario import Fault, Press
+from sim.demo.scenario import Fault, Press, Switching
 from sim.demo.show import ChildRow, PressRow, Show, View
+from sim.reader import switches
+from sim.reader.switches import Switches
 from sim.street import site
 from sim.street.children import Child, World
 from sim.walks import sites
 
 JOIN_S = 180.0
+SWITCHED_S = 30.0
+"""A reader with switches may never join or send. The others do not wait longer for it."""
 STORY_BEFORE_S = 1.0
 ANSWER_S = (2.0, 4.0)
 """How long an operator needs to see an incident and press Acknowledge, from .. to."""
@@ -55,6 +59,8 @@ class Options:
     seed: int = 1
     once: bool = False
     faults: tuple[Fault, ...] = ()
+    switchings: tuple[Switching, ...] = ()
+    switches_file: Path | None = None
     broker: broker.Choice = "auto"
     auto_acknowledge: bool = False
     walk_test: bool = True
@@ -76,12 +82,18 @@ class Demo:
         live = not options.once
         self.world = World(self.site, options.seed, options.children, endless=live)
         seconds = options.seconds if options.once else 1e9
-        self.story = scenario.write(self.world, self.poles, seconds=seconds, faults=options.faults, live=live)
+        self.story = scenario.write(
+            self.world, self.poles, seconds=seconds, faults=options.faults, switchings=options.switchings, live=live
+        )
+        self.module = scenario.module_of(options.switches_file)
+        self.switches = scenario.at_boot(self.story, [pole.number for pole in self.poles], self.module)
         self.presses = Presses(lambda text, kind: show.say(text, "good" if kind == "good" else "info"))
+        self._behind: set[int] = set()
         self._drained: list[records.LaneRecord] = []
         self.figures: Counter[str] = Counter()
         self.setup_s: dict[str, float] = {}
         self.faults_done: list[dict[str, Any]] = []
+        self.switched: list[dict[str, Any]] = []
         self.settled_s = 0.0
         self.arrived: set[str] = set()
         self.words: dict[str, dict[str, Any]] = {}
@@ -146,7 +158,15 @@ class Demo:
         web_port, metrics_port = free_ports(2)
         self._metrics = f"http://127.0.0.1:{metrics_port}/metrics"
         self._address, self._passcode = f"http://127.0.0.1:{web_port}/", secrets_.passcode
-        self._rig = await stack.enter_async_context(set_up(base, self.world, self.poles, secrets_.reader_keys))
+        self._rig = await stack.enter_async_context(
+            set_up(base, self.world, self.poles, secrets_.reader_keys, switches=self.switches)
+        )
+        if options.switches_file is not None:
+            show.say(f"every module is as {options.switches_file} says: {scenario.words(self.module) or 'as usual'}")
+            self.switched.append({"changes": scenario.words(self.module), "at_s": None, "reader": 0})
+        for each in self.story.switchings:
+            if each.at_s is None:
+                self._say_switching(each)
         self._wire_up()
         self.operator = AutoOperator(self._address.rstrip("/"), secrets_.token, self._on_incident, self._on_word)
         stack.push_async_callback(self._end)
@@ -193,14 +213,13 @@ class Demo:
     async def _settle_in(self, began: float) -> None:
         """Wait for the network, the joins of the readers, and the city; record when each was ready."""
         gateway, city = self.programs["gateway"], self.programs["city"]
-        coordinator, mesh = self.rig.coordinator, self.rig.mesh
+        coordinator, mesh, zone = self.rig.coordinator, self.rig.mesh, self.rig.zone
         self.rig.power_on()
         await until(lambda: coordinator.ram.up, "the gateway's ZigBee network", gateway, limit_s=JOIN_S)
         self.setup_s["network"] = time.monotonic() - began
         self.show.say(f"gateway: ZigBee network formed on channel {folder.CHANNEL}")
         mesh.start_joining()
-        everyone = len(mesh.stations)
-        await until(lambda: len(mesh.joined()) == everyone, f"{everyone} readers joining", gateway, limit_s=JOIN_S)
+        await self._each("join", mesh.joined)
         self.setup_s["joined"] = time.monotonic() - began
         deadline = time.monotonic() + JOIN_S
         while not await self.operator.healthy():
@@ -210,13 +229,22 @@ class Demo:
             await asyncio.sleep(0.2)
         self._spawn(self.operator.watch())
         self._spawn(self._sampling())
-        zone = self.rig.zone
-        await until(
-            lambda: zone.counts["frames_heartbeat"] >= everyone, "a heartbeat of each reader", gateway, limit_s=JOIN_S
-        )
+        await self._each("send a heartbeat", lambda: zone.beating)
         await until(lambda: self.operator.connects > 0, "the page's stream", city)
         self.setup_s["ready"] = time.monotonic() - began
-        self.show.say(f"{everyone} readers joined; ready after {self.setup_s['ready']:.1f} s")
+        self.show.say(f"{len(mesh.joined())} readers joined; ready after {self.setup_s['ready']:.1f} s")
+
+    async def _each(self, what: str, done: Callable[[], Collection[int]]) -> None:
+        """Wait until every reader has done this. Those with switches are given up after a while."""
+        sound = {number for number, module in self.switches.items() if module == Switches()}
+        await until(
+            lambda: sound <= set(done()), f"{len(sound)} readers {what}", self.programs["gateway"], limit_s=JOIN_S
+        )
+        with contextlib.suppress(StartError):
+            await until(lambda: self.switches.keys() - self._behind <= set(done()), what, limit_s=SWITCHED_S)
+        for number in sorted(self.switches.keys() - self._behind - set(done())):
+            self.show.say(f"reader {number} does not {what}: the story begins without it", "warning")
+            self._behind.add(number)
 
     async def _end(self) -> None:
         """Stop what was started, the last first, whatever happened before."""
@@ -237,6 +265,9 @@ class Demo:
             clock.after(STORY_BEFORE_S + press.at_s, partial(self._press, press))
         for fault in self.story.faults:
             clock.after(STORY_BEFORE_S + fault.at_s, partial(self._break, fault))
+        for each in self.story.switchings:
+            if each.at_s is not None:
+                clock.after(STORY_BEFORE_S + each.at_s, partial(self._switch, each))
         if self.options.once:
             clock.after(STORY_BEFORE_S + self.options.seconds, self._finish)
         self.show.say("the story begins: children on their way")
@@ -263,15 +294,26 @@ class Demo:
     def _break(self, fault: Fault) -> None:
         self.show.say(f"fault: {fault.kind}" + (f" {fault.reader}" if fault.reader else ""), "warning")
         self.faults_done.append({"kind": fault.kind, "at_s": round(self.rig.zone.story_s, 2)})
-        clock, air, mesh = self.rig.clock, self.rig.zone.air, self.rig.mesh
+        clock, air, zone = self.rig.clock, self.rig.zone.air, self.rig.zone
         if fault.kind == "noise":
             air.noise_db += scenario.NOISE_DB
             clock.after(scenario.NOISE_S, lambda: setattr(air, "noise_db", air.noise_db - scenario.NOISE_DB))
         elif fault.kind == "kill-reader":
-            mesh.power(fault.reader, False)
-            clock.after(scenario.RESTART_S, lambda: mesh.power(fault.reader, True))
+            zone.power(fault.reader, False)
+            clock.after(scenario.RESTART_S, lambda: zone.power(fault.reader, True))
         else:
             self._spawn(self._kill(fault.kind.removeprefix("kill-"), self.faults_done[-1]))
+
+    def _switch(self, each: Switching) -> None:
+        self._say_switching(each)
+        for number, station in self.rig.mesh.stations.items():
+            if each.reader in (0, number):
+                station.reader.switches = switches.parse(each.changes, station.reader.switches)
+
+    def _say_switching(self, each: Switching) -> None:
+        whose = f"reader {each.reader}" if each.reader else "all readers"
+        self.show.say(f"switch: {each.changes} ({whose})", "warning")
+        self.switched.append({"changes": each.changes, "at_s": each.at_s, "reader": each.reader})
 
     async def _kill(self, name: str, note: dict[str, Any]) -> None:
         program = self.programs[name]
@@ -399,6 +441,7 @@ class Demo:
                 drained_s=drained_s,
                 broker=self.broker_kind,
                 faults=self.faults_done,
+                switches=self.switched,
             )
         )
 
@@ -427,6 +470,7 @@ class Demo:
             children, [self._hops(pressed) for pressed in self.presses.all],
             [(n, s.reader.alive and s.joined_at_s is not None) for n, s in self.rig.mesh.stations.items()],
             {**zone.counts, "lag_ms": int(1000 * self.rig.clock.lag_max_s), "incidents": len(self.operator.seen)},
+            self.presses.lamps(self.rig.wall_of(self.rig.clock.now_s)),
         )  # fmt: skip
 
     def _child(self, child: Child, t: float) -> ChildRow:

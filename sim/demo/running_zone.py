@@ -1,12 +1,12 @@
 """A running simulated school zone: children, tags, the air, readers with their firmware, and the mesh.
 
 Everything is counted where it happens. A packet is heard when a reader's scanner takes it for the firmware. It is
-reported when the firmware sends a frame that contains it. A lamp is lit when its pin changes.
+reported when the firmware sends a frame that contains it. What a lamp shows is judged from its pin (sim/demo/lamp.py).
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +24,6 @@ PDU_S = (0.0, 0.0005, 0.0010)
 FIRST_CHANNEL = 37
 ADVERTISE_JITTER_S = 0.010
 """Bluetooth LE adds a random 0-10 ms to every interval (Core 5.4, vol 6 B 4.4.2.2.1)."""
-PIN_CHANGES_MAX = 10_000
 PRESS_FOR_S = 0.3
 """How long a person holds the button of a bell."""
 DIGEST_FRAMES_MAX = 20_000
@@ -62,7 +61,8 @@ class RunningZone:
     ) -> None:
         self.clock, self.world, self.tags, self.air, self.mesh = clock, world, dict(tags), air, mesh
         self.counts: Counter[str] = Counter()
-        self.pin_changes: deque[PinChange] = deque(maxlen=PIN_CHANGES_MAX)
+        self.beating: set[int] = set()
+        """The readers whose heartbeat came or was tried."""
         self.on_change: Callable[[PinChange], None] | None = None
         self.on_alarm_frame: Callable[[int, float, int, int], None] | None = None
         """Called once per SOS or BELL frame: (reader, time sent, wire.SOS or wire.BELL, the stage its lamp shows)."""
@@ -110,6 +110,14 @@ class RunningZone:
         station.reader.pin(self._bell_pin, 0)
         self.clock.after(PRESS_FOR_S, lambda: station.reader.pin(self._bell_pin, 1))
         return self.story_s
+
+    def power(self, reader: int, on: bool) -> None:
+        """Cut a reader's power, or give it power. Without power its lamp and its buzzer are off."""
+        self.mesh.power(reader, on)
+        if not on:
+            for number, pin in list(self._levels):
+                if number == reader:
+                    self._on_pin(reader, self.clock.now_s, pin, 0)
 
     def _plan(self, tag: Tag) -> None:
         assert self.began_s is not None
@@ -192,6 +200,8 @@ class RunningZone:
             bindings = wire.decode_bindings(body)
             self.counts["bindings"] += len(bindings)
             self.counts["reported"] += sum(row[3] for row in bindings)
+        elif kind == wire.HEARTBEAT:
+            self.beating.add(number)
         elif kind == wire.NEIGHBOURS:
             self.counts["pole_reported"] += sum(row[6] for row in wire.decode_neighbours(body))
         elif kind == wire.SOS:
@@ -209,7 +219,6 @@ class RunningZone:
             return
         self._levels[reader, pin] = level
         change = PinChange(reader, now_s, pin, level)
-        self.pin_changes.append(change)
         if self.on_change is not None:
             self.on_change(change)
 

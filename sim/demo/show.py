@@ -15,11 +15,21 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from sim.demo.lamp import Sight
+
 Tone = Literal["info", "good", "alarm", "warning"]
 LINES_SHOWN = 12
 CHILDREN_SHOWN = 24
+LINES_MIN, CHILDREN_MIN = 6, 3
+"""In a low terminal lines give way to this many rows of children, and these to what is left."""
 REFRESH_PER_S = 4
 _STYLE = {"info": "", "good": "green", "alarm": "bold red", "warning": "yellow"}
+_LAMP: dict[Sight, tuple[str, str]] = {
+    "unclear": ("lit", "dim"),
+    "received": ("received", "yellow"),
+    "help": ("help is coming", "green"),
+    "steady": ("lit and stuck", "bold red"),
+}
 _STATE = {
     "at": "at school",
     "moving": "moving",
@@ -67,6 +77,7 @@ class View:
     presses: Sequence[PressRow] = ()
     readers: Sequence[tuple[int, bool]] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
+    lamps: Mapping[int, Sight] = field(default_factory=dict)
 
 
 class Show:
@@ -112,19 +123,38 @@ class Show:
             self._console.print(Text(f"{stamp} s  {text}", style=style), soft_wrap=True)
 
     def _picture(self, all_lines: bool = False) -> RenderableType:
+        """Return the picture; unless all lines are wanted, as much of it as the terminal is high."""
         view = self._view() if self._view is not None else View("", "", "", 0.0, None)
-        parts: list[RenderableType] = [_head(view)]
-        if view.children:
-            parts.append(_children(view))
-        parts += [_press(row) for row in view.presses]
-        lines = list(self._lines) if all_lines else list(self._lines)[-LINES_SHOWN:]
-        text = Text()
-        for stamp, line, kind in lines:
-            text.append(f"{stamp} s  ", style="dim")
-            text.append(line + "\n", style=_STYLE[kind])
-        text.rstrip()
-        parts.append(text)
-        return Group(*parts)
+        above, presses = _head(view), [_press(row) for row in view.presses]
+        children, lines = list(view.children), list(self._lines)
+        if not all_lines:
+            room = self._console.height - self._height(above, *presses) - 1
+            shown = min(len(lines), LINES_SHOWN)
+            wanted = min(len(children), CHILDREN_MIN) + 1 if children else 0
+            while shown > 1 and self._height(_lines(lines[-shown:])) > max(room - wanted, LINES_MIN):
+                shown -= 1
+            lines = lines[-shown:]
+            room -= self._height(_lines(lines))
+            if len(children) + 1 > room:
+                children.sort(key=lambda row: not row.crying)  # the one who presses is never left out
+                children = children[: max(room - 2, 0)]
+        children = children[:CHILDREN_SHOWN]
+        parts = [above]
+        if children:
+            parts.append(_children(children, len(view.children)))
+        return Group(*parts, *presses, _lines(lines))
+
+    def _height(self, *parts: RenderableType) -> int:
+        return sum(len(self._console.render_lines(part, pad=False)) for part in parts)
+
+
+def _lines(lines: Sequence[tuple[str, str, Tone]]) -> Text:
+    text = Text()
+    for stamp, line, kind in lines:
+        text.append(f"{stamp} s  ", style="dim")
+        text.append(line + "\n", style=_STYLE[kind])
+    text.rstrip()
+    return text
 
 
 def _head(view: View) -> RenderableType:
@@ -142,6 +172,12 @@ def _head(view: View) -> RenderableType:
         text.append("   readers ", style="dim")
         for number, alive in view.readers:
             text.append(f"{number} ", style="green" if alive else "bold red")
+    shining = {sight: [n for n, seen in view.lamps.items() if seen == sight] for sight in _LAMP}
+    if any(shining.values()):
+        text.append("\nlamps     ", style="dim")
+        for sight, (word, style) in _LAMP.items():
+            if shining[sight]:
+                text.append(f"{word}: {' '.join(map(str, shining[sight]))}   ", style=style)
     if view.counts:
         c = view.counts
         text.append("\nheard     ", style="dim")
@@ -154,11 +190,11 @@ def _head(view: View) -> RenderableType:
     return Panel(text, title="Ansim: a simulated school zone", title_align="left", border_style="blue")
 
 
-def _children(view: View) -> RenderableType:
+def _children(rows: Sequence[ChildRow], all_: int) -> RenderableType:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("tag", "where it is", "", "the city says", "within", "seen"):
         table.add_column(name, style="dim" if not name else "", header_style="dim", no_wrap=True)
-    for row in view.children[:CHILDREN_SHOWN]:
+    for row in rows:
         style = "bold red" if row.crying else "green" if row.arrived else ""
         believed = "arrived" if row.arrived else _STATE.get(row.state or "", "-")
         table.add_row(
@@ -169,8 +205,8 @@ def _children(view: View) -> RenderableType:
             "-" if row.accuracy_m is None else f"{row.accuracy_m:.0f} m",
             "-" if row.age_s is None else f"{row.age_s:.0f} s ago",
         )
-    if len(view.children) > CHILDREN_SHOWN:
-        table.add_row(f"and {len(view.children) - CHILDREN_SHOWN} more")
+    if all_ > len(rows):
+        table.add_row(f"and {all_ - len(rows)} more")
     return table
 
 

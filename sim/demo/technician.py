@@ -38,8 +38,8 @@ TAP_SIGMA_M = 1.0
 """The technician taps the map about every TAP_EVERY_M. A tap has this error (sigma) on each axis; between two taps the
 error changes linearly."""
 DUTY = ReaderSettings().scan_window_ms / ReaderSettings().scan_interval_ms
-"""Share of the time a reader of the demo listens. It hears at most one of the three copies of a beacon, which leave
-within 1 ms: the one on its channel."""
+"""Share of the time a reader of the demo listens while its mesh is well. It hears at most one of the three copies of a
+beacon, which leave within 1 ms: the one on its channel. How long the windows are changes nothing in this."""
 MARGIN_M = 5.0
 
 

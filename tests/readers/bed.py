@@ -72,7 +72,7 @@ class Lab:
             folder / "module", Factory(ai=0 if joined else 0x22), guard_s=0.02, prompt_s=0.03, interpreter=self.program
         )
 
-    def measure(self, *options: str, silence_s: float = 5.0) -> Result:
+    def measure(self, *options: str, silence_s: float = 12.0) -> Result:
         words = ["bringup", "--port", str(self.link), "--out", str(self.out), "--log", str(self.log)]
         with Pty(self.module, self.link):
             return CliRunner().invoke(command.app, [*words, "--silence", str(silence_s), *options])

@@ -65,3 +65,35 @@ def test_a_press_on_a_bell_outlives_a_dead_gateway_and_its_own_readers_power(tmp
     assert report["second_incidents"] == report["lost_events"] == report["undelivered_events"] == 0, words
     assert all(hops[name] is not None for name in hops if name.endswith("_ms")), (hops, words)
     assert hops["press_to_gateway_ms"] > 1000 * (reader["at_s"] - hops["at_s"] + 2), "told by the reader's second life"
+
+
+def test_a_bell_on_a_pole_whose_flash_is_full_is_told_among_readers_that_fail_in_other_ways(tmp_path: Path) -> None:
+    """Seed 5, 30 s: reader 4 keeps nothing, reader 2 never scans, each send of reader 3 blocks for 5 s."""
+    command = [
+        console("ansim-sim"), "demo", "--once", "--seconds", "30", "--children", "4", "--readers", "4", "--seed", "5",
+        "--no-walk-test", "--json", "out.json", "--switch", "flash=full:4",
+        "--switch", "gap_scan=ENODEV,gap_scan_again=ENODEV:2", "--switch", "transmit_ms=5000@1:3",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=270, check=False)
+    words = done.stdout + done.stderr
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert done.returncode == 0, words
+    assert [(row["changes"], row["at_s"], row["reader"]) for row in report["switches"]] == [
+        ("flash=full", None, 4), ("gap_scan=ENODEV,gap_scan_again=ENODEV", None, 2), ("transmit_ms=5000", 1.0, 3),
+    ]  # fmt: skip
+    assert [row["switches"] for row in report["readers"]] == [
+        {}, {"gap_scan": "ENODEV", "gap_scan_again": "ENODEV"}, {"transmit_ms": 5000}, {"flash": "full"},
+    ]  # fmt: skip
+    faults = [row["faults"] for row in report["readers"]]
+    assert faults[0] == [], "it has no switches"
+    assert "boot" in faults[3], "its boot number is drawn, because flash keeps none"
+    assert [row["boots"] for row in report["readers"]] == [1, 1, 1, 1], "none of this resets a reader"
+    (bell,) = report["bell"]
+    (sos,) = report["sos"]
+    assert bell["who"] == "bell04"
+    assert bell["press_to_gateway_ms"] < 5000, words
+    assert bell["lamp_received_by"].endswith("reader 4"), words
+    assert bell["lamp_help_by"].endswith("reader 4"), words
+    assert not sos["lamp_received_by"].endswith("reader 2"), "it hears nobody"
+    assert bell["incidents"] == sos["incidents"] == 1
+    assert "pole 4 beeps, flashes twice and pauses: help is coming" in words

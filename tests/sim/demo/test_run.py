@@ -1,5 +1,6 @@
 """The demo's own evaluation: what became of a press, what is a true arrival, and when a promise is broken."""
 
+import io
 import json
 import math
 import os
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import ConsoleDimensions
 from typer.testing import CliRunner
 
 from gateway.config import load
@@ -19,6 +21,7 @@ from sim.__main__ import app
 from sim.air.radio import Air, ReaderEar
 from sim.demo import folder, records, report, scenario, show, technician
 from sim.demo.auto_operator import Seen
+from sim.demo.lamp import Sight
 from sim.demo.presses import Presses
 from sim.demo.processes import StartError
 from sim.demo.rig import BUZZER_PIN, LAMP_PIN
@@ -51,8 +54,20 @@ def presses() -> Presses:
     return made
 
 
-def lit(reader: int, pin: str) -> PinChange:
-    return PinChange(reader, 0.0, pin, 1)
+def blink(made: Presses, reader: int, at: float, times: int = 1) -> None:
+    """The lamp shows received: 1 s on, 1 s off, with a dip before a send."""
+    for n in range(times):
+        for after_s, level in ((0.0, 1), (0.4, 0), (0.44, 1), (1.0, 0)):
+            made.on_pin(PinChange(reader, 0.0, LAMP_PIN, level), at + 2 * n + after_s)
+
+
+def promise(made: Presses, reader: int, at: float, beep: bool = True, times: int = 2) -> None:
+    """The lamp shows help: two flashes and a pause; the buzzer beeps twice when it begins."""
+    for n in range(times):
+        for after_s, level in ((0.0, 1), (0.2, 0), (0.4, 1), (0.6, 0)):
+            made.on_pin(PinChange(reader, 0.0, LAMP_PIN, level), at + 1.5 * n + after_s)
+            if beep and not n:
+                made.on_pin(PinChange(reader, 0.0, BUZZER_PIN, level), at + 0.75 * after_s)
 
 
 def test_a_press_is_followed_from_hop_to_hop() -> None:
@@ -61,9 +76,9 @@ def test_a_press_is_followed_from_hop_to_hop() -> None:
     seen = Seen(incident(1, "sos", "tag-001"), 100.35)
     assert made.on_incident(seen) is made.all[0]
     assert made.on_incident(seen) is None, "told once"
-    made.on_pin(lit(2, LAMP_PIN), 100.4)
+    blink(made, 2, 100.4)
     seen.acknowledged_at = 103.0
-    made.on_pin(lit(2, BUZZER_PIN), 103.05)
+    promise(made, 2, 103.05)
     h = made.hops(made.all[0])
     hops = [h.ms(at) for at in (h.committed_at, h.stored_at, h.page_at, h.received_at)]
     assert hops == pytest.approx([150, 300, 350, 400])
@@ -72,15 +87,19 @@ def test_a_press_is_followed_from_hop_to_hop() -> None:
 
 def test_what_has_not_happened_is_none_and_another_readers_lamp_is_not_the_bells() -> None:
     made = presses()
-    made.on_pin(lit(2, LAMP_PIN), 120.1)
+    blink(made, 2, 120.1)
     h = made.hops(made.all[1])
     assert (h.committed_at, h.stored_at, h.page_at, h.received_at, h.acknowledged_at, h.help_at) == (None,) * 6
 
 
 def test_a_lamp_that_blinks_already_proves_nothing_but_the_readers_frame_does() -> None:
     made = presses()
-    for n in range(20):
-        made.on_pin(lit(4, LAMP_PIN), 110.0 + n)  # blinks for the child
+    blink(made, 4, 110.0, times=5)  # for the child
+    for n in range(5):  # sends cut it; then it blinks again
+        for after_s, level in ((0.0, 1), (0.3, 0)):
+            made.on_pin(PinChange(4, 0.0, LAMP_PIN, level), 120.0 + 0.8 * n + after_s)
+    assert made.lamps(124.0) == {4: "unclear"}
+    blink(made, 4, 124.0, times=2)
     assert made.hops(made.all[1]).received_at is None
     made.on_alarm_frame(4, 120.5, wire.SOS, wire.RECEIVED)
     assert made.hops(made.all[1]).received_at is None, "that was the child's"
@@ -89,11 +108,54 @@ def test_a_lamp_that_blinks_already_proves_nothing_but_the_readers_frame_does() 
     assert made.hops(made.all[1]).received_by == "frame of reader 4"
 
 
+def test_a_frame_proves_no_light_before_there_is_any() -> None:
+    """The lamp is lit, and at once low again for the send of the very frame that says so."""
+    made = presses()
+    made.on_pin(PinChange(4, 0.0, LAMP_PIN, 1), 120.1)
+    made.on_pin(PinChange(4, 0.0, LAMP_PIN, 0), 120.1)
+    made.on_alarm_frame(4, 120.1, wire.BELL, wire.RECEIVED)
+    assert made.hops(made.all[1]).received_at is None
+    blink(made, 4, 120.15)
+    h = made.hops(made.all[1])
+    assert (h.received_at, h.received_by) == (120.15, "pin of reader 4")
+
+
 def test_help_before_the_answer_is_no_help() -> None:
     made = presses()
     made.on_incident(Seen(incident(1, "sos", "tag-001", acknowledged_at=105.0), 100.3))
-    made.on_pin(lit(2, BUZZER_PIN), 104.0)
+    promise(made, 2, 104.0)
     assert made.hops(made.all[0]).help_at is None
+
+
+def test_light_without_a_pattern_proves_nothing_and_is_called_stuck() -> None:
+    said: list[tuple[str, str]] = []
+    made = Presses(lambda text, kind: said.append((text, kind)))
+    made.add(Press(45, "bell", reader=4), "bell04", 120.0, 50.0)
+    made.on_incident(Seen(incident(1, "bell", "bell04", acknowledged_at=121.0), 120.3))
+    for pin in (LAMP_PIN, BUZZER_PIN):
+        made.on_pin(PinChange(4, 0.0, pin, 1), 121.2)
+    made.on_alarm_frame(4, 121.3, wire.BELL, wire.ACKNOWLEDGED)
+    assert made.lamps(140.0) == {4: "steady"}
+    made.on_pin(PinChange(4, 0.0, LAMP_PIN, 0), 141.0)
+    h = made.hops(made.all[0])
+    assert (h.received_at, h.help_at) == (None, None), "a reader that freezes says help is coming, and nobody sees it"
+    assert said == [("pole 4 is lit and does not blink: that means nothing, its reader is stuck", "warning")]
+
+
+def test_a_watching_person_reads_what_a_person_at_the_pole_sees() -> None:
+    said: list[str] = []
+    made = Presses(lambda text, kind: said.append(text))
+    made.add(Press(45, "bell", reader=4), "bell04", 120.0, 50.0)
+    blink(made, 4, 120.1, times=2)
+    promise(made, 4, 124.0)
+    promise(made, 3, 124.0, beep=False)
+    assert said == [
+        "pole 4 blinks: received",
+        "pole 4 beeps, flashes twice and pauses: help is coming",
+        "pole 3 flashes twice and pauses: help is coming",
+    ], "pole 3 was dark, and never received"
+    assert made.lamps(126.5) == {3: "help", 4: "help"}
+    assert made.lamps(130.0) == {3: "dark", 4: "dark"}
 
 
 def test_two_incidents_for_one_press_are_seen() -> None:
@@ -158,6 +220,10 @@ def test_danger_notices_are_true_or_false_by_where_the_child_was_then() -> None:
         ({"arrivals": {"true": 1, "reported": 2, "false": 1}}, "who were not there"),
         ({"arrivals_detail": {"missing": ["tag-009"]}}, "tag-009"),
         ({"sos": []}, "no sos was pressed"),
+        (
+            {"sos": [], "switches": [{"reader": 3}, {"reader": 0}, {"reader": 3}]},
+            "no sos was pressed; with switches: all readers, reader 3",
+        ),
         ({"bell": [{"press_to_lamp_received_ms": None}]}, "bell: never measured: press_to_lamp_received_ms"),
     ],
 )
@@ -289,6 +355,12 @@ def test_the_configurations_are_ones_the_programs_accept(tmp_path: Path) -> None
     [
         (["--fault", "kill-moon@3"], "kill-gateway"),
         (["--once", "--fault", "noise@95"], "behind the end"),
+        (["--switch", "flash=ful"], "is none of works, full"),
+        (["--switch", "flsh=full:3"], "there is no switch 'flsh'"),
+        (["--switch", "@3"], "NAME=VALUE"),
+        (["--once", "--switch", "flash=full@95"], "behind the end"),
+        (["--switch", "flash=full:9"], "the readers are 1..8"),
+        (["--switches", "nowhere.json"], "is no file of"),
         (["--readers", "99"], "has 1..32"),
         (["--broker", "rabbit"], "auto, mosquitto or nats"),
         (["--site", "/nowhere.geojson"], "cannot read"),
@@ -311,9 +383,7 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_picture_shows_the_page_the_passcode_and_what_a_lamp_says() -> None:
-    from io import StringIO
-
-    out = StringIO()
+    out = io.StringIO()
     rows = [show.ChildRow("tag-001", "walking", 31.0, True, False, "moving", 12.0, 2.0)]
     hops = [show.PressRow("SOS", "tag-001", [("gateway", 0.12), ("lamp: received", None)])]
     screen = show.Show(out, live=True)
@@ -330,6 +400,30 @@ def test_the_picture_shows_the_page_the_passcode_and_what_a_lamp_says() -> None:
         "pole 1 blinks",
     ):
         assert words in text
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(80, 24), (100, 30), (200, 50)])
+def test_the_picture_fits_the_terminal_and_keeps_what_matters(columns: int, rows: int) -> None:
+    screen = show.Show(io.StringIO(), live=True)
+    screen._console.size = ConsoleDimensions(columns, rows)
+    children = [show.ChildRow(f"tag-{n:03d}", "walking", 3.0, n == 17, False, None, None, None) for n in range(1, 21)]
+    hops = [("gateway", 0.03), ("city", 0.04), ("page", 0.06), ("lamp: received", 0.13), ("acknowledged", 2.4)]
+    presses = [show.PressRow("SOS", "tag-017", hops), show.PressRow("BELL", "bell03", hops)]
+    lamps: dict[int, Sight] = {1: "received", 3: "help", 4: "dark", 5: "help", 7: "steady"}
+    counts = {"heard": 341, "beacons": 597, "rows": 278, "bytes_up": 7328, "lag_ms": 2337}
+    readers = [(n, True) for n in range(1, 9)]
+    view = show.View("http://127.0.0.1:1/", "desk", "x" * 23, 12.0, 90.0, children, presses, readers, counts, lamps)
+    for n in range(40):
+        screen.say(f"line {n}")
+    screen.start(lambda: view)
+    drawn = screen._console.render_lines(screen._picture(), pad=False)
+    text = "\n".join("".join(segment.text for segment in line) for line in drawn)
+    screen.stop()
+    print(text)
+    assert len(drawn) < rows
+    for words in ("help is coming: 3 5", "received: 1", "lit and stuck: 7", "tag-017 SOS", "bell03", "line 39"):
+        assert words in text, words
+    assert ("tag-020" in text) == (rows == 50), "and 19 more"
 
 
 def test_faults_of_the_option_are_faults_of_the_story() -> None:

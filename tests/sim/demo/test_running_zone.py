@@ -10,7 +10,7 @@ from gateway.core import pipeline
 from readers import wire
 from sim.air.radio import Channel
 from sim.clock import Clock
-from sim.demo.running_zone import RunningZone
+from sim.demo.running_zone import PinChange, RunningZone
 from sim.street.tag import MOVING_FOR_S, Tag
 from tests.sim.demo.bed import Gateway, air_of_readers, mac_of, mesh_of_readers, powered
 
@@ -83,3 +83,20 @@ def test_the_core_says_within_seconds_that_a_tag_moves_or_rests(tmp_path: Path) 
     assert late_s[-1] < 8.0
     assert zone.counts["bindings"] - bound < TAGS, "rows alone tell of it, but for a reader that first hears a tag"
     assert gateway.state.counts[f"frames_kind_{wire.SIGHTINGS}"] > 100
+
+
+def test_a_reader_without_power_shows_nothing() -> None:
+    cuts: list[tuple[int, bool]] = []
+    changes: list[PinChange] = []
+    mesh: Any = SimpleNamespace(stations={}, power=lambda number, on: cuts.append((number, on)))
+    nobody: Any = SimpleNamespace(ears=())
+    zone = RunningZone(Clock(None), nobody, {}, nobody, mesh, mac_of=mac_of, bell_pin="D4")
+    zone.on_change = changes.append
+    for number, pin in ((5, "D2"), (5, "D3"), (6, "D2")):
+        mesh.on_pin_change(number, 1.0, pin, 1)
+    del changes[:]
+    zone.power(5, False)
+    assert [(change.reader, change.pin, change.level) for change in changes] == [(5, "D2", 0), (5, "D3", 0)]
+    zone.power(5, True)
+    assert len(changes) == 2, "its firmware lights the lamp again, if it wants to"
+    assert cuts == [(5, False), (5, True)]

@@ -1,11 +1,14 @@
 """The story: the same for the same seed; its presses can be heard, and its faults do what their names say."""
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 
 from sim.demo import scenario
-from sim.demo.scenario import Fault, ScenarioError
+from sim.demo.scenario import Fault, ScenarioError, Switching
+from sim.reader.switches import Switches
 from sim.street import site
 from sim.street.children import World
 
@@ -31,6 +34,53 @@ def test_a_fault_is_read(text: str, fault: Fault) -> None:
 def test_what_is_no_fault_is_refused_with_the_kinds(text: str) -> None:
     with pytest.raises(ScenarioError, match="kill-gateway, kill-broker"):
         scenario.parse_fault(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "switching"),
+    [
+        ("flash=full", Switching("flash=full")),
+        ("flash=full:3", Switching("flash=full", None, 3)),
+        ("flash=full,transmit_ms=5000@20:3", Switching("flash=full,transmit_ms=5000", 20.0, 3)),
+        ("interrupt_every_s=2.5@0", Switching("interrupt_every_s=2.5", 0.0)),
+    ],
+)
+def test_a_switching_is_read(text: str, switching: Switching) -> None:
+    assert scenario.parse_switching(text) == switching
+
+
+@pytest.mark.parametrize("text", ["", "@20", ":3", "flash=full@", "flash=full@-1", "flash=full:0", "flash=full@20:x"])
+def test_what_is_no_switching_is_refused_with_its_form(text: str) -> None:
+    with pytest.raises(ScenarioError, match=r"NAME=VALUE\[,NAME=VALUE...\]\[@SECONDS\]\[:READER\]"):
+        scenario.parse_switching(text)
+
+
+def test_an_unknown_switch_is_answered_with_those_there_are_and_a_wrong_value_too() -> None:
+    with pytest.raises(ScenarioError, match=r"there is no switch 'flsh'; there are .*transmit_ms"):
+        scenario.parse_switching("flsh=full")
+    with pytest.raises(ScenarioError, match="'ful' is none of works, full"):
+        scenario.parse_switching("flash=ful@20:3")
+
+
+def test_switches_of_the_start_add_up_and_later_ones_wait() -> None:
+    texts = ("atcmd=bytes", "flash=full@20:2", "flash=no_sync:2", "call_ms=5:2", "transmit_ms=9@1")
+    switchings = [scenario.parse_switching(text) for text in texts]
+    story = scenario.write(World(ZONE, 1, 3), POLES, seconds=90, switchings=switchings)
+    assert story.digest == scenario.write(World(ZONE, 1, 3), POLES, seconds=90).digest, "nobody walks another way"
+    assert [each.at_s for each in story.switchings] == [None, None, None, 1.0, 20.0]
+    modules = scenario.at_boot(story, [1, 2], Switches(boot_ms=900))
+    assert modules[1] == Switches(boot_ms=900, atcmd="bytes")
+    assert modules[2] == Switches(boot_ms=900, atcmd="bytes", flash="no_sync", call_ms=5)
+    assert scenario.words(modules[2]) == "boot_ms=900,call_ms=5,atcmd=bytes,flash=no_sync"
+
+
+def test_a_file_of_bringup_is_the_module_of_every_reader(tmp_path: Path) -> None:
+    file = tmp_path / "bringup.json"
+    file.write_text(json.dumps({"switches": {"transmit_ms": 40, "flash": "no_replace"}, "firmware": "1014"}))
+    assert scenario.module_of(file) == Switches(transmit_ms=40, flash="no_replace")
+    file.write_text("{}")
+    with pytest.raises(ScenarioError, match=r"--switches: .*is no file of `ansim-reader bringup`"):
+        scenario.module_of(file)
 
 
 def test_a_seed_and_options_are_a_story() -> None:

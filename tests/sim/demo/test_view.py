@@ -1,11 +1,17 @@
-"""What a person at the terminal sees of a run: nobody before the story, then every child, reader and press."""
+"""What a person at the terminal sees of a run: nobody before the story, then every child, reader and press; and for
+which readers the story waits."""
 
 import asyncio
 import io
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from sim.demo import folder
+import pytest
+
+from sim.demo import folder, run, scenario
 from sim.demo.auto_operator import AutoOperator
+from sim.demo.processes import StartError
 from sim.demo.rig import set_up
 from sim.demo.run import Demo, Options
 from sim.demo.show import Show
@@ -34,3 +40,41 @@ def test_the_picture_is_empty_before_the_story_and_whole_in_it(tmp_path: Path) -
         await demo.operator._client.aclose()
 
     asyncio.run(story())
+
+
+def waiting(monkeypatch: pytest.MonkeyPatch, *texts: str) -> tuple[Demo, io.StringIO]:
+    """Return a demo of three readers with these switches, in which nobody waits longer than a moment."""
+    monkeypatch.setattr(run, "JOIN_S", 0.05)
+    monkeypatch.setattr(run, "SWITCHED_S", 0.05)
+    said = io.StringIO()
+    switchings = tuple(scenario.parse_switching(text) for text in texts)
+    demo = Demo(Options(children=CHILDREN, readers=READERS, switchings=switchings), Show(said, live=False))
+    gateway: Any = SimpleNamespace(check=lambda: None, log="gateway.log")
+    demo.programs["gateway"] = gateway
+    return demo, said
+
+
+def test_a_reader_with_switches_is_left_behind_and_one_without_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    demo, said = waiting(monkeypatch, "heap_b=1000:2", "flash=full@5:3")
+    asyncio.run(demo._each("join", lambda: {1, 3}))
+    assert "reader 2 does not join: the story begins without it" in said.getvalue()
+    with pytest.raises(StartError, match="2 readers join: not within"):
+        asyncio.run(demo._each("join", lambda: {1, 2}))
+
+
+def test_a_switch_counts_from_its_time_and_for_its_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    demo, said = waiting(monkeypatch, "call_ms=5", "flash=full,transmit_ms=5000@20:3", "flash=no_sync@30")
+    assert {number: scenario.words(module) for number, module in demo.switches.items()} == dict.fromkeys(
+        (1, 2, 3), "call_ms=5"
+    )
+    stations = {n: SimpleNamespace(reader=SimpleNamespace(switches=module)) for n, module in demo.switches.items()}
+    rig: Any = SimpleNamespace(mesh=SimpleNamespace(stations=stations))
+    demo._rig = rig
+    for each in demo.story.switchings[1:]:
+        demo._switch(each)
+    assert [scenario.words(station.reader.switches) for station in stations.values()] == [
+        "call_ms=5,flash=no_sync", "call_ms=5,flash=no_sync", "call_ms=5,flash=no_sync,transmit_ms=5000",
+    ]  # fmt: skip
+    assert "switch: flash=full,transmit_ms=5000 (reader 3)" in said.getvalue()
+    assert "switch: flash=no_sync (all readers)" in said.getvalue()
+    assert [(row["at_s"], row["reader"]) for row in demo.switched] == [(20.0, 3), (30.0, 0)]
