@@ -46,6 +46,8 @@ _state = bytearray(_MAX * _SIZE)
 _times = [0] * (_MAX * 5)
 _last_number = 0
 _kept = b""  # what is on flash
+_gone = bytearray(128)  # press and three bytes of the id of 32 tags whose answered alarm gave up its place
+_gone_at = 0
 
 
 def _pin(name: str, out: bool) -> "machine.Pin | None":
@@ -63,11 +65,16 @@ _bell = bytearray(b"\1" * (2 * len(_bells)))  # level, stable level of each; not
 _since = [0] * len(_bells)
 _lamp = _pin(getattr(config, "LAMP", "D2"), True)
 _buzzer = _pin(getattr(config, "BUZZER", "D3"), True)
-lit = [0, 0, 0, 0, 0]  # level of the lamp, of the buzzer, stage on the lamp, ticks when it began, alarms not closed
+# Level of the lamp, of the buzzer, stage on the lamp, ticks when it began, alarms not closed, ticks of the last look.
+lit = [0, 0, 0, 0, 0, 0]
 
 
 def cry(data: bytes, loss: int, now: int) -> None:
-    """Take a tag's cry. data: its 19 bytes; loss: -rssi. Cries with the same id and press counter are one alarm."""
+    """Take a tag's cry. data: its 19 bytes; loss: -rssi. Cries with the same id and press counter are one alarm.
+
+    A tag whose answered alarm gave up its place makes no new one while it cries on: nine tags would take eight places
+    from each other for ever, and each would be a first report. The gateway has it, and asks all readers.
+    """
     for i in range(_MAX):
         at = i * _SIZE
         if (
@@ -77,6 +84,9 @@ def cry(data: bytes, loss: int, now: int) -> None:
         ):
             break
     else:
+        for i in range(0, 128, 4):
+            if _gone[i] == data[10] and _gone[i + 1 : i + 4] == data[1:4]:
+                return
         i = _open(wire.SOS, now)
         at = i * _SIZE
     clock = i * 5
@@ -96,8 +106,9 @@ def cry(data: bytes, loss: int, now: int) -> None:
 def _open(kind: int, now: int) -> int:
     """Return the place of a new alarm. If all are taken, the alarm of the highest stage is dropped; of equals a tag's
     before a bell's, because a tag that still cries comes back; of those the one with the oldest last cry."""
-    global _last_number
+    global _last_number, _gone_at
     worst = -1
+    tries = 0
     i = 0
     for j in range(_MAX):
         at = j * _SIZE
@@ -112,8 +123,15 @@ def _open(kind: int, now: int) -> int:
     at = i * _SIZE
     if _state[at] and _state[at + _STAGE] < wire.CLOSED:
         link.counters[_DISCARDS] += 1
+    if _state[at] == wire.SOS:
+        if _state[at + _STAGE]:
+            _gone[_gone_at] = _state[at + _BODY + 10]
+            _gone[_gone_at + 1 : _gone_at + 4] = _state[at + _BODY + 1 : at + _BODY + 4]
+            _gone_at = (_gone_at + 4) % 128
+        elif kind == wire.SOS:
+            tries = _state[at + _TRIES]  # nine cry and nobody answers: a place that changes hands is no first report
     _last_number = _last_number % 255 + 1
-    struct.pack_into("7B", _state, at, kind, _last_number, 0, 0, 0, 0, 0)
+    struct.pack_into("7B", _state, at, kind, _last_number, 0, tries, 0, 0, 0)
     _times[i * 5 + _LOSS] = 0
     _times[i * 5] = _times[i * 5 + _LAST] = _times[i * 5 + _PICTURE] = _times[i * 5 + _DUE] = now
     return i
@@ -135,8 +153,8 @@ def ring(now: int) -> None:
             _since[i] = now
         if level == _bell[2 * i + 1] or time.ticks_diff(now, _since[i]) < _DEBOUNCE_MS:
             continue
-        _bell[2 * i + 1] = level
         if level:
+            _bell[2 * i + 1] = level
             continue
         due = time.ticks_add(now, _BELL_GAP_MS)
         for j in range(_MAX):
@@ -153,7 +171,9 @@ def ring(now: int) -> None:
             struct.pack_into(">HBBB", _state, at + _BODY, link.boot, _state[at + _NUMBER], i, 0)
         _state[at + _BODY + 4] = min(_state[at + _BODY + 4] + 1, 255)
         _times[j * 5 + _LAST] = now
-        _times[j * 5 + _DUE] = due
+        if time.ticks_diff(_times[j * 5 + _DUE], due) > 0:  # a child who presses on must not postpone it
+            _times[j * 5 + _DUE] = due
+        _bell[2 * i + 1] = level  # last: an interrupt before this line makes the next pass look again
 
 
 def restore(now: int) -> None:
@@ -231,6 +251,9 @@ def show(now: int) -> None:
             # From "help" to "received" with the dark second first: two lights must not become a long one.
             lit[3] = time.ticks_add(now, -1000) if lit[2] > stage and stage else now
         lit[2] = stage
+    elif not comes and time.ticks_diff(now, lit[5]) > 100:
+        lit[3] = time.ticks_add(now, -1000)  # something blocked: a dark second first, its pieces could look like help
+    lit[5] = now
     since = time.ticks_diff(now, lit[3])
     if comes:
         phase = since % 1500
@@ -251,10 +274,12 @@ def _next(now: int) -> int:
         if not _state[at] or _state[at + _DONE]:
             continue
         stage = _state[at + _STAGE]
-        if wire.WAITING < stage < wire.CLOSED and time.ticks_diff(now, _times[clock + _LAST]) > _OVER_MS:
-            _state[at + _STAGE] = wire.CLOSED  # no cry for 10 minutes, and nobody closed it: end it
-            _state[at + _DONE] = 1
-            continue
+        if time.ticks_diff(now, _times[clock + _LAST]) > _OVER_MS:
+            if wire.WAITING < stage < wire.CLOSED:
+                _state[at + _STAGE] = wire.CLOSED  # no cry for 10 minutes, and nobody closed it: end it
+                _state[at + _DONE] = 1
+                continue
+            _times[clock + _LAST] = time.ticks_add(now, -_OVER_MS)  # else it is young again when the ticks wrap
         late = time.ticks_diff(now, _times[clock + _DUE])
         if late >= 0 and not (pause and _state[at + _TRIES]):
             rank = ((stage > 0) << 28) + (_state[at + _TRIES] << 24) - min(late, 0xFFFFFF)
@@ -275,7 +300,7 @@ def tick(now: int) -> bool:
     at = i * _SIZE
     clock = i * 5
     stage = _state[at + _STAGE]
-    packets = _state[at + _PACKETS]
+    packets = max(_state[at + _PACKETS], 1)
     age = time.ticks_diff(now, _times[clock])
     if age > _AGE_MAX_MS:
         _times[clock] = time.ticks_add(now, -_AGE_MAX_MS)  # else it is young again when the ticks wrap

@@ -22,6 +22,7 @@ _INTERRUPT = const(10)
 _CRASH = const(11)
 _WATCHDOG = const(12)
 _MEMORY = const(13)
+_BY_WATCHDOG = const(5)  # machine.WDT_RESET
 
 
 def handle(kind: int, body: bytes, now: int) -> None:
@@ -74,9 +75,11 @@ def one_pass(now: int) -> None:
 def begin() -> None:
     """Take up what flash has kept, and note what is already known to be broken."""
     now = time.ticks_ms()
-    link.boot = settings.restore()
+    link.boot = link.boot or settings.restore()  # once, also if an interrupt repeats this
     alarm.restore(now)
     scan.restart(0)
+    if machine.reset_cause() == _BY_WATCHDOG:
+        scan.later(120000)  # if the scanner hung, it may hang again: the bells get their time first
     report.start(now)
     if link.watchdog is None:
         health.fault(_WATCHDOG)

@@ -66,12 +66,15 @@ try:
     if hasattr(micropython, "kbd_intr"):
         micropython.kbd_intr(-1)  # a byte 0x03 on an open serial pin is no wish of a person
     import gc
+    import sys
 
     # Collected after each: what stays must not be scattered over the heap, or no room is left for the table of tags.
     for name in "config health wire settings auth link alarm scan report loop".split():
         try:
             __import__(name)
         except KeyboardInterrupt:  # only where the module cannot switch it off
+            if name in getattr(sys, "modules", ()):
+                del sys.modules[name]  # 1.20 keeps what was loaded by half
             __import__(name)
         gc.collect()
     if hasattr(gc, "threshold"):  # no page of Digi has it

@@ -50,7 +50,10 @@ _UPTIME_AT = const(17)
 _NEAR = const(18)  # windows since neighbours were reported
 _PUSHED = const(19)  # frames that the mesh did not take, since the scan changed or the mesh was calm for a minute
 _SWEPT = const(20)  # seconds of uptime at the last sweep
-_now = [0, 0, 0, 0, 0, 1, 0, 8 * _FRAME, 0, 0, 0, 2000, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+_ANSWERED = const(21)  # a heartbeat of this boot was acknowledged
+_UNHEARD_S = const(3600)
+_FAULT_BOOT = const(2)
+_now = [0, 0, 0, 0, 0, 1, 0, 8 * _FRAME, 0, 0, 0, 2000, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
 
 
 def start(now: int) -> None:
@@ -159,6 +162,7 @@ def acknowledged(sequence: int) -> None:
     """The gateway has the frame of this sequence. Bind its rows, or send the next heartbeat after the interval."""
     if sequence == _now[_BEAT] or sequence == _now[_BEAT + 1]:
         _now[_BEAT] = _now[_BEAT + 1] = 0
+        _now[_ANSWERED] = 1
         beat_in(settings.values[_HEARTBEAT_S] * 1000)
     elif sequence:
         scan.bind(sequence)
@@ -174,6 +178,10 @@ def _beat(now: int) -> None:
     values = settings.values
     _now[_BEAT_DUE] = time.ticks_add(now, _now[_BEAT_WAIT])  # first: a heartbeat that fails is not tried in every pass
     _now[_BEAT_WAIT] = min(_now[_BEAT_WAIT] * 2, values[_HEARTBEAT_S] * 1000)
+    if not (_now[_ANSWERED] or link.failed or link.boot & wire.BOOT_DRAWN) and _now[_UPTIME_S] > _UNHEARD_S:
+        # Frames leave and nobody takes this boot: the gateway has a newer one, after thousands that it never heard.
+        link.boot = wire.BOOT_DRAWN | int.from_bytes(os.urandom(2), "big")
+        health.fault(_FAULT_BOOT)
     gc.collect()
     end = wire.pack_heartbeat(
         link.buf,

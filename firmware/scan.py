@@ -47,7 +47,7 @@ _OLDEST = const(5)  # row of `neighbours` that is overwritten next
 _TRY = const(6)  # ticks when the scan is started next
 _DOWN = const(7)  # ticks since when there is no scan
 _WAIT_MS = const(5000)  # between two starts that fail; the first second every pass tries: a stop may be late
-_HOPELESS_MS = const(3600000)
+_WORKED = const(8)  # there was a scan in this boot
 
 table = health.table
 _head = bytearray(64)
@@ -55,7 +55,7 @@ _next = bytearray(_ROWS)
 tags = 0
 shift = 0
 neighbours = bytearray(_NEIGHBOURS)
-_turn = [-1, 7500, 1, 0, 0, 0, 0, 0]  # as if a burst ended at the first call
+_turn = [-1, 7500, 1, 0, 0, 0, 0, 0, 0]  # as if a burst ended at the first call
 _scanner: "ble._gap_scan | None" = None
 
 
@@ -81,6 +81,7 @@ def _start(now: int) -> None:
     try:
         ble.active(True)
         _scanner = ble.gap_scan(0, interval_us=_interval_us(), window_us=_window_us())
+        _turn[_WORKED] = 1
     except Exception:
         if time.ticks_diff(now, _turn[_DOWN]) > 1000:
             health.fault(_FAULT_SCAN)
@@ -95,14 +96,19 @@ def _interval_us() -> int:
     return settings.values[_INTERVAL_MS] * 1000 << shift
 
 
+def later(wait_ms: int) -> None:
+    """Start the scan only after this time."""
+    _turn[_TRY] = time.ticks_add(time.ticks_ms(), wait_ms)
+
+
 def duty() -> int:
     """Return the share of time in which the scanner listens, in percent; 0 while there is no scan."""
     return 0 if _scanner is None else _window_us() * 100 // _interval_us()
 
 
 def hopeless(now: int) -> bool:
-    """Return whether there was no scan for an hour. A restart of the module may help then."""
-    return _scanner is None and time.ticks_diff(now, _turn[_DOWN]) > _HOPELESS_MS
+    """Return whether there was no scan for an hour, or for 5 minutes after one had worked. A reset may help then."""
+    return _scanner is None and time.ticks_diff(now, _turn[_DOWN]) > (300000 if _turn[_WORKED] else 3600000)
 
 
 def drain(now: int) -> None:
@@ -206,7 +212,7 @@ def beacon(now: int) -> None:
     While an alarm is open, none begins and a running one ends. The first call stops the module's own advertisement.
     """
     early = _turn[_DUE] >= 0 and time.ticks_diff(now, _turn[_DUE]) < 0
-    if early and not (_turn[_BURSTING] and alarm.lit[4]):
+    if not _turn[_BURSTING] if alarm.lit[4] and _turn[_DUE] >= 0 else early:
         return
     alarm.light()
     try:

@@ -31,11 +31,20 @@ def load(name: str) -> bytes | None:
         if len(data) > 4 and struct.unpack_from(">I", data, len(data) - 4)[0] == crc32(data[:-4]):
             if path != name:
                 try:
-                    os.replace(path, name)  # else the next write would start by overwriting the only one
+                    _swap(name)  # else the next write would start by overwriting the only one
                 except Exception:
                     health.fault(_FLASH)
             return data[:-4]
     return None
+
+
+def _swap(name: str) -> None:
+    try:
+        os.replace(name + ".new", name)
+    except OSError:  # a file system that does not replace: between these two, `load` reads the new one
+        if name in os.listdir():
+            os.remove(name)
+        os.rename(name + ".new", name)
 
 
 def keep(name: str, data: bytes) -> bool:
@@ -45,12 +54,10 @@ def keep(name: str, data: bytes) -> bool:
         with open(name + ".new", "wb") as file:
             file.write(data + struct.pack(">I", crc32(data)))
         os.sync()
-        try:
-            os.replace(name + ".new", name)
-        except OSError:  # a file system that does not replace: between these two, `load` reads the new one
-            if name in os.listdir():
-                os.remove(name)
-            os.rename(name + ".new", name)
+        with open(name + ".new", "rb") as file:
+            if file.read() != data + struct.pack(">I", crc32(data)):
+                raise OSError  # flash took less than it was given, or keeps something else
+        _swap(name)
         os.sync()
         return True
     except Exception:

@@ -10,8 +10,8 @@ WORDS = {
         "replace the module soon. Its bell works",
     ),
     "boot": (
-        "cannot keep its boot number: its flash refuses to be written",
-        "replace the module soon. Its bell works",
+        "draws its boot numbers: its flash keeps none, or for an hour nobody answered the number it had",
+        "replace the module soon if this comes back after a restart. Its bell works",
     ),
     "settings": (
         "cannot use the settings on its flash, and gets them by radio after each start",

@@ -560,6 +560,9 @@ class ReaderProcess:
                 self._unsynced.add(name)
         elif step == FLASH_SYNC:
             error = "EIO" if how == "no_sync" else ""
+            for short in sorted(self._unsynced) if how == "short" else ():
+                with contextlib.suppress(OSError):
+                    os.truncate(self.flash_dir / short, (self.flash_dir / short).stat().st_size // 2)
             self._unsynced.clear()
         elif step == FLASH_REPLACE and how == "no_replace":
             error = "EEXIST"

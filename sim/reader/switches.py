@@ -16,7 +16,7 @@ ERRORS = {"EIO": 5, "EAGAIN": 11, "EEXIST": 17, "ENODEV": 19, "EINVAL": 22, "ENO
 TRANSMIT_ERRORS = ("EIO", "EAGAIN", "ENODEV", "ENOTCONN", "ETIMEDOUT", "EINVAL", "TypeError", "ValueError")
 CHOICES: dict[str, tuple[str, ...]] = {
     "atcmd": ("int", "bytes", "str", "none", "raises"),
-    "flash": ("works", "full", "no_replace", "no_sync", "never_frees", "unreadable"),
+    "flash": ("works", "full", "no_replace", "no_sync", "never_frees", "unreadable", "short"),
     "gap_scan": ("works", "ENODEV", "EALREADY", "raises"),
     "gap_scan_again": ("works", "ENODEV", "EALREADY", "raises"),
     "gap_advertise": ("works", "ENODEV", "EINVAL", "raises"),

@@ -77,7 +77,6 @@ class Press:
     until_ms: float
     press: int = 0
     told_ms: float | None = None
-    alarms: set[str] = field(default_factory=set)
     first_look_ms: float | None = None
     last_look_ms: float = 0.0
     why: set[str] = field(default_factory=set)
@@ -110,6 +109,8 @@ class Trial(Street):
     dead_ms: Counter[str] = field(default_factory=Counter)
     """Time without a working bell by what happened in it; "power": it had none."""
     longest_ms: dict[str, float] = field(default_factory=dict)
+    twice: int = 0
+    """Alarms that are about no press that was not told before."""
     resets: Counter[int] = field(default_factory=Counter)
     """By cause, but for power."""
 
@@ -362,10 +363,11 @@ class Trial(Street):
 
     def _told(self, event: Bell | Sos) -> None:
         """The core commits an alarm, or more of it: which press is that?"""
-        for press in self._meant(event):
-            press.alarms.add(event.alarm)
-            if press.told_ms is None:
-                press.told_ms = self.now_ms
+        meant = self._meant(event)
+        new = [press for press in meant if press.told_ms is None]
+        self.twice += bool(meant) and not new and not event.revision
+        for press in new:
+            press.told_ms = self.now_ms
         if not event.revision:
             for after_s, stage in self.answers:
                 self.at(self.now_ms + 1000 * after_s, partial(self._stage, event.alarm, stage))

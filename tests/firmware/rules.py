@@ -19,7 +19,7 @@ FORMAT = re.compile(r"[@<>!]?(?:[0-9]*[bBhHiIlLqQfdsP])*")
 """The codes of MicroPython 1.20, by its own documentation of `struct`; `x` came with 1.21."""
 STRUCT = ("calcsize", "pack", "pack_into", "unpack", "unpack_from")
 
-MODULES = {"struct": STRUCT, "sys": ("print_exception",)}
+MODULES = {"struct": STRUCT, "sys": ("print_exception", "modules")}
 """Modules of MicroPython that have no typing in firmware/typings (Digi's typehints/common/ustruct.pyi, sys.pyi)."""
 BUILTINS = (
     "__import__", "bytearray", "bytes", "getattr", "hasattr", "int", "isinstance", "len", "max", "min", "open", "range",
