@@ -84,6 +84,7 @@ def send(end: int) -> int:
     if took > _SLOW_MS:
         _rest[0] = time.ticks_add(began, took)
         _rest[1] = min(took * _REST, _REST_MAX_MS)
+        result = 2 if result else 0  # busy for so long is no "try again soon"
     if result == 1:
         counters[_BUSY] += 1
     else:
