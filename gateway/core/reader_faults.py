@@ -53,6 +53,10 @@ WORDS = {
         "has no watchdog, so nothing starts it again if its program hangs",
         "update the module's own firmware, or replace the module. Its bell works",
     ),
+    "memory": (
+        "ran out of memory for a moment, and went on",
+        "tell the developers its module's firmware version if this comes back. Its bell works",
+    ),
 }
 """Name in wire.FAULTS -> what is wrong (goes on from "reader 7 .."), and the next step."""
 UNKNOWN = ("reports a fault that this gateway does not know", "update the gateway")

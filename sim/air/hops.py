@@ -36,7 +36,7 @@ class Mac:
     """How a frame is sent over one hop. The defaults: 66 bytes in 2.2 ms, four tries in 10 ms.
 
     This is what the review of the module inferred, not what a module was seen to do. `BY_THE_STANDARD` is reckoned from
-    IEEE 802.15.4. Both lose the same at 5 ms in 20; `make bench BENCH=duty` has the rest.
+    IEEE 802.15.4. Both lose about the same at 5 ms in 20; `make bench BENCH=duty` has the rest.
     """
 
     tries: int = 4

@@ -34,7 +34,8 @@ def test_a_fault_is_said_once_with_its_reader_and_what_to_do() -> None:
     [event] = events(done, GatewayHealth)
     assert (event.what, event.ok, event.counters) == ("reader_7_fault_boot", False, {"reader": 7})
     assert event.detail == (
-        "reader 7 cannot keep its boot number: its flash refuses to be written; replace the module soon. Its bell works"
+        "reader 7 draws its boot numbers: its flash keeps none, or for an hour nobody answered the number it had; "
+        "replace the module soon if this comes back after a restart. Its bell works"
     )
     [health] = events(done, ReaderHealth)
     assert health.counters["faults"] == bits("boot"), "news, so not only after five minutes"
