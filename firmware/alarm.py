@@ -189,14 +189,14 @@ def restore(now: int) -> None:
 
 
 def _keep(now: int, before: bool) -> None:
-    """Keep waiting presses on flash. before: ahead of sending, when the mesh fails and sending may block; only adds."""
+    """Keep waiting presses on flash. before: ahead of sending, when the mesh fails or blocks; only adds."""
     global _kept
     rows = b""
     for i in range(_MAX):
         at = i * _SIZE
         if _state[at] != wire.BELL or _state[at + _STAGE]:
             continue
-        if _state[at + _KEPT] or link.failed or time.ticks_diff(now, _times[i * 5]) >= _KEEP_MS:
+        if _state[at + _KEPT] or before or link.failed or time.ticks_diff(now, _times[i * 5]) >= _KEEP_MS:
             _state[at + _KEPT] = 1  # and stays set: a link that comes and goes must not wear out the flash
             rows += _state[at + _BODY : at + _BODY + _KEPT_SIZE]
     if rows == _kept or (before and len(rows) <= len(_kept)):
@@ -291,7 +291,7 @@ def _next(now: int) -> int:
 
 def tick(now: int) -> bool:
     """Send one alarm, if one is due. Return whether one was: then the mesh is for alarms alone in this pass."""
-    if link.failed:
+    if link.failed or link.resting(now):
         _keep(now, True)
     i = _next(now)
     if i < 0:
