@@ -24,7 +24,7 @@ from typing import Any
 from readers.build import FIRMWARE, PER_READER, START, Artifact, compile_source
 from readers.flash import BLOCK_B, PUT_TRIES_MAX, ROOT, Files, SayStep, TransferFailed, bundled_b
 from readers.line import BAUDS, CommandRefused, LineError, SerialLine
-from readers.provision import BAUD_115200, PINS, CommandUnknown, Module
+from readers.provision import BAUD_115200, PINS, BadPin, CommandUnknown, Module
 from readers.transcript import Transcript
 from readers.verdict import lost_by_saving, notes, switches_of
 
@@ -109,9 +109,13 @@ class Wishes:
         for step in self.only:
             if step not in known:
                 raise ValueError(f"there is no step {step!r}; there are {', '.join(known)}")
-        for pin in (self.lamp, self.buzzer, self.bell):
+        pads: list[str] = []
+        for use, pin in (("lamp", self.lamp), ("buzzer", self.buzzer), ("bell", self.bell)):
             if pin and pin not in PINS:
-                raise ValueError(f"pin {pin!r} is none of {', '.join(PINS)}")
+                raise BadPin(use, pin)
+            pads += [{"D10": "P0", "D11": "P1", "D12": "P2"}.get(pin, pin)] if pin else []
+        if len(set(pads)) != len(pads):  # it would drive an output against a pressed button
+            raise ValueError(f"pins {', '.join(pads)}: one pin, two uses (D10 is P0, D11 is P1, D12 is P2)")
         for name, low, high in (("seconds", 1, 600), ("saves", 10, 5000), ("transmits", 1, 100)):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} {getattr(self, name)}: give {low} to {high}")

@@ -149,7 +149,10 @@ class SerialLine:
         for baud in BAUDS:
             self.baud = baud
             self.port.set_baud(baud)
-            for _ in range(self.timing.attempts):
+            for attempt in range(self.timing.attempts + 1):
+                if attempt == self.timing.attempts:  # it may wait for a file that a killed run had begun to send
+                    self.port.write(b"\x18" * 8)
+                    self._read_answer(self.timing.answer_s)
                 if self._enter():
                     self.log(f"command mode at {baud} baud")
                     return baud

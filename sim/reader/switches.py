@@ -88,6 +88,8 @@ class Switches:
                 raise SwitchError(f"switch {field.name}: {value!r} is no {kind.__name__}")
             if isinstance(value, int | float) and value < 0:
                 raise SwitchError(f"switch {field.name}: {value} is below 0")
+            if field.name.endswith("_pct") and value > 100:
+                raise SwitchError(f"switch {field.name}: {value} is above 100")
             if field.name in CHOICES and value not in CHOICES[field.name]:
                 raise SwitchError(f"switch {field.name}: {value!r} is none of {', '.join(CHOICES[field.name])}")
 
@@ -107,8 +109,10 @@ def parse(text: str, base: Switches | None = None) -> Switches:
     for part in filter(None, text.split(",")):
         name, equals, value = part.strip().partition("=")
         default = {field.name: field for field in dataclasses.fields(Switches)}.get(name)
-        if not equals or default is None:
+        if default is None:
             return base.but(**{name: value})  # which says what there is
+        if not equals:
+            raise SwitchError(f"switch {name}: write {name}=VALUE")
         try:
             kind: type = type(default.default)
             changes[name] = {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)

@@ -206,7 +206,7 @@ def test_the_time_from_power_to_the_program(tmp_path: Path) -> None:
     ("options", "words"),
     [
         (["--only", "everything"], "there is no step 'everything'"),
-        (["--lamp", "D8"], "'D8' is none of"),
+        (["--lamp", "D8"], "lamp pin 'D8'"),
         (["--saves", "99999"], "saves 99999: give 10 to 5000"),
     ],
 )
