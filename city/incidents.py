@@ -1,8 +1,10 @@
 """Decides what an emergency event means for the dispatchers. Pure functions; they get the time in unix seconds.
 
-An incident is new, then acknowledged, then closed. The stage of its alarms only rises. Each alarm has one incident. A
-second alarm joins the open incident if it is of the same tag and press (the gateway lost its store), or of the same
-bell within 20 minutes. No emergency is refused for its age: an old one opens an incident that is marked late.
+An incident is new, then acknowledged, then closed. The stage of its alarms only rises. Each alarm has one incident.
+Whether a second alarm belongs to an open incident is decided by the gateway's own table (`gateway.cries`): it may be
+the same press, told by two zones or by a gateway that lost its store, or the same bell while nobody has looked yet. A
+press that a gateway calls new never joins what a person has acknowledged, and what is proven never joins what is not.
+No emergency is refused for its age: an old one opens an incident that is marked late.
 """
 
 from collections.abc import Sequence
@@ -10,7 +12,8 @@ from typing import Literal
 
 import msgspec
 
-from gateway.events import STAGES, UNKNOWN_TAG, Bell, ClockQuality, Danger, Sos, Stage, Where
+from gateway.cries import Attention, Case, Kin, Proof, belongs
+from gateway.events import STAGES, UNKNOWN_BUTTON, UNKNOWN_TAG, Bell, ClockQuality, Danger, Sos, Stage, Where
 
 IncidentKind = Literal["sos", "bell", "danger", "unreadable"]
 IncidentState = Literal["new", "acknowledged", "closed"]
@@ -18,7 +21,10 @@ STAGE_OF: dict[IncidentState, Stage] = {"new": "stored", "acknowledged": "acknow
 
 LATE_S = 120.0
 """An emergency that is older than this when it is stored is marked late."""
-BELL_JOIN_S = 20 * 60.0
+JOIN_S = 20 * 60.0
+"""Longest time between two alarms of one press, or of one bell that nobody has looked at."""
+TWICE_S = 30.0
+"""Two alarms of one press give its time at most this far apart: both take it from a reader's own count."""
 OVERDUE_S = 60.0
 """A new incident that nobody acknowledges for longer than this is overdue."""
 NOTICE_REPEAT_S = 2.0
@@ -49,7 +55,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     area: str | None = None
     press: int | None = None
     presses: int | None = None
-    trust: Literal["verified", "unverified"] | None = None
+    trust: Literal["verified", "replayed", "unverified"] | None = None
     drill: bool = False
     battery_mv: int | None = None
     probability: float | None = None
@@ -92,7 +98,7 @@ class Decision(msgspec.Struct, frozen=True):
     """The incident after an event, and what the log says about it."""
 
     incident: Incident
-    word: Literal["opened", "joined", "revised", "heard_again", "clear_again", "near_again"]
+    word: Literal["opened", "joined", "revised", "proven", "heard_again", "clear_again", "near_again"]
 
 
 def decide(
@@ -111,9 +117,9 @@ def decide(
     """
     observed_at = event.observed_at.timestamp()
     if known is not None:
-        return _revise(known[0], event, observed_at, newer=event.revision > known[1].revision)
+        return _revise_known(known[0], event, observed_at, newer=event.revision > known[1].revision)
     for incident in others:
-        if incident.state != "closed" and _same(incident, event, gateway, observed_at):
+        if incident.state != "closed" and belongs(_case(incident, event, gateway, observed_at)) != "new":
             newer = observed_at >= incident.last_observed_at
             revised = _revise(incident, event, observed_at, newer=newer).incident
             return Decision(msgspec.structs.replace(revised, alarm=event.alarm), "joined")
@@ -140,12 +146,52 @@ def _open(
     return _revise(opened, event, observed_at, newer=True).incident
 
 
-def _same(incident: Incident, event: Sos | Bell | Danger, gateway: str, observed_at: float) -> bool:
-    if isinstance(event, Sos):  # from any gateway: two zones may hear the same child
-        return event.tag != UNKNOWN_TAG and incident.press == event.press
+def _case(incident: Incident, event: Sos | Bell | Danger, gateway: str, observed_at: float) -> Case:
+    """Return what the table of cries asks about a new alarm and an open incident of the same subject."""
+    kin = _kin(incident, event, gateway, observed_at)
+    return Case(_proof(event), kin, incident.trust or "verified", _ATTENTION[incident.state])
+
+
+def _proof(event: Sos | Bell | Danger) -> Proof:
+    trust = "verified" if isinstance(event, Danger) else event.trust
+    return "now" if trust == "verified" else "none" if trust == "unverified" and isinstance(event, Sos) else "old"
+
+
+def _kin(incident: Incident, event: Sos | Bell | Danger, gateway: str, observed_at: float) -> Kin:
+    apart_s = abs(observed_at - incident.observed_at)
+    one_store = incident.gateway == gateway and _store_of(incident.alarm) == _store_of(event.alarm)
     if isinstance(event, Bell):  # each gateway names its own bells
-        return incident.gateway == gateway and abs(observed_at - incident.last_observed_at) <= BELL_JOIN_S
-    return False
+        near_s = min(apart_s, abs(observed_at - incident.last_observed_at))
+        unseen = incident.state == "new" and near_s <= JOIN_S
+        return "same" if incident.gateway == gateway and (unseen or (not one_store and apart_s <= TWICE_S)) else "other"
+    if isinstance(event, Danger):
+        return "other"
+    unknown = event.tag == UNKNOWN_TAG or event.tag.startswith(UNKNOWN_BUTTON)
+    if unknown or one_store or incident.press != event.press:  # of one store: its gateway knows that it is another
+        return "other"
+    return "same" if apart_s <= (JOIN_S if incident.state == "new" else TWICE_S) else "other"
+
+
+def _store_of(alarm: str | None) -> str:
+    """Return the gateway and the epoch of its store, which an alarm's name begins with."""
+    return "" if alarm is None else alarm.rpartition("-")[0]
+
+
+_ATTENTION: dict[IncidentState, Attention] = {"new": "new", "acknowledged": "taken", "closed": "closed"}
+
+
+def _revise_known(incident: Incident, event: Sos | Bell | Danger, observed_at: float, *, newer: bool) -> Decision:
+    """Revise the incident of this very alarm. If its tag is proven only now, and a person has judged it as a stranger's
+    before, it is new again: nobody has judged this child's call."""
+    decision = _revise(incident, event, observed_at, newer=newer)
+    proven = isinstance(event, Sos) and event.trust == "verified" and incident.trust == "unverified"
+    if not proven or belongs(Case("now", "same", "unverified", _ATTENTION[incident.state])) != "new":
+        return decision
+    anew = msgspec.structs.replace(
+        decision.incident, state="new", acknowledged_at=None, acknowledged_by=None, closed_at=None, closed_by=None,
+        shown_at=None, overdue=False,
+    )  # fmt: skip
+    return Decision(anew, "proven")
 
 
 def _revise(incident: Incident, event: Sos | Bell | Danger, observed_at: float, *, newer: bool) -> Decision:
@@ -160,13 +206,16 @@ def _revise(incident: Incident, event: Sos | Bell | Danger, observed_at: float, 
     if newer and event.where is not None:
         change |= {"where": event.where, "where_at": observed_at}
     if isinstance(event, Sos):
-        verified = event.trust == "verified" or incident.trust == "verified"
-        change["trust"] = "verified" if verified else "unverified"
+        proven = event.trust == "verified" and incident.trust != "verified"
+        change["trust"] = event.trust if incident.trust is None or proven else incident.trust
+        if proven:
+            change["subject"] = event.tag
         change["drill"] = incident.drill and event.drill  # one event that says "real" outweighs all that say "drill"
         if newer:
             change |= {"press": event.press, "battery_mv": event.battery_mv}
     elif isinstance(event, Bell):
         change["presses"] = max(incident.presses or 0, event.presses)
+        change["trust"] = "verified" if "verified" in (event.trust, incident.trust) else event.trust
     elif newer:
         change |= {"area": event.area, "probability": event.probability}
         if not event.near:
@@ -215,6 +264,19 @@ def close(incident: Incident, who: str, now_s: float) -> Incident:
     if incident.state == "closed":
         return incident
     return msgspec.structs.replace(incident, state="closed", closed_at=now_s, closed_by=who)
+
+
+def close_if_over(decision: Decision, now_s: float) -> Incident:
+    """Return the incident of a decision, closed by the city if it is a danger notice that needs nobody any more.
+
+    That is one that nobody has acknowledged, that is over, and that came late or was over when it was first heard of:
+    three hours of an area's notices that come at once are no work for a dispatcher. It stays in the closed list.
+    """
+    incident = decision.incident
+    over = incident.kind == "danger" and incident.state == "new" and incident.cleared_at is not None
+    if not (over and (incident.late_s is not None or decision.word == "opened")):
+        return incident
+    return msgspec.structs.replace(incident, state="closed", closed_at=now_s, closed_by="city", overdue=False)
 
 
 def is_overdue(incident: Incident, now_s: float) -> bool:

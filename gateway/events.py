@@ -18,6 +18,8 @@ STAGES: tuple[Stage, ...] = ("received", "stored", "acknowledged", "dispatched",
 """Stages of an alarm, in the order in which a child sees them; `readers.wire` numbers them from 1 in this order."""
 
 UNKNOWN_TAG = "unknown"
+UNKNOWN_BUTTON = "unknown button"
+"""How the `tag` of an `Sos` begins that came from a ZigBee button, not from a tag. After it: which device it was."""
 
 
 class Point(msgspec.Struct, frozen=True, tag_field="type", tag="Point"):
@@ -64,12 +66,13 @@ class Sos(_Event, frozen=True, kw_only=True, tag="sos"):
     revision: int
     """0: the first event. Higher: the same press, with more readers, a better position or a proven tag."""
     tag: str
-    """Pseudonym; "unknown" for an unverified cry."""
-    trust: Literal["verified", "unverified"]
-    """verified: the advertisement's MIC was right. An unverified cry is shown, but never dispatched automatically."""
+    """Pseudonym; "unknown" for an unverified cry; "unknown button .." for the alarm of a ZigBee button of any maker."""
+    trust: Literal["verified", "replayed", "unverified"]
+    """verified: a key of the zone made this cry, and it is new. replayed: a key made it, but somebody seems to repeat
+    it. unverified: no key of the zone made it. Only a verified cry may be dispatched automatically; all are shown."""
     drill: bool
     press: int
-    """The tag's press counter."""
+    """The tag's press counter. Of an unknown button: how often it said alarm, so far."""
     battery_mv: int
     readers: tuple[int, ...]
     """Readers that heard this press so far, the first one at the front."""
@@ -87,6 +90,8 @@ class Bell(_Event, frozen=True, kw_only=True, tag="bell"):
     reader: int
     presses: int
     where: Where | None
+    trust: Literal["verified", "unverified"] = "verified"
+    """unverified: its reader's frame could not be shown to be new, as after its flash was erased."""
 
 
 class Danger(_Event, frozen=True, kw_only=True, tag="danger"):

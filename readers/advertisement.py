@@ -3,21 +3,30 @@
 A tag's bytes identify it to its own gateway and to no other:
 
     offset size field
-    0      1    version (high nibble 1), type (low nibble 0)
-    1      8    rotating id: AES-CMAC(k_id, epoch)[:8], epoch = unix time // 900 s as u32
-    9      1    flags: SOS 0x01, battery low 0x02, moving 0x04, drill 0x08, clock unsure 0x10
-    10     1    press counter, +1 for each press
-    11     2    beacon counter, +1 for each advertisement with new content, wraps
-    13     1    calibrated power at 1 m, dBm, signed
-    14     1    battery, 20 mV steps
+    0      1    version (high nibble 2), type (low nibble 0)
+    1      8    rotating id: bytes 0..7 of the epoch's block
+    9      1    flags. In clear: SOS 0x01, moving 0x04. Sealed: battery low 0x02, drill 0x08, clock unsure 0x10
+    10     1    press counter, +1 for each press, sealed
+    11     2    beacon counter, +1 for each advertisement with new content, wraps, sealed
+    13     1    calibrated power at 1 m, dBm, signed, sealed          | a cry has its mark here, 2 bytes,
+    14     1    battery, 20 mV steps, sealed                          | and neither power nor battery
     15     4    AES-CMAC(k_mic, epoch + bytes 0..14)[:4]
+
+The epoch is unix time // 900 s as u32; its block is AES-CMAC(k_id, epoch), 16 bytes. The first half is the id. The
+second half is the key stream that seals the rest: flags are combined by XOR, and to every number the key stream is
+added, modulo its width. So within an epoch numbers rise as they do in the tag, and a reader without keys sees that a
+press or a beacon is a new one. But each epoch begins with numbers that only the key tells: nothing in the bytes of one
+epoch belongs to those of the next (docs/adr/0014-nobody-follows-a-tag.md).
+
+The mark of a cry is AES-CMAC(k_mic, "cry" + epoch + press counter)[:2] (never 0). Until the tag cries nobody but its
+gateway can know it. The gateway gives it to readers in advance: a reader tells a cry that has it from a stranger's.
 
 A reader's own beacon names its sender openly, because readers are mounted in public. Readers are calibrated by these
 beacons, and the MAC prevents strangers from making one. It cannot prevent the replay of a true one at another place,
 which costs only accuracy:
 
     offset size field
-    0      1    version (high nibble 1), type (low nibble 1)
+    0      1    version (high nibble 2), type (low nibble 1)
     1      2    number of the reader
     3      2    boot of the reader
     5      2    counter of its bursts in that boot, from 1, wraps; all packets of a burst are identical
@@ -38,13 +47,14 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.cmac import CMAC
 
-from readers.wire import ADVERTISEMENT_SIZE, ADVERTISEMENT_VERSION, BEACON_VERSION
+from readers.wire import ADVERTISEMENT_SIZE, ADVERTISEMENT_VERSION, BEACON_VERSION, FLAG_MOVING, FLAG_SOS
 
 EPOCH_S = 900
 KEY_SIZE = 16
 ID_SIZE = 8
 MIC_SIZE = 4
 BATTERY_STEP_MV = 20
+FLAGS_CLEAR = FLAG_SOS | FLAG_MOVING
 COMPANY_ID_TEST = 0xFFFF  # until one is assigned (Bluetooth SIG: 0xFFFF is for tests)
 _AD_MANUFACTURER = 0xFF
 
@@ -69,21 +79,62 @@ class TagKeys:
 
 
 @dataclass(frozen=True, slots=True)
+class Contents:
+    """What an advertisement says to those who have the tag's keys."""
+
+    flags: int
+    press: int
+    """0..255: how often the tag was pressed, wraps."""
+    count: int
+    """0..65535: the tag's own count of its beacons. It goes on from one epoch to the next."""
+    power_dbm: int | None
+    """None in a cry, as the battery: a mark is there."""
+    battery_mv: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Advertisement:
-    """One advertisement, parsed but not verified. Call `verify` with the keys of the tag that has this id."""
+    """One advertisement, parsed but not verified. `open` needs the keys of the tag that has this id."""
 
     rotating_id: bytes
     flags: int
-    press: int
+    """Only those in clear: FLAGS_CLEAR."""
+    sealed_press: int
+    """The press counter as it was heard: within an epoch it rises with each press."""
     counter: int
-    power_dbm: int
-    battery_mv: int
+    """The beacon counter as it was heard: within an epoch it rises with each beacon."""
     mic: bytes
     signed: bytes
 
-    def verify(self, keys: TagKeys, epoch: int) -> bool:
-        """Return whether the tag with these keys made this advertisement in that epoch."""
-        return hmac.compare_digest(self.mic, _cmac(keys.k_mic, struct.pack(">I", epoch) + self.signed)[:MIC_SIZE])
+    def open(self, keys: TagKeys, epoch: int) -> Contents | None:
+        """Return what the tag with these keys says in that epoch; None if it did not make this advertisement then."""
+        if not hmac.compare_digest(self.mic, _cmac(keys.k_mic, struct.pack(">I", epoch) + self.signed)[:MIC_SIZE]):
+            return None
+        stream = _KeyStream.of(keys.k_id, epoch)
+        flags = self.signed[9] ^ stream.flags
+        count = (self.counter - stream.count) & 0xFFFF
+        press = (self.sealed_press - stream.press) & 0xFF
+        if flags & FLAG_SOS:
+            return Contents(flags, press, count, None, None)
+        power_dbm = ((self.signed[13] - stream.power + 0x80) & 0xFF) - 0x80
+        return Contents(flags, press, count, power_dbm, ((self.signed[14] - stream.battery) & 0xFF) * BATTERY_STEP_MV)
+
+
+@dataclass(frozen=True, slots=True)
+class _KeyStream:
+    """What seals an epoch's advertisements of one tag: the second half of the epoch's block."""
+
+    flags: int
+    press: int
+    count: int
+    power: int
+    battery: int
+
+    @classmethod
+    def of(cls, k_id: bytes, epoch: int) -> "_KeyStream":
+        block = _cmac(k_id, struct.pack(">I", epoch))
+        flags, press, count, power, battery = struct.unpack_from(">BBHBB", block, ID_SIZE)
+        return cls(flags & ~FLAGS_CLEAR, press, count, power, battery)
 
 
 def epoch_at(unix_s: float) -> int:
@@ -96,20 +147,33 @@ def rotating_id(k_id: bytes, epoch: int) -> bytes:
     return _cmac(k_id, struct.pack(">I", epoch))[:ID_SIZE]
 
 
+def mark(keys: TagKeys, epoch: int, press: int) -> int:
+    """Return the mark (1..65535) that the cry of this press counter carries in this epoch."""
+    return int.from_bytes(_cmac(keys.k_mic, b"cry" + struct.pack(">IB", epoch, press & 0xFF))[:2], "big") or 1
+
+
 def build(
-    keys: TagKeys, epoch: int, *, flags: int = 0, press: int = 0, counter: int = 0, power_dbm: int = -59,
+    keys: TagKeys, epoch: int, *, flags: int = 0, press: int = 0, count: int = 0, power_dbm: int = -59,
     battery_mv: int = 3000,
 ) -> bytes:  # fmt: skip
-    """Return the 19 bytes that a tag with these keys advertises. counter and press wrap; battery_mv 0..5100."""
+    """Return the 19 bytes that a tag with these keys advertises. count and press wrap; battery_mv 0..5100.
+
+    With FLAG_SOS it is a cry: power and battery are not in it.
+    """
+    stream = _KeyStream.of(keys.k_id, epoch)
+    if flags & FLAG_SOS:
+        last = struct.pack(">H", mark(keys, epoch, press))
+    else:
+        battery = min(battery_mv // BATTERY_STEP_MV, 255)
+        last = bytes(((power_dbm + stream.power) & 0xFF, (battery + stream.battery) & 0xFF))
     signed = struct.pack(
-        ">B8sBBHbB",
+        ">B8sBBH2s",
         ADVERTISEMENT_VERSION,
         rotating_id(keys.k_id, epoch),
-        flags,
-        press & 0xFF,
-        counter & 0xFFFF,
-        power_dbm,
-        min(battery_mv // BATTERY_STEP_MV, 255),
+        flags ^ stream.flags,
+        (press + stream.press) & 0xFF,
+        (count + stream.count) & 0xFFFF,
+        last,
     )
     return signed + _cmac(keys.k_mic, struct.pack(">I", epoch) + signed)[:MIC_SIZE]
 
@@ -120,10 +184,8 @@ def parse(body: bytes) -> Advertisement:
         raise AdvertisementError(f"{len(body)} bytes, an advertisement has {ADVERTISEMENT_SIZE}")
     if body[0] != ADVERTISEMENT_VERSION:
         raise AdvertisementError(f"version and type {body[0]:#04x}, this side knows {ADVERTISEMENT_VERSION:#04x}")
-    _, identity, flags, press, counter, power_dbm, battery = struct.unpack_from(">B8sBBHbB", body)
-    return Advertisement(
-        identity, flags, press, counter, power_dbm, battery * BATTERY_STEP_MV, body[15:], body[:15]
-    )  # fmt: skip
+    _, identity, flags, press, counter = struct.unpack_from(">B8sBBH", body)
+    return Advertisement(identity, flags & FLAGS_CLEAR, press, counter, body[15:], body[:15])
 
 
 def build_beacon(mac: Callable[[bytes], bytes], reader: int, boot: int, counter: int, *, power_dbm: int = -30) -> bytes:

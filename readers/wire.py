@@ -7,7 +7,7 @@
 #                    +-------+-------+--------+-----------+----------------+------+
 #                    |ver|typ| reader|  boot  | sequence  | body           | MAC  |
 #                    +-------+-------+--------+-----------+----------------+------+
-#     ver   4 bits   2
+#     ver   4 bits   3
 #     typ   4 bits   1..7 reader -> gateway, 8..15 gateway -> reader, so a frame is not valid in the other direction
 #     reader   u16   number of the reader, unique in its zone, given when it is provisioned
 #     boot     u16   1..32767: how often that reader booted, kept in its flash, wraps; a frame of an older boot is
@@ -35,8 +35,12 @@
 #     rssi is the mean of `packets` identical packets.
 #
 #   8 ACK            flags u8 (bit 0: the gateway does not know the slots, bind all again; bit 1: frames to or from this
-#                    reader get lost, scan less) | sequences u24, at most 11: BINDINGS and HEARTBEAT frames that arrived
-#   9 STAGE          rows of 2 bytes, at most 17: alarm u8 | stage u8
+#                    reader get lost, scan less) | rows of 5 bytes, at most 6: what arrived
+#     slot u8 (255: a heartbeat) | low 16 bits of the frame's sequence | mark u16
+#     mark is what the next cry of this slot's tag carries (readers/advertisement.py), so that the reader knows it from
+#     a stranger's; 0: the tag is not of this zone.
+#   9 STAGE          rows of 2 bytes, at most 17: alarm u8 | stage u8 (0: the number now means another alarm; its lamp
+#                    begins again)
 #  10 SETTINGS       version u16 | report window u16 ms | scan interval u8 ms | scan window u8 ms | heartbeat u16 s |
 #                    frames a minute u16 | company id u16
 #     A frame to a reader has at most 48 bytes: a source route takes 2 bytes and 2 more for each relay.
@@ -52,7 +56,7 @@ if TYPE_CHECKING:  # only for the type checker: neither interpreter runs it
 
     Mac = Callable[[bytes], bytes]
 
-VERSION = 2
+VERSION = 3
 FRAME_MAX = 66
 MAC_SIZE = 6
 HEADER_SIZE = 8
@@ -70,7 +74,7 @@ STAGE = 9
 SETTINGS = 10
 
 # Stages of an alarm, in the order in which a child sees them. A lamp never goes back, except to 0.
-WAITING = 0
+WAITING = 0  # in a STAGE frame: the number means another alarm now
 RECEIVED = 1  # the gateway has committed it
 STORED = 2  # the city has committed it
 ACKNOWLEDGED = 3  # a person has it: help is coming
@@ -78,8 +82,8 @@ DISPATCHED = 4
 CLOSED = 5
 
 ADVERTISEMENT_SIZE = 19
-ADVERTISEMENT_VERSION = 0x10  # high nibble 1: version; low nibble 0: type, a tag
-FLAG_SOS = 0x01  # a reader acts on these two; the others are below
+ADVERTISEMENT_VERSION = 0x20  # high nibble 2: version; low nibble 0: type, a tag
+FLAG_SOS = 0x01  # these two are in clear, because a reader acts on them; the others are below
 FLAG_MOVING = 0x04
 
 RSSI_NONE = 127
@@ -89,6 +93,9 @@ BINDING_SIZE = 4 + ADVERTISEMENT_SIZE
 ALARM_AGE_STEP_MS = 10
 DOWN_MAX = 48
 STAGES_MAX = (DOWN_MAX - HEADER_SIZE - MAC_SIZE) // 2
+ACK_SIZE = 5
+ACKS_MAX = (DOWN_MAX - HEADER_SIZE - MAC_SIZE - 1) // ACK_SIZE
+ACK_HEARTBEAT = 255  # in place of a slot
 ACK_REBIND = 0x01
 ACK_LOSSES = 0x02
 BOOT_DRAWN = 0x8000  # this bit of a boot: not kept in flash
@@ -113,11 +120,11 @@ def begin(buf: bytearray, kind: int, reader: int, boot: int, sequence: int) -> i
 def pack_row(
     buf: bytearray, offset: int, slot: int, rssi_dbm: int | None, age_ms: int, packets: int, counter: int, moving: int
 ) -> int:
-    """Write one SIGHTINGS row and return the offset after it. rssi_dbm None: not known, else limited to -126..0.
+    """Write one SIGHTINGS row and return the offset after it. rssi_dbm None or above 0: not known; at least -126.
 
     moving: a bool, or the flags masked with FLAG_MOVING (zero is false).
     """
-    level = RSSI_NONE if rssi_dbm is None else min(max(-rssi_dbm, 0), RSSI_NONE - 1)
+    level = RSSI_NONE if rssi_dbm is None or rssi_dbm > 0 else min(-rssi_dbm, RSSI_NONE - 1)
     struct.pack_into(
         "4B",
         buf,
@@ -254,15 +261,11 @@ def _fixed(body: bytes, size: int) -> None:
         raise WireError("body of %d bytes, expected %d" % (len(body), size))
 
 
-def decode_ack(body: bytes) -> tuple[int, list[int]]:
-    """Return (flags, list of sequences)."""
-    if not body or (len(body) - 1) % 3 or len(body) > BODY_MAX:
+def decode_ack(body: bytes) -> tuple[int, list[tuple[int, int, int]]]:
+    """Return (flags, list of (slot, low 16 bits of the sequence, mark))."""
+    if not body or (len(body) - 1) % ACK_SIZE or len(body) > 1 + ACK_SIZE * ACKS_MAX:
         raise WireError("body of %d bytes is no ACK" % len(body))
-    sequences = []
-    for offset in range(1, len(body), 3):
-        high, low = struct.unpack_from(">BH", body, offset)
-        sequences.append(high << 16 | low)
-    return body[0], sequences
+    return body[0], [struct.unpack_from(">BHH", body, offset) for offset in range(1, len(body), ACK_SIZE)]
 
 
 def decode_stage(body: bytes) -> list[tuple[int, int]]:
@@ -288,7 +291,6 @@ ROWS_MAX = BODY_MAX // ROW_SIZE
 BINDINGS_MAX = BODY_MAX // BINDING_SIZE
 NEIGHBOUR_SIZE = 13
 NEIGHBOURS_MAX = BODY_MAX // NEIGHBOUR_SIZE
-ACKS_MAX = (DOWN_MAX - HEADER_SIZE - MAC_SIZE - 1) // 3
 
 # The values of a heartbeat, in this order. Counters start at boot and wrap at their width.
 HEARTBEAT_FIELDS = (
@@ -404,9 +406,11 @@ def encode_heartbeat(values: "Sequence[int]") -> bytes:
     return struct.pack(HEARTBEAT_FORMAT, *values)
 
 
-def encode_ack(flags: int, sequences: "Iterable[int]") -> bytes:
-    """Return an ACK body. flags: ACK_REBIND, ACK_LOSSES or both. sequences: at most ACKS_MAX."""
-    return bytes([flags]) + b"".join([struct.pack(">BH", sequence >> 16, sequence & 0xFFFF) for sequence in sequences])
+def encode_ack(flags: int, rows: "Iterable[tuple[int, int, int]]") -> bytes:
+    """Return an ACK body. flags: ACK_REBIND, ACK_LOSSES or both. rows: (slot, sequence, mark), at most ACKS_MAX."""
+    return bytes([flags]) + b"".join(
+        [struct.pack(">BHH", slot, sequence & 0xFFFF, mark) for slot, sequence, mark in rows]
+    )
 
 
 def encode_stage(rows: "Iterable[tuple[int, int]]") -> bytes:

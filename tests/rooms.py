@@ -23,7 +23,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
     {
         "readers.__main__": ("readers",),
         "gateway": ("readers",),
-        "sim.ncp": ("sim",),
+        "sim.ncp": ("readers", "sim"),
         "sim.reader": ("readers",),
         "sim.walks": ("sim",),
     },
@@ -33,19 +33,20 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
         "gateway.outbox": ("gateway",),
         "city": ("gateway",),
         "sim.street": ("gateway", "readers", "sim"),
-        "sim.xbee": ("sim.reader",),
+        "sim.xbee": ("readers", "sim.reader"),
     },
     {
         "gateway.core": ("gateway", "gateway.locate", "gateway.presence", "readers"),
         "gateway.mqtt": ("gateway", "gateway.outbox"),
-        "gateway.survey": ("gateway", "gateway.locate", "gateway.presence"),
+        "gateway.survey": ("gateway", "gateway.locate", "gateway.presence", "readers"),
+        "city.checks": ("city",),
         "city.pages": ("city",),
         "sim.air": ("sim", "sim.ncp", "sim.reader", "sim.street", "sim.xbee"),
     },
     {
         "gateway.radio": ("gateway", "gateway.core"),
         "gateway.config": ("gateway", "gateway.locate", "gateway.survey", "readers"),
-        "city.__main__": ("city", "city.pages"),
+        "city.__main__": ("city", "city.checks", "city.pages"),
         "sim.demo": (
             "gateway", "readers", "sim", "sim.air", "sim.ncp", "sim.reader", "sim.street", "sim.walks", "sim.xbee",
         ),
@@ -78,10 +79,10 @@ CORE_MAY_NOT_ASK = {
 """By these an allowed module would know the time, chance or a file."""
 
 CONTRACTS = {
-    ("gateway", "readers"): {"readers.wire", "readers.advertisement"},
-    ("city", "gateway"): {"gateway.events", "gateway.uplink"},
+    ("gateway", "readers"): {"readers.wire", "readers.advertisement", "readers.files"},
+    ("city", "gateway"): {"gateway.cries", "gateway.events", "gateway.uplink"},
     ("sim", "gateway"): {"gateway.uplink", "gateway.zone"},
-    ("sim", "readers"): {"readers.wire", "readers.advertisement", "readers.build"},
+    ("sim", "readers"): {"readers.wire", "readers.advertisement", "readers.build", "readers.files"},
 }
 """What one part of the product may know of another: these files, and nothing else of it."""
 

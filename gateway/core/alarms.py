@@ -14,11 +14,12 @@ from typing import Literal
 import msgspec
 
 from gateway.core.sightings import WallClock
+from gateway.cries import Attention, Trust
 from gateway.effects import AlarmMemory
 from gateway.events import UNKNOWN_TAG, Bell, Sos
 from gateway.fix import Reading
 from readers import wire
-from readers.advertisement import Advertisement
+from readers.advertisement import Advertisement, AdvertisementError, parse
 
 ALARMS_MAX = 4096
 ALARMS_HARD_MAX = 4 * ALARMS_MAX
@@ -26,8 +27,6 @@ ALARMS_HARD_MAX = 4 * ALARMS_MAX
 LAMPS_MAX = 48
 """Most lamps of one alarm; with READERS_MAX this keeps a memory under 4 KiB."""
 READERS_MAX = 64
-ALIASES_MAX = 4
-"""Enough for the id as first heard, the tag, and the ids of the two epochs that a cry may last into."""
 SAME_PRESS_S = 1200.0
 """How long after its last cry a press counter still names the same press. A tag cries 10 minutes at most."""
 OLD_S = 86_400.0
@@ -35,11 +34,6 @@ OLD_S = 86_400.0
 AlarmKind = Literal["sos", "bell", "danger"]
 LampKey = tuple[int, int, int]
 """(Reader, its boot, its number for the alarm)."""
-
-
-def unproven(id_and_press: bytes) -> bytes:
-    """Return the identity of a press as it is heard without keys: rotating id (8 bytes) and press counter."""
-    return b"?" + id_and_press
 
 
 @dataclass(slots=True)
@@ -53,6 +47,10 @@ class Lamp:
     """Highest stage of this lamp that was reported to the city."""
     counter: int = -1
     """Beacon counter of the newest advertisement that this reader sent for the alarm."""
+    mic: bytes = b""
+    """Its MIC."""
+    again: bool = False
+    """Its number meant another alarm before, so it may show a stage that nobody gave this one: it begins again."""
     send_at_s: float = float("inf")
     pause_s: float = 0.0
     until_s: float = float("inf")
@@ -80,20 +78,26 @@ class Alarm:
     first: Sos | Bell | None = None
     """The first event, kept until it is committed, so that a second try sends the same event."""
     tag: str = UNKNOWN_TAG
-    verified: bool = False
+    trust: Trust = "verified"
     drill: bool = False
     press: int = 0
     battery_mv: int = 0
     bell: str = ""
     area: str = ""
-    aliases: list[bytes] = field(default_factory=list)
-    """More identities: rotating id and press as heard, and the tag once it is known."""
+    counts: tuple[int, int] | None = None
+    """The first and the newest of the tag's own beacon counts that belong to this press; None: not known."""
+    counted_at_s: float = float("-inf")
+    """When the newest of them was heard; -inf: not known."""
     over: bool = False
     """For a danger alarm: the tag is clear of the area again."""
     revision: int = 0
     revise_at_s: float = float("inf")
     news: bool = False
     """Whether something changed since the last revision."""
+    proven: bool = False
+    """Whether its tag became known since the last revision: that is reported after any number of revisions."""
+    opened_at_s: float = float("inf")
+    """When it was opened here. inf: before a restart."""
     at_m: tuple[float, float] | None = None
     readers: list[int] = field(default_factory=list)
     lamps: dict[LampKey, Lamp] = field(default_factory=dict)
@@ -106,6 +110,11 @@ class Alarm:
     def done(self) -> bool:
         return self.stage >= wire.CLOSED or self.over
 
+    @property
+    def state(self) -> Attention:
+        """What a person did about it."""
+        return "closed" if self.done else "taken" if self.stage >= wire.ACKNOWLEDGED else "new"
+
 
 class KeptAlarm(msgspec.Struct, frozen=True, array_like=True):
     """`AlarmMemory.data`: what an alarm needs after a power cut. MessagePack; add new fields only at the end."""
@@ -114,7 +123,7 @@ class KeptAlarm(msgspec.Struct, frozen=True, array_like=True):
     who: bytes
     dated: bool
     tag: str
-    verified: bool
+    trust: Trust
     drill: bool
     press: int
     battery_mv: int
@@ -125,6 +134,8 @@ class KeptAlarm(msgspec.Struct, frozen=True, array_like=True):
     readers: tuple[int, ...]
     lamps: tuple[tuple[int, int, int, int, bytes], ...]
     """(reader, boot, number, told, cause)."""
+    counts: tuple[int, int] | None = None
+    advertisement: bytes = b""
 
 
 class Alarms:
@@ -138,6 +149,7 @@ class Alarms:
         self._wall, self._counts = wall, counts
         self._by_who: dict[bytes, Alarm] = {}
         self._by_lamp: dict[LampKey, Alarm] = {}
+        self._by_cause: dict[bytes, Alarm] = {}
         self._undated: list[Alarm] = []
 
     def __len__(self) -> int:
@@ -150,7 +162,7 @@ class Alarms:
         name = f"{self._prefix}{self.number}"
         alarm = Alarm(
             name, kind, kind[:1].encode() + who + b"/" + str(self.number).encode(), who, pressed_at_s, now_s,
-            self._wall.utc_s(pressed_at_s), self._wall.quality == "good",
+            self._wall.utc_s(pressed_at_s), self._wall.quality == "good", opened_at_s=now_s,
         )  # fmt: skip
         self.by_name[name] = self._by_who[who] = alarm
         self._counts[f"alarms_{kind}"] += 1
@@ -160,11 +172,16 @@ class Alarms:
         """Return the newest alarm of a press, or None."""
         return self._by_who.get(who)
 
-    def also(self, alarm: Alarm, who: bytes) -> None:
-        """Add another identity to an alarm, unless an alarm already has it or ALIASES_MAX is reached."""
-        if who not in self._by_who and len(alarm.aliases) < ALIASES_MAX:
-            alarm.aliases.append(who)
-            self._by_who[who] = alarm
+    def rename(self, alarm: Alarm, who: bytes) -> None:
+        """Give an alarm another identity: its tag is known now."""
+        if self._by_who.get(alarm.who) is alarm:
+            del self._by_who[alarm.who]
+        alarm.who = who
+        self._by_who[who] = alarm
+
+    def caused(self, cause: bytes) -> Alarm | None:
+        """Return the newest alarm that a reader raised for this cause: a cry's bytes as they are heard without keys."""
+        return self._by_cause.get(cause)
 
     def shown_by(self, key: LampKey, cause: bytes) -> Alarm | None:
         """Return the alarm that a reader means by its own number, or None if the cause is another one."""
@@ -177,23 +194,24 @@ class Alarms:
         if lamp is not None and lamp.cause == cause:
             return lamp
         other = self._by_lamp.pop(key, None)
-        if other is not None:
-            other.lamps.pop(key, None)
+        before = None if other is None else other.lamps.pop(key, None)
         if len(alarm.lamps) >= LAMPS_MAX:  # the oldest one: its reader reports again if it still shows the alarm
             first = next(iter(alarm.lamps))
             del alarm.lamps[first], self._by_lamp[first]
             self._counts["lamps_forgotten"] += 1
-        lamp = alarm.lamps[key] = Lamp(cause)
-        self._by_lamp[key] = alarm
+        lamp = alarm.lamps[key] = Lamp(cause, again=before is not None and before.cause == cause)
+        self._by_lamp[key] = self._by_cause[cause] = alarm
         return lamp
 
     def memory(self, alarm: Alarm) -> AlarmMemory:
         """Return what must survive of an alarm when the gateway restarts."""
         lamps = tuple((*key, lamp.told, lamp.cause) for key, lamp in alarm.lamps.items())
+        cry = b"" if alarm.advertisement is None else alarm.advertisement.signed + alarm.advertisement.mic
         data = msgspec.msgpack.encode(
             KeptAlarm(
-                alarm.kind, alarm.who, alarm.dated, alarm.tag, alarm.verified, alarm.drill, alarm.press,
+                alarm.kind, alarm.who, alarm.dated, alarm.tag, alarm.trust, alarm.drill, alarm.press,
                 alarm.battery_mv, alarm.bell, alarm.area, alarm.over, alarm.revision, tuple(alarm.readers), lamps,
+                alarm.counts, cry,
             )
         )  # fmt: skip
         return AlarmMemory(alarm.key, alarm.name, alarm.stage, alarm.raised_utc_s, data)
@@ -214,15 +232,17 @@ class Alarms:
             alarm = Alarm(
                 memory.alarm, kept.kind, memory.key, kept.who, now_s, now_s, memory.raised_utc_s, kept.dated,
                 restored=True, stage=min(max(memory.stage, wire.RECEIVED), wire.CLOSED), committed=True, tag=kept.tag,
-                verified=kept.verified, drill=kept.drill, press=kept.press, battery_mv=kept.battery_mv, bell=kept.bell,
-                area=kept.area, over=kept.over, revision=kept.revision, readers=list(kept.readers),
+                trust=kept.trust, drill=kept.drill, press=kept.press, battery_mv=kept.battery_mv, bell=kept.bell,
+                area=kept.area, over=kept.over, revision=kept.revision, readers=list(kept.readers), counts=kept.counts,
             )  # fmt: skip
+            try:
+                alarm.advertisement = parse(kept.advertisement)
+            except AdvertisementError:  # a proven alarm has none, and one that could not be read has no bytes
+                alarm.advertisement = None
             self.by_name[alarm.name] = self._by_who[alarm.who] = alarm
             for reader, boot, number_there, told, cause in kept.lamps[:LAMPS_MAX]:
                 lamp = self.lamp(alarm, (reader, boot, number_there), cause)
                 lamp.shown = lamp.told = told
-                if alarm.verified and cause[:1] == b"s":
-                    self.also(alarm, unproven(cause[1:]))
             self._undated.append(alarm)
 
     def date(self, now_s: float) -> None:
@@ -234,6 +254,7 @@ class Alarms:
         for alarm in self._undated:
             if alarm.dated and alarm.heard_at_s == alarm.pressed_at_s:
                 alarm.pressed_at_s = alarm.heard_at_s = now_s - max(0.0, utc_s - alarm.raised_utc_s)
+                alarm.counted_at_s = alarm.heard_at_s
         self._undated.clear()
 
     def observed_at(self, alarm: Alarm) -> datetime:
@@ -249,11 +270,12 @@ class Alarms:
                 break
             self._counts["alarms_forgotten"] += 1
             del self.by_name[alarm.name]
-            for key in alarm.lamps:
+            for key, lamp in alarm.lamps.items():
                 del self._by_lamp[key]
-            for who in (alarm.who, *alarm.aliases):
-                if self._by_who.get(who) is alarm:
-                    del self._by_who[who]
+                if self._by_cause.get(lamp.cause) is alarm:
+                    del self._by_cause[lamp.cause]
+            if self._by_who.get(alarm.who) is alarm:
+                del self._by_who[alarm.who]
 
 
 _NEEDED = 4
@@ -267,5 +289,5 @@ def _worth(alarm: Alarm, now_s: float) -> int:
     if quiet_s > OLD_S:
         return 1
     if quiet_s > SAME_PRESS_S:
-        return 3 if alarm.verified or alarm.kind == "bell" else 2
+        return 3 if alarm.trust == "verified" or alarm.kind == "bell" else 2
     return _NEEDED

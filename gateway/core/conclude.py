@@ -102,7 +102,7 @@ class Concluder:
         if change.near:
             who = f"{tag}/{change.area}".encode()
             alarm = self._alarms.open("danger", who, now_s, now_s)
-            alarm.tag, alarm.area, alarm.verified = tag, change.area, True
+            alarm.tag, alarm.area = tag, change.area
             self._dangers[key] = alarm
         elif alarm is None:
             return  # the full table dropped it: there is no alarm left to end

@@ -193,6 +193,20 @@ def answer(links: ReaderLinks, reader: int, kind: int, body: bytes) -> bytes | N
     return wire.encode(kind, reader, boot, top, body, link.mac)
 
 
+def reply(links: ReaderLinks, report: Report, kind: int, body: bytes) -> bytes | None:
+    """Return a downlink for the reader and the boot that sent a report, as `answer`; None for a recording of old boots.
+
+    A reader whose flash was erased counts its boots from 1 again. Its boot is none that is remembered, and the report's
+    own sequence proves to it that the downlink is fresh. Any other reader refuses a frame of another boot.
+    """
+    if boot_of(links, report.reader) == report.boot:
+        return answer(links, report.reader, kind, body)
+    link = links.by_number.get(report.reader)
+    if link is None or not report.old_boot or len(body) > DOWN_BODY_MAX:
+        return None
+    return wire.encode(kind, report.reader, report.boot, report.sequence, body, link.mac)
+
+
 def boot_of(links: ReaderLinks, reader: int) -> int | None:
     """Return the boot of the newest new frame of a reader; None if it was never heard."""
     link = links.by_number.get(reader)

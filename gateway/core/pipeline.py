@@ -13,13 +13,14 @@ import msgspec
 
 from gateway.core import frames
 from gateway.core.alarms import Alarms
+from gateway.core.buttons import ButtonFrame, Buttons
 from gateway.core.conclude import Concluder
 from gateway.core.frames import Frame, Malformed, ReaderLinks, Report
 from gateway.core.losses import Losses
 from gateway.core.neighbours import Neighbours
 from gateway.core.reader_health import Health
 from gateway.core.reader_settings import SettingsAnswers
-from gateway.core.resolve import UNRESOLVED, Resolver
+from gateway.core.resolve import UNRESOLVED, KeptTag, Resolver
 from gateway.core.sightings import Sighting, Table, WallClock
 from gateway.core.sos import Emergencies
 from gateway.effects import AlarmMemory, Effect
@@ -60,6 +61,7 @@ class State:
     settings: SettingsAnswers
     neighbours: Neighbours
     crosscheck: Crosscheck
+    buttons: Buttons
     now_s: float
     silence_at_s: float
     fill_at_s: float
@@ -109,10 +111,10 @@ class State:
         emergencies = Emergencies(zone, field, links, alarms, resolver, locator, wall, counts)
         emergencies.relight(now_s)
         return cls(
-            counts, wall, links, losses, Table(links, losses, counts), resolver, field, locator, alarms, emergencies,
-            settler, concluder, Health(reader_keys, wall, counts, now_s),
+            counts, wall, links, losses, Table(links, losses, resolver, counts), resolver, field, locator, alarms,
+            emergencies, settler, concluder, Health(reader_keys, wall, counts, now_s),
             SettingsAnswers(zone.settings, len(reader_keys), links, counts), Neighbours(links, counts),
-            Crosscheck(field.readers, counts, now_s), now_s, now_s + SILENCE_S, now_s,
+            Crosscheck(field.readers, counts, now_s), Buttons(alarms, wall, counts), now_s, now_s + SILENCE_S, now_s,
         )  # fmt: skip
 
 
@@ -146,6 +148,11 @@ def on_frame(state: State, frame: Frame, now_s: float) -> Iterator[Effect]:
                 _follow(state, sighting, now_s)
     yield from state.table.answer(report, now_s)
     yield from state.settings.answer(report)
+
+
+def on_button(state: State, frame: ButtonFrame, now_s: float) -> Iterator[Effect]:
+    """Yield the effects of an alarm of a ZigBee button (`buttons.read`). When they are carried out, it is on disk."""
+    yield from state.buttons.alarm(frame, now_s)
 
 
 def on_stage(state: State, alarm: str, stage: int, now_s: float) -> Iterator[Effect]:
@@ -269,7 +276,7 @@ class _Snapshot(msgspec.Struct, frozen=True, array_like=True):
 
     alarms: int
     links: list[tuple[int, int, int, int, bytes]]
-    tags: list[tuple[str, int, int, int, int]]
+    tags: list[KeptTag]
     settled: list[tuple[str, PresenceState, str | None]]
     off_route: list[str] = []
     about_s: dict[str, dict[str, float]] = {}
@@ -330,7 +337,7 @@ def _resolve(state: State, report: Report, sighting: Sighting) -> None:
         if identity.outcome == "good":
             sighting.tag = identity.tag
         if binding is not None:
-            binding.tag = sighting.tag
+            binding.tag, binding.contents = sighting.tag, identity.contents
             binding.epoch = -1 if identity.epoch is None else identity.epoch
             binding.refused = identity.outcome not in ("good", "unknown")
             binding.tried = state.resolver.generation
@@ -339,7 +346,8 @@ def _resolve(state: State, report: Report, sighting: Sighting) -> None:
             identity = state.resolver.identify(advertisement, binding.heard_at_s)
             binding.tried = state.resolver.generation
             if identity.outcome == "good":
-                binding.tag, binding.epoch = identity.tag, identity.epoch or -1
+                binding.tag, binding.epoch, binding.contents = identity.tag, identity.epoch or -1, identity.contents
+                state.table.rebind(report.reader)
         sighting.tag = binding.tag
         if sighting.tag != UNRESOLVED:
             state.resolver.heard_counter(

@@ -4,14 +4,17 @@ The table holds the ids of all enrolled tags for `REACH` epochs before and after
 column, which is built in small parts; only a jump of the clock builds the nearest three columns at once. A routine
 advertisement is accepted within one epoch of the tag's own clock, as far as it is known. A cry is accepted anywhere in
 the table. So is everything while a clock is unsure: the gateway's, or the tag's according to its own flag.
+
+New is a beacon whose counter was not heard before in its epoch. The MIC binds it to the epoch, so a recording of it can
+repeat nothing else. A tag that lost its counter (a new battery) draws another: it was not heard either, so it is new.
 """
 
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from readers.advertisement import Advertisement, TagKeys, rotating_id
+from readers.advertisement import Advertisement, Contents, TagKeys, mark, rotating_id
 from readers.wire import FLAG_CLOCK_UNSURE, FLAG_MOVING, FLAG_SOS
 
 UNRESOLVED = -1
@@ -25,6 +28,13 @@ REORDER_S = 5.0
 """A packet with an older counter is accepted up to this long after the newest: mesh retries, and steps of ages."""
 SAME_S = 60.0
 """The same counter is accepted again for this long: a resting tag may repeat one advertisement."""
+SKIP_MAX = 1024
+"""Beacons of one tag that may go unheard before a higher counter counts as a restart."""
+RANGES_MAX = 4
+EPOCHS_MAX = 4
+"""Ranges of heard counters that are kept of a tag in an epoch, and its epochs. With one more the oldest is dropped."""
+GUESS_MARGIN = 64
+"""A counter that was completed from 5 bits may be wrong by a lap or two of 32. What is this far behind was heard."""
 MOTION_LATE_S = 10.0
 """For this long, a beacon with a counter behind the newest counts as older: its frame came late. After that, either the
 newest counter was wrong (it was guessed from 5 bits) or the tag restarted, and what is heard now counts."""
@@ -32,6 +42,7 @@ UNKNOWN_IDS_MAX = 4096
 _ROW_BITS = 20
 TAGS_MAX = 1 << _ROW_BITS
 
+KeptTag = tuple[str, int, int, dict[int, list[tuple[int, int]]]]
 Outcome = Literal["good", "unknown", "forged", "stale_epoch", "replayed"]
 
 
@@ -42,20 +53,22 @@ class EnrolledTag:
     name: str
     keys: TagKeys
     epoch: int = -1
-    low: int = 0
-    """First counter accepted in this epoch (or since the tag restarted in it)."""
-    high: int = 0
-    """Newest counter accepted in this epoch."""
+    """The newest epoch that was heard, unless its clock was set right since."""
+    heard: dict[int, list[list[int]]] = field(default_factory=dict)
+    """Epoch -> ranges [first, last] of counters heard in it, the range that was extended last at the end."""
+    high: int = -1
+    """The newest counter that a MIC proved, and when it was first heard (`high_at_s`). -1: before a restart."""
     high_at_s: float = 0.0
-    """When that counter was first heard."""
     rolled_at_s: float = 0.0
     """When this epoch was first heard."""
-    restart_epoch: int = -1
-    """Epoch of the last accepted restart (counter set back). One restart is accepted in an epoch."""
+    newest_at_s: float = float("-inf")
+    """When the newest beacon was heard, whichever reader reports it."""
     drift: int = 0
     """How many epochs this tag's clock is ahead of the gateway's; negative: behind."""
     power_dbm: int = -59
     battery_mv: int = 0
+    press: int | None = None
+    """The press counter of the newest beacon."""
     moving: bool = True
     still_since_s: float | None = None
     said_epoch: int = -1
@@ -71,6 +84,10 @@ class Identity:
     outcome: Outcome
     tag: int
     epoch: int | None = None
+    contents: Contents | None = None
+    """What it says; None unless the MIC is right."""
+    newest_at_s: float = float("-inf")
+    """For a beacon that is not new: when a newer one of its tag was heard."""
 
 
 class Resolver:
@@ -134,23 +151,35 @@ class Resolver:
             return Identity("unknown", UNRESOLVED)
         row, epoch = packed & (TAGS_MAX - 1), packed >> _ROW_BITS
         tag = self.tags[row]
-        if not advertisement.verify(tag.keys, epoch):
+        contents = advertisement.open(tag.keys, epoch)
+        if contents is None:
             self._counts["advertisements_forged"] += 1
             return Identity("forged", UNRESOLVED)
-        cries = bool(advertisement.flags & FLAG_SOS)
-        loose = self.unsure or cries or bool(advertisement.flags & FLAG_CLOCK_UNSURE)
+        cries, unsure = bool(contents.flags & FLAG_SOS), bool(contents.flags & FLAG_CLOCK_UNSURE)
+        loose = self.unsure or cries or unsure
         if not loose and abs(epoch - self._now - tag.drift) > 1:
             self._counts["advertisements_stale_epoch"] += 1
-            return Identity("stale_epoch", row, epoch)
-        if not self._newer(tag, epoch, advertisement.counter, heard_at_s):
+            return Identity("stale_epoch", row, epoch, contents, tag.newest_at_s)
+        if not self._newer(tag, epoch, advertisement.counter, heard_at_s, cries=cries, unsure=unsure):
             self._counts["advertisements_replayed"] += 1
-            return Identity("replayed", row, epoch)
+            return Identity("replayed", row, epoch, contents, tag.newest_at_s)
         if not self.unsure and (loose or epoch != self._now + tag.drift):
-            reach = REACH if advertisement.flags & FLAG_CLOCK_UNSURE else DRIFT_MAX
+            reach = REACH if unsure else DRIFT_MAX
             tag.drift = max(-reach, min(reach, epoch - self._now))
-        tag.power_dbm, tag.battery_mv = advertisement.power_dbm, advertisement.battery_mv
-        _take_motion(tag, epoch, advertisement.counter, bool(advertisement.flags & FLAG_MOVING), heard_at_s)
-        return Identity("good", row, epoch)
+        tag.newest_at_s = max(tag.newest_at_s, heard_at_s)
+        tag.press = contents.press
+        if contents.power_dbm is not None and contents.battery_mv is not None:
+            tag.power_dbm, tag.battery_mv = contents.power_dbm, contents.battery_mv
+        _take_motion(tag, epoch, advertisement.counter, bool(contents.flags & FLAG_MOVING), heard_at_s)
+        return Identity("good", row, epoch, contents)
+
+    def knows(self, advertisement: Advertisement) -> bool:
+        """Return whether a tag has this id, now or in one of the epochs that are searched."""
+        return advertisement.rotating_id in self._ids
+
+    def mark_of_next_cry(self, row: int, epoch: int, contents: Contents) -> int:
+        """Return the mark that the next cry of a tag carries in this epoch, or the present one's if it cries."""
+        return mark(self.tags[row].keys, epoch, contents.press + (0 if contents.flags & FLAG_SOS else 1))
 
     def heard_counter(self, row: int, epoch: int, counter: int, heard_at_s: float, moving: bool | None) -> None:
         """Note the counter of a bound row (here it only rises) and what the row reports about motion.
@@ -160,26 +189,36 @@ class Resolver:
         tag = self.tags[row]
         if moving is not None:
             _take_motion(tag, epoch, counter, moving, heard_at_s)
-        if epoch == tag.epoch and 0 < (counter - tag.high) & 0xFFFF < 0x8000 and heard_at_s >= tag.high_at_s:
-            tag.high, tag.high_at_s = counter, heard_at_s
+        tag.newest_at_s = max(tag.newest_at_s, heard_at_s)
+        ranges = tag.heard.get(epoch)
+        if ranges and 0 < (counter - GUESS_MARGIN - ranges[-1][1]) & 0xFFFF < 0x8000:
+            ranges[-1][1] = (counter - GUESS_MARGIN) & 0xFFFF
 
     def unknown_ids(self) -> int:
         """Return how many different unknown ids were heard in this epoch, at most UNKNOWN_IDS_MAX."""
         return len(self._unknown)
 
-    def snapshot(self) -> list[tuple[str, int, int, int, int]]:
-        """Return (pseudonym, epoch, low, high, drift) of every tag that was heard, for `restore`."""
-        return [(tag.name, tag.epoch, tag.low, tag.high, tag.drift) for tag in self.tags if tag.epoch >= 0]
+    def snapshot(self) -> list[KeptTag]:
+        """Return (pseudonym, epoch, drift, heard) of every tag that was heard, for `restore`."""
+        heard = [tag for tag in self.tags if tag.epoch >= 0]
+        return [
+            (tag.name, tag.epoch, tag.drift, {e: [(low, high) for low, high in r] for e, r in tag.heard.items()})
+            for tag in heard
+        ]
 
-    def restore(self, rows: list[tuple[str, int, int, int, int]], now_s: float) -> None:
+    def restore(self, rows: list[KeptTag], now_s: float) -> None:
         """Restore a snapshot. Tags that are not enrolled any more are skipped."""
-        for name, epoch, low, high, drift in rows:
+        for name, epoch, drift, heard in rows:
             row = self.rows.get(name)
             if row is not None:
                 tag = self.tags[row]
-                tag.epoch, tag.low, tag.high = epoch, low & 0xFFFF, high & 0xFFFF
-                tag.drift = max(-REACH, min(REACH, drift))
+                tag.epoch, tag.drift = epoch, max(-REACH, min(REACH, drift))
+                for each, ranges in list(heard.items())[-EPOCHS_MAX:]:
+                    whole = [[low & 0xFFFF, high & 0xFFFF] for low, high in ranges[-RANGES_MAX:]]
+                    if whole:
+                        tag.heard[each] = whole
                 tag.high_at_s = tag.rolled_at_s = now_s - REORDER_S  # nothing heard after now counts as older
+                tag.newest_at_s = now_s
 
     def _fill(self, epoch: int, rows: int) -> int:
         column = self._columns.setdefault(epoch, [])
@@ -191,34 +230,50 @@ class Resolver:
         self.generation += 1
         return len(column) - first
 
-    def _newer(self, tag: EnrolledTag, epoch: int, counter: int, heard_at_s: float) -> bool:
-        """Return whether a counter is accepted. A tag's counter and epoch only rise; only a late one may be lower."""
-        if epoch > tag.epoch:
-            tag.epoch, tag.low, tag.high = epoch, counter, counter
-            tag.high_at_s = tag.rolled_at_s = heard_at_s
-            return True
+    def _newer(
+        self, tag: EnrolledTag, epoch: int, counter: int, heard_at_s: float, *, cries: bool, unsure: bool
+    ) -> bool:
+        """Return whether a beacon is new, and note it. One that comes late counts as new for REORDER_S."""
+        ranges = tag.heard.get(epoch)
         if epoch < tag.epoch:
             set_right = not self.unsure and tag.epoch > self._now + 1 and abs(epoch - self._now) <= 1
-            if set_right:  # its clock was ahead and was corrected; what it reports now is current
-                tag.epoch, tag.low, tag.high = epoch, counter, counter
-                tag.high_at_s = tag.rolled_at_s = heard_at_s
-            return set_right or heard_at_s <= tag.rolled_at_s + REORDER_S
-        ahead = (counter - tag.high) & 0xFFFF
-        if ahead == 0:
-            return heard_at_s <= tag.high_at_s + SAME_S
-        if ahead < 0x8000:
+            if not (set_right or unsure):  # else its clock was ahead and was corrected, or it says that it has lost it
+                return heard_at_s <= tag.rolled_at_s + REORDER_S
+        if ranges is None:
+            while len(tag.heard) >= EPOCHS_MAX:
+                del tag.heard[next(iter(tag.heard))]
+            ranges = tag.heard[epoch] = []
+        if epoch != tag.epoch:
+            tag.rolled_at_s = heard_at_s
+        if epoch == tag.epoch and counter == tag.high:
+            fresh = heard_at_s <= tag.high_at_s + (REORDER_S if cries else SAME_S)
+        elif _holds(ranges, counter):
+            fresh = epoch == tag.epoch and heard_at_s <= tag.high_at_s + REORDER_S
+        else:
+            fresh = True
+            self._note(tag, ranges, counter)
             tag.high, tag.high_at_s = counter, heard_at_s
-            return True
-        if heard_at_s <= tag.high_at_s + REORDER_S:
-            return True
-        seen_already = (counter - tag.low) & 0xFFFF <= (tag.high - tag.low) & 0xFFFF
-        if seen_already or tag.restart_epoch == epoch:
-            return False
-        # Set back to a counter that this epoch never had: a new battery, not a replay. Accepted once in an epoch.
-        self._counts["tag_restarts"] += 1
-        tag.low = tag.high = counter
-        tag.high_at_s, tag.restart_epoch = heard_at_s, epoch
-        return True
+        if fresh:
+            tag.epoch = epoch
+        return fresh
+
+    def _note(self, tag: EnrolledTag, ranges: list[list[int]], counter: int) -> None:
+        """Extend the range that this counter belongs to, or begin one: the tag restarted."""
+        for at in range(len(ranges) - 1, -1, -1):
+            low, high = ranges[at]
+            if (counter - high) & 0xFFFF <= SKIP_MAX or (low - counter) & 0xFFFF <= GUESS_MARGIN:
+                after = (counter - high) & 0xFFFF <= SKIP_MAX
+                ranges.append(ranges.pop(at))
+                ranges[-1][after] = counter
+                return
+        if ranges:
+            self._counts["tag_restarts"] += 1
+        ranges.append([counter, counter])
+        del ranges[:-RANGES_MAX]
+
+
+def _holds(ranges: list[list[int]] | None, counter: int) -> bool:
+    return any((counter - low) & 0xFFFF <= (high - low) & 0xFFFF for low, high in ranges or ())
 
 
 def _take_motion(tag: EnrolledTag, epoch: int, counter: int, moving: bool, heard_at_s: float) -> None:

@@ -13,11 +13,11 @@ from datetime import UTC, datetime, timedelta
 from gateway.core import frames
 from gateway.core.frames import ReaderLinks, Report
 from gateway.core.losses import Losses
-from gateway.core.resolve import UNRESOLVED, Identity
+from gateway.core.resolve import UNRESOLVED, Identity, Resolver
 from gateway.effects import Downlink
 from gateway.events import ClockQuality
 from readers import wire
-from readers.advertisement import Advertisement, AdvertisementError, parse
+from readers.advertisement import Advertisement, AdvertisementError, Contents, parse
 
 REBIND_QUIET_S = 2.0
 """A reader is asked for all its bindings at most once in this time."""
@@ -62,6 +62,8 @@ class Binding:
     advertisement: Advertisement | None
     tag: int = UNRESOLVED
     epoch: int = -1
+    contents: Contents | None = None
+    """What the advertisement says, once its tag is known."""
     refused: bool = False
     """The advertisement was refused (for example a replay): rows of this slot belong to no tag."""
     tried: int = -1
@@ -108,17 +110,17 @@ class Slots:
     by_number: dict[int, Binding] = field(default_factory=dict)
     asked_at_s: float = float("-inf")
     ack_due_s: float | None = None
-    acks: list[int] = field(default_factory=list)
-    """Sequences that wait for an acknowledgement; at most ACKS_MAX."""
+    acks: list[tuple[int, int]] = field(default_factory=list)
+    """(Slot, sequence) of what waits for an acknowledgement; at most ACKS_MAX."""
     unknown: bool = False
-    """Whether a row named a slot that is not bound here."""
+    """Whether all bindings are needed: a row named a slot that is not bound here, or a stranger became known."""
 
 
 class Table:
     """The slots of all readers: at most 256 a reader, because a slot number has 8 bits."""
 
-    def __init__(self, links: ReaderLinks, losses: Losses, counts: Counter[str]) -> None:
-        self._links, self._losses, self._counts = links, losses, counts
+    def __init__(self, links: ReaderLinks, losses: Losses, resolver: Resolver, counts: Counter[str]) -> None:
+        self._links, self._losses, self._resolver, self._counts = links, losses, resolver, counts
         self._slots: dict[int, Slots] = {}
 
     def read(self, report: Report, now_s: float) -> list[Sighting]:
@@ -140,13 +142,13 @@ class Table:
     def answer(self, report: Report, now_s: float) -> Iterator[Downlink]:
         """Yield what a reader must get at once; leave the rest to `flush`. Call it after a report was processed.
 
-        BINDINGS and HEARTBEAT are acknowledged, unless a binding was refused: then the reader repeats it with the
+        Bindings and heartbeats are acknowledged, unless a binding was refused: then the reader repeats it with the
         newest advertisement. If a row has an unknown slot, ask for all bindings, at most once in REBIND_QUIET_S.
         """
         slots = self._slots.setdefault(report.reader, Slots())
-        if report.kind in (wire.BINDINGS, wire.HEARTBEAT) and self._to_acknowledge(slots, report):
-            if report.sequence not in slots.acks:
-                slots.acks.append(report.sequence)
+        for ack in self._to_acknowledge(slots, report):
+            if ack not in slots.acks:
+                slots.acks.append(ack)
             if slots.ack_due_s is None:
                 slots.ack_due_s = now_s + ACK_WAIT_S
         ask = slots.unknown and now_s - slots.asked_at_s >= REBIND_QUIET_S
@@ -171,21 +173,41 @@ class Table:
         """Return how many slots are bound."""
         return sum(len(slots.by_number) for slots in self._slots.values())
 
+    def rebind(self, reader: int) -> None:
+        """Ask this reader for all its bindings, because one of its strangers is known now: it needs the mark."""
+        self._slots.setdefault(reader, Slots()).unknown = True
+
     def _send_acks(self, reader: int, slots: Slots, flags: int, now_s: float) -> Iterator[Downlink]:
         acks, slots.acks, slots.ack_due_s = slots.acks, [], None
         if self._losses.tell(reader, now_s):
             flags |= wire.ACK_LOSSES
-        payload = frames.answer(self._links, reader, wire.ACK, wire.encode_ack(flags, acks))
-        if payload is not None:
-            yield Downlink(reader, payload)
+        rows = [(slot, sequence, self._mark(slots, slot, sequence)) for slot, sequence in acks]
+        for first in range(0, max(len(rows), 1), wire.ACKS_MAX):
+            body = wire.encode_ack(flags, rows[first : first + wire.ACKS_MAX])
+            payload = frames.answer(self._links, reader, wire.ACK, body)
+            if payload is not None:
+                yield Downlink(reader, payload)
 
-    def _to_acknowledge(self, slots: Slots, report: Report) -> bool:
+    def _mark(self, slots: Slots, slot: int, sequence: int) -> int:
+        """Return what the next cry of this slot's tag carries; 0 if no tag of this zone has the slot."""
+        binding = slots.by_number.get(slot)
+        if binding is None or binding.sequence != sequence or binding.tag == UNRESOLVED or binding.contents is None:
+            return 0
+        return self._resolver.mark_of_next_cry(binding.tag, binding.epoch, binding.contents)
+
+    def _to_acknowledge(self, slots: Slots, report: Report) -> list[tuple[int, int]]:
         if report.freshness == "stale" or report.boot != frames.boot_of(self._links, report.reader):
-            return False  # the number of another boot's frame would acknowledge a frame of this boot
+            return []  # the number of another boot's frame would acknowledge a frame of this boot
         if report.kind == wire.HEARTBEAT:
-            return True
-        mine = [binding for binding in slots.by_number.values() if binding.sequence == report.sequence]
-        return bool(mine) and not any(binding.refused for binding in mine)
+            return [(wire.ACK_HEARTBEAT, report.sequence)]
+        if report.kind != wire.BINDINGS:
+            return []
+        named = [slots.by_number.get(slot) for slot, *_ in report.content]
+        return [
+            (slot, report.sequence)
+            for (slot, *_), binding in zip(report.content, named, strict=True)
+            if binding is not None and binding.sequence == report.sequence and not binding.refused
+        ]
 
     def _bound(self, slots: Slots, report: Report, now_s: float) -> list[Sighting]:
         sightings = []
@@ -241,6 +263,7 @@ class Table:
                 and not known.refused
             ):
                 binding.tag, binding.epoch, binding.rate = known.tag, known.epoch, known.rate
+                binding.contents = known.contents
                 if known.counter == binding.counter and abs(heard_at_s - known.heard_at_s) < REPEATED_S:
                     binding.tried = known.tried
                     self._counts["rows_repeated"] += 1
@@ -257,7 +280,7 @@ class Table:
     def _cry(self, report: Report, now_s: float) -> Sighting:
         _, _, age_ms, rssi_dbm, packets, raw = report.content
         # A reader's SOS counts even if its advertisement cannot be read here. Then its tag is not known.
-        advertisement = self._parse(raw) or Advertisement(raw[1:9], wire.FLAG_SOS, raw[10], 0, -59, 0, b"", b"")
+        advertisement = self._parse(raw) or Advertisement(raw[1:9], wire.FLAG_SOS, raw[10], 0, b"", b"")
         pressed_at_s = now_s - age_ms / 1000 if age_ms < 0xFFFF * wire.ALARM_AGE_STEP_MS else None
         # The age is that of the press. The advertisement is the newest one, heard now or earlier.
         return Sighting(

@@ -70,6 +70,53 @@ def test_each_alarm_opens_one_incident() -> None:
     assert second.word == "opened"  # another press is another alarm
 
 
+def cried(alarm: str, at_s: float = NOW_S, *, tag: str = "t-01", trust: str = "verified", press: int = 1) -> Sos:
+    return msgspec.structs.replace(sos(alarm, tag=tag, press=press, at_s=at_s), trust=trust)
+
+
+def acknowledged(incident: Incident) -> Incident:
+    return incidents.acknowledge(msgspec.structs.replace(incident, number=1), "kim", NOW_S + 10)
+
+
+def test_what_a_gateway_calls_new_never_joins_what_a_person_acknowledged() -> None:
+    """The same tag and press number: its battery was changed. Its gateway knows that it is another press."""
+    first = take(cried("gw1-e1-1")).incident
+    for other in (first, acknowledged(first)):
+        again = take(cried("gw1-e1-2", NOW_S + 400), NOW_S + 400, others=[other])
+        assert (again.word, again.incident.state) == ("opened", "new")
+    bell_first = take(bell("gw1-e1-3", NOW_S)).incident
+    assert take(bell("gw1-e1-4", NOW_S + 60), others=[bell_first]).word == "joined", "nobody has looked yet"
+    assert take(bell("gw1-e1-4", NOW_S + 60), others=[acknowledged(bell_first)]).word == "opened"
+
+
+@pytest.mark.parametrize(("apart_s", "word"), [(0.0, "joined"), (29.0, "joined"), (31.0, "opened"), (900.0, "opened")])
+def test_two_zones_that_hear_one_press_make_one_incident_though_it_is_acknowledged(apart_s: float, word: str) -> None:
+    taken = acknowledged(take(cried("gw1-e1-1")).incident)
+    assert take(cried("gw2-e1-9", NOW_S + apart_s), gateway="gw2", others=[taken]).word == word
+
+
+@pytest.mark.parametrize(("before", "after"), [("verified", "replayed"), ("replayed", "verified")])
+def test_what_is_proven_and_what_somebody_repeats_are_two_incidents(before: str, after: str) -> None:
+    first = take(cried("gw1-e1-1", trust=before)).incident
+    second = take(cried("gw1-e1-2", NOW_S + 1, trust=after), others=[first])
+    third = take(cried("gw2-e1-2", NOW_S + 1, trust=after), gateway="gw2", others=[first])
+    assert (second.word, third.word) == ("opened", "opened")
+    assert second.incident.trust == after
+
+
+def test_a_strangers_call_that_is_proven_later_gets_its_name_and_a_person_looks_again() -> None:
+    stranger = take(cried("gw1-e1-1", tag="unknown", trust="unverified")).incident
+    proof = msgspec.structs.replace(cried("gw1-e1-1"), revision=1)
+    untouched = take(proof, known=stranger)
+    assert (untouched.word, untouched.incident.subject, untouched.incident.trust) == ("revised", "t-01", "verified")
+    judged = acknowledged(stranger)
+    for incident in (judged, incidents.close(judged, "kim", NOW_S + 20)):
+        decision = take(proof, NOW_S + 30, known=incident)
+        found = decision.incident
+        assert (decision.word, found.state, found.subject) == ("proven", "new", "t-01")
+        assert (found.acknowledged_at, found.acknowledged_by, found.closed_at, found.shown_at) == (None,) * 4
+
+
 def test_same_press_under_a_second_name_joins_the_open_incident() -> None:
     first = take(sos("gw1-e1-1", at_s=NOW_S)).incident
     again = take(sos("gw1-e2-1", at_s=NOW_S + 5), NOW_S + 5, others=[first], gateway="gw2")

@@ -13,7 +13,7 @@ from gateway.effects import AlarmMemory, Commit, Downlink, Effect, Remember
 from gateway.events import Bell, Danger, Event, Sos, Told
 from gateway.zone import BellInput, DangerArea, Footpath, Place, Plane, Reader, Zone
 from readers import wire
-from readers.advertisement import TagKeys, build, epoch_at
+from readers.advertisement import TagKeys, build, epoch_at, parse
 
 UTC_S = 1_800_000_100.0
 """2027-01-15 08:01:40 UTC, 100 s into an epoch of the tags."""
@@ -62,18 +62,23 @@ TAGS = tag_keys()
 
 
 def advertisement(
-    tag: str = "tag-003", *, counter: int = 1, flags: int = 0, press: int = 0, epoch: int | None = None,
+    tag: str = "tag-003", *, count: int = 1, flags: int = 0, press: int = 0, epoch: int | None = None,
     power_dbm: int = -50, utc_s: float = UTC_S,
 ) -> bytes:  # fmt: skip
     return build(
-        TAGS[tag], epoch_at(utc_s) if epoch is None else epoch, flags=flags, press=press, counter=counter,
+        TAGS[tag], epoch_at(utc_s) if epoch is None else epoch, flags=flags, press=press, count=count,
         power_dbm=power_dbm,
     )  # fmt: skip
 
 
-def cry(press: int = 1, counter: int = 50, tag: str = "tag-003", **more: int) -> bytes:
+def on_air(count: int, tag: str = "tag-003", *, epoch: int = epoch_at(UTC_S)) -> int:
+    """Return a tag's beacon counter as it is heard in an epoch."""
+    return parse(build(TAGS[tag], epoch, count=count)).counter
+
+
+def cry(press: int = 1, count: int = 50, tag: str = "tag-003", **more: int) -> bytes:
     """Return an advertisement that says SOS."""
-    return advertisement(tag, flags=SOS | more.pop("flags", 0), press=press, counter=counter, **more)
+    return advertisement(tag, flags=SOS | more.pop("flags", 0), press=press, count=count, **more)
 
 
 class Pole:
@@ -108,7 +113,7 @@ class Pole:
         self, *rows: tuple[int, int], rssi_dbm: int = -65, age_ms: int = 0, moving: bool = False,
         sequence: int | None = None,
     ) -> Frame:  # fmt: skip
-        """rows: (slot, beacon counter)."""
+        """rows: (slot, beacon counter as heard)."""
         body = wire.encode_sightings([(slot, rssi_dbm, age_ms, 2, counter, moving) for slot, counter in rows])
         return self.frame(wire.SIGHTINGS, body, sequence=sequence)
 
@@ -225,7 +230,14 @@ def stages(effects: Iterable[Effect], pole: Pole) -> list[tuple[int, int]]:
 
 
 def acks(effects: Iterable[Effect], pole: Pole) -> list[tuple[int, list[int]]]:
-    """Return the (flags, sequences) acknowledgements sent to a pole."""
+    """Return the (flags, low halves of sequences) acknowledgements sent to a pole."""
+    return [
+        (flags, list(dict.fromkeys(sequence for _, sequence, _ in rows))) for flags, rows in ack_rows(effects, pole)
+    ]
+
+
+def ack_rows(effects: Iterable[Effect], pole: Pole) -> list[tuple[int, list[tuple[int, int, int]]]]:
+    """Return the (flags, (slot, low half of the sequence, mark) ..) acknowledgements sent to a pole."""
     found = []
     for effect in effects:
         if isinstance(effect, Downlink) and effect.reader == pole.number:
@@ -262,12 +274,12 @@ class Child:
                 rssi = round(-50 - 25 * math.log10(distance) + self.rng.gauss(0, 2))
                 if rssi < -92:
                     continue
+                flags = wire.FLAG_MOVING if moving else 0
+                utc_s = UTC_S + self.shell.now_s - 1000.0
+                raw = advertisement(self.tag, count=self.counter, flags=flags, power_dbm=-50, utc_s=utc_s)
                 if n in self.bound:
-                    frame = pole.see((1, self.counter), rssi_dbm=rssi, moving=moving)
+                    frame = pole.see((1, parse(raw).counter), rssi_dbm=rssi, moving=moving)
                 else:
-                    flags = wire.FLAG_MOVING if moving else 0
-                    utc_s = UTC_S + self.shell.now_s - 1000.0
-                    raw = advertisement(self.tag, counter=self.counter, flags=flags, power_dbm=-50, utc_s=utc_s)
                     frame = pole.bind((1, raw), rssi_dbm=rssi)
                 sent = self.shell.frame(frame)
                 sent += self.shell.wait(0.25)

@@ -147,5 +147,7 @@ def test_a_stale_frame_of_a_press_told_again_is_answered_if_it_is_known() -> Non
     for _ in range(70):
         shell.frame(reborn.beat())
     assert stages(shell.frame(known), reborn) == [(1, wire.RECEIVED)]
-    assert events(shell.frame(unknown), Bell) == []
-    assert len(alarms(shell.events)) == 1
+    [told] = events(shell.frame(unknown), Bell)
+    assert (told.trust, len(alarms(shell.events))) == ("unverified", 2), (
+        "freshness decides trust, not whether it is told"
+    )

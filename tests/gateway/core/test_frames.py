@@ -180,7 +180,7 @@ def test_no_frame_to_a_reader_is_longer_than_relays_allow() -> None:
     known, pole = links(), Pole(3, 7)
     read(known, bell(pole))
     fullest = {
-        wire.ACK: wire.encode_ack(3, range(wire.ACKS_MAX)),
+        wire.ACK: wire.encode_ack(3, [(1, 2, 3)] * wire.ACKS_MAX),
         wire.STAGE: wire.encode_stage([(1, 1)] * wire.STAGES_MAX),
         wire.SETTINGS: wire.encode_settings([0xFFFF, 0xFFFF, 255, 255, 0xFFFF, 0xFFFF, 0xFFFF]),
     }

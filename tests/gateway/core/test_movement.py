@@ -35,7 +35,7 @@ def test_a_late_row_of_another_reader_does_not_undo_a_newer_word() -> None:
     shell = Shell()
     near, far = Pole(1), Pole(2)
     for pole in (near, far):
-        shell.frame(pole.bind((1, advertisement(counter=100))))
+        shell.frame(pole.bind((1, advertisement(count=100))))
         shell.wait(0.5)
     tag = shell.state.resolver.tags[shell.state.resolver.rows["tag-003"]]
     late = far.see((1, 104), moving=False)
@@ -57,7 +57,7 @@ def test_a_late_row_of_another_reader_does_not_undo_a_newer_word() -> None:
 def test_frames_of_one_reader_in_the_wrong_order_leave_the_newest_word() -> None:
     shell = Shell()
     pole = Pole(1)
-    shell.frame(pole.bind((1, advertisement(counter=100))))
+    shell.frame(pole.bind((1, advertisement(count=100))))
     shell.wait(0.5)
     first = pole.see((1, 102), moving=True)
     second = pole.see((1, 104), moving=False)

@@ -78,7 +78,7 @@ def test_a_paused_tag_is_not_followed_and_its_cry_is_heard() -> None:
     [told] = events(done, Presence)
     assert (told.state, told.place, told.where) == ("paused", None, None)
     assert [e for kind in (Position, Arrival, Departure, Danger) for e in events(done, kind)] == []
-    [sos] = events(shell.frame(Pole(9).sos(advertisement(flags=wire.FLAG_SOS, press=1, counter=5000))), Sos)
+    [sos] = events(shell.frame(Pole(9).sos(advertisement(flags=wire.FLAG_SOS, press=1, count=5000))), Sos)
     assert (sos.tag, sos.trust) == ("tag-003", "verified")
     assert sos.where is not None
     shell.restart()
@@ -110,9 +110,9 @@ def test_a_copied_tag_at_both_ends_of_the_street_is_told_of() -> None:
 
 def test_a_replayed_advertisement_is_not_followed_and_its_slot_not_bound() -> None:
     shell = Shell()
-    old = advertisement(counter=100)
+    old = advertisement(count=100)
     shell.frame(Pole(2).bind((1, old)))
-    shell.frame(Pole(2).bind((1, advertisement(counter=200))), later_s=100)
+    shell.frame(Pole(2).bind((1, advertisement(count=200))), later_s=100)
     far = Pole(9)
     done = shell.frame(far.bind((1, old)), later_s=SAME_S) + shell.wait(1)
     assert acks(done, far) == [], "not acknowledged, so it says it again with what it hears next"
@@ -120,7 +120,7 @@ def test_a_replayed_advertisement_is_not_followed_and_its_slot_not_bound() -> No
     done = shell.frame(far.see((1, 7))) + shell.wait(1)
     assert events(done, Position) == []
     assert shell.counts["rows_refused_slot"] == 1
-    done = shell.frame(far.bind((1, advertisement(counter=301)))) + shell.wait(1)
+    done = shell.frame(far.bind((1, advertisement(count=301)))) + shell.wait(1)
     assert len(acks(done, far)) == 1
 
 
@@ -135,7 +135,7 @@ def test_what_readers_hear_within_a_second_makes_one_fix() -> None:
     fix = shell.state.locator.latest(shell.state.resolver.rows["tag-003"])
     assert fix is not None
     assert {h.reader for h in fix.evidence} == {3, 4}
-    shell.frame(Pole(5).bind((1, advertisement(counter=2))), later_s=0.5)
+    shell.frame(Pole(5).bind((1, advertisement(count=2))), later_s=0.5)
     shell.wait(0.4)
     assert shell.counts["fixes"] == 1
     shell.wait(0.2)

@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 
 from gateway.core.resolve import (
     DRIFT_MAX,
+    EPOCHS_MAX,
+    GUESS_MARGIN,
     MOTION_LATE_S,
+    RANGES_MAX,
     REACH,
     REORDER_S,
     SAME_S,
@@ -18,7 +21,7 @@ from gateway.core.resolve import (
 )
 from readers.advertisement import TagKeys, build, epoch_at, parse
 from readers.wire import FLAG_CLOCK_UNSURE, FLAG_MOVING, FLAG_SOS
-from tests.gateway.core.bed import TAGS, UTC_S, tag_keys
+from tests.gateway.core.bed import TAGS, UTC_S, on_air, tag_keys
 
 NOW = epoch_at(UTC_S)
 TAG = "tag-003"
@@ -41,7 +44,7 @@ def resolver_of_one() -> Resolver:
 def hear(
     made: Resolver, *, epoch: int = NOW, counter: int = 1, at_s: float = 0.0, flags: int = 0, keys: TagKeys = TAGS[TAG]
 ) -> str:
-    identity = made.identify(parse(build(keys, epoch, counter=counter, flags=flags)), at_s)
+    identity = made.identify(parse(build(keys, epoch, count=counter, flags=flags)), at_s)
     if identity.outcome in ("good", "replayed", "stale_epoch"):
         assert made.tags[identity.tag].name == TAG
         assert identity.epoch == epoch
@@ -93,15 +96,37 @@ def test_the_counter_wraps() -> None:
     assert hear(made, counter=4, at_s=101.0) == "good"
 
 
-def test_a_tag_that_restarts_is_believed_once_an_epoch() -> None:
+def test_a_tag_that_lost_its_counter_is_new_wherever_it_goes_on_and_what_was_heard_never_is() -> None:
     made = resolver()
     assert hear(made, counter=5000, at_s=0.0) == "good"
     assert hear(made, counter=5100, at_s=100.0) == "good"
     assert hear(made, counter=5050, at_s=200.0) == "replayed", "within what this epoch has seen"
     assert hear(made, counter=1, at_s=200.0) == "good", "set back to where it never was: a new battery"
     assert hear(made, counter=2, at_s=201.0) == "good"
-    assert hear(made, counter=65000, at_s=300.0) == "replayed", "twice in 15 minutes is no battery"
-    assert hear(made, counter=3, at_s=301.0) == "good"
+    assert hear(made, counter=65000, at_s=300.0) == "good", "a contact that is loose, twice in 15 minutes"
+    for counter in (5000, 5077, 5100, 1, 2, 65000):
+        assert hear(made, counter=counter, at_s=500.0) == "replayed"
+    assert hear(made, counter=5101, at_s=501.0) == "good"
+
+
+def test_what_is_remembered_of_a_tag_has_a_limit() -> None:
+    made = resolver()
+    for n in range(50):
+        assert hear(made, counter=n * 1200, at_s=20.0 * n) == "good"
+    for n in range(9):
+        hear(made, epoch=NOW - 8 + n, counter=n, at_s=2000.0 + n, flags=FLAG_CLOCK_UNSURE)
+    heard = made.tags[made.rows[TAG]].heard
+    assert max(len(ranges) for ranges in heard.values()) <= RANGES_MAX
+    assert len(heard) <= EPOCHS_MAX
+
+
+def test_an_advertisement_of_an_unsure_clock_is_new_once_in_each_epoch() -> None:
+    """A tag that lost its clock may be behind. Who repeats it must not set it back again and again."""
+    made = resolver()
+    assert hear(made, epoch=NOW, counter=10, at_s=0.0) == "good"
+    assert hear(made, epoch=NOW - 5, counter=700, at_s=60.0, flags=FLAG_CLOCK_UNSURE) == "good"
+    assert hear(made, epoch=NOW, counter=11, at_s=120.0, flags=FLAG_CLOCK_UNSURE) == "good"
+    assert hear(made, epoch=NOW - 5, counter=700, at_s=180.0, flags=FLAG_CLOCK_UNSURE) == "replayed"
 
 
 def test_an_epoch_that_is_over_is_not_heard_again() -> None:
@@ -143,11 +168,12 @@ def test_bound_rows_move_the_counter_only_up_and_only_in_their_epoch() -> None:
     made = resolver()
     hear(made, counter=100, at_s=0.0)
     row = made.rows[TAG]
-    made.heard_counter(row, NOW, 150, 20.0, None)
-    made.heard_counter(row, NOW, 140, 21.0, None)
-    made.heard_counter(row, NOW + 1, 999, 22.0, None)
-    assert made.tags[row].high == 150
-    assert hear(made, counter=120, at_s=40.0) == "replayed"
+    made.heard_counter(row, NOW, on_air(250), 20.0, None)
+    made.heard_counter(row, NOW, on_air(240), 21.0, None)
+    made.heard_counter(row, NOW + 1, on_air(999, epoch=NOW + 1), 22.0, None)
+    assert made.tags[row].heard == {NOW: [[on_air(100), on_air(250 - GUESS_MARGIN)]]}
+    assert hear(made, counter=250 - GUESS_MARGIN, at_s=40.0) == "replayed"
+    assert hear(made, counter=251 - GUESS_MARGIN, at_s=40.0) == "good", "the counter of a row is a guess"
 
 
 def test_bound_rows_say_when_a_tag_starts_and_stops() -> None:
@@ -155,13 +181,13 @@ def test_bound_rows_say_when_a_tag_starts_and_stops() -> None:
     hear(made, counter=100, at_s=0.0)
     tag = made.tags[made.rows[TAG]]
     assert (tag.moving, tag.still_since_s) == (False, 0.0)
-    made.heard_counter(made.rows[TAG], NOW, 102, 2.0, False)
+    made.heard_counter(made.rows[TAG], NOW, on_air(102), 2.0, False)
     assert (tag.moving, tag.still_since_s) == (False, 0.0), "still since the first word of it"
-    made.heard_counter(made.rows[TAG], NOW, 104, 4.0, True)
+    made.heard_counter(made.rows[TAG], NOW, on_air(104), 4.0, True)
     assert (tag.moving, tag.still_since_s) == (True, None)
-    made.heard_counter(made.rows[TAG], NOW, 106, 6.0, None)
+    made.heard_counter(made.rows[TAG], NOW, on_air(106), 6.0, None)
     assert tag.moving, "a row that nobody knows the time of says nothing"
-    made.heard_counter(made.rows[TAG], NOW, 108, 8.0, False)
+    made.heard_counter(made.rows[TAG], NOW, on_air(108), 8.0, False)
     assert (tag.moving, tag.still_since_s) == (False, 8.0)
 
 
@@ -171,13 +197,13 @@ def test_an_older_beacon_does_not_undo_a_newer_word_by_whichever_way_it_comes(fi
     row = made.rows[TAG]
     tag = made.tags[row]
     hear(made, counter=first, at_s=0.0)
-    made.heard_counter(row, NOW, (first + 4) & 0xFFFF, 4.0, True)
-    made.heard_counter(row, NOW, (first + 3) & 0xFFFF, 5.0, False)
+    made.heard_counter(row, NOW, on_air(first + 4), 4.0, True)
+    made.heard_counter(row, NOW, on_air(first + 3), 5.0, False)
     assert tag.moving, "an older row"
     assert hear(made, counter=(first + 2) & 0xFFFF, at_s=6.0) == "good"
     assert tag.moving, "an older advertisement, from a reader that binds"
-    made.heard_counter(row, NOW, (first + 4) & 0xFFFF, 6.0, True)
-    made.heard_counter(row, NOW, (first + 3) & 0xFFFF, 4.0 + MOTION_LATE_S, False)
+    made.heard_counter(row, NOW, on_air(first + 4), 6.0, True)
+    made.heard_counter(row, NOW, on_air(first + 3), 4.0 + MOTION_LATE_S, False)
     assert tag.moving
     assert hear(made, counter=(first + 5) & 0xFFFF, at_s=5.0) == "good"
     assert not tag.moving, "newer by its counter, though heard before the late ones"
@@ -187,11 +213,11 @@ def test_a_counter_that_was_guessed_too_high_silences_a_tag_for_seconds_only() -
     made = resolver()
     row = made.rows[TAG]
     hear(made, counter=100, at_s=0.0)
-    made.heard_counter(row, NOW, 160, 30.0, False)  # in truth 128: one lap of the 5 bits too many
+    made.heard_counter(row, NOW, on_air(160), 30.0, False)  # in truth 128: one lap of the 5 bits too many
     moved_at_s = next(
         30.0 + later_s
         for later_s in range(1, 33)
-        if made.heard_counter(row, NOW, 128 + later_s, 30.0 + later_s, True) is None and made.tags[row].moving
+        if made.heard_counter(row, NOW, on_air(128 + later_s), 30.0 + later_s, True) is None and made.tags[row].moving
     )
     assert MOTION_LATE_S < moved_at_s - 30.0 <= MOTION_LATE_S + 1.0
 
@@ -213,7 +239,7 @@ def test_a_forged_or_replayed_advertisement_says_nothing_of_motion() -> None:
     tag = made.tags[made.rows[TAG]]
     hear(made, counter=100, at_s=0.0)
     hear(made, counter=160, at_s=60.0)
-    forged = bytearray(build(TAGS[TAG], NOW, counter=161))
+    forged = bytearray(build(TAGS[TAG], NOW, count=161))
     forged[9] |= FLAG_MOVING
     assert made.identify(parse(bytes(forged)), 61.0).outcome == "forged"
     assert hear(made, counter=120, at_s=80.0, flags=FLAG_MOVING) == "replayed"

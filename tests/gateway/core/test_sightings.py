@@ -8,10 +8,11 @@ import pytest
 from gateway.core import frames
 from gateway.core.frames import Frame, ReaderLinks, Report
 from gateway.core.losses import Losses
+from gateway.core.resolve import Resolver
 from gateway.core.sightings import ACK_WAIT_S, REBIND_QUIET_S, Sighting, Table, WallClock
 from gateway.effects import Downlink
 from readers import wire
-from tests.gateway.core.bed import KEYS, TAGS, Pole, acks, advertisement
+from tests.gateway.core.bed import KEYS, TAGS, Pole, acks, advertisement, on_air
 
 
 class Bed:
@@ -19,7 +20,8 @@ class Bed:
         self.counts: Counter[str] = Counter()
         self.links = ReaderLinks.of(KEYS)
         self.losses = Losses(KEYS, self.counts)
-        self.table = Table(self.links, self.losses, self.counts)
+        self.resolver = Resolver(TAGS, self.counts)
+        self.table = Table(self.links, self.losses, self.resolver, self.counts)
 
     def hear(self, frame: Frame, now_s: float, *, answer: bool = True) -> tuple[list[Sighting], list[Downlink]]:
         report = frames.read(self.links, frame.payload)
@@ -35,31 +37,38 @@ def id_of(sighting: Sighting) -> bytes:
 
 def test_a_bound_slot_is_its_tag_and_ages_become_times() -> None:
     bed, pole = Bed(), Pole(2)
-    raw = advertisement("tag-001", counter=100)
+    raw = advertisement("tag-001", count=100)
     [bound], _ = bed.hear(pole.bind((5, raw), rssi_dbm=-61, age_ms=300), 50.0)
-    assert (bound.whole, bound.reader, bound.rssi_dbm, bound.counter) == (True, 2, -61, 100)
+    assert (bound.whole, bound.reader, bound.rssi_dbm, bound.counter) == (True, 2, -61, on_air(100, "tag-001"))
     assert bound.heard_at_s == pytest.approx(49.7)
-    [row], _ = bed.hear(pole.see((5, 103), rssi_dbm=-70, age_ms=1000), 53.0)
-    assert (row.whole, row.counter, row.rssi_dbm, row.packets, row.timely) == (False, 103, -70, 2, True)
+    [row], _ = bed.hear(pole.see((5, on_air(103, "tag-001")), rssi_dbm=-70, age_ms=1000), 53.0)
+    assert (row.whole, row.counter, row.rssi_dbm, row.packets, row.timely) == (
+        False,
+        on_air(103, "tag-001"),
+        -70,
+        2,
+        True,
+    )
     assert row.heard_at_s == pytest.approx(52.0)
     assert id_of(row) == raw[1:9]
-    [late], _ = bed.hear(pole.see((5, 104), age_ms=60_000, moving=True), 100.0)
+    [late], _ = bed.hear(pole.see((5, on_air(104, "tag-001")), age_ms=60_000, moving=True), 100.0)
     assert not late.timely
     assert (bound.moving, row.moving, late.moving) == (None, False, None)
-    [moves], _ = bed.hear(pole.see((5, 106), moving=True), 102.0)
+    [moves], _ = bed.hear(pole.see((5, on_air(106, "tag-001")), moving=True), 102.0)
     assert moves.moving
 
 
 def test_a_frame_that_another_overtook_tells_of_an_older_beacon() -> None:
     bed, pole = Bed(), Pole(2)
-    bed.hear(pole.bind((5, advertisement("tag-001", counter=100))), 50.0)
-    first, second = pole.see((5, 102), moving=True), pole.see((5, 104))
+    bed.hear(pole.bind((5, advertisement("tag-001", count=100))), 50.0)
+    heard = {count: on_air(count, "tag-001") for count in (102, 104, 106)}
+    first, second = pole.see((5, heard[102]), moving=True), pole.see((5, heard[104]))
     [newer], _ = bed.hear(second, 54.0)
     [older], _ = bed.hear(first, 56.0)
-    assert (newer.counter, older.counter) == (104, 102), "not the next lap of the five bits"
+    assert (newer.counter, older.counter) == (heard[104], heard[102]), "not the next lap of the five bits"
     assert older.heard_at_s <= newer.heard_at_s
-    [next_one], _ = bed.hear(pole.see((5, 106)), 57.0)
-    assert next_one.counter == 106
+    [next_one], _ = bed.hear(pole.see((5, heard[106])), 57.0)
+    assert next_one.counter == heard[106]
 
 
 def test_an_unknown_slot_asks_for_all_bindings_and_not_too_often() -> None:
@@ -115,7 +124,7 @@ def test_after_our_own_restart_a_repeated_binding_is_not_acknowledged() -> None:
 
 def test_one_packet_told_twice_counts_once() -> None:
     bed, pole = Bed(), Pole(2)
-    raw = advertisement("tag-001", counter=10)
+    raw = advertisement("tag-001", count=10)
     assert len(bed.hear(pole.bind((1, raw), age_ms=0), 10.0)[0]) == 1
     assert bed.hear(pole.bind((1, raw), age_ms=1000), 11.0)[0] == [], "no acknowledgement came, so it says it again"
     assert len(bed.hear(pole.see((1, 11), age_ms=0), 12.0)[0]) == 1
@@ -126,7 +135,7 @@ def test_one_packet_told_twice_counts_once() -> None:
 
 def test_several_readers_keep_their_own_sighting_of_one_beacon() -> None:
     bed = Bed()
-    raw = advertisement("tag-001", counter=10)
+    raw = advertisement("tag-001", count=10)
     heard = [bed.hear(Pole(n).bind((1, raw)), 10.0)[0] for n in (1, 2, 3)]
     assert [[s.reader for s in each] for each in heard] == [[1], [2], [3]]
 
@@ -156,7 +165,7 @@ def test_a_replayed_binding_of_a_drawn_boot_names_no_other_child() -> None:
     bed.hear(recorded, 10.0)
     for n in range(2, 2 + frames.DRAWN_MAX):
         bed.hear(Pole(2, wire.BOOT_DRAWN | n).beat(), 20.0)
-    raw = advertisement("tag-001", counter=100)
+    raw = advertisement("tag-001", count=100)
     bed.hear(own.bind((5, raw)), 30.0)
     assert acks(bed.table.flush(31.0), own) == [(0, [1])]
     bed.hear(recorded, 32.0)
@@ -231,26 +240,28 @@ def test_the_counter_is_made_whole_through_gaps() -> None:
     rng = random.Random(7)
     bed, pole = Bed(), Pole(2)
     counter, now_s = 65_000, 100.0
-    bed.hear(pole.bind((1, advertisement("tag-001", counter=counter))), now_s)
+    bed.hear(pole.bind((1, advertisement("tag-001", count=counter))), now_s)
     for _ in range(300):
         passed = rng.choice((1, 2, 3, 5, 20, 60))
         counter, now_s = (counter + passed) & 0xFFFF, now_s + passed + rng.uniform(-0.05, 0.05)
-        [row], _ = bed.hear(pole.see((1, counter)), now_s)
-        assert row.counter == counter
+        heard = on_air(counter, "tag-001")
+        [row], _ = bed.hear(pole.see((1, heard)), now_s)
+        assert row.counter == heard
 
 
 def test_a_row_told_late_does_not_move_the_counter() -> None:
     bed, pole = Bed(), Pole(2)
-    bed.hear(pole.bind((1, advertisement("tag-001", counter=100))), 10.0)
-    [new], _ = bed.hear(pole.see((1, 110)), 20.0)
-    [late], _ = bed.hear(pole.see((1, 105), age_ms=5000), 20.1)
-    [next_], _ = bed.hear(pole.see((1, 112)), 22.0)
-    assert (new.counter, late.counter, next_.counter) == (110, 105, 112)
+    bed.hear(pole.bind((1, advertisement("tag-001", count=100))), 10.0)
+    heard = {count: on_air(count, "tag-001") for count in (105, 110, 112)}
+    [new], _ = bed.hear(pole.see((1, heard[110])), 20.0)
+    [late], _ = bed.hear(pole.see((1, heard[105]), age_ms=5000), 20.1)
+    [next_], _ = bed.hear(pole.see((1, heard[112])), 22.0)
+    assert (new.counter, late.counter, next_.counter) == (heard[110], heard[105], heard[112])
 
 
 def test_an_unreadable_advertisement_is_bound_to_nobody() -> None:
     bed, pole = Bed(), Pole(2)
-    assert bed.hear(pole.bind((1, bytes([0x20]) + bytes(18))), 10.0)[0] == []
+    assert bed.hear(pole.bind((1, bytes([0x30]) + bytes(18))), 10.0)[0] == []
     assert acks(bed.table.flush(11.0), pole) == [(0, [1])], "it would be sent for ever otherwise"
     assert bed.counts["advertisements_unreadable"] == 1
 
@@ -262,10 +273,10 @@ def test_an_sos_is_told_whatever_its_frame() -> None:
         [sighting], _ = bed.hear(frame, 10.0)
         assert sighting.cries
         assert sighting.pressed_at_s == pytest.approx(8.5)
-    [unreadable], _ = bed.hear(pole.sos(b"\x20" + bytes(range(18))), 11.0)
+    [unreadable], _ = bed.hear(pole.sos(b"\x30" + bytes(range(18))), 11.0)
     assert unreadable.cries
     assert unreadable.advertisement is not None
-    assert unreadable.advertisement.press == 9
+    assert unreadable.advertisement.sealed_press == 9
     [old], _ = bed.hear(pole.sos(advertisement(), age_ms=10_000_000), 12.0)
     assert old.pressed_at_s is None
 

@@ -44,7 +44,7 @@ def test_if_the_commit_fails_nobody_is_told_and_the_next_frame_says_the_same() -
     assert isinstance(first, Commit)
     assert shell.downlinks == []
     other = Pole(5)
-    again = shell.frame(other.sos(cry(counter=51), rssi_dbm=-50), later_s=0.4)
+    again = shell.frame(other.sos(cry(count=51), rssi_dbm=-50), later_s=0.4)
     assert isinstance(again[0], Commit)
     assert again[0].event == first.event, "the same bytes, so that an outbox which kept it can tell"
     assert stages(again, other) == [(1, wire.RECEIVED)]
@@ -106,7 +106,7 @@ def test_more_readers_of_a_press_are_answered_at_once_and_told_of_later() -> Non
     shell = Shell()
     shell.frame(Pole(4).sos(cry()))
     other = Pole(5)
-    done = shell.frame(other.sos(cry(counter=52), number=9), later_s=0.3)
+    done = shell.frame(other.sos(cry(count=52), number=9), later_s=0.3)
     assert stages(done, other) == [(9, wire.RECEIVED)]
     assert events(done, Sos) == []
     [revised] = events(shell.wait(REVISE_S + 0.1), Sos)
@@ -118,7 +118,7 @@ def test_a_row_of_a_report_raises_it_too_and_is_the_same_press() -> None:
     shell = Shell()
     [first] = events(shell.frame(Pole(4).bind((1, cry()))), Sos)
     pole = Pole(5)
-    done = shell.frame(pole.sos(cry(counter=51)), later_s=0.2)
+    done = shell.frame(pole.sos(cry(count=51)), later_s=0.2)
     assert events(done, Sos) == []
     assert stages(done, pole) == [(1, wire.RECEIVED)]
     assert alarms(shell.events) == {first.alarm}
@@ -127,37 +127,44 @@ def test_a_row_of_a_report_raises_it_too_and_is_the_same_press() -> None:
 def test_another_press_is_another_alarm() -> None:
     shell, pole = Shell(), Pole(4)
     shell.frame(pole.sos(cry(press=1), number=1))
-    shell.frame(pole.sos(cry(press=2, counter=60), number=2), later_s=5)
-    shell.frame(pole.sos(cry(press=2, counter=61, tag="tag-004"), number=3), later_s=5)
+    shell.frame(pole.sos(cry(press=2, count=60), number=2), later_s=5)
+    shell.frame(pole.sos(cry(press=2, count=61, tag="tag-004"), number=3), later_s=5)
     assert len(alarms(shell.events)) == 3
 
 
 def test_the_same_count_long_after_the_last_cry_is_another_press() -> None:
     shell, pole = Shell(), Pole(4)
-    shell.frame(pole.sos(cry(press=1, counter=1)))
+    shell.frame(pole.sos(cry(press=1, count=1)))
     shell.wait(1201)
-    raw = advertisement(flags=SOS, press=1, counter=2000, utc_s=UTC_S + 1201)
+    raw = advertisement(flags=SOS, press=1, count=2000, utc_s=UTC_S + 1201)
     shell.frame(Pole(5).sos(raw))
     assert len(alarms(shell.events)) == 2
 
 
-def test_a_replayed_cry_is_the_old_press_for_a_day() -> None:
+def test_a_cry_that_somebody_repeats_later_is_shown_as_that_and_moves_nothing() -> None:
     shell, pole = Shell(), Pole(4)
-    old = cry(press=1, counter=10)
-    shell.frame(pole.sos(old))
-    shell.frame(pole.bind((1, advertisement(counter=700))), later_s=690)
+    old = cry(press=1, count=10)
+    [first] = events(shell.frame(pole.sos(old)), Sos)
+    shell.wait(20)
+    shell.frame(pole.bind((1, advertisement(count=700))), later_s=670)
     shell.wait(1300)
-    shell.frame(Pole(5).bind((1, old)))
-    assert len(alarms(shell.events)) == 1
-    assert shell.counts["advertisements_replayed"] >= 1
+    before = len(shell.events)
+    for later_s in (0, 1, 30, 400):
+        shell.frame(Pole(9).bind((1, old)), later_s=later_s)
+        shell.wait(20)
+    found = [event for event in shell.events[before:] if isinstance(event, Sos)]
+    assert {(event.alarm, event.trust, event.tag) for event in found} == {("gw1-e1-2", "replayed", "tag-003")}
+    assert found[0].readers == (9,)
+    assert first.alarm == "gw1-e1-1"
 
 
 def test_a_press_over_the_turn_of_an_epoch_is_one_press() -> None:
     """The id changes, so the reader takes it for another alarm. The tag and its press count show that it is not."""
     shell, pole = Shell(), Pole(4)
-    shell.frame(pole.sos(cry(press=1, counter=10), number=1))
-    shell.wait(EPOCH_S - 100)
-    raw = advertisement(flags=SOS, press=1, counter=900, utc_s=UTC_S + EPOCH_S)
+    shell.wait(500)
+    shell.frame(pole.sos(cry(press=1, count=10), number=1))
+    shell.wait(EPOCH_S - 600)
+    raw = advertisement(flags=SOS, press=1, count=340, utc_s=UTC_S + EPOCH_S)
     done = shell.frame(pole.sos(raw, number=2), later_s=1)
     assert stages(done, pole) == [(2, wire.RECEIVED)]
     assert len(alarms(shell.events)) == 1
@@ -165,11 +172,11 @@ def test_a_press_over_the_turn_of_an_epoch_is_one_press() -> None:
 
 def test_a_press_is_known_by_its_bare_id_when_no_table_can_resolve_it_any_more() -> None:
     shell = Shell()
-    shell.frame(Pole(4).sos(cry(press=1, counter=10)))
-    rolled = advertisement(flags=SOS, press=1, counter=900, utc_s=UTC_S + EPOCH_S)
-    shell.frame(Pole(5).sos(rolled), later_s=EPOCH_S - 100)
+    shell.frame(Pole(4).sos(cry(press=1, count=10)))
+    rolled = advertisement(flags=SOS, press=1, count=410, utc_s=UTC_S + EPOCH_S)
+    shell.frame(Pole(5).sos(rolled), later_s=EPOCH_S - 500)
     pipeline.set_clock(shell.state, 5.0, shell.now_s, "unsure")
-    for n, raw in ((6, rolled), (7, cry(press=1, counter=10))):
+    for n, raw in ((6, rolled), (7, cry(press=1, count=10))):
         pole = Pole(n)
         assert stages(shell.frame(pole.sos(raw), later_s=1), pole) == [(1, wire.RECEIVED)]
     assert len(alarms(shell.events)) == 1
@@ -194,7 +201,7 @@ def test_a_poll_by_a_reader_whose_first_word_was_lost_with_our_memory_of_it_is_t
     shell.now_s += 3600
     shell.restart()
     pole = Pole(5)
-    done = shell.frame(pole.sos(cry(counter=51), age_ms=10_000_000))
+    done = shell.frame(pole.sos(cry(count=51), age_ms=10_000_000))
     assert stages(done, pole) == [(1, wire.RECEIVED)]
     assert len(alarms(shell.events)) == 1
 
@@ -229,7 +236,7 @@ def test_revisions_need_news_and_end() -> None:
     for n in range(400):
         if n % 60 == 59:
             pole = Pole(2 + n // 60)  # the tag walks along the street
-        shell.frame(pole.sos(cry(counter=60 + n), shown=1), later_s=1)
+        shell.frame(pole.sos(cry(count=60 + n), shown=1), later_s=1)
         found += events(shell.wait(0.01), Sos)
     assert [event.revision for event in found] == list(range(1, REVISIONS_MAX + 1))
     assert {event.alarm for event in found} == {"gw1-e1-1"}
@@ -238,7 +245,7 @@ def test_revisions_need_news_and_end() -> None:
     quiet.frame(one.sos(cry(), rssi_dbm=-60))
     where = events(quiet.wait(REVISE_S + 1), Sos)
     for n in range(60):
-        quiet.frame(one.sos(cry(counter=60 + n), shown=1, rssi_dbm=-60), later_s=1)
+        quiet.frame(one.sos(cry(count=60 + n), shown=1, rssi_dbm=-60), later_s=1)
         where += events(quiet.wait(0), Sos)
     assert len(where) <= 1, "nothing new to say"
     assert all(e.where is not None and e.where.radius_50_m < 20 for e in where), "never vaguer than the first word"

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from gateway.core import pipeline
-from gateway.core.sos import REPEAT_FOR_S
+from gateway.core.lamps import REPEAT_FOR_S
 from gateway.effects import Remember
 from gateway.events import Told
 from readers import wire

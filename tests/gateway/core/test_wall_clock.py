@@ -29,14 +29,14 @@ def test_no_step_of_the_wall_clock_disturbs_a_timer(step_s: float) -> None:
                 pipeline.set_clock(shell.state, UTC_S + second + steps[second], shell.now_s, "good")
             counter += 1
             if second == 20:
-                raw = advertisement(flags=wire.FLAG_SOS, press=1, counter=counter)
+                raw = advertisement(flags=wire.FLAG_SOS, press=1, count=counter)
                 note(shell.frame(pole.sos(raw)))
             if second == 90:
                 note(shell.stage("gw1-e1-1", wire.ACKNOWLEDGED))
             if second % 60 == 30:
                 note(shell.frame(pole.beat(uptime_s=second)))
             if second == 2:
-                note(shell.frame(pole.bind((1, advertisement(counter=counter)))))
+                note(shell.frame(pole.bind((1, advertisement(count=counter)))))
             elif second < 200:
                 note(shell.frame(pole.see((1, counter))))
             note(shell.wait(1))

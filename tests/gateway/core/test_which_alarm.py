@@ -1,0 +1,210 @@
+"""A press is never swallowed by what came before it: a forgery, an old alarm of the same number, a repetition."""
+
+import random
+
+import pytest
+
+from gateway.core import pipeline
+from gateway.core.sos import DOUBTED_MAX
+from gateway.events import UNKNOWN_TAG, Bell, Sos
+from readers import wire
+from readers.advertisement import epoch_at, mark, parse
+from tests.gateway.core.bed import (
+    SOS,
+    SPACING_M,
+    TAGS,
+    UTC_S,
+    Pole,
+    Shell,
+    ack_rows,
+    advertisement,
+    alarms,
+    cry,
+    events,
+    stages,
+    zone,
+)
+
+FORGED = cry(press=1, count=60)[:15] + b"\0\0\0\0"
+"""What a sender without keys makes of a tag's current id: the next press number, any MIC."""
+EPOCH = epoch_at(UTC_S)
+
+
+@pytest.mark.parametrize("stage", [wire.RECEIVED, wire.STORED, wire.ACKNOWLEDGED, wire.DISPATCHED, wire.CLOSED])
+def test_a_forgery_never_swallows_the_true_cry_whatever_a_person_did_with_it(stage: int) -> None:
+    shell, pole = Shell(), Pole(4)
+    [forged] = events(shell.frame(pole.sos(FORGED)), Sos)
+    shell.stage(forged.alarm, stage)
+    assert (forged.trust, forged.tag) == ("unverified", UNKNOWN_TAG)
+    done = shell.frame(pole.sos(cry(press=1, count=61), number=2), later_s=20)
+    [true] = events(done, Sos)
+    assert (true.trust, true.tag, true.revision, true.alarm != forged.alarm) == ("verified", "tag-003", 0, True)
+    assert stages(done, pole) == [(2, wire.RECEIVED)], "its lamp shows what a person gave it: nothing yet"
+    shell.stage(true.alarm, wire.ACKNOWLEDGED)
+    assert shell.state.alarms.by_name[forged.alarm].stage == max(stage, wire.RECEIVED)
+
+
+def test_a_number_that_meant_a_forgery_begins_again_for_the_true_cry() -> None:
+    """The reader has no mark for this tag yet, so both have one number. "Help is coming" was not for this child."""
+    shell, pole = Shell(), Pole(4)
+    [forged] = events(shell.frame(pole.sos(FORGED)), Sos)
+    shell.stage(forged.alarm, wire.ACKNOWLEDGED)
+    done = shell.frame(pole.sos(cry(press=1, count=61), shown=wire.ACKNOWLEDGED), later_s=5)
+    [true] = events(done, Sos)
+    assert stages(done, pole) == [(1, wire.WAITING), (1, wire.RECEIVED)]
+    assert stages(shell.frame(pole.sos(FORGED, shown=wire.ACKNOWLEDGED)), pole)[-2:] == [(1, 0), (1, wire.RECEIVED)]
+    assert stages(shell.frame(pole.sos(FORGED, shown=0)), pole) == [(1, wire.RECEIVED)], "the number stays the child's"
+    shell.stage(true.alarm, wire.DISPATCHED)
+    assert stages(shell.frame(pole.sos(cry(press=1, count=62), shown=1)), pole) == [(1, wire.DISPATCHED)]
+    assert not [event for event in shell.events if getattr(event, "event", "") == "told"]
+
+
+def test_what_is_forged_after_the_true_cry_does_not_touch_it() -> None:
+    shell, pole = Shell(), Pole(4)
+    [true] = events(shell.frame(pole.sos(cry(press=1, count=61))), Sos)
+    for n in range(40):
+        shell.frame(Pole(9).sos(cry(press=1, count=61 + n)[:15] + bytes((n, 1, 2, 3)), number=1 + n), later_s=0.1)
+    shell.wait(5)
+    own = [event for event in shell.events if isinstance(event, Sos) and event.alarm == true.alarm]
+    assert all(event.trust == "verified" and 9 not in event.readers for event in own)
+
+
+@pytest.mark.parametrize("closed_ago_s", [60, 300, 1190, 2 * 3600, 23 * 3600])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_press_number_that_is_used_again_after_a_battery_change_cries(closed_ago_s: int, seed: int) -> None:
+    rng = random.Random(f"{seed} {closed_ago_s}")
+    shell, pole = Shell(), Pole(4)
+    count = rng.randrange(65536)
+    [first] = events(shell.frame(pole.sos(cry(press=7, count=count))), Sos)
+    shell.stage(first.alarm, wire.CLOSED)
+    for later_s in range(1, 31):
+        shell.frame(pole.bind((1, advertisement(press=7, count=count + later_s))), later_s=1)
+    shell.now_s += closed_ago_s - 30
+    pipeline.set_clock(shell.state, UTC_S + shell.now_s - 1000.0, shell.now_s, "good")
+    shell.wait(1)
+    epoch = epoch_at(UTC_S + shell.now_s - 1000.0)
+    drawn = (count + 2000 + rng.randrange(60000)) & 0xFFFF
+    [again] = events(shell.frame(pole.sos(cry(press=7, count=drawn, epoch=epoch), number=2)), Sos)
+    assert (again.trust, again.revision, again.alarm != first.alarm) == ("verified", 0, True)
+
+
+def test_a_tag_that_cries_on_after_the_alarm_was_closed_is_no_new_press() -> None:
+    shell, pole = Shell(), Pole(4)
+    [first] = events(shell.frame(pole.sos(cry(press=7, count=100))), Sos)
+    shell.stage(first.alarm, wire.CLOSED)
+    for n in range(1, 500):
+        done = shell.frame(pole.sos(cry(press=7, count=127 + n), number=2), later_s=1)
+        assert stages(done, pole) == [(2, wire.CLOSED)]
+    assert alarms(shell.events) == {first.alarm}
+
+
+@pytest.mark.parametrize("minutes", [0.2, 5, 12, 40])
+def test_a_repetition_moves_nothing_and_is_an_alarm_of_its_own(minutes: float) -> None:
+    shell, far = Shell(), Pole(10)
+    recorded = cry(press=1, count=100)
+    [true] = events(shell.frame(Pole(2).sos(recorded)), Sos)
+    shell.wait(3)
+    epoch = epoch_at(UTC_S + shell.now_s + minutes * 60 - 1000.0)
+    near = Pole(3)
+    shell.frame(
+        near.bind((1, advertisement(press=1, count=100 + int(minutes * 60), epoch=epoch))), later_s=minutes * 60
+    )
+    row = shell.state.resolver.rows["tag-003"]
+    before = shell.state.locator.latest(row)
+    found = events(shell.frame(far.sos(recorded), later_s=6), Sos) + events(shell.wait(8), Sos)
+    assert {(event.trust, event.tag, event.alarm != true.alarm) for event in found} == {("replayed", "tag-003", True)}
+    assert found[0].readers == (10,)
+    after = shell.state.locator.latest(row)
+    assert (after is None) == (before is None)
+    if after is not None:
+        assert all(heard.reader != 10 for heard in after.evidence)
+
+
+def test_a_frame_that_comes_late_is_no_repetition() -> None:
+    """Reader 5 heard the same press and could not report it for a minute. It says when."""
+    shell, late = Shell(), Pole(5)
+    recorded = cry(press=1, count=100)
+    [true] = events(shell.frame(Pole(4).sos(recorded)), Sos)
+    for n in range(60):
+        shell.frame(Pole(4).sos(cry(press=1, count=101 + n), shown=1), later_s=1)
+    shell.frame(late.sos(recorded, age_ms=60_000))
+    assert alarms(shell.events) == {true.alarm}
+
+
+def test_a_live_relay_is_an_alarm_of_its_own() -> None:
+    street = zone(readers=10)
+    assert 9 * SPACING_M > 250
+    shell, near, far = Shell(zone_=street), Pole(1), Pole(10)
+    [true] = events(shell.frame(near.sos(cry(press=1, count=100), rssi_dbm=-60)), Sos)
+    [relayed] = events(shell.frame(far.sos(cry(press=1, count=101), rssi_dbm=-60), later_s=0.2), Sos)
+    assert (relayed.trust, relayed.alarm != true.alarm) == ("replayed", True)
+    for n in range(50):
+        shell.frame(near.sos(cry(press=1, count=102 + 2 * n), rssi_dbm=-60, shown=1), later_s=0.5)
+        shell.frame(far.sos(cry(press=1, count=103 + 2 * n), rssi_dbm=-60, shown=1), later_s=0.5)
+    shell.wait(3)
+    assert alarms(shell.events) == {true.alarm, relayed.alarm}
+    own = [event for event in shell.events if isinstance(event, Sos) and event.alarm == true.alarm]
+    assert all(10 not in event.readers for event in own)
+
+
+def test_a_reader_whose_flash_was_erased_is_heard_and_answered() -> None:
+    shell, old = Shell(), Pole(2, boot=900)
+    for _ in range(5):
+        shell.frame(old.beat(), later_s=1)
+    [first] = events(shell.frame(Pole(2, boot=1).bell(number=1), later_s=10), Bell)  # another life of boot 1
+    shell.stage(first.alarm, wire.CLOSED)
+    erased = Pole(2, boot=1)
+    erased.sequence = 40
+    done = shell.frame(erased.bell(number=1, age_ms=100), later_s=300)
+    [bell] = events(done, Bell)
+    assert (bell.trust, bell.alarm != first.alarm) == ("unverified", True)
+    assert stages(done, erased) == [(1, wire.WAITING), (1, wire.RECEIVED)]
+    assert alarms(events(shell.frame(erased.bell(number=1, age_ms=1100, shown=1), later_s=1), Bell)) <= {bell.alarm}
+    done = shell.frame(erased.sos(cry(press=3, count=9), number=2), later_s=1)
+    [sos] = events(done, Sos)
+    assert (sos.trust, stages(done, erased)) == ("verified", [(2, wire.RECEIVED)])
+
+
+def test_recorded_frames_of_bells_are_told_and_do_not_flood() -> None:
+    shell, pole = Shell(), Pole(2)
+    recorded = [pole.bell(number=n + 1) for n in range(60)]
+    pole.sequence += 200
+    shell.frame(pole.beat())
+    for frame in recorded:
+        shell.frame(frame, later_s=0.5)
+    found = [event for event in shell.events if isinstance(event, Bell)]
+    assert {event.trust for event in found} == {"unverified"}
+    assert len({event.alarm for event in found}) == DOUBTED_MAX
+
+
+def test_a_binding_is_acknowledged_with_the_mark_of_the_tags_next_cry_and_a_stranger_with_none() -> None:
+    shell, pole = Shell(), Pole(4)
+    stranger = b"\x20" + bytes(range(18))
+    sent = shell.frame(pole.bind((3, advertisement(press=7)), (9, stranger))) + shell.wait(1)
+    [(_, rows)] = ack_rows(sent, pole)
+    assert rows == [(3, 1, mark(TAGS["tag-003"], EPOCH, 8)), (9, 1, 0)]
+    next_cry = cry(press=8, count=2)
+    assert int.from_bytes(next_cry[13:15], "big") == rows[0][2]
+    sent = shell.frame(pole.bind((3, next_cry)), later_s=1) + shell.wait(1)
+    [(_, rows)] = ack_rows(sent, pole)
+    assert rows == [(3, 2, mark(TAGS["tag-003"], EPOCH, 8))], "while it cries: the mark that it carries"
+
+
+def test_a_stranger_that_becomes_known_gets_its_mark() -> None:
+    shell, pole = Shell(utc_s=UTC_S - 40 * 900), Pole(4)
+    raw = advertisement(press=7)
+    assert [rows for _, rows in ack_rows(shell.frame(pole.bind((3, raw))) + shell.wait(1), pole)] == [[(3, 1, 0)]]
+    pipeline.set_clock(shell.state, UTC_S, shell.now_s, "good")
+    sent = shell.frame(pole.see((3, parse(raw).counter + 1)), later_s=1) + shell.wait(3)
+    assert any(flags & wire.ACK_REBIND for flags, _ in ack_rows(sent, pole))
+
+
+def test_drills_and_unread_cries_are_alarms_like_others() -> None:
+    shell, pole = Shell(), Pole(4)
+    drill = cry(press=1, count=60, flags=wire.FLAG_DRILL)
+    [event] = events(shell.frame(pole.sos(drill)), Sos)
+    assert (event.drill, event.trust) == (True, "verified")
+    shell.stage(event.alarm, wire.CLOSED)
+    [true] = events(shell.frame(pole.sos(cry(press=2, count=90), number=2), later_s=30), Sos)
+    assert (true.drill, true.alarm != event.alarm) == (False, True)
+    assert SOS == wire.FLAG_SOS
