@@ -53,6 +53,7 @@ class MqttTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     ca_file: Text | None = None
     cert_file: Text | None = None
     key_file: Text | None = None
+    city_key_file: Text = "city.keys"
     protocol: Literal["auto", "5", "3.1.1"] = "auto"
 
 
@@ -172,6 +173,7 @@ HINTS = {
     "mqtt.ca_file": "the PEM file of the authority that signed the broker's certificate",
     "mqtt.cert_file": "the PEM file of this gateway's certificate, together with key_file",
     "mqtt.key_file": "the PEM file of this gateway's key, mode 0600, together with cert_file",
+    "mqtt.city_key_file": "the file that `ansim-city gateway enrol` made for this gateway, mode 0600",
     "mqtt.protocol": '"auto" (5, and 3.1.1 where the broker lacks it), "5" or "3.1.1"',
     "keys.readers": 'a file {"<number>": "<32 hexadecimal digits>"}, mode 0600',
     "keys.tags": 'a file {"<tag>": {"k_id": "<32 hex>", "k_mic": "<32 hex>"}}, mode 0600',
@@ -187,7 +189,7 @@ HINTS = {
     "settings.company_id": "0 to 65535, the company identifier of the tags' advertisements",
     "readers": "one [[readers]] table for every pole, at least one",
     "readers.number": "1 to 65534, the number the reader was given when it was flashed",
-    "readers.eui64": "16 hexadecimal digits in lower case, as printed on the module",
+    "readers.eui64": '16 hexadecimal digits as printed on the module, like "0013a20041f00d01"',
     "readers.lon": "degrees east, -180 to 180 (Seoul: about 127)",
     "readers.lat": "degrees north, -90 to 90 (Seoul: about 37.5)",
     "readers.height_m": "metres above the street, over 0 up to 30",

@@ -1,9 +1,13 @@
 """Events <-> bytes on each lane: the contract between a gateway and its city, with its topics.
 
-    ansim/v1/{site}/gw/{gateway}/status   gateway -> city   retained, last will; JSON `Status`
-    ansim/v1/{site}/gw/{gateway}/sos      gateway -> city   emergency lane: JSON `Urgent`, one event a message, QoS 1
-    ansim/v1/{site}/gw/{gateway}/events   gateway -> city   routine lane: MessagePack `Batch` of rows, QoS 1
-    ansim/v1/{site}/gw/{gateway}/ack      city -> gateway   JSON `Watermark` or `StageNotice`, QoS 1, repeated
+    ansim/v2/{site}/gw/{gateway}/status   gateway -> city   retained, last will; JSON `Status`
+    ansim/v2/{site}/gw/{gateway}/sos      gateway -> city   emergency lane: JSON `Urgent`, one event a message, QoS 1
+    ansim/v2/{site}/gw/{gateway}/events   gateway -> city   routine lane: MessagePack `Batch` of rows, QoS 1
+    ansim/v2/{site}/gw/{gateway}/ack      city -> gateway   JSON `Watermark`, `StageNotice` or `Ask`, QoS 1, repeated
+
+The broker is a postman. Every message is sealed with a key that this gateway and the city share (`seal`, `unseal`):
+
+    body  n bytes | number of the key  1 byte | HMAC-SHA256(key, topic | 0x00 | number | body), its first 16 bytes
 
 An event's name is (gateway, epoch, lane, seq); it needs no clock. seq counts from 1 within an epoch and a lane. A
 gateway whose store was lost or set aside starts a new epoch. `after` is the seq of the row before this one in the
@@ -17,8 +21,10 @@ are arrays too. It has about a third of the bytes of JSON. Its types are made fr
 the two always agree.
 """
 
+import hmac
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
@@ -26,8 +32,8 @@ import msgspec
 
 from gateway.events import EMERGENCY_TYPES, ROUTINE_TYPES, Emergency, Routine, Stage
 
-PROTOCOL = 1
-ROOT = "ansim/v1"
+PROTOCOL = 2
+ROOT = "ansim/v2"
 Lane = Literal["sos", "events"]
 LANES: tuple[Lane, ...] = ("sos", "events")
 BATCH_MAX = 100
@@ -35,11 +41,24 @@ BATCH_MAX = 100
 MESSAGE_MAX_B = 256 * 1024
 """A longer message is refused without decoding. Our own messages are far shorter."""
 POISON_MAX_B = 4096
+KEY_B, MAC_B = 32, 16
+TRAILER_B = 1 + MAC_B
+KEYS_MAX = 4
+"""Most keys in a file: the one in use, the next one, and two that a box may still have."""
+KEY_NUMBER_MAX = 255
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 
 
 class UplinkError(ValueError):
     """These bytes, or this topic, are not of the contract. The message says what was expected."""
+
+
+class Forged(UplinkError):
+    """A message that no key of ours has sealed. reason: "size", "no_key" (of that number), or "wrong_mac"."""
+
+    def __init__(self, reason: Literal["size", "no_key", "wrong_mac"], text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 class Poison(msgspec.Struct, frozen=True):
@@ -96,11 +115,20 @@ class StageNotice(msgspec.Struct, frozen=True, kw_only=True, tag_field="ack", ta
     at: datetime
 
 
-Ack = Watermark | StageNotice
+class Ask(msgspec.Struct, frozen=True, kw_only=True, tag_field="ack", tag="ask"):
+    """The city asks for the status, with a word drawn for this. An old status that is sent again lacks the word."""
+
+    word: str
+
+
+Ack = Watermark | StageNotice | Ask
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """Retained state of a gateway; the last will is the same with online false."""
+    """Retained state of a gateway; the last will is the same with online false.
+
+    The city believes "online" only with the word of a new `Ask` in `echo`. It believes "offline" at once, and asks.
+    """
 
     online: bool
     gateway: str
@@ -112,6 +140,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     clock: Literal["good", "unsure"] = "unsure"
     readers_ok: int = 0
     readers_silent: int = 0
+    echo: str = ""
 
 
 # ---- topics ---------------------------------------------------------------------------------------------------------
@@ -147,6 +176,88 @@ def parse_topic(text: str) -> tuple[str, str, TopicKind]:
     raise UplinkError(f"topic {text[:100]!r} is not {ROOT}/SITE/gw/GATEWAY/({'|'.join(get_args(TopicKind))})")
 
 
+# ---- seals ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CityKey:
+    """A key that a gateway and the city share. number: 1..255; secret: 32 bytes."""
+
+    number: int
+    secret: bytes = field(repr=False)
+
+
+CityKeys = tuple[CityKey, ...]
+"""The keys of one file, the newest first."""
+
+
+def seal(keys: CityKeys, topic: str, body: bytes) -> bytes:
+    """Return body with its trailer, made with the first key. Raise UplinkError if there is no key."""
+    if not keys:
+        raise UplinkError(f"no key for {topic}; enrol the gateway: ansim-city gateway enrol")
+    number = bytes([keys[0].number])
+    return b"".join((body, number, _mac(keys[0], topic, number, body)))
+
+
+def unseal(keys: CityKeys, topic: str, data: bytes) -> bytes:
+    """Return the body of a message that one of these keys has sealed for this topic. Raise Forged."""
+    if not TRAILER_B <= len(data) <= MESSAGE_MAX_B + TRAILER_B:
+        raise Forged("size", f"{len(data)} bytes; a sealed message has {TRAILER_B} to {MESSAGE_MAX_B + TRAILER_B}")
+    body, number, mac = data[:-TRAILER_B], data[-TRAILER_B:-MAC_B], data[-MAC_B:]
+    key = next((key for key in keys if key.number == number[0]), None)
+    if key is None:
+        held = ", ".join(str(key.number) for key in keys) or "none"
+        raise Forged("no_key", f"sealed with key {number[0]}, this side has {held}")
+    if not hmac.compare_digest(_mac(key, topic, number, body), mac):
+        raise Forged("wrong_mac", f"the MAC is not of key {number[0]} and this topic")
+    return body
+
+
+def sealed_with(data: bytes) -> int:
+    """Return the number of the key in the trailer of a message that `unseal` has accepted."""
+    return data[-TRAILER_B]
+
+
+def parse_keys(text: str) -> CityKeys:
+    """Return the keys of a key file: a line `NUMBER HEX` for each, the newest first. Lines with # are comments.
+
+    Raise UplinkError. Its text never quotes the file, because that may be a key.
+    """
+    keys: list[CityKey] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        found = re.fullmatch(r"\s*([1-9][0-9]{0,2})\s+([0-9a-fA-F]{64})\s*", line, re.ASCII)
+        if found is None or int(found[1]) > KEY_NUMBER_MAX:
+            raise UplinkError(f"line {number} is not a key number (1-{KEY_NUMBER_MAX}) and {2 * KEY_B} hex digits")
+        key = CityKey(int(found[1]), bytes.fromhex(found[2]))
+        if any(key.number == other.number or key.secret == other.secret for other in keys):
+            raise UplinkError(f"line {number} has the number or the key of another line")
+        keys.append(key)
+    if not 0 < len(keys) <= KEYS_MAX:
+        raise UplinkError(f"{len(keys)} keys; a key file has 1 to {KEYS_MAX}")
+    return tuple(keys)
+
+
+def format_keys(keys: CityKeys) -> str:
+    """Return the text of a key file, as `parse_keys` reads it."""
+    return "".join(f"{key.number} {key.secret.hex()}\n" for key in keys)
+
+
+def with_new_key(keys: CityKeys, secret: bytes) -> CityKeys:
+    """Return keys with a new one in front, and at most KEYS_MAX of them. secret: 32 bytes, drawn by the caller."""
+    if len(secret) != KEY_B:
+        raise UplinkError(f"a key has {KEY_B} bytes, got {len(secret)}")
+    number = keys[0].number % KEY_NUMBER_MAX + 1 if keys else 1
+    while any(number == key.number for key in keys):
+        number = number % KEY_NUMBER_MAX + 1
+    return (CityKey(number, secret), *keys)[:KEYS_MAX]
+
+
+def _mac(key: CityKey, topic: str, number: bytes, body: bytes) -> bytes:
+    return hmac.digest(key.secret, b"".join((topic.encode(), b"\0", number, body)), "sha256")[:MAC_B]
+
+
 # ---- lanes ----------------------------------------------------------------------------------------------------------
 
 
@@ -166,7 +277,7 @@ def decode_urgent(data: bytes) -> Urgent:
     try:
         event = _emergency.decode(wire.event)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        event = Poison(bytes(wire.event)[:POISON_MAX_B], str(error)[:200])
+        event = _own_poison(wire.event) or Poison(bytes(wire.event)[:POISON_MAX_B], str(error)[:200])
     return Urgent(
         gateway=wire.gateway, epoch=wire.epoch, seq=wire.seq, after=wire.after, queued_at=wire.queued_at, event=event
     )
@@ -221,7 +332,7 @@ def decode_status(data: bytes) -> Status:
 
 def schema() -> dict[str, Any]:
     """Return the JSON Schema of every message, made from the types."""
-    types: list[type[msgspec.Struct]] = [*EMERGENCY_TYPES, *ROUTINE_TYPES, Watermark, StageNotice, Status]
+    types: list[type[msgspec.Struct]] = [*EMERGENCY_TYPES, *ROUTINE_TYPES, Watermark, StageNotice, Ask, Status]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/$defs/{name}")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -234,6 +345,15 @@ def schema() -> dict[str, Any]:
 def _speaks(protocol: int) -> None:
     if protocol != PROTOCOL:
         raise UplinkError(f"protocol {protocol}, this side speaks {PROTOCOL}")
+
+
+def _own_poison(raw: msgspec.Raw) -> Poison | None:
+    """Return what the gateway itself says of a row that it could not read; None if this is no such thing."""
+    try:
+        poison = _poison.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return Poison(poison.raw[:POISON_MAX_B], poison.reason[:200])
 
 
 def _event(raw: msgspec.Raw) -> Routine | Poison:
@@ -328,6 +448,7 @@ _json = msgspec.json.Encoder()
 _msgpack = msgspec.msgpack.Encoder()
 _urgent = msgspec.json.Decoder(_urgent_type)
 _emergency: msgspec.json.Decoder[Emergency] = msgspec.json.Decoder(Emergency)
+_poison = msgspec.json.Decoder(Poison)
 _ack: msgspec.json.Decoder[Ack] = msgspec.json.Decoder(Ack)
 _status: msgspec.json.Decoder[Status] = msgspec.json.Decoder(Status)
 _row: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(_row_types)

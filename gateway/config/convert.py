@@ -7,6 +7,7 @@ import msgspec
 
 from gateway.config.findings import Findings, short
 from gateway.options import LISTS, REQUIRED, TABLES, GatewayConfig
+from readers.files import eui64_of
 
 _TYPES = {one.name: one.type for one in msgspec.structs.fields(GatewayConfig)}
 
@@ -53,10 +54,14 @@ def _struct(findings: Findings, kind: type[msgspec.Struct], value: Any, key: str
                 findings.say(f"{key}.{one.name}", "missing")
             continue
         try:
+            if one.name == "eui64":
+                value = value | {"eui64": eui64_of(value["eui64"])}
             msgspec.convert(value[one.name], one.type)
         except msgspec.ValidationError as error:
             said, _, inner = str(error).partition(" - at `$")
             findings.say(f"{key}.{one.name}{inner.rstrip('`')}", f"{said} (it is {short(value[one.name])})")
+        except ValueError as error:  # of an address
+            findings.say(f"{key}.{one.name}", str(error))
     if len(findings.problems) > before:
         return None
     try:

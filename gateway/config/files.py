@@ -4,18 +4,17 @@ import re
 import stat
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from gateway.config.findings import Findings, short
 from gateway.options import GatewayConfig, MqttTable
+from gateway.uplink import UplinkError, parse_keys
 from gateway.zone import Zone
 from readers.advertisement import KEY_SIZE, TagKeys
+from readers.files import FILE_MAX_B, BadFile, eui64_of, table_of, text_of
 
 if TYPE_CHECKING:
     from gateway.recording import RecordedSite, Survey
 
 READER_KEY_SIZE = 16
-FILE_MAX_B = 4 * 1024 * 1024
 
 
 def reader_keys(findings: Findings, config: GatewayConfig) -> dict[int, bytes]:
@@ -62,11 +61,22 @@ def install_codes(findings: Findings, config: GatewayConfig) -> dict[str, bytes]
         return {}
     wanted = {reader.eui64: reader.number for reader in config.readers}
     codes: dict[str, bytes] = {}
+    numbers: dict[str, str] = {}
     for number, row in _json(findings, "radio.enrolment", config.radio.enrolment).items():
-        if not isinstance(row, dict) or not isinstance(row.get("eui64"), str):
+        try:
+            eui64 = eui64_of(row["eui64"])
+        except (KeyError, TypeError):
             findings.say("radio.enrolment", f"{config.radio.enrolment}, entry {short(number)}: no eui64")
             continue
-        eui64, code = row["eui64"].lower(), row.get("install_code")
+        except ValueError as error:
+            findings.say("radio.enrolment", f"{config.radio.enrolment}, entry {short(number)}: eui64 {error}")
+            continue
+        code = row.get("install_code")
+        if eui64 in numbers:
+            text = f"module {eui64} has two numbers there, {numbers[eui64]} and {short(number)}"
+            findings.say("radio.enrolment", f"{config.radio.enrolment}: {text}; remove the wrong one")
+            continue
+        numbers[eui64] = short(number)
         if eui64 not in wanted or code is None:
             continue
         if str(wanted[eui64]) != number:
@@ -96,12 +106,21 @@ def broker(findings: Findings, mqtt: MqttTable) -> str | None:
     password = None
     if mqtt.password_file:
         data = _file(findings, "mqtt.password_file", mqtt.password_file, secret=True)
-        first = (data or b"").split(b"\n")[0].strip()
-        password = first.decode("utf-8", "replace")
-        if data is not None and (not password or password.encode() != first):
+        try:
+            password = text_of(data or b"").split("\n")[0].strip()
+        except BadFile:
+            password = ""
+        if data is not None and not password:
             findings.say("mqtt.password_file", "its first line is empty or no UTF-8")
         if not mqtt.username:
             findings.say("mqtt.username", "missing beside password_file")
+    data = _file(findings, "mqtt.city_key_file", mqtt.city_key_file, secret=True)
+    if data is not None:
+        try:
+            parse_keys(data.decode("ascii"))
+        except (UplinkError, UnicodeDecodeError) as error:  # neither text quotes the keys
+            said = str(error) if isinstance(error, UplinkError) else "not ASCII text"
+            findings.say("mqtt.city_key_file", f"{findings.base / mqtt.city_key_file}: {said}")
     local = mqtt.host in ("127.0.0.1", "::1", "localhost")
     if not mqtt.ca_file and not local:
         findings.notes.append(f"no TLS to {mqtt.host}: anybody on the way can read and forge; give mqtt.ca_file")
@@ -148,8 +167,8 @@ def _json(findings: Findings, key: str, name: str) -> dict[str, Any]:
     if data is None:
         return {}
     try:
-        return msgspec.json.decode(data, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return table_of(data)
+    except BadFile as error:
         findings.say(key, f"{findings.base / name} is not such a file ({error})")
         return {}
 

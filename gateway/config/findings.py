@@ -1,6 +1,7 @@
 """Collects what is wrong with a configuration and what may need attention, to report everything at once."""
 
 import re
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,5 +58,9 @@ class Findings:
 
 def short(value: Any) -> str:
     """Return a value as a problem text shows it: printable, at most 60 characters."""
-    text = repr(value)
+    text = _REPR.repr(value)  # which ends also in brackets of a thousand levels
     return "".join(c if c.isprintable() else "?" for c in (text if len(text) <= 60 else text[:57] + "..."))
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 100

@@ -11,34 +11,34 @@ from typing import Any
 
 from gateway.config import files, rules
 from gateway.config.convert import convert
-from gateway.config.files import FILE_MAX_B
 from gateway.config.findings import ConfigError, Findings, Problem, short
-from gateway.config.toml_lines import key_lines
+from gateway.config.toml_lines import key_lines, lookalike, monstrous
 from gateway.options import Installation
 from gateway.zone import Zone
+from readers.files import BadFile, bytes_of, text_of
 
 
 def load(path: Path) -> Installation:
     """Read and check a file and the files it names. Raises ConfigError with everything that is wrong."""
     try:
-        with path.open("rb") as file:
-            data = file.read(FILE_MAX_B + 1)
+        data = bytes_of(path)
     except OSError as error:
         raise ConfigError(path, [Problem("file", 0, f"cannot be read ({error.strerror}); check the path")]) from None
-    if len(data) > FILE_MAX_B:
-        raise ConfigError(path, [Problem("file", 0, f"over {FILE_MAX_B} bytes: not a gateway's configuration")])
+    except BadFile as error:
+        raise ConfigError(path, [Problem("file", 0, error.what)]) from None
     try:
-        text = data.decode("utf-8")
+        text = text_of(data)
         raw = tomllib.loads(text)
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise ConfigError(path, [Problem("file", line, "not UTF-8 text; save it as UTF-8")]) from None
+    except BadFile as error:
+        raise ConfigError(path, [Problem("file", error.line, error.what)]) from None
     except tomllib.TOMLDecodeError as error:
-        found = re.search(r"at line (\d+)", str(error))
-        line = int(found[1]) if found else text.count("\n") + 1
-        raise ConfigError(path, [Problem("file", line, f"not TOML here: {error}")]) from None
+        found = re.search(r"at line (\d+), column (\d+)", str(error))
+        line, column = (int(found[1]), int(found[2])) if found else (text.count("\n") + 1, 0)
+        hint = lookalike(text, line, column)
+        raise ConfigError(path, [Problem("file", line, f"not TOML here: {error}{hint}")]) from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, very deep brackets
-        raise ConfigError(path, [Problem("file", 0, f"no parser can take this: {short(str(error))}")]) from None
+        what = f"no parser can take this: {short(str(error))}"
+        raise ConfigError(path, [Problem("file", monstrous(text), what)]) from None
     return _checked(Findings(path, key_lines(text)), raw)
 
 

@@ -1,11 +1,12 @@
 """Checks that no type can express: numbers given twice, names without an owner, impossible positions."""
 
 import math
+import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
-from gateway.config.findings import Findings
-from gateway.options import GatewayConfig
+from gateway.config.findings import Findings, short
+from gateway.options import TABLES, GatewayConfig
 from gateway.zone import FOOTPATH_PIECES_MAX, FOOTPATHS_MAX, Plane
 from readers.advertisement import TagKeys
 
@@ -84,7 +85,31 @@ def lines(findings: Findings, config: GatewayConfig) -> None:
         findings.say("footpaths", text)
 
 
-RULES = (unique, bells, readers, polygons, lines)
+def texts(findings: Findings, config: GatewayConfig) -> None:
+    """Report a path or a name with a blank at an end or with a character that nobody sees, and a host that is a URL.
+
+    They come with what was copied from a page or a chat, and no file or host has such a name.
+    """
+    for table, kind in TABLES.items():
+        given = getattr(config, table)
+        for name in kind.__struct_fields__ if given is not None else ():
+            value = getattr(given, name)
+            if isinstance(value, str) and (why := _hidden(value)):
+                findings.say(f"{table}.{name}", f"{value!a} {why}")
+    if "/" in config.mqtt.host or "@" in config.mqtt.host:
+        findings.say(
+            "mqtt.host", f"{short(config.mqtt.host)} is more than the name of a host; port, user and TLS have keys"
+        )
+
+
+def _hidden(value: str) -> str:
+    if value != value.strip():
+        return "has a blank at one end"
+    hidden = [c for c in value if c != " " and unicodedata.category(c) in ("Zs", "Zl", "Zp", "Cf", "Cc")]
+    return f"has {unicodedata.name(hidden[0], 'a control character').lower()}, which nobody sees" if hidden else ""
+
+
+RULES = (texts, unique, bells, readers, polygons, lines)
 """Every rule that needs no other file, in the order in which problems are shown."""
 
 

@@ -1,6 +1,7 @@
 """Finds the line of each key of a TOML text. The standard parser gives no lines, but a problem report needs them."""
 
 import re
+import unicodedata
 
 _PART = r"""(?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+)"""
 _NAME = rf"{_PART}(?:[ \t]*\.[ \t]*{_PART})*"
@@ -37,6 +38,37 @@ def key_lines(text: str) -> dict[str, int]:
             rest = rest[key.end() :]
         depth, until = _value(rest, depth, until)
     return found
+
+
+def lookalike(text: str, line: int, column: int) -> str:
+    """Return what to write instead of a character that only looks like one of TOML's; empty if there is none.
+
+    Word processors and chats make them: quotes “”, blanks that do not break a line, dashes. line, column: from 1.
+    """
+    row = [*text.split("\n"), ""][line - 1]
+    for place, c in [(column - 1, row[column - 1 : column]), *enumerate(row)]:
+        plain = _LOOKALIKES.get(c) or unicodedata.normalize("NFKC", c)
+        if c > "\x7f" and (plain <= "\x7f" or unicodedata.category(c) == "Cf"):
+            name = unicodedata.name(c, "a control character").lower()
+            right = f"write {'a blank' if plain == ' ' else plain}" if plain <= "\x7f" else "delete it"
+            return f"; column {place + 1} is {name} (U+{ord(c):04X}): {right}"
+    return ""
+
+
+_LOOKALIKES = {c: plain for plain, chars in {'"': "“”„‟«»″", "'": "‘’‚‛′", "-": "‐‑‒–—−"}.items() for c in chars}
+
+
+def monstrous(text: str) -> int:
+    """Return the first line with a number of thousands of digits or over 100 brackets open; 0 if there is none."""
+    depth = 0
+    for number, line in enumerate(text.split("\n"), 1):
+        if re.search(r"[0-9A-Fa-f_]{2000}", line):
+            return number
+        for c in line:
+            depth = max(0, depth + (c in "[{") - (c in "]}"))
+            if depth > 100:
+                return number
+    return 0
 
 
 def _dotted(text: str) -> str:

@@ -7,15 +7,23 @@
 """
 
 import asyncio
+import time
 from collections.abc import Callable
+
+import msgspec
 
 from gateway.health import OnHealth
 from gateway.mqtt.connection import BrokerAccess, Connection
+from gateway.mqtt.keys import KeyFile
 from gateway.mqtt.sender import Sender
 from gateway.outbox.lanes import Source
-from gateway.uplink import Lane, StageNotice, Status, UplinkError, Watermark, decode_ack
+from gateway.uplink import Ask, Forged, Lane, StageNotice, Status, UplinkError, Watermark, decode_ack, topic, unseal
 
 STATUS_S = 30.0
+FORGED_QUIET_S = 600.0
+ANSWER_S = 1.0
+"""The city's questions are answered at most this often: messages sent again by a stranger must not delay a cry."""
+WORD_MAX = 64
 
 
 class CityLink:
@@ -25,16 +33,20 @@ class CityLink:
         self,
         address: BrokerAccess,
         sources: tuple[Source, Source, Source],
+        keys: KeyFile,
         *,
         on_health: OnHealth,
         on_stage: Callable[[StageNotice], None],
         status: Callable[[bool], Status],
     ) -> None:
         """sources: the emergency store, the ring, the routine store. status(online) returns the retained message."""
-        self._on_stage = on_stage
-        self.unreadable_acks = 0
-        self.sos = Connection(address, "sos", on_health=on_health, on_ack=self._ack, status=status)
-        self.events = Connection(address, "events", on_health=on_health, on_ack=self._ack)
+        self._on_stage, self._on_health, self._plain_status = on_stage, on_health, status
+        self._keys, self._ack_topic = keys, topic(address.site, address.gateway, "ack")
+        self.unreadable_acks = self.forged_acks = 0
+        self._forged_at: float | None = None
+        self._word, self._answered_at = "", float("-inf")
+        self.sos = Connection(address, "sos", keys, on_health=on_health, on_ack=self._ack, status=self._status)
+        self.events = Connection(address, "events", keys, on_health=on_health, on_ack=self._ack)
         self.connections = (self.sos, self.events)
         self.senders = tuple(
             Sender(address.gateway, source, connection, on_health=on_health, name=name)
@@ -51,13 +63,19 @@ class CityLink:
         Stages come from `sos`, and from `events` only while `sos` is down.
         """
         try:
-            ack = decode_ack(payload)
+            ack = decode_ack(unseal(self._keys.keys(), self._ack_topic, payload))
+        except Forged as forged:
+            self._forged(forged)
+            return
         except UplinkError:
             self.unreadable_acks += 1
             return
         if isinstance(ack, StageNotice):
             if lane == "sos" or not self.sos.up.is_set():
                 self._on_stage(ack)
+        elif isinstance(ack, Ask):
+            if lane == "sos":
+                self._answer(ack)
         elif ack.lane == lane:
             self._watermark(ack)
 
@@ -82,8 +100,31 @@ class CityLink:
         finally:
             del self._newest[key]
 
+    def _answer(self, ask: Ask) -> None:
+        self._word = ask.word[:WORD_MAX]
+        if time.monotonic() - self._answered_at >= ANSWER_S:  # else with the next status
+            self._answered_at = time.monotonic()
+            self.sos.publish_status()
+
+    def _status(self, online: bool) -> Status:
+        return msgspec.structs.replace(self._plain_status(online), echo=self._word)
+
+    def _forged(self, forged: Forged) -> None:
+        """Count a message that the city did not seal, and report the first one. It is as if it had never come."""
+        self.forged_acks += 1
+        if self._forged_at is None:
+            text = (
+                f"a message on {self._ack_topic} is not of our city: {forged}. It is ignored. Somebody forges, or the"
+            )
+            step = f"key files differ: look at the broker's users, and at {self._keys.path}"
+            self._on_health("city_forged", False, f"{text} {step}")
+        self._forged_at = time.monotonic()
+
     def publish_status(self) -> None:
-        """Publish the retained status now, if connected."""
+        """Publish the retained status now, if connected. Called every STATUS_S."""
+        if self._forged_at is not None and time.monotonic() - self._forged_at > FORGED_QUIET_S:
+            self._forged_at = None
+            self._on_health("city_forged", True, f"no forged message for {FORGED_QUIET_S:.0f} s")
         self.sos.publish_status()
 
     async def stop(self) -> None:
@@ -96,4 +137,4 @@ class CityLink:
         found |= {f"uplink_{s.name}_{name}": n for s in self.senders for name, n in s.counters.items()}
         found |= {f"uplink_{s.name}_watermark": s.watermark for s in self.senders}
         found |= {f"mqtt_{c.lane}_up": int(c.up.is_set()) for c in self.connections}
-        return found | {"uplink_unreadable_acks": self.unreadable_acks}
+        return found | {"uplink_unreadable_acks": self.unreadable_acks, "uplink_forged_acks": self.forged_acks}

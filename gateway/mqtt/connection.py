@@ -20,8 +20,9 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from gateway.health import OnHealth
+from gateway.mqtt.keys import KeyFile
 from gateway.options import MqttTable
-from gateway.uplink import MESSAGE_MAX_B, Lane, Status, TopicKind, encode_status, topic
+from gateway.uplink import MESSAGE_MAX_B, CityKey, Lane, Status, TopicKind, UplinkError, encode_status, seal, topic
 
 KEEPALIVE_S = 15
 CONNECT_TIMEOUT_S = 10.0
@@ -32,8 +33,8 @@ SHORT_MAX = 4
 """After this many connections in a row that did not last (ALONE_S / 2) the operator is informed: some brokers do not
 say that another client took one over."""
 UNANSWERED_MAX = 2
-"""After this many connections closed without an answer, another version of MQTT is tried. A single one may only be a
-broker that is just ending."""
+"""After this many connections in a row on which the broker did not answer CONNECT, SUBSCRIBE or any PUBLISH, another
+version of MQTT is tried. A single one may only be a broker that is just ending."""
 TRY_5_AGAIN_S = 3600.0
 UNACKED_MAX = {"sos": 100, "events": 16}
 """Most messages without a PUBACK; fewer if the broker asks for fewer."""
@@ -46,11 +47,11 @@ TCP_USER_TIMEOUT_MS = 15_000
 
 
 class _Closed(Exception):
-    """The connection ended. version_refused: the broker does not (or may not) support this version of MQTT."""
+    """The connection ended. refused: the reason code of a CONNACK that let us not in."""
 
-    def __init__(self, why: str, *, version_refused: bool = False) -> None:
+    def __init__(self, why: str, *, refused: int | None = None) -> None:
         super().__init__(why)
-        self.version_refused = version_refused
+        self.refused = refused
 
 
 @dataclass
@@ -73,12 +74,13 @@ class Connection:
         self,
         address: BrokerAccess,
         lane: Lane,
+        keys: KeyFile,
         *,
         on_health: OnHealth,
         on_ack: Callable[[Lane, bytes], None],
         status: Callable[[bool], Status] | None = None,
     ) -> None:
-        self.address, self.lane = address, lane
+        self.address, self.lane, self._keys = address, lane, keys
         self.up = asyncio.Event()
         self.wake: set[asyncio.Event] = set()
         """Events to set when the connection comes up or ends, or when a PUBACK arrives."""
@@ -100,8 +102,10 @@ class Connection:
         self._on_health, self._on_ack, self._status = on_health, on_ack, status
         self._client: paho.Client | None = None
         self._ended: asyncio.Future[None] | None = None
-        self._subscribed = asyncio.Event()
-        self._connected = False
+        self._connected = self._subscribed = self._pubacked = False
+        self._mute = False
+        """The broker let us in but answered no PUBLISH the last time: only a PUBACK shows that it works again."""
+        self._will_key: CityKey | None = None
         self._open_problems: set[str] = set()
         self._up_at = self._fell_back_at = 0.0
         self._unanswered = self._short = 0
@@ -134,10 +138,10 @@ class Connection:
         return min(UNACKED_MAX[self.lane], self._receive_max) - len(self._unacked)
 
     def publish(self, kind: TopicKind, payload: bytes, *, retain: bool = False) -> bool:
-        """Give one message (QoS 1) to the connection; return False if it is not up, or has no room."""
+        """Seal one message (QoS 1) and give it to the connection; return False if it is not up, or has no room."""
         if self._client is None or not self.up.is_set() or self.room() <= 0:
             return False
-        info = self._client.publish(self._topic(kind), payload, qos=1, retain=retain)
+        info = self._client.publish(self._topic(kind), self._sealed(kind, payload), qos=1, retain=retain)
         if info.rc != paho.MQTT_ERR_SUCCESS:
             return False
         self._unacked[info.mid] = time.monotonic(), kind
@@ -168,9 +172,13 @@ class Connection:
 
     async def _session(self, progress: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
-        self._ended, self._connected = loop.create_future(), False
+        self._ended = loop.create_future()
+        self._connected = self._subscribed = self._pubacked = False
         self._receive_max = 65535
-        self._subscribed.clear()
+        keys = self._keys.keys()
+        if not keys:
+            raise UplinkError(f"no key of the city in {self._keys.path}")
+        self._will_key = keys[0]
         client = self._client = self._new_client(loop)
         mqtt = self.address.mqtt
         arguments: dict[str, Any] = {"keepalive": KEEPALIVE_S}
@@ -191,19 +199,22 @@ class Connection:
         while not self._ended.done():
             progress()
             client.loop_misc()
-            if not self._subscribed.is_set() and time.monotonic() > deadline:
-                raise _Closed(
-                    f"no answer to {'SUBSCRIBE' if self._connected else 'CONNECT'} in {CONNECT_TIMEOUT_S:.0f} s"
-                )
+            if not self._subscribed and time.monotonic() > deadline:
+                raise _Closed(f"no answer to {self._asked()} in {CONNECT_TIMEOUT_S:.0f} s")
             if self._unacked and time.monotonic() - min(self._unacked.values())[0] > PUBACK_MAX_S:
                 raise _Closed(f"a message without PUBACK for {PUBACK_MAX_S:.0f} s")
-            if self._subscribed.is_set() and not self.up.is_set():
-                self._came_up()
+            if self._status is not None and self._keys.keys()[0] != self._will_key:
+                client.disconnect()  # the city will not believe a will of an old key for ever: connect with a new one
+                client.loop_write()
+                break
+            if self._connected and not self.up.is_set():
+                self._came_up()  # SUBSCRIBE is on its way before any PUBLISH; a cry does not wait for its answer
             if self.up.is_set() and time.monotonic() - self._up_at > ALONE_S:
                 for what in ("taken_over", "flapping"):
                     self._say(what, True, "the connection stands again")
-            await asyncio.wait([self._ended], timeout=0.02 if not self.up.is_set() else 1.0)
-        self._ended.result()
+            await asyncio.wait([self._ended], timeout=1.0 if self.up.is_set() and self._subscribed else 0.02)
+        else:
+            self._ended.result()
 
     def _new_client(self, loop: asyncio.AbstractEventLoop) -> paho.Client:
         address, five = self.address, self.version == "5"
@@ -224,7 +235,8 @@ class Connection:
         if address.ca_file:
             client.tls_set(ca_certs=address.ca_file, certfile=address.cert_file, keyfile=address.key_file)
         if self._status is not None:
-            client.will_set(self._topic("status"), encode_status(self._status(False)), qos=1, retain=True)
+            will = self._sealed("status", encode_status(self._status(False)))
+            client.will_set(self._topic("status"), will, qos=1, retain=True)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
@@ -256,9 +268,9 @@ class Connection:
 
     def _on_connect(self, client: paho.Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
-            self._end(_Closed(f"the broker refused us: {reason}", version_refused=reason.value == UNSUPPORTED_VERSION))
+            self._end(_Closed(f"the broker refused us: {reason}", refused=reason.value))
             return
-        self._connected, self._unanswered = True, 0
+        self._connected = True
         self._receive_max = getattr(properties, "ReceiveMaximum", 65535)
         client.subscribe(self._topic("ack"), qos=1)
 
@@ -267,21 +279,23 @@ class Connection:
             self._say("ack_denied", False, f"the broker will not let us hear {self._topic('ack')}; mend its ACL")
         else:
             self._say("ack_denied", True, "the city's acks can be heard")
-        self._subscribed.set()
+        self._subscribed = True
+        if not self._mute:
+            self._say_connected()
 
     def _on_disconnect(self, client: paho.Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.value == TAKEN_OVER:
             self.counters["taken_over"] += 1
             text = f"another client calls itself {self._client_id()}: a copied box? stop one of them"
             self._say("taken_over", False, text)
-        before = "" if self._connected else " before it answered"
-        self._unanswered += not self._connected
-        refused = self._unanswered >= UNANSWERED_MAX
-        self._end(_Closed(f"the broker closed the connection{before} ({reason})", version_refused=refused))
+        before = "" if self._subscribed else f" before it answered {self._asked()}"
+        self._end(_Closed(f"the broker closed the connection{before} ({reason})"))
 
     def _on_publish(self, client: paho.Client, userdata: Any, mid: int, reason: Any, properties: Any) -> None:
         _, kind = self._unacked.pop(mid, (0.0, self.lane))
         self.counters["pubacks"] += 1
+        self._pubacked, self._mute = True, False
+        self._say_connected()
         if reason.value == NO_SUBSCRIBER:
             what, detail = "no_subscriber", f"the broker takes {kind}, but no city listens; start its consumer"
         elif reason.value == NOT_AUTHORIZED:
@@ -305,7 +319,6 @@ class Connection:
         self.session += 1
         self._up_at = time.monotonic()
         self.up.set()
-        self._say("broker_away", True, f"connected to {self.address.mqtt.host}, MQTT {self.version}")
         self.publish_status()
         for event in self.wake:
             event.set()
@@ -340,15 +353,32 @@ class Connection:
                 self._ended.set_exception(why)
 
     def _fall_back(self, error: Exception) -> bool:
-        """Change the version of MQTT if that may help; return whether to connect again at once."""
-        if self.address.mqtt.protocol != "auto" or not isinstance(error, _Closed):
+        """Change the version of MQTT if that may help; return whether to connect again at once.
+
+        A broker, or a box in front of it, that does not know a version may refuse it, close, send rubbish or be silent.
+        """
+        if not isinstance(error, _Closed):
             return False
-        if self.version == "5" and error.version_refused:
+        self._mute = self._subscribed and bool(self._unacked) and not self._pubacked
+        answered = self._subscribed and not self._mute
+        self._unanswered = 0 if answered or error.refused is not None else self._unanswered + 1
+        useless = error.refused == UNSUPPORTED_VERSION or self._unanswered >= UNANSWERED_MAX
+        if self.address.mqtt.protocol != "auto":
+            return False
+        if self.version == "5" and useless:
             self.version, self._fell_back_at, self._unanswered = "3.1.1", time.monotonic(), 0
             return True
-        if self.version == "3.1.1" and (error.version_refused or time.monotonic() - self._fell_back_at > TRY_5_AGAIN_S):
+        if self.version == "3.1.1" and useless:
             self.version, self._unanswered = "5", 0
+        elif self.version == "3.1.1" and time.monotonic() - self._fell_back_at > TRY_5_AGAIN_S:
+            self.version, self._unanswered = "5", UNANSWERED_MAX - 1  # one try: it did not know 5 an hour ago
         return False
+
+    def _asked(self) -> str:
+        return "SUBSCRIBE" if self._connected else "CONNECT"
+
+    def _say_connected(self) -> None:
+        self._say("broker_away", True, f"connected to {self.address.mqtt.host}, MQTT {self.version}")
 
     def _explain(self, error: Exception) -> str:
         where = f"{self.address.mqtt.host}:{self.address.mqtt.port}"
@@ -356,6 +386,9 @@ class Connection:
 
     def _topic(self, kind: TopicKind) -> str:
         return topic(self.address.site, self.address.gateway, kind)
+
+    def _sealed(self, kind: TopicKind, body: bytes) -> bytes:
+        return seal(self._keys.keys(), self._topic(kind), body)
 
     def _client_id(self) -> str:
         return f"ansim-{self.address.site}-{self.address.gateway}-{self.lane}"

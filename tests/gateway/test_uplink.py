@@ -211,8 +211,8 @@ def test_an_envelope_lacks_nothing(missing: str) -> None:
 
 def test_another_protocol_and_a_huge_message_are_refused() -> None:
     message = json.loads(encode_urgent(urgent(told())))
-    message["protocol"] = 2
-    with pytest.raises(UplinkError, match="protocol 2"):
+    message["protocol"] = 3
+    with pytest.raises(UplinkError, match="protocol 3"):
         decode_urgent(json.dumps(message).encode())
     with pytest.raises(UplinkError, match="at most"):
         decode_urgent(b" " * (MESSAGE_MAX_B + 1))
@@ -275,7 +275,7 @@ def test_any_topic_is_parsed_or_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["ansim/v1/s/gw/g/cmd", "ansim/v2/s/gw/g/sos", "ansim/v1/s/gw/g", "ansim/v1/s/gw/g/sos/x", "/ansim/v1/s/gw/g/sos"],
+    ["ansim/v2/s/gw/g/cmd", "ansim/v1/s/gw/g/sos", "ansim/v2/s/gw/g", "ansim/v2/s/gw/g/sos/x", "/ansim/v2/s/gw/g/sos"],
 )
 def test_foreign_topics_are_refused(text: str) -> None:
     with pytest.raises(UplinkError):

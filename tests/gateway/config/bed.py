@@ -58,6 +58,7 @@ reader = 2
 input = 3
 """
 READER_KEYS = {"1": "00112233445566778899aabbccddeeff", "2": "00112233445566778899AABBCCDDEE00"}
+LINK_KEYS = f"2 {'ab' * 32}\n1 {'cd' * 32}\n"
 TAG_KEYS = {"t-01": {"k_id": "01" * 16, "k_mic": "02" * 16}, "t-02": {"k_id": "03" * 16, "k_mic": "02" * 16}}
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.config.load import load
 from gateway.options import HINTS, LISTS, TABLES, GatewayConfig
-from tests.gateway.config.bed import GOOD, faults, only
+from tests.gateway.config.bed import GOOD, faults, only, written
 
 
 def test_every_key_has_a_hint() -> None:
@@ -41,7 +42,24 @@ BAD: list[tuple[str, str, str]] = [
     ("version = 3", "version = 0", "settings.version: .*raised with every change"),
     ("[settings]", "[setings]", "setings: unknown key; did you mean 'settings'"),
     ("number = 2", "number = 0", r"readers\[1\].number: Expected `int` >= 1 \(it is 0\); right is 1 to 65534"),
-    ('"0013a20041234568"', '"0013A20041234568"', r"readers\[1\].eui64: .*16 hexadecimal digits in lower case"),
+    (
+        '"0013a20041234568"',
+        '"1.3A2E+15"',
+        r"readers\[1\].eui64: '1.3A2E\+15' is what a spreadsheet makes of an address",
+    ),
+    (
+        '"0013a20041234568"',
+        '"13a20041234568"',
+        r"readers\[1\].eui64: .* 14 digits, not 16.*Then it is 0013a20041234568",
+    ),
+    ('"0013a20041234568"', "1320041234568", r"readers\[1\].eui64: int, not text; write the 16 digits .* in quotes"),
+    ('"0013a20041234568"', '"0013a2004l234568"', r"readers\[1\].eui64: .* has 'l', no hexadecimal digit"),
+    ('"0013a20041234568"', '"00:13:A2:00:41:23:45:67"', r"readers\[1\].eui64: '0013a20041234567' is given twice"),
+    ('folder = "outbox"', 'folder = "outbox\u00a0"', r"store.folder: 'outbox\\xa0' has a blank at one end"),
+    ('host = "127.0.0.1"', 'host = "mqtt\u200b.example.org"', r"mqtt.host: .* has zero width space, which nobody sees"),
+    ('host = "127.0.0.1"', 'host = "mqtt://127.0.0.1"', r"mqtt.host: .* is more than the name of a host"),
+    ("lon = 126.9530", "lon = 1" + "0" * 400, r"readers\[1\].lon: Number out of range"),
+    ("lon = 126.9530", "lon = " + "[" * 90 + "]" * 90, r"readers\[1\].lon: Expected `float`, got `array`"),
     ('"0013a20041234568"', '"0013a20041234567"', r"readers\[1\].eui64: .* is given twice \(first in line 20\)"),
     ("lon = 126.9530", "lon = 37.5", r"readers\[1\].lon: \d+ km from the first reader; right is degrees east"),
     ("lon = 126.9530", "lon = nan", r"readers\[1\].lon: Expected `float`.*\(it is nan\)"),
@@ -73,6 +91,12 @@ def test_what_is_needed_is_asked_for(folder: Path, key: str) -> None:
     text = re.sub(rf"^{key} = .*\n", "", GOOD, flags=re.M) if key in ("site", "gateway") else re.sub(table, "", GOOD)
     found = [fault for fault in faults(folder, text) if re.match(rf"line \d+: {key}: missing; right is", fault)]
     assert len(found) == 1, faults(folder, text)
+
+
+def test_an_address_may_be_written_as_a_label_or_a_spreadsheet_has_it(folder: Path) -> None:
+    for text in ("0013A20041234568", "00:13:a2:00:41:23:45:68", "0013A200 41234568", " 0013a200-4123-4568"):
+        loaded = load(written(folder, GOOD.replace("0013a20041234568", text)))
+        assert [reader.eui64 for reader in loaded.zone.readers] == ["0013a20041234567", "0013a20041234568"]
 
 
 def test_the_wrong_kind_of_table_is_told(folder: Path) -> None:

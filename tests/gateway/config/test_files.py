@@ -1,5 +1,6 @@
 """The files that a configuration names: each one is checked, key files entry by entry; no problem text shows a key."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -7,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from gateway.config.files import FILE_MAX_B
 from gateway.config.load import load
+from readers.files import FILE_MAX_B
 from tests.gateway.config.bed import GOOD, READER_KEYS, TAG_KEYS, only, secret, written
 
 
@@ -20,9 +21,32 @@ from tests.gateway.config.bed import GOOD, READER_KEYS, TAG_KEYS, only, secret, 
         ("reader_keys.json", [1], "keys.readers: .*is not such a file"),
         ("reader_keys.json", {"1": READER_KEYS["1"], "2": "00"}, "keys.readers: .*entry 2: not a number and its key"),
         ("reader_keys.json", {READER_KEYS["1"]: "1"}, "keys.readers: .*entry 1: not a number and its key"),
-        ("reader_keys.json", {"1": READER_KEYS["1"], "٢": READER_KEYS["2"]}, "keys.readers: .*entry 2: not a number"),
-        ("reader_keys.json", {"1": READER_KEYS["1"], "2": READER_KEYS["1"]}, "keys.readers: .*another reader's key"),
-        ("reader_keys.json", {"1": READER_KEYS["1"]}, r"readers\[1\].number: no key for reader 2 in reader_keys.json"),
+        (
+            "reader_keys.json",
+            {"1": READER_KEYS["1"], "٢": READER_KEYS[str(2)]},
+            "keys.readers: .*entry 2: not a number",
+        ),
+        ("reader_keys.json", {"1": READER_KEYS["1"], "2": READER_KEYS[str(1)]}, "keys.readers: .*another reader's key"),
+        (
+            "reader_keys.json",
+            {"1": READER_KEYS[str(1)]},
+            r"readers\[1\].number: no key for reader 2 in reader_keys.json",
+        ),
+        (
+            "tag_keys.json",
+            '{"t-01": {"k_id": "00", "k_mic": "00"},\n"t-01": {"k_id": "11", "k_mic": "00"}}',
+            "tag_keys.json is not such a file .line 2: the key 't-01' is given twice .first in line 1.; keep one",
+        ),
+        (
+            "reader_keys.json",
+            f'{{"1": "{READER_KEYS[str(1)]}",\n\n"1": "{READER_KEYS[str(2)]}"}}',
+            "reader_keys.json is not such a file .line 3: the key '1' is given twice .first in line 1.; keep one",
+        ),
+        (
+            "reader_keys.json",
+            f'{{"{READER_KEYS[str(1)]}": "1", "{READER_KEYS[str(1)]}": "2"}}',
+            "line 1: the key '0011...' is given twice",
+        ),
         ("tag_keys.json", {"t-01": {"k_id": "01" * 16}}, "keys.tags: .*entry 1: not a pseudonym and its two keys"),
         ("tag_keys.json", {"t 01": TAG_KEYS["t-01"]}, "keys.tags: .*entry 1: not a pseudonym"),
         ("tag_keys.json", {"t-01": "01" * 16}, "keys.tags: .*entry 1: not a pseudonym"),
@@ -95,8 +119,24 @@ def test_install_codes_are_taken_from_the_enrolment(folder: Path) -> None:
         ),
         ({"2": good}, "module 0013a20041234567 is reader '2' there, but 1 in this file"),
         ({"1": {"install_code": code}}, "entry '1': no eui64"),
+        ({"1": good, "9": good}, "module 0013a20041234567 has two numbers there, '1' and '9'; remove the wrong one"),
+        ({"1": good, "9": good | {"eui64": "0013a200 41234567"}}, "has two numbers there, '1' and '9'"),
+        ({"1": good, "9": {"eui64": "1.3A2E+15"}}, "entry '9': eui64 '1.3A2E+15' is what a spreadsheet makes"),
+        (
+            {"1": good, "9": {"eui64": "13a20041234567"}},
+            "were leading zeros lost, as in a spreadsheet? Then it is 0013a2",
+        ),
     ):
         secret(folder / "readers.json", value)
         found = only(folder, text)
         assert found.startswith("line 7: radio.enrolment: ")
         assert said in found
+
+
+def test_a_mark_of_an_editor_is_no_part_of_a_password_or_a_key_file(folder: Path) -> None:
+    secret(folder / "word", "\ufeffhunter2\r\n")
+    secret(folder / "reader_keys.json", "\ufeff" + json.dumps(READER_KEYS))
+    text = GOOD.replace("port = 1883", 'port = 1883\nusername = "u"\npassword_file = "word"')
+    loaded = load(written(folder, text))
+    assert loaded.password == "hunter2"
+    assert set(loaded.reader_keys) == {1, 2}

@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from gateway import zone
-from gateway.config.files import FILE_MAX_B
 from gateway.config.findings import ConfigError
 from gateway.config.load import load, summary
 from gateway.options import GatewayConfig
+from readers.files import FILE_MAX_B
 from tests.gateway.config.bed import GOOD, READER_KEYS, secret, written
 
 
@@ -60,12 +60,19 @@ def test_no_tls_to_another_machine_is_noted(folder: Path) -> None:
         (b'a = 1\na = 2\n', r"line 2: file: not TOML here: .*overwrite"),
         (b"site = [", r"line 1: file: not TOML here: .*end of document"),
         (b"\n\xff\n", r"line 2: file: not UTF-8 text; save it as UTF-8"),
-        (b"a = " + b"[" * 100_000, r"file: no parser can take this"),
-        (b"a = " + b"1" * 5000, r"file: no parser can take this"),
-        (b"#" * (FILE_MAX_B + 1), r"file: over \d+ bytes: not a gateway's configuration"),
+        (b"\na = " + b"[" * 100_000, r"line 2: file: no parser can take this"),
+        (b"\na = " + b"1" * 5000, r"line 2: file: no parser can take this"),
+        (b"#" * (FILE_MAX_B + 1), r"file: over \d+ bytes; is it another file\?"),
+        ("site = “a”".encode(), r"line 1: file: not TOML here: .*; column 8 is left double quotation mark .*write \""),
+        ("[mqtt]\nhost = \"a”".encode(), r"line 2: file: .*column 10 is right double quotation mark .*write \""),
+        ("\u00a0site = 1".encode(), r"line 1: file: .*column 1 is no-break space \(U\+00A0\): write a blank"),
+        ("site\u200b = 1".encode(), r"line 1: file: .*column 5 is zero width space \(U\+200B\): delete it"),
+        ("site ＝ 1".encode(), r"line 1: file: .*column 6 is fullwidth equals sign \(U\+FF1D\): write ="),
+        ('site = "a"'.encode("utf-16"), r"line 1: file: not UTF-8 text; save it as UTF-8"),
         (b"", r"line 1: site: missing; right is"),
     ],
-    ids=["value", "header", "twice", "end", "utf8", "brackets", "digits", "size", "empty"],
+    ids=["value", "header", "twice", "end", "utf8", "brackets", "digits", "size", "quotes", "quote", "blank",
+         "nothing", "wide", "utf16", "empty"],
 )  # fmt: skip
 def test_what_is_no_toml_is_told_with_its_line(tmp_path: Path, data: bytes, said: str) -> None:
     path = tmp_path / "gateway.toml"
@@ -79,8 +86,14 @@ def test_what_is_no_toml_is_told_with_its_line(tmp_path: Path, data: bytes, said
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"file: cannot be read \(No such file or directory\); check the path"):
         load(tmp_path / "nowhere.toml")
-    with pytest.raises(ConfigError, match=r"file: cannot be read \(Is a directory\)"):
-        load(tmp_path)
+    for path in (tmp_path, Path("/dev/zero")):
+        with pytest.raises(ConfigError, match=rf"file: {path} is not a file; give the path of one"):
+            load(path)
+
+
+def test_a_mark_that_editors_of_windows_write_is_left_out(folder: Path) -> None:
+    path = written(folder, "\ufeff" + GOOD.replace("\n", "\r\n"))
+    assert load(path).config.site == "gongdeok"
 
 
 def test_mutated_files_are_refused_or_taken_never_crash(folder: Path) -> None:

@@ -19,6 +19,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from gateway.events import GatewayHealth, Told
 from gateway.mqtt.city_link import CityLink
 from gateway.mqtt.connection import BrokerAccess
+from gateway.mqtt.keys import KeyFile
 from gateway.options import MqttTable
 from gateway.outbox.lanes import Outbox
 from gateway.uplink import (
@@ -32,10 +33,12 @@ from gateway.uplink import (
     decode_status,
     decode_urgent,
     encode_ack,
+    seal,
     topic,
+    unseal,
 )
 from sim.demo import broker as brokers
-from tests.city.bed import free_port
+from tests.city.bed import KEYS, free_port, write_keys
 
 SITE, GATEWAY = "testsite", "gw1"
 WAIT_S = 20.0
@@ -97,7 +100,7 @@ class City:
     """A city that keeps what arrives, in order, and acknowledges it if `acks`. Its watermark is as in the contract."""
 
     def __init__(self, port: int, *, version: Any = paho.MQTTv311, acks: bool = True, listens: bool = True) -> None:
-        self.acks, self.port = acks, port
+        self.acks, self.port, self.keys = acks, port, KEYS
         self.seen: list[tuple[Lane, str, int]] = []
         """(lane, epoch, seq) of every row in order of arrival, with repetitions."""
         self.rows: dict[tuple[Lane, str, int], Any] = {}
@@ -117,7 +120,7 @@ class City:
         assert subscribed.wait(WAIT_S), "the broker answers no SUBSCRIBE"
 
     def _take(self, _client: Any, _data: Any, message: Any) -> None:
-        payload = bytes(message.payload)
+        payload = unseal(self.keys, message.topic, bytes(message.payload))
         if message.topic.endswith("/status"):
             self.statuses.append(decode_status(payload))
             self.retained.append(message.retain)
@@ -143,7 +146,8 @@ class City:
         self.send(Watermark(epoch=epoch, lane=lane, upto=self.upto.get((lane, epoch), 0)))
 
     def send(self, ack: Ack) -> None:
-        self.client.publish(topic(SITE, GATEWAY, "ack"), encode_ack(ack), qos=1)
+        name = topic(SITE, GATEWAY, "ack")
+        self.client.publish(name, seal(self.keys, name, encode_ack(ack)), qos=1)
 
     def seqs(self, lane: Lane) -> list[int]:
         return [seq for of, _, seq in self.seen if of == lane]
@@ -166,10 +170,13 @@ class Bed:
             bulk_max_b=50_000_000,
             ballast_b=1 << 16,
         )
+        self.key_file = folder.parent / f"{folder.name}.keys"
+        write_keys(self.key_file, KEYS)
         self.address = BrokerAccess(SITE, gateway, MqttTable(host="127.0.0.1", port=port, protocol=protocol))
         self.uplink = CityLink(
             self.address,
             self.outbox.sources,
+            KeyFile(self.key_file, on_health=self._on_health),
             on_health=self._on_health,
             on_stage=self.stages.append,
             status=self._status,

@@ -7,8 +7,21 @@ import pytest
 
 from gateway.events import Told
 from gateway.outbox.lane_file import NotCommitted
-from gateway.uplink import StageNotice, encode_ack
-from tests.gateway.mqtt.bed import AT, Bed, Broker, City, bed, needs_mosquitto, needs_nats, over, told
+from gateway.uplink import StageNotice, encode_ack, seal, topic
+from tests.city.bed import KEYS
+from tests.gateway.mqtt.bed import (
+    AT,
+    GATEWAY,
+    SITE,
+    Bed,
+    Broker,
+    City,
+    bed,
+    needs_mosquitto,
+    needs_nats,
+    over,
+    told,
+)
 
 
 @pytest.mark.parametrize(
@@ -62,10 +75,11 @@ def test_stages_reach_the_daemon_once_though_both_connections_hear_them(tmp_path
         city.send(StageNotice(alarm="gw1-e-2", stage="closed", at=AT))
         await gateway.until("the last", lambda: gateway.stages[-1].alarm == "gw1-e-2")
         assert [stage.stage for stage in gateway.stages] == ["stored", "acknowledged", "closed"]
-        gateway.uplink._ack("events", encode_ack(StageNotice(alarm="x", stage="stored", at=AT)))
+        stage = seal(KEYS, topic(SITE, GATEWAY, "ack"), encode_ack(StageNotice(alarm="x", stage="stored", at=AT)))
+        gateway.uplink._ack("events", stage)
         assert len(gateway.stages) == 3
         gateway.uplink.sos.up.clear()
-        gateway.uplink._ack("events", encode_ack(StageNotice(alarm="x", stage="stored", at=AT)))
+        gateway.uplink._ack("events", stage)
         assert len(gateway.stages) == 4, "heard by the other one while the emergency connection is away"
         gateway.uplink.sos.up.set()
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from gateway.mqtt import sender
-from gateway.uplink import Poison, StageNotice, Watermark, topic
+from gateway.uplink import Poison, StageNotice, Watermark, seal, topic
+from tests.city.bed import KEYS
 from tests.gateway.mqtt.bed import AT, GATEWAY, SITE, Bed, Broker, City, bed, needs_mosquitto, needs_nats, over
 
 
@@ -78,8 +79,9 @@ def test_another_epochs_word_and_rubbish_delete_nothing(tmp_path: Path) -> None:
         city.send(Watermark(epoch="00000000", lane="sos", upto=2))
         city.send(Watermark(epoch=gateway.outbox.sos.epoch, lane="events", upto=2))
         city.send(Watermark(epoch=gateway.outbox.sos.epoch, lane="sos", upto=-5))
+        name = topic(SITE, GATEWAY, "ack")
         for rubbish in (b"", b"\xff", b"[" * 5000, b'{"ack":"watermark"}'):
-            city.client.publish(topic(SITE, GATEWAY, "ack"), rubbish, qos=1)
+            city.client.publish(name, seal(KEYS, name, rubbish), qos=1)
         city.send(StageNotice(alarm="last", stage="stored", at=AT))
         await gateway.until("the last of it", lambda: gateway.stages)
         assert gateway.backlog()["sos"] == 2

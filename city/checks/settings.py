@@ -1,0 +1,154 @@
+"""Everything that `check` says about a configuration that loads: each finding has what, where and the next step."""
+
+import ipaddress
+import re
+import socket
+import ssl
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from city.checks import store
+from city.config import CityConfig, first_line, line_of
+
+TLS_PORT = 8883
+KEYS_SHOWN_MAX = 20
+
+
+def findings(path: Path, config: CityConfig, operators: int) -> list[str]:
+    """Return what is wrong, `FILE:LINE: KEY: what; next: step` each; nothing if the city can run safely.
+
+    operators: how many are in their file. Raises CityConfigError for a secret that cannot be read.
+    """
+    found = [("store.url", problem) for problem in (store.problem_of(config.store.url),) if problem]
+    found += [*_readable(path, config), *_broker(config), *_pages(config)]
+    if not operators:
+        next_ = f"ansim-city operator NAME --file {config.web.operators_file}"
+        found.append(("web.operators_file", f"there is no operator: nobody can log in; next: {next_}"))
+    return [f"{path}:{line_of(path, key)}: {key}: {what}" for key, what in found]
+
+
+def _readable(path: Path, config: CityConfig) -> Iterator[tuple[str, str]]:
+    """Secrets that others on this machine can read, and what others could replace by their own."""
+    mqtt, web = config.mqtt, config.web
+    secret = {
+        "mqtt.password_file": mqtt.password_file,
+        "mqtt.key_file": mqtt.key_file,
+        "web.operators_file": web.operators_file,
+        "web.token_file": web.token_file,
+    }
+    if config.store.url.startswith("sqlite:///"):
+        secret["store.url"] = config.store.url.removeprefix("sqlite:///")
+    elif re.match(r"[^:]+://[^/@]*:[^/@]*@", config.store.url):
+        secret["site"] = str(path)
+    for key, name in secret.items():
+        mode = _mode(name)
+        if mode & 0o006:
+            why = ", which holds the password of the store," if key == "site" else ""
+            yield (
+                key,
+                f"everybody on this machine can read or write {name}{why} (mode {mode:04o}); next: chmod 600 {name}",
+            )
+    for key, name in {"site": str(path), "mqtt.ca_file": mqtt.ca_file, "mqtt.cert_file": mqtt.cert_file}.items():
+        if _mode(name) & 0o002:
+            yield key, f"everybody on this machine can write {name} (mode {_mode(name):04o}); next: chmod 644 {name}"
+    keys = Path(mqtt.gateway_keys)
+    if not keys.is_dir() and keys != path.resolve().parent / "gateway_keys":
+        yield (
+            "mqtt.gateway_keys",
+            f"no folder {keys}: no gateway is believed; next: ansim-city gateway enrol, or its place",
+        )
+    for each in sorted(keys.glob("*.keys") if keys.is_dir() else ())[:KEYS_SHOWN_MAX]:
+        if _mode(str(each)) & 0o077:
+            yield (
+                "mqtt.gateway_keys",
+                f"others can read or write {each} (mode {_mode(str(each)):04o}); next: chmod 600 {each}",
+            )
+
+
+def _mode(name: str | None) -> int:
+    """Return the permission bits of a file, 0 if there is none."""
+    try:
+        return stat.S_IMODE(Path(name).stat().st_mode) if name else 0
+    except OSError:
+        return 0
+
+
+def is_local(host: str) -> bool:
+    """Return whether what goes to this host stays on this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.rstrip(".").lower() == "localhost"
+
+
+def _broker(config: CityConfig) -> Iterator[tuple[str, str]]:
+    mqtt = config.mqtt
+    if not mqtt.ca_file and not is_local(mqtt.host):
+        yield (
+            "mqtt.host",
+            f"{mqtt.host} is another machine, and the way there is not encrypted: names of children, places and the "
+            f'password can be read on it; next: port = {TLS_PORT} and ca_file = "broker-ca.pem"',
+        )
+    elif not mqtt.ca_file and mqtt.port == TLS_PORT:
+        yield "mqtt.port", f"{TLS_PORT} is the port for TLS, and there is no ca_file; next: name it, or port = 1883"
+    if mqtt.password_file and not mqtt.username:
+        yield "mqtt.password_file", "is never sent without a username; next: add username, or delete this line"
+    if mqtt.password_file and not first_line(mqtt.password_file):
+        yield "mqtt.password_file", f"the first line of {mqtt.password_file} is empty; next: write the password there"
+    if mqtt.ca_file:
+        yield from _certificates(mqtt.ca_file, mqtt.cert_file, mqtt.key_file)
+
+
+def _certificates(ca: str, cert: str | None, key: str | None) -> Iterator[tuple[str, str]]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(cafile=ca)
+    except (ssl.SSLError, OSError) as error:
+        yield "mqtt.ca_file", f"{ca} holds no certificate in PEM: {error}; next: the broker's CA certificate"
+        return
+    ends = [ssl.cert_time_to_seconds(str(one["notAfter"])) for one in context.get_ca_certs() if "notAfter" in one]
+    if not ends:
+        yield "mqtt.ca_file", f"{ca} holds no certificate of a CA; next: that of the CA which signed the broker's"
+    elif max(ends) < time.time():
+        ended = time.strftime("%Y-%m-%d", time.gmtime(max(ends)))
+        yield (
+            "mqtt.ca_file",
+            f"{ca} ended on {ended}, and the broker is refused; next: a new one from who runs the broker",
+        )
+    if cert and key:
+        try:
+            context.load_cert_chain(cert, key, password=lambda: "")
+        except (ssl.SSLError, OSError, ValueError) as error:
+            yield (
+                "mqtt.cert_file",
+                f"{cert} and {key} are no pair that can be used: {error}; next: PEM, key without passphrase",
+            )
+
+
+def _pages(config: CityConfig) -> Iterator[tuple[str, str]]:
+    web = config.web
+    if not is_local(web.host) and not web.secure_cookie:
+        yield (
+            "web.host",
+            f"{web.host} serves other machines without https: the session of an operator can be read and used; next: "
+            'host = "127.0.0.1" behind a reverse proxy, and secure_cookie = true',
+        )
+    if web.proxies and not web.secure_cookie:
+        yield "web.proxies", "a proxy is in front, and the cookie would go over http, too; next: secure_cookie = true"
+    if web.secure_cookie and not web.proxies:
+        yield (
+            "web.secure_cookie",
+            "https comes from a proxy, and none is named: to the city all operators and all guessers have one address; "
+            'next: proxies = ["127.0.0.1"]',
+        )
+    try:
+        ((family, kind, protocol, _, address), *_) = socket.getaddrinfo(web.host, 0, type=socket.SOCK_STREAM)
+        with socket.socket(family, kind, protocol) as one:
+            one.bind(address)
+    except OSError as error:
+        yield (
+            "web.host",
+            f"{web.host} is no address of this machine: {error.strerror}; next: one that `ip address` lists",
+        )
