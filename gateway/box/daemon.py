@@ -25,9 +25,10 @@ from gateway.core.frames import Frame
 from gateway.events import GatewayHealth
 from gateway.mqtt.city_link import STATUS_S, CityLink
 from gateway.mqtt.connection import BrokerAccess
+from gateway.mqtt.keys import KeyFile
 from gateway.options import Installation
 from gateway.outbox.lanes import Outbox, OutboxBusy
-from gateway.radio.coordinator import DOWN_WORKERS, Radio, RadioGone
+from gateway.radio.coordinator import DOWN_WORKERS, ButtonPacket, Radio, RadioGone
 from gateway.survey.record_socket import Recorder
 from gateway.uplink import Status
 
@@ -103,7 +104,12 @@ class Daemon:
             absolute(config.mqtt.key_file),
         )
         self.uplink = CityLink(
-            address, self.outbox.sources, on_health=self.on_health, on_stage=self.runner.on_stage, status=self.status
+            address,
+            self.outbox.sources,
+            KeyFile(base / config.mqtt.city_key_file, on_health=self.on_health),
+            on_health=self.on_health,
+            on_stage=self.runner.on_stage,
+            status=self.status,
         )
 
     # ---- what the other parts report --------------------------------------------------------------------------------
@@ -111,6 +117,10 @@ class Daemon:
     def frame(self, frame: Frame, urgent: bool) -> None:
         """Take a frame from the radio."""
         self.runner.frame(frame, urgent)
+
+    def button(self, pressed: ButtonPacket) -> None:
+        """Take an alarm of a ZigBee button from the radio."""
+        self.runner.button(pressed)
 
     def sent(self, reader: int, delivered: bool) -> None:
         """Take the end of a downlink from the radio."""

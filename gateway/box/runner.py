@@ -1,8 +1,9 @@
 r"""Runs the core's steps: one at a time, and each effect is carried out before the next one is requested.
 
     radio --> urgent  --\                      / Commit (emergency) --> outbox sos
-    radio --> routine ---> core, one at a time <  Commit (routine)   --> outbox events
+    radio --> buttons ---> core, one at a time <  Commit (routine)   --> outbox events
     city  --> stages  --/                      \ Downlink           --> radio
+    radio --> routine -/
 
 An emergency is committed before the core's next effect is requested. Routine events are committed in groups; only a
 downlink that is not urgent waits for the events queued before it. If a commit to disk fails, the step ends there:
@@ -30,7 +31,7 @@ from gateway.health import OnHealth
 from gateway.options import Installation
 from gateway.outbox.lane_file import NotCommitted
 from gateway.outbox.lanes import Outbox
-from gateway.radio.coordinator import Radio
+from gateway.radio.coordinator import ButtonPacket, Radio
 from gateway.uplink import StageNotice
 from readers import wire
 
@@ -40,6 +41,9 @@ URGENT_MAX = 2000
 STAGES_MAX = 1000
 SENT_MAX = 1000
 """Most ends of downlinks that wait for the core; the oldest is dropped. They only guide how much the readers scan."""
+BUTTONS_MAX, BUTTONS_EACH_MAX = 50, 5
+"""Most alarms of ZigBee buttons that wait, of all and of one. The newest is dropped and not answered, so its button
+repeats it."""
 HELD_MAX = 500
 CHORES_S = 1.0
 SNAPSHOT_S = 10.0
@@ -56,6 +60,7 @@ COUNTED = (
     "frame_faults",
     "frames_dropped",
     "urgent_dropped",
+    "buttons_dropped",
     "steps_cut",
     "stages_dropped",
     "held_dropped",
@@ -76,6 +81,7 @@ class Runner:
         self.counters: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
         self._urgent: deque[Frame] = deque()
         self._routine: deque[Frame] = deque()
+        self._buttons: deque[ButtonPacket] = deque()
         self._stages: dict[str, int] = {}
         self._sent: deque[tuple[int, bool]] = deque(maxlen=SENT_MAX)
         self._radio_starts = 0
@@ -98,6 +104,15 @@ class Runner:
         if len(line) > most:
             line.popleft()
             self.counters["urgent_dropped" if urgent else "frames_dropped"] += 1
+        self._wake.set()
+
+    def button(self, pressed: ButtonPacket) -> None:
+        """Take an alarm of a ZigBee button; it goes after readers' cries, and before all else."""
+        own = sum(waiting.frame.device == pressed.frame.device for waiting in self._buttons)
+        if len(self._buttons) >= BUTTONS_MAX or own >= BUTTONS_EACH_MAX:
+            self.counters["buttons_dropped"] += 1
+            return
+        self._buttons.append(pressed)
         self._wake.set()
 
     def sent(self, reader: int, delivered: bool) -> None:
@@ -130,6 +145,10 @@ class Runner:
                 self._periodic_work()
             if self._urgent:
                 await self._carry_out(self._heard(self._urgent[0], now_s), self._urgent.popleft())
+            elif self._buttons:
+                pressed = self._buttons.popleft()
+                if await self._carry_out(pipeline.on_button(self.state, pressed.frame, now_s)):
+                    self._radio.answer(pressed)
             elif self._stages:
                 alarm = next(iter(self._stages))
                 await self._carry_out(pipeline.on_stage(self.state, alarm, self._stages.pop(alarm), now_s))

@@ -1,9 +1,10 @@
 """One lane's file: rows are on disk when `commit` returns, and stay until the city has them (routine rows may be shed).
 
 It is SQLite in WAL mode with synchronous=FULL: of the stores compared under simulated power cuts, this one lost no
-acknowledged row. `rows` holds the tables, `ballast` the files next to this one, `salvage` the repair of a broken file.
-When the disk can no longer be written, the file is still read, so that its rows are sent. Everything here blocks, and
-one thread at a time calls it.
+acknowledged row. `rows` holds the tables, `ballast` the files next to this one, `salvage` the repair of a broken file,
+`open_files` finds a file that is taken away under us, and `recent` holds the newest rows for that case. When the disk
+can no longer be written, the file is still read, so that its rows are sent. Everything here blocks, and one thread at a
+time calls it.
 """
 
 import contextlib
@@ -15,13 +16,17 @@ from pathlib import Path
 
 from gateway.effects import AlarmMemory
 from gateway.health import OnHealth
-from gateway.outbox import rows, salvage
-from gateway.outbox.ballast import Ballast, Mark
+from gateway.outbox import recent, rows, salvage
+from gateway.outbox.ballast import Ballast, Mark, Marked
+from gateway.outbox.losses import Loss, compare
+from gateway.outbox.open_files import OpenFiles
+from gateway.outbox.recent import Recent
 from gateway.outbox.rows import Entry, Page, transaction
 
-WAL_MAX_B = 4 * 1024 * 1024
-BUSY_TIMEOUT_MS = 2000
 SHED_ROWS = 2000
+_WHO = "See who works on this disk"
+TOLD_TENDS = 3
+"""A loss counts as told after this many `tend`: its report is on disk by then. Until then each start tells it again."""
 
 
 class NotCommitted(Exception):
@@ -50,10 +55,22 @@ class LaneFile:
         self._db: sqlite3.Connection | None = None
         self._read_only_db: sqlite3.Connection | None = None
         """A connection for reading only, used while there is no `_db`."""
-        self._inode = 0
+        self._demoted = False
+        """Whether `_read_only_db` is one that was opened for writing, until a write failed."""
+        self._orphaned = ""
+        """Why `_read_only_db` is a connection to a file that is no longer there, until its rows are in a new file."""
+        self._files = OpenFiles(self.path)
+        self._recent = Recent()
+        self._left: Marked | None = None
+        """The file as this process left it after its last work; None before it had one open."""
+        self._is_new = False
+        """Whether the file is one that a salvage has just made, so it has no mark."""
+        self._untold_tends = 0
         self._open_problems: set[str] = set()
         self.epoch = ""
         self.last_seq = 0
+        self.upto = 0
+        """Up to this seq the city has the rows."""
         self.backlog = 0
         self.counters = {"shed_positions": 0, "shed_others": 0, "set_aside": 0, "salvaged": 0, "full": 0, "failed": 0}
         self._open()
@@ -62,17 +79,20 @@ class LaneFile:
 
     def commit(self, entries: Sequence[Entry], memory: AlarmMemory | None = None) -> list[int]:
         """Put rows (and a memory) on disk in one transaction; return the rows' seqs. Raises NotCommitted."""
-        seqs = self._persist(lambda db: rows.insert(db, entries, memory))
-        self.backlog += len(seqs)
-        if seqs:
-            self.last_seq = seqs[-1]
+
+        def done(seqs: list[int]) -> None:
+            self.backlog += len(seqs)
+            self.last_seq = seqs[-1] if seqs else self.last_seq
+            self._recent.keep(seqs, entries, memory)
+
+        self._persist(lambda db: rows.insert(db, entries, memory), done)
         self._tell("disk_full", True, "room again")
         self._tell("not_durable", True, "rows are on disk again")
-        return seqs
+        return list(range(self.last_seq - len(entries) + 1, self.last_seq + 1))
 
     def remember(self, memory: AlarmMemory) -> None:
         """Put a memory on disk. Raises NotCommitted."""
-        self._persist(lambda db: rows.insert(db, (), memory))
+        self._persist(lambda db: rows.insert(db, (), memory), lambda _: self._recent.keep((), (), memory))
 
     def save(self, key: str, value: bytes) -> None:
         """Put a value of the core on disk. Raises NotCommitted."""
@@ -97,12 +117,18 @@ class LaneFile:
         if upto > self.last_seq:
             self._rolled_back(f"the city has rows up to {upto}, this file knows {self.last_seq}: an old copy")
             return 0
+
+        def done(gone: list[int]) -> None:
+            self.backlog -= gone[0]
+            self.upto = max(self.upto, upto)
+            self._recent.delivered(upto)
+
         try:
-            gone = self._persist(lambda db: [db.execute("DELETE FROM outbox WHERE seq <= ?", (upto,)).rowcount])[0]
+            return self._persist(lambda db: [db.execute("DELETE FROM outbox WHERE seq <= ?", (upto,)).rowcount], done)[
+                0
+            ]
         except NotCommitted:
             return 0  # the city repeats its watermark
-        self.backlog -= gone
-        return gone
 
     def memories(self) -> list[AlarmMemory]:
         """Return the memories on disk, the oldest first."""
@@ -150,7 +176,9 @@ class LaneFile:
                     self.backlog -= gone
         finally:
             shed = self.counters["shed_positions"] + self.counters["shed_others"] - before
+            self._files.worked()
             if shed:
+                self._recent.load({})  # what was shed must not come back
                 self._on_health(
                     "shed",
                     False,
@@ -170,18 +198,10 @@ class LaneFile:
         """Do the work due every few seconds: reopen, detect a lost file, write the mark, restore the ballast, shed."""
         if self._db is None:
             self._open()
-        if self._db is None:
+        if self._db is None or (not self._intact() and self._db is None):
             return
-        try:
-            lost = self.path.stat().st_ino != self._inode
-        except OSError:
-            lost = True
-        if lost:
-            self._on_health("store_lost", False, f"{self.path} was removed or replaced under a running gateway")
-            self._salvage("the file is gone", still_open=self._db)
-        if self._db is None:
-            return
-        self.mark.write(self.epoch, self.last_seq)
+        self._loss_was_told()
+        self.mark.write(self._marked(), sync=True)
         self.ballast.restore()
         if self.max_b is not None:
             with contextlib.suppress(sqlite3.Error):
@@ -191,26 +211,42 @@ class LaneFile:
     def close(self) -> None:
         """Write the mark and close the file; its rows stay."""
         if self._db is not None:
-            self.mark.write(self.epoch, self.last_seq)
+            self.mark.write(self._marked(), sync=True)
         self._shut()
 
     # ---- transactions -----------------------------------------------------------------------------------------------
 
-    def _persist(self, work: Callable[[sqlite3.Connection], list[int]]) -> list[int]:
-        """Run a transaction in at most 3 tries: after an error, try again if `_trouble` helped. Raises NotCommitted."""
+    def _persist(
+        self, work: Callable[[sqlite3.Connection], list[int]], done: Callable[[list[int]], None] | None = None
+    ) -> list[int]:
+        """Run a transaction in at most 3 tries: after an error, try again if `_trouble` helped. Raises NotCommitted.
+
+        done is called after the transaction. When this returns, the files it went to were at their path after it.
+        """
         error: sqlite3.Error | None = None
         for _ in range(3):
             if self._db is None:
                 self._open()
             if self._db is None:
                 break
+            if not self._intact():
+                continue
             try:
                 with transaction(self._db):
-                    return work(self._db)
+                    found = work(self._db)
             except sqlite3.Error as caught:
                 error = caught
                 if not self._trouble(caught):
                     break
+                continue
+            if done is not None:
+                done(found)
+            self._left = self._marked()
+            self._files.worked()
+            if not self._intact() and self._db is None:
+                break
+            self.mark.write(self._marked())
+            return found
         self.counters["failed"] += 1
         why = str(error) if error else "the file cannot be opened"
         detail = f"{self.path}: {why}; nothing is kept over a power cut until this disk can be written again"
@@ -219,6 +255,9 @@ class LaneFile:
 
     def _trouble(self, error: sqlite3.Error) -> bool:
         """React to this error; return whether another try may succeed."""
+        if self._db is not None and (lost := self._files.lost()):
+            self._take_back(lost)
+            return self._db is not None
         code = salvage.code_of(error)
         if code == sqlite3.SQLITE_FULL:
             self.counters["full"] += 1
@@ -232,22 +271,32 @@ class LaneFile:
                     self._shrink()
             return helped
         if code in salvage.BROKEN:
-            self._salvage(str(error))
+            self._salvage(f"{self.path}: {error}", still_open=self._read_only_db if self._orphaned else None)
             return self._db is not None
-        self._shut()
-        self._open_read_only(error)  # the next try opens it again: the disk may work again
+        if self._db is not None:  # it can still read the log; the next try opens another one: the disk may work again
+            self._db, self._read_only_db, self._demoted = None, self._db, True
+        self._open_read_only(error)
         return False
 
     def _shrink(self) -> None:
         if self._db is not None:
-            self._db.execute("PRAGMA incremental_vacuum").fetchall()
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            try:
+                self._db.execute("PRAGMA incremental_vacuum").fetchall()
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            finally:
+                self._files.worked()
 
     # ---- opening ----------------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
+        if self._demoted and (lost := self._files.lost()):
+            self._orphaned = self._words(lost)
+        if self._orphaned:
+            self._salvage(self._orphaned, still_open=self._read_only_db)
+            return
         error: Exception | None = None
-        self._shut()  # a connection for reading only would prevent SQLite from writing the file
+        demoted, self._read_only_db = (self._read_only_db, None) if self._demoted else (None, self._read_only_db)
+        self._shut()  # a connection that was opened for reading only would prevent SQLite from writing the file
         for _ in range(2):
             try:
                 self._connect()
@@ -255,7 +304,7 @@ class LaneFile:
             except sqlite3.Error as caught:
                 error = caught
                 if salvage.code_of(caught) in salvage.BROKEN:
-                    self._salvage(str(caught))
+                    self._salvage(f"{self.path}: {caught}")
                     break
                 if salvage.code_of(caught) != sqlite3.SQLITE_FULL or not self._release_ballast():
                     break
@@ -263,7 +312,10 @@ class LaneFile:
                 error = caught
                 break
         if self._db is None:
+            self._read_only_db, self._demoted = demoted, demoted is not None
             self._open_read_only(error)
+        elif demoted is not None:
+            _close(demoted)
 
     def _open_read_only(self, error: Exception | None) -> None:
         """Open the file for reading only, since it cannot be written: its rows are still sent."""
@@ -282,99 +334,186 @@ class LaneFile:
     def _connect(self) -> None:
         """Open or create the file. Raises sqlite3.Error, OSError."""
         self._swap_in()
+        stood_in = salvage.stand_in(self.path)
         fresh = not self.path.exists() or self.path.stat().st_size == 0
         if fresh:
             os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite gives its log the mode of this file
-        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_MS / 1000)
+        db = rows.connect(self.path, checkpoint_pages=100 if self.max_b is None else 1000)
         try:
-            for pragma in (
-                "auto_vacuum=INCREMENTAL",
-                "journal_mode=WAL",
-                "synchronous=FULL",
-                f"journal_size_limit={WAL_MAX_B}",
-                f"wal_autocheckpoint={100 if self.max_b is None else 1000}",
-                f"busy_timeout={BUSY_TIMEOUT_MS}",
-                "cell_size_check=ON",
-            ):
-                db.execute(f"PRAGMA {pragma}").fetchall()
             salvage.check(db)
             rows.prepare(db, self._utc_now().isoformat())
             epoch = rows.epoch_of(db) or ""
-            last_seq, backlog = rows.extent(db)
-            marked = self.mark.read()
-            if marked is not None and not fresh and (marked[0] != epoch or marked[1] > last_seq):
-                text = f"the mark says {marked[0]}/{marked[1]}, the file {epoch}/{last_seq}: an old copy was put back"
-                epoch, last_seq = self._new_epoch(db, text)
+            known = None if self._is_new else self._left or self.mark.read()
+            loss = compare(known, epoch, rows.extent(db)[0], self._recent.rows, fresh=fresh or self._is_new)
+            if loss is not None:
+                epoch = self._new_epoch(db, loss)
+            elif untold := rows.untold(db):
+                self._tell_loss(untold)
+            self._count_rows(db)
             os.chmod(self.path, 0o600)
             if fresh:
                 salvage.sync_folder(self.folder)
-            inode = self.path.stat().st_ino
+            self._files.opened()
         except BaseException:
             db.close()
             raise
-        self._db, self._inode = db, inode
-        self.epoch, self.last_seq, self.backlog = epoch, last_seq, backlog
+        self._db, self._is_new = db, False
+        self.epoch = epoch
+        if stood_in:
+            text = f"{self.path} was missing or emptied, its log had {self.backlog} rows, and they are in it again"
+            self._on_health("store_lost", False, f"{text}. {_WHO}")
         self._tell("not_durable", True, "the file can be written again")
-        self.mark.write(epoch, last_seq)
+        self._left = self._marked()
+        self.mark.write(self._left, sync=True)
         self.ballast.restore()
 
     def _shut(self) -> None:
         for db in (self._db, self._read_only_db):
             if db is not None:
-                with contextlib.suppress(sqlite3.Error):
-                    db.close()
+                _close(db)
         self._db = self._read_only_db = None
+        self._demoted, self._orphaned = False, ""
 
-    # ---- old copies, broken files -----------------------------------------------------------------------------------
+    # ---- old copies, lost and broken files ---------------------------------------------------------------------------
 
-    def _new_epoch(self, db: sqlite3.Connection, detail: str) -> tuple[str, int]:
-        """Keep the rows under a new epoch, numbered from 1 again: the old seqs of this file are no longer valid."""
+    def _marked(self) -> Marked:
+        return Marked(self.epoch, self.last_seq, min(self.upto, self.last_seq))
+
+    def _new_epoch(self, db: sqlite3.Connection, loss: Loss) -> str:
+        """Keep the rows under a new epoch, numbered from 1 again: the old seqs of this file are no longer valid.
+
+        Raises sqlite3.Error.
+        """
         epoch = rows.new_epoch()
         with transaction(db):
-            first = db.execute("SELECT min(seq) FROM outbox").fetchone()[0]
-            if first is not None and first > 1:
-                db.execute("UPDATE outbox SET seq = seq - ?", (first - 1,))
-            last = db.execute("SELECT coalesce(max(seq), 0) FROM outbox").fetchone()[0]
-            db.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'outbox'", (last,))
-            db.execute("INSERT OR REPLACE INTO meta VALUES('epoch', ?)", (epoch,))
-        self._on_health(
-            "store_rolled_back", False, f"{self.path}: {detail}; new epoch {epoch}, what it holds is sent again"
-        )
-        return epoch, int(last)
+            rows.renumber(db, epoch)
+            rows.insert(db, list(loss.back.values()))
+            for memory in self._recent.memories():
+                rows.insert(db, (), memory)
+            self._insert_lost_row(db, loss.lost)
+            words = f"{self.path}: {loss.why}; new epoch {epoch}, what it holds is sent again"
+            before = rows.untold(db)
+            rows.set_untold(db, f"{words}; before that, {before}" if before else words)
+        self._tell_loss(words)
+        return epoch
+
+    def _insert_lost_row(self, db: sqlite3.Connection, lost: str) -> None:
+        """Let the city open an incident for emergencies that are gone, within the caller's transaction."""
+        if lost and self.max_b is None:
+            rows.insert(db, [rows.lost_row(f"{lost} were lost on the gateway", milliseconds(self._utc_now()))])
+
+    def _tell_loss(self, words: str) -> None:
+        self._untold_tends = TOLD_TENDS
+        self._on_health("store_rolled_back", False, words)
+
+    def _loss_was_told(self) -> None:
+        self._untold_tends -= self._untold_tends > 0
+        if self._untold_tends == 1 and self._db is not None:
+            with contextlib.suppress(sqlite3.Error), transaction(self._db):
+                rows.set_untold(self._db, "")
 
     def _rolled_back(self, detail: str) -> None:
         if self._db is None:
             return  # a file that is only read takes no new epoch; the city repeats its watermark
         try:
-            self.epoch, self.last_seq = self._new_epoch(self._db, detail)
+            self.epoch = self._new_epoch(self._db, Loss(detail, "", {}))
+            self._count_rows(self._db)
         except sqlite3.Error as error:
             self._trouble(error)
         else:
-            self.mark.write(self.epoch, self.last_seq)
+            self._left = self._marked()
+            self._files.worked()
+            self.mark.write(self._left, sync=True)
+
+    def _count_rows(self, db: sqlite3.Connection) -> None:
+        """Read from a file what is kept of it in memory. Raises sqlite3.Error."""
+        self.last_seq, self.backlog = rows.extent(db)
+        first_seq = rows.first_seq(db)
+        self.upto = self.last_seq if first_seq is None else max(first_seq - 1, 0)
+        self._recent.load(rows.newest(db, recent.ROWS_MAX, recent.BYTES_MAX))
+
+    def _intact(self) -> bool:
+        """Return whether the open files are at their path; if not, take back what they hold, and reopen."""
+        lost = self._files.lost()
+        if lost:
+            self._take_back(lost)
+        return not lost
+
+    def _take_back(self, lost: dict[str, str]) -> None:
+        """Get what is in files that were taken away under us into files that a restart finds.
+
+        SQLite still has them open. If only its log was unlinked, moving the log into the file loses nothing.
+        """
+        what = self._words(lost)
+        if "" not in lost and self._log_moved():
+            self._on_health("store_lost", False, f"{what}; what it held is in the file, no row is lost. {_WHO}")
+            self._open()
+        else:
+            self._salvage(what, still_open=self._db)
+
+    def _words(self, lost: dict[str, str]) -> str:
+        return ", ".join(f"{self.path}{end} was {word}" for end, word in lost.items()) + " under a running gateway"
+
+    def _log_moved(self) -> bool:
+        """Move the open log into the file and close both; return False, with all as it was, if that is not possible."""
+        assert self._db is not None
+        try:
+            busy = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        except sqlite3.Error:
+            return False
+        if busy:
+            return False
+        self._shut()
+        with contextlib.suppress(OSError):
+            for end in ("-wal", "-shm"):  # another log under this name would be read as if it were ours
+                Path(f"{self.path}{end}").unlink(missing_ok=True)
+        return True
 
     def _salvage(self, detail: str, still_open: sqlite3.Connection | None = None) -> None:
         """Copy the readable rows into a new file with a new epoch, and set the old file aside."""
         if still_open is None:
             self._shut()
-        self.counters["set_aside"] += 1
+        known = self._left or self.mark.read()
+        expected = self.backlog if self._left else known.seq - known.upto if known else 0
         try:
-            saved = salvage.rescue(self.path, still_open, self._utc_now().isoformat(), self._release_ballast)
+            if still_open is not None:
+                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            created = self._utc_now().isoformat()
+            saved = salvage.rescue(self.path, still_open, created, self._release_ballast, self._recent)
             self._shut()
             aside = self._swap_in()
             self._connect()
         except (sqlite3.Error, OSError) as error:
-            self._shut()
-            self._tell("not_durable", False, f"{self.path}: {detail}; no new file can be made ({error})")
+            if still_open is not None and still_open is self._db:
+                self._db, self._read_only_db, self._orphaned = None, still_open, detail  # still read; tried again
+                self._on_health("store_lost", False, f"{detail}; it is still read, and its rows are sent. {_WHO}")
+            elif not self._orphaned:
+                self._shut()
+            self._tell("not_durable", False, f"{detail}; no new file can be made ({error})")
             return
+        self.counters["set_aside"] += 1
         self.counters["salvaged"] += saved
-        text = f"{self.path}: {detail}; {saved} rows saved, new epoch {self.epoch}"
+        text = f"{detail}; {saved} rows saved, new epoch {self.epoch}"
+        if known is not None and saved < expected:
+            lost = f"{expected - saved} of rows {known.upto + 1} to {known.seq} of epoch {known.epoch}"
+            text += f"; {lost} are gone"
+            if self._db is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    with transaction(self._db):
+                        self._insert_lost_row(self._db, lost)
+                    self._count_rows(self._db)
+                    self._left = self._marked()
         text += f"; set aside as {aside}" if aside else ""
-        self._on_health("store_corrupt", False, f"{text}; look at this disk, it is likely worn out")
+        if still_open is not None:
+            self._on_health("store_lost", False, f"{text}. {_WHO}")
+        else:
+            self._on_health("store_corrupt", False, f"{text}; look at this disk, it is likely worn out")
 
     def _swap_in(self) -> str:
         if not self.path.with_suffix(".new.db").exists():
             return ""
         self.mark.forget()
+        self._is_new = True
         return salvage.swap_in(self.path, self._utc_now())
 
     def _release_ballast(self) -> bool:
@@ -390,6 +529,11 @@ class LaneFile:
         if ok == (what in self._open_problems):
             (self._open_problems.discard if ok else self._open_problems.add)(what)
             self._on_health(what, ok, detail)
+
+
+def _close(db: sqlite3.Connection) -> None:
+    with contextlib.suppress(sqlite3.Error):
+        db.close()
 
 
 def milliseconds(at: datetime) -> int:

@@ -170,10 +170,11 @@ class Outbox:
 
         on_health is also called from the writer threads.
         """
-        self._utc_now, self._tell = utc_now, on_health
+        self._folder, self._utc_now, self._tell = folder, utc_now, on_health
         with contextlib.suppress(OSError):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = _take(folder)
+        self._shared = False
 
         def store(lane: Lane, max_b: int | None) -> StoreSource:
             def said(what: str, ok: bool, detail: str) -> None:
@@ -319,6 +320,28 @@ class Outbox:
                 break
             await self.ring.acknowledged(self.ring.epoch, row.seq)
         await self.events.run(self.events.store.tend)
+        self._keep_lock()
+
+    def _keep_lock(self) -> None:
+        """Take the lock again if its file is gone, perhaps with the folder: a second gateway must still be refused."""
+        path = self._folder / "lock"
+        with contextlib.suppress(OSError):
+            if self._lock is not None and os.path.samestat(os.fstat(self._lock), os.stat(path)):
+                return
+        try:
+            taken = _take(self._folder)
+        except OutboxBusy as busy:
+            if not self._shared:
+                self._tell("outbox_shared", False, f"the lock was removed, and a second gateway took it: {busy}")
+            self._shared = True
+            return
+        if taken is not None:
+            if self._lock is not None:
+                os.close(self._lock)
+            self._lock = taken
+            if self._shared:
+                self._tell("outbox_shared", True, f"{self._folder} is used by this gateway alone again")
+            self._shared = False
 
     async def relieve(self) -> None:
         """Free disk space: the routine lane sheds rows until 3/4 of its used bytes are left."""

@@ -1,6 +1,6 @@
 """The tables of a lane's file, and what they hold: rows in order, remembered alarms, values of the core.
 
-meta    key, value                       epoch, created
+meta    key, value                       epoch, created; untold: a loss that the operator may not have heard of yet
 outbox  seq, kind, queued_ms, body       kind 0: a position, the first kind to be shed
 alarm   key, alarm, stage, raised, data  what the core must remember of each alarm (emergency lane)
 state   key, value                       the core's snapshot (routine lane)
@@ -13,11 +13,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from gateway.effects import AlarmMemory
 
 POSITION, OTHER = 0, 1
 ALARMS_MAX = 2000
 MEMORY_MAX_B = 4096
+WAL_MAX_B = 4 * 1024 * 1024
+BUSY_TIMEOUT_MS = 2000
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -67,6 +71,26 @@ def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         with contextlib.suppress(sqlite3.Error):
             db.execute("ROLLBACK")
         raise
+
+
+def connect(path: Path, *, checkpoint_pages: int) -> sqlite3.Connection:
+    """Open a file for writing, such that what is committed outlives a power cut. Raises sqlite3.Error."""
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_MS / 1000)
+    try:
+        for pragma in (
+            "auto_vacuum=INCREMENTAL",
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            f"journal_size_limit={WAL_MAX_B}",
+            f"wal_autocheckpoint={checkpoint_pages}",
+            f"busy_timeout={BUSY_TIMEOUT_MS}",
+            "cell_size_check=ON",
+        ):
+            db.execute(f"PRAGMA {pragma}").fetchall()
+    except BaseException:
+        db.close()
+        raise
+    return db
 
 
 def prepare(db: sqlite3.Connection, created: str) -> None:
@@ -132,6 +156,54 @@ def page(db: sqlite3.Connection, after: int, rows_max: int, bytes_max: int) -> P
         return Page(0, ())
     before = db.execute("SELECT max(seq) FROM outbox WHERE seq < ?", (rows[0].seq,)).fetchone()[0]
     return Page(before or 0, tuple(rows))
+
+
+def lost_row(words: str, queued_ms: int) -> Entry:
+    """Return a row that stands for emergencies that are gone. It is no event, on purpose: the city opens an incident
+    for an emergency that it cannot read, because a child may have sent it. These may be such."""
+    return Entry(OTHER, queued_ms, msgspec.json.encode({"event": words}))
+
+
+def untold(db: sqlite3.Connection) -> str:
+    """Return the loss that the operator may not have heard of yet, or "". Raises sqlite3.Error."""
+    row = db.execute("SELECT value FROM meta WHERE key = 'untold'").fetchone()
+    return str(row[0]) if row else ""
+
+
+def set_untold(db: sqlite3.Connection, words: str) -> None:
+    """Keep a loss until it is told; "": it is. Within the caller's transaction. Raises sqlite3.Error."""
+    db.execute("DELETE FROM meta WHERE key = 'untold'")
+    if words:
+        db.execute("INSERT INTO meta VALUES('untold', ?)", (words,))
+
+
+def first_seq(db: sqlite3.Connection) -> int | None:
+    """Return the seq of the oldest row, None if there is none. Raises sqlite3.Error."""
+    found: int | None = db.execute("SELECT min(seq) FROM outbox").fetchone()[0]
+    return found
+
+
+def newest(db: sqlite3.Connection, rows_max: int, bytes_max: int) -> dict[int, Entry]:
+    """Return the newest rows by seq, in order, within both limits. Raises sqlite3.Error."""
+    found: list[tuple[int, Entry]] = []
+    size = 0
+    select = "SELECT seq, kind, queued_ms, body FROM outbox ORDER BY seq DESC LIMIT ?"
+    for seq, kind, queued_ms, body in db.execute(select, (rows_max,)):
+        size += len(body)
+        if size > bytes_max:
+            break
+        found.append((seq, Entry(kind, queued_ms, bytes(body))))
+    return dict(reversed(found))
+
+
+def renumber(db: sqlite3.Connection, epoch: str) -> None:
+    """Put all rows under a new epoch, from 1 again, within the caller's transaction. Raises sqlite3.Error."""
+    first = first_seq(db)
+    if first is not None and first > 1:
+        db.execute("UPDATE outbox SET seq = seq - ?", (first - 1,))
+    last = db.execute("SELECT coalesce(max(seq), 0) FROM outbox").fetchone()[0]
+    db.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'outbox'", (last,))
+    db.execute("INSERT OR REPLACE INTO meta VALUES('epoch', ?)", (epoch,))
 
 
 def used_b(db: sqlite3.Connection) -> int:

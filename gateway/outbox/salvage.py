@@ -16,6 +16,7 @@ from pathlib import Path
 
 from gateway.effects import AlarmMemory
 from gateway.outbox import rows
+from gateway.outbox.recent import Recent
 from gateway.outbox.rows import OTHER, POSITION, Entry, transaction
 
 SET_ASIDE_MAX = 3
@@ -23,6 +24,7 @@ BATCH = 1000
 BEHIND_MAX_B = 64 * 1024 * 1024
 CHECK_MAX_S = 2.0
 """The check of a large file stops after this time: the gateway must start."""
+PAGE_B, LOG_HEADER_B = 4096, 32
 BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -49,10 +51,17 @@ def check(db: sqlite3.Connection) -> None:
         raise corrupt
 
 
-def rescue(path: Path, still_open: sqlite3.Connection | None, created: str, make_room: Callable[[], bool]) -> int:
+def rescue(
+    path: Path,
+    still_open: sqlite3.Connection | None,
+    created: str,
+    make_room: Callable[[], bool],
+    recent: Recent | None = None,
+) -> int:
     """Make the new file next to `path` with everything that can be read; return its number of rows.
 
     still_open: a connection to a file that is no longer at `path`. make_room is called once when the disk is full.
+    recent: rows and memories to add if they cannot be read.
     Raises sqlite3.Error, OSError if no new file can be made; rows that do not fit stay in the broken file.
     """
     part = path.with_suffix(".part.db")
@@ -60,46 +69,65 @@ def rescue(path: Path, still_open: sqlite3.Connection | None, created: str, make
         Path(f"{part}{end}").unlink(missing_ok=True)
     os.close(os.open(part, os.O_CREAT | os.O_RDWR, 0o600))
     try:
-        saved = _copy(path, part, still_open, created)
+        saved = _copy(path, part, still_open, created, recent)
     except sqlite3.OperationalError as error:
         if code_of(error) != sqlite3.SQLITE_FULL or not make_room():
             raise
         part.unlink(missing_ok=True)
-        saved = _copy(path, part, still_open, created)
+        saved = _copy(path, part, still_open, created, recent)
     os.replace(part, path.with_suffix(".new.db"))
     sync_folder(path.parent)
     return saved
 
 
-def _copy(path: Path, part: Path, still_open: sqlite3.Connection | None, created: str) -> int:
+def _copy(path: Path, part: Path, still_open: sqlite3.Connection | None, created: str, recent: Recent | None) -> int:
     """Raises sqlite3.Error when not even the tables and the memories fit: the caller must make room first."""
     saved = 0
     with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as db:
         for pragma in ("auto_vacuum=INCREMENTAL", "synchronous=FULL"):
             db.execute(f"PRAGMA {pragma}")
         rows.prepare(db, created)
-        broken = still_open
-        if broken is None and path.exists():
-            broken = sqlite3.connect(path, isolation_level=None)
-        if broken is None:
-            return 0
+        broken = still_open or sqlite3.connect(path if path.exists() else ":memory:", isolation_level=None)
         wreck = _BrokenFile(broken)
         try:
             with transaction(db):
-                for memory in wreck.memories():
+                for memory in [*wreck.memories(), *(recent.memories() if recent else ())]:  # the newest last
                     rows.insert(db, (), memory)
                 for key, value in wreck.values():
                     db.execute("INSERT OR REPLACE INTO state(key, value) VALUES(?, ?)", (key, value))
+            missing = dict(recent.rows) if recent else {}
             with contextlib.suppress(sqlite3.Error):
-                for entries in wreck.entries():
+                for batch in wreck.entries():
                     with transaction(db):
-                        rows.insert(db, entries)
-                    saved += len(entries)
+                        rows.insert(db, [entry for _, entry in batch])
+                    saved += len(batch)
+                    for seq, _ in batch:
+                        missing.pop(seq, None)
+                with transaction(db):
+                    saved += len(rows.insert(db, list(missing.values())))
         finally:
             if still_open is None:
                 with contextlib.suppress(sqlite3.Error):
                     broken.close()
     return saved
+
+
+def stand_in(path: Path) -> bool:
+    """Put an empty page in the place of a file that is missing or emptied, if it left a log. Raises OSError.
+
+    SQLite would delete such a log. But it holds all of a file whose pages were never moved out of it, and SQLite reads
+    them behind this page; of any other file it holds a part, for an inspection.
+    """
+    log = Path(f"{path}-wal")
+    if (path.exists() and path.stat().st_size) or not log.exists() or log.stat().st_size <= LOG_HEADER_B:
+        return False
+    fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    try:
+        os.pwrite(fd, bytes(PAGE_B), 0)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    return True
 
 
 def swap_in(path: Path, now: datetime) -> str:
@@ -140,21 +168,21 @@ class _BrokenFile:
         self._db = db
         self._db.text_factory = lambda data: data.decode("utf-8", "replace")
 
-    def entries(self) -> Iterator[list[Entry]]:
-        """Yield rows in order, in batches: first those before the damage, then the newest BEHIND_MAX_B after it."""
+    def entries(self) -> Iterator[list[tuple[int, Entry]]]:
+        """Yield (seq, row) in order, in batches: those before the damage, then the newest BEHIND_MAX_B after it."""
         last, batch = 0, []
         for seq, entry in self._rows("ASC", 0):
             last = seq
-            batch.append(entry)
+            batch.append((seq, entry))
             if len(batch) == BATCH:
                 yield batch
                 batch = []
         size, behind = 0, []
-        for _, entry in self._rows("DESC", last):
+        for seq, entry in self._rows("DESC", last):
             size += len(entry.body)
             if size > BEHIND_MAX_B:
                 break
-            behind.append(entry)
+            behind.append((seq, entry))
         behind.reverse()
         for start in range(0, len(behind), BATCH):
             yield batch + behind[start : start + BATCH]

@@ -12,6 +12,7 @@ import sqlite3
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import bellows.types
@@ -20,6 +21,8 @@ import zigpy.application
 import zigpy.exceptions
 import zigpy.types as zt
 
+from gateway.core import buttons
+from gateway.core.buttons import ButtonFrame
 from gateway.core.frames import Frame, is_urgent
 from gateway.health import OnHealth
 from gateway.options import Installation
@@ -45,6 +48,10 @@ without this wait a lamp would stay dark until the core repeats the downlink."""
 DEAF_MAX_S = 3600.0
 """While no reader at all is heard, each restart waits twice as long as the one before, up to this."""
 BACKUP_MIN = 60
+ANSWERS_MAX = 20
+"""Most answers to buttons that are being sent at once. A button without an answer says alarm again."""
+BUTTONS_TOLD_MAX = 64
+"""Buttons about which the operator is told, once each since the start."""
 
 COUNTED = (
     "starts",
@@ -54,6 +61,10 @@ COUNTED = (
     "frames",
     "urgent_frames",
     "other_packets",
+    "buttons",
+    "buttons_quiet",
+    "buttons_malformed",
+    "button_answers",
     "unknown_senders",
     "look_ups",
     "look_ups_saved",
@@ -75,10 +86,20 @@ class RadioGone(Exception):
         self.port = port
 
 
+@dataclass(frozen=True, slots=True)
+class ButtonPacket:
+    """An alarm of a button, and its packet, which `Radio.answer` needs once the alarm is on disk."""
+
+    frame: ButtonFrame
+    packet: Any
+
+
 class Inbox(Protocol):
     """What takes the frames, and what became of downlinks."""
 
     def frame(self, frame: Frame, urgent: bool) -> None: ...
+
+    def button(self, pressed: ButtonPacket) -> None: ...
 
     def sent(self, reader: int, delivered: bool) -> None:
         """Take the end of a downlink. Not called for an end that shows nothing of the reader, such as a lost stick."""
@@ -93,7 +114,8 @@ class Application(bellows.zigbee.application.ControllerApplication):  # type: ig
     def packet_received(self, packet: Any) -> None:
         """Take every packet before zigpy looks up its sender or drops repetitions."""
         radio = self.radio
-        if packet.profile_id == PROFILE:
+        pressed = packet.cluster_id in buttons.CLUSTERS and radio.take_button(packet)
+        if packet.profile_id == PROFILE and not pressed:
             if packet.cluster_id == CLUSTER and packet.dst_ep == ENDPOINT and packet.src is not None:
                 radio.take(packet)
             else:
@@ -108,7 +130,8 @@ class Application(bellows.zigbee.application.ControllerApplication):  # type: ig
             elif packet.src is not None:
                 self.create_task(self._discover_unknown_device(packet.src.address), "look up an unknown sender")
             return
-        super().packet_received(packet)
+        if not pressed:
+            super().packet_received(packet)
 
     async def _discover_unknown_device(self, nwk: Any) -> None:
         """Ask who an unknown sender is. This is a broadcast, so at most once in LOOK_UP_S for all senders together."""
@@ -195,6 +218,8 @@ class Radio:
         self._down: dict[bool, deque[tuple[int, bytes]]] = {True: deque(), False: deque()}
         self._some: dict[bool, asyncio.Event] = {True: asyncio.Event(), False: asyncio.Event()}
         self._unwell = ""
+        self._answers: set[asyncio.Task[None]] = set()
+        self._buttons_told: set[str] = set()
         self._admission = Admission(
             installation.install_codes, self.readers_by_eui64, self.counters, on_health=on_health
         )
@@ -215,6 +240,72 @@ class Radio:
         self._heard_at_s = time.monotonic()
         self.counters["urgent_frames" if urgent else "frames"] += 1
         self._inbox.frame(Frame(int(packet.src.address), lqi, rssi_dbm, payload), urgent)
+
+    def take_button(self, packet: Any) -> bool:
+        """Take a packet on an alarm cluster, if it says alarm; return whether it did. All others are for zigpy.
+
+        zigpy would answer each with "success" at once. An alarm gets this answer by `answer`, when it is on disk.
+        """
+        if packet.src is None or ZDO_ENDPOINT in (packet.src_ep, packet.dst_ep):
+            return False
+        payload = bytes(packet.data.serialize())
+        word = buttons.read(packet.cluster_id, payload)
+        self.counters["buttons" if word == "alarm" else f"buttons_{word}"] += 1
+        if word != "alarm":
+            return False
+        device, reader = self._button_at(packet.src)
+        frame = ButtonFrame(device, reader, int(packet.cluster_id), payload)
+        if len(self._buttons_told) < BUTTONS_TOLD_MAX and device not in self._buttons_told:
+            self._buttons_told.add(device)
+            text = f"device {device} says alarm, and is no reader" + (
+                f" but has the place of {reader}" if reader else ""
+            )
+            self._on_health(
+                "unknown_button", False, f"{text}; a dispatcher sees it as an unknown button, without a place"
+            )
+        self._inbox.button(ButtonPacket(frame, packet))
+        return True
+
+    def answer(self, pressed: ButtonPacket) -> None:
+        """Tell a button that its alarm was taken: it is on disk. At most ANSWERS_MAX at once; else it repeats."""
+        app, packet = self._app, pressed.packet
+        data = buttons.default_response(pressed.frame.payload)
+        unicast = packet.dst is None or packet.dst.addr_mode in (zt.AddrMode.NWK, zt.AddrMode.IEEE)
+        if app is None or not self.up or data is None or not unicast or len(self._answers) >= ANSWERS_MAX:
+            return
+        reply = zt.ZigbeePacket(
+            src=zt.AddrModeAddress(addr_mode=zt.AddrMode.NWK, address=app.state.node_info.nwk),
+            src_ep=packet.dst_ep,
+            dst=packet.src,
+            dst_ep=packet.src_ep,
+            tsn=data[-4],
+            profile_id=packet.profile_id,
+            cluster_id=packet.cluster_id,
+            data=zt.SerializableBytes(data),
+            priority=zt.PacketPriority.CRITICAL,
+        )
+
+        async def send() -> None:
+            with contextlib.suppress(Exception):  # a button without an answer says alarm again
+                async with asyncio.timeout(SEND_MAX_S):
+                    await app.send_packet(reply)
+                self.counters["button_answers"] += 1
+
+        task = asyncio.create_task(send())
+        self._answers.add(task)
+        task.add_done_callback(self._answers.discard)
+
+    def _button_at(self, address: Any) -> tuple[str, int | None]:
+        """Return what is known of a sender: the end of its EUI64, else its NWK address; its reader's number, if any."""
+        eui64 = None
+        if address.addr_mode == zt.AddrMode.IEEE:
+            eui64 = self.hex_of(address.address)
+        elif self._app is not None:
+            with contextlib.suppress(KeyError, ValueError):
+                eui64 = self.hex_of(self._app.get_device_with_address(address).ieee)
+        if eui64 is None:
+            return f"at {int(address.address):04x}", None
+        return eui64[-4:], self.readers_by_eui64.get(eui64)
 
     def learn(self, reader: int, nwk: int) -> None:
         """Keep a reader's NWK address, since a new frame with its valid MAC came from there."""

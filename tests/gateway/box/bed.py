@@ -25,6 +25,8 @@ from sim.ncp.chip import Coordinator, PtyCoordinator
 from sim.ncp.messages import Broadcast, Unicast
 from sim.ncp.nvm import Nvm
 from sim.xbee.module import install_code
+from tests.city.bed import KEYS as LINK
+from tests.city.bed import write_keys
 from tests.gateway.core.bed import KEYS, TAGS, Pole, zone
 from tests.waiting import until
 
@@ -53,6 +55,7 @@ def write_config(folder: Path, port: Path, *, enrolled: bool = False, extra: str
         (folder / name).write_text(json.dumps(rows))
         (folder / name).chmod(0o600)
 
+    write_keys(folder / "city.keys", LINK)
     street = zone(READERS)
     secret("reader_keys.json", {str(reader.number): KEYS[reader.number].hex() for reader in street.readers})
     secret("tag_keys.json", {tag: {"k_id": k.k_id.hex(), "k_mic": k.k_mic.hex()} for tag, k in TAGS.items()})
@@ -83,6 +86,8 @@ class Stick:
     def __init__(self, path: Path, nvm: Nvm | None = None) -> None:
         self.path, self.nvm = path, nvm or Nvm(STICK)
         self.unicasts: list[Unicast] = []
+        self.zcl: list[Unicast] = []
+        """What was sent to devices of other makers."""
         self.broadcasts: list[Broadcast] = []
         self.fate: Callable[[Unicast], bool] = lambda message: True
         self.coordinator: Coordinator
@@ -120,6 +125,8 @@ class Stick:
     def _unicast(self, message: Unicast) -> None:
         if message.profile_id == 0xC105:
             self.unicasts.append(message)
+        elif message.profile_id == 0x0104:
+            self.zcl.append(message)
         ok = self.fate(message)
         asyncio.get_running_loop().call_soon(self.coordinator.delivered, message.handle, ok)
 

@@ -9,8 +9,9 @@ import pytest
 
 from gateway.box import daemon
 from gateway.box.daemon import Daemon
+from gateway.events import Bell
 from gateway.radio import coordinator
-from tests.gateway.box.bed import LOG, load, plugged, running, told
+from tests.gateway.box.bed import LOG, load, of, plugged, rows, running, told
 from tests.gateway.core.bed import Pole
 from tests.waiting import run, until
 
@@ -24,6 +25,29 @@ def test_losing_the_stick_and_finding_it_is_told_to_the_city(tmp_path: Path) -> 
             await stick.plug()
             await until(lambda: gateway.radio.up, "the stick again")
             await until(lambda: [e.ok for e in told(settings, "radio")] == [True, False, True], "three words")
+
+    run(story)
+
+
+def test_a_store_that_is_taken_away_is_told_to_the_city_and_one_that_is_lost_with_its_numbers(tmp_path: Path) -> None:
+    async def story() -> None:
+        settings = load(tmp_path, tmp_path / "stick")
+        store = settings.folder / "sos.db"
+        async with running(settings, radio_up=False) as gateway:
+            gateway.frame(Pole(2).bell(number=1), True)
+            await until(lambda: of(Bell, rows(settings.folder, "sos")), "the first bell")
+            Path(f"{store}-wal").unlink()
+            gateway.frame(Pole(2, boot=2).bell(number=2), True)
+            await until(lambda: told(settings, "sos_store_lost"), "the word about the log")
+            assert "sos.db-wal was removed under a running gateway" in told(settings, "sos_store_lost")[0].detail
+            await until(lambda: len(of(Bell, rows(settings.folder, "sos"))) == 2, "both bells, read from the disk")
+            epoch, last = gateway.outbox.sos.epoch, gateway.outbox.sos.store.last_seq
+        store.unlink()
+        async with running(settings, radio_up=False) as gateway:
+            await until(lambda: told(settings, "sos_store_rolled_back"), "the word about the file")
+            detail = told(settings, "sos_store_rolled_back")[0].detail
+            assert f"rows 1 to {last} of epoch {epoch} are gone" in detail
+            assert gateway.outbox.sos.backlog == 1, "one row, for which the city opens an incident"
 
     run(story)
 

@@ -18,7 +18,7 @@ from gateway.effects import Effect
 from gateway.events import Bell, ReaderHealth, Sos
 from gateway.outbox.lane_file import NotCommitted
 from gateway.outbox.lanes import Outbox
-from gateway.radio.coordinator import Radio
+from gateway.radio.coordinator import ButtonPacket, Radio
 from gateway.uplink import StageNotice
 from readers import wire
 from sim.ncp.messages import Unicast
@@ -29,8 +29,8 @@ from tests.waiting import run, until
 CRY = wire.FLAG_SOS
 
 
-def cry(press: int = 1, counter: int = 1) -> bytes:
-    return advertisement(flags=CRY, press=press, counter=counter, utc_s=time.time())
+def cry(press: int = 1, count: int = 1) -> bytes:
+    return advertisement(flags=CRY, press=press, count=count, utc_s=time.time())
 
 
 def routine_read(gateway: Daemon) -> int:
@@ -47,7 +47,8 @@ def test_a_report_becomes_a_committed_event_and_only_then_the_reader_is_told(tmp
             def fate(message: Unicast) -> bool:
                 kind, body = pole.read(message.payload)
                 if kind == wire.ACK:
-                    told.append((wire.decode_ack(body)[1], len(of(ReaderHealth, rows(settings.folder, "events")))))
+                    sequences = [sequence for _, sequence, _ in wire.decode_ack(body)[1]]
+                    told.append((sequences, len(of(ReaderHealth, rows(settings.folder, "events")))))
                 return True
 
             stick.fate = fate
@@ -351,6 +352,8 @@ def test_a_reader_that_gets_no_downlink_is_told_so_in_the_next_that_it_gets(tmp_
 
 class _Nobody:
     def frame(self, frame: frames.Frame, urgent: bool) -> None: ...
+
+    def button(self, pressed: ButtonPacket) -> None: ...
 
     def sent(self, reader: int, delivered: bool) -> None: ...
 

@@ -88,5 +88,8 @@ def test_an_old_copy_put_back_starts_a_new_epoch_and_sends_its_rows_again(tmp_pa
     again, told = store(tmp_path)
     assert "store_rolled_back" in told.words()
     assert again.epoch != epoch
-    assert [row.seq for row in again.read(0, 10, 10**6).rows] == [1, 2], "numbered from 1 in the new epoch"
-    assert again.commit(entries(1)) == [3]
+    rows = again.read(0, 10, 10**6).rows
+    assert [row.seq for row in rows] == [1, 2, 3], "numbered from 1 in the new epoch"
+    assert [row.body for row in rows[:2]] == [entry.body for entry in entries(4)[2:]]
+    assert f"rows 5 to 7 of epoch {epoch} were lost".encode() in rows[2].body, "the city learns what is missing"
+    assert again.commit(entries(1)) == [4]

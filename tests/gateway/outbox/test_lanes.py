@@ -55,6 +55,23 @@ def test_a_second_gateway_on_the_folder_is_refused(tmp_path: Path) -> None:
     in_loop(tmp_path, lambda outbox: asyncio.sleep(0))
 
 
+def test_a_second_gateway_is_refused_though_the_lock_was_removed(tmp_path: Path) -> None:
+    async def removed(outbox: Outbox) -> None:
+        (tmp_path / "lock").unlink()
+        await outbox.tend()
+        with pytest.raises(OutboxBusy, match=str(os.getpid())):
+            Outbox(tmp_path, utc_now=lambda: NOW, on_health=HealthLog(), bulk_max_b=10**7, ballast_b=4096)
+        (tmp_path / "lock").unlink()
+        other = Outbox(tmp_path, utc_now=lambda: NOW, on_health=HealthLog(), bulk_max_b=10**7, ballast_b=4096)
+        for _ in range(2):
+            await outbox.tend()
+        await other.close()
+        await outbox.tend()
+
+    _, told = in_loop(tmp_path, removed)
+    assert [said[:2] for said in told.said] == [("outbox_shared", False), ("outbox_shared", True)]
+
+
 def test_routine_events_are_committed_in_groups(tmp_path: Path) -> None:
     async def many(outbox: Outbox) -> int:
         done = [outbox.queue(position(i)) for i in range(250)]

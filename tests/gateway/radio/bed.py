@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from gateway.core.frames import Frame
 from gateway.options import Installation
-from gateway.radio.coordinator import Radio
+from gateway.radio.coordinator import ButtonPacket, Radio
 from tests.gateway.box.bed import Stick
 from tests.waiting import until
 
@@ -16,6 +16,7 @@ class Heard:
 
     def __init__(self, settings: Installation) -> None:
         self.frames: list[tuple[Frame, bool]] = []
+        self.pressed: list[ButtonPacket] = []
         self.ends: list[tuple[int, bool]] = []
         self.notices: list[tuple[str, bool, str]] = []
         self.radio = Radio(settings, self, on_health=lambda what, ok, detail: self.notices.append((what, ok, detail)))
@@ -23,6 +24,9 @@ class Heard:
 
     def frame(self, frame: Frame, urgent: bool) -> None:
         self.frames.append((frame, urgent))
+
+    def button(self, pressed: ButtonPacket) -> None:
+        self.pressed.append(pressed)
 
     def sent(self, reader: int, delivered: bool) -> None:
         self.ends.append((reader, delivered))
