@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from readers.build import FIRMWARE, PER_READER, START, Artifact, compile_source
+from readers.files import BadFile, bytes_of, printable, table_of
 from readers.flash import BLOCK_B, PUT_TRIES_MAX, ROOT, Files, SayStep, TransferFailed, bundled_b
 from readers.line import BAUDS, CommandRefused, LineError, SerialLine
 from readers.provision import BAUD_115200, PINS, BadPin, CommandUnknown, Module
@@ -468,6 +469,15 @@ def _blocks_b(path: Path) -> int:
     return -(-path.stat().st_size // BLOCK_B) * BLOCK_B
 
 
+def _before(raw: Any) -> Before:
+    """Raises TypeError or ValueError: by these values a module is put back."""
+    before = Before(**raw)
+    texts = [*before.settings, *before.settings.values(), *before.sent, before.name]
+    if not (isinstance(before.sent, list) and type(before.kept) is bool and all(type(each) is str for each in texts)):
+        raise ValueError("what the module was before is not in it")
+    return before
+
+
 class ReportFile:
     """The one file of a bring-up. It is written anew at every change, so that it says what must be put back."""
 
@@ -479,16 +489,22 @@ class ReportFile:
 
         Raises ValueError if the file is of another module, or none of a bring-up.
         """
-        if not self.path.exists():
-            return Gathered()
         try:
-            rows = json.loads(self.path.read_text("utf-8"))
+            rows = table_of(bytes_of(self.path))
             eui64, before, measured = rows["module"]["eui64"], rows["before"], rows["measured"]
-            found = Gathered(before=Before(**before) if before else None, boot_s=rows["boot_s"] if go_on else None)
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            raise ValueError(f"{self.path} is no file of a bring-up ({error!r}); give another --out") from error
+            found = Gathered(before=_before(before) if before else None, boot_s=rows["boot_s"] if go_on else None)
+            list(notes(measured, {}))
+            switches_of(measured, joined=False, boot_s=found.boot_s)
+        except FileNotFoundError:
+            return Gathered()
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, OSError) as error:
+            why = error if isinstance(error, BadFile) else repr(error)
+            raise ValueError(
+                f"{self.path} is no file of a bring-up ({printable(str(why), 200)}); give another --out"
+            ) from error
         if eui64 != self.module.eui64.hex():
-            raise ValueError(f"{self.path} is of module {eui64}, this is {self.module.eui64.hex()}; give another --out")
+            said = printable(str(eui64), 40)
+            raise ValueError(f"{self.path} is of module {said}, this is {self.module.eui64.hex()}; give another --out")
         found.measured = measured if go_on else {}
         return found
 

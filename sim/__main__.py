@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from sim.demo.records import RecordsError
 from sim.demo.show import Show
 from sim.ncp.command import coordinator_command
 from sim.street import osm, site
+from sim.street.extract import OsmError, read_extract
 from sim.walks.command import app as walks
 from sim.xbee.command import xbee_command
 
@@ -114,24 +116,30 @@ def demo_command(
 @sites.command(name="derive")
 def derive(
     extract: Annotated[Path, typer.Argument(help="An .osm file, as the map's export page gives it.")],
-    school: Annotated[str, typer.Option(help="Number of the school's way (closed, amenity=school).")],
+    school: Annotated[
+        str,
+        typer.Option(help="Number of the school's closed way or multipolygon; way/N or relation/N if both are there."),
+    ],
     gate: Annotated[str, typer.Option(help="LON,LAT: the gate is put where the school's wall is nearest to this.")],
     name: Annotated[str, typer.Option(help="Id of the zone: letters, digits, _ and -.")],
     out: Annotated[Path, typer.Option(help="The site file to write (GeoJSON).")],
     radius_m: Annotated[float, typer.Option(min=50, max=2000, help="How far round the gate.")] = 300.0,
 ) -> None:
     """Make a site file from a map: streets, school and danger road from the map; poles, gate and homes placed by us."""
+    notes: list[str] = []
     try:
-        lon, lat = (float(part) for part in gate.split(","))
-        made = osm.derive(osm.read_extract(extract), school, (lon, lat), site=name, radius_m=radius_m)
+        found = re.fullmatch(r"\s*(-?[0-9]+(?:\.[0-9]+)?)\s*,\s*(-?[0-9]+(?:\.[0-9]+)?)\s*", gate, re.ASCII)
+        if found is None:
+            raise OsmError(f"--gate {gate[:60]!r} is not LON,LAT in degrees, like 126.9511,37.5443")
+        lon_lat = float(found[1]), float(found[2])
+        made = osm.derive(read_extract(extract), school, lon_lat, site=name, radius_m=radius_m, notes=notes)
         osm.write(made, out)
         read = site.load(out)
-    except (osm.OsmError, site.SiteError) as error:
+    except (OsmError, site.SiteError) as error:
         typer.echo(f"ansim-sim site derive: {error}", err=True)
         raise typer.Exit(WRONG) from None
-    except ValueError:
-        typer.echo(f"ansim-sim site derive: --gate {gate!r} is not LON,LAT in degrees", err=True)
-        raise typer.Exit(WRONG) from None
+    for note in notes:
+        typer.echo(f"note: {note}")
     typer.echo(
         f"{out}: {len(read.streets)} pieces of street, {len(read.poles)} poles, {len(read.homes)} homes, "
         f"danger: {', '.join(danger.what for danger in read.dangers)}; {read.attribution}"

@@ -1,6 +1,5 @@
 """`ansim-gateway calibrate`: a recorded walk and its truth -> rows of the site's walk test, if they are of use."""
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from gateway.survey.calibrate import ClockFit, SurveyRows, WalkRefused
 from gateway.survey.expected import Expected, ExpectedLaw
 from gateway.survey.score import Score, errors_m, score
 from gateway.survey.truth import TrueWalk, load_walk, moment_of
-from gateway.survey.write import RecordingError, add_seen_track, save_truth, write_text
+from gateway.survey.write import RecordingError, add_seen_track, json_object, save_truth, write_text
 
 WORSE, WORSE_WALKED_ONCE = 1.05, 1.3
 """A walk that multiplies the mean error by more is refused, unless --keep is given. The second factor holds if most of
@@ -69,9 +68,8 @@ def _start(folder: Path, name: str, start: str | None) -> float | None:
             raise RecordingError(folder, 0, f"--start {start[:40]!r} is no date and time", "like 2026-03-02T08:15:00Z")
         return found
     try:
-        told = json.loads((folder / "tracks" / f"{name}.info.json").read_text(encoding="utf-8"))
-        return moment_of(str(told["started_at"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        return moment_of(str(json_object(folder / "tracks" / f"{name}.info.json", "").get("started_at")))
+    except RecordingError:
         return None  # the user must give it only if the truth has dates
 
 

@@ -6,7 +6,6 @@ that no file can surprise the code that uses it. `docs/GATEWAY.md` describes the
 """
 
 import csv
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -24,7 +23,9 @@ from gateway.survey.write import (
     SURVEY,
     TRUTH,
     RecordingError,
+    json_object,
 )
+from readers.files import BadFile, bytes_of
 
 FILE_MAX_B = 1 << 30
 ROWS_MAX = 5_000_000
@@ -51,14 +52,7 @@ HEIGHT_READER_M, HEIGHT_TAG_M, MARGIN_M = 2.5, 1.0, 5.0
 def load_site(folder: Path) -> RecordedSite:
     """Return the site of a folder. Raises RecordingError; `RecordedSite.notes` says what was left out or assumed."""
     path = folder / "site.json"
-    text = text_of(path, "a recorded site is a folder with a site.json")
-    try:
-        raw = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        line = getattr(error, "lineno", 0)
-        raise RecordingError(path, line, f"not JSON ({error})", "mend it there") from None
-    if not isinstance(raw, dict):
-        raise RecordingError(path, 0, "not a JSON object", 'begin it with {"name": ...')
+    raw = json_object(path, "a recorded site is a folder with a site.json")
     notes: list[str] = []
     ids, readers = _readers(path, raw.get("readers"), notes)
     tag = raw.get("tag")
@@ -143,7 +137,7 @@ def _areas(path: Path, key: str, raw: Any) -> tuple[Area, ...] | None:
 
 
 def _point(raw: Any) -> tuple[float, float] | None:
-    if not isinstance(raw, list) or len(raw) != 2:
+    if not isinstance(raw, list) or len(raw) not in (2, 3):  # a third number is a height, which no outline needs
         return None
     x_m, y_m = number(raw[0]), number(raw[1])
     return None if x_m is None or y_m is None or max(abs(x_m), abs(y_m)) > SPAN_MAX_M else (x_m, y_m)
@@ -222,6 +216,7 @@ def load_track(folder: Path, site: RecordedSite, name: str) -> Track:
         table = table[np.argsort(table[:, 0], kind="stable")]
     truth = load_truth(folder / "tracks" / f"{name}.truth.csv", skipped)
     path = _points(folder / "tracks" / f"{name}.path.csv", PATH, skipped)
+    power_dbm = _own_power(folder / "tracks" / f"{name}{INFO}", skipped)
     return Track(
         name=name,
         t_s=table[:, 0].copy(),
@@ -231,18 +226,18 @@ def load_track(folder: Path, site: RecordedSite, name: str) -> Track:
         truth_xy_m=truth[:, 1:].copy() if len(truth) else None,
         path_xy_m=path if len(path) > 1 else None,
         packets=table[:, 3].astype(np.int64),
-        power_dbm=_own_power(folder / "tracks" / f"{name}{INFO}"),
+        power_dbm=power_dbm,
         skipped={reason: count for reason, count in skipped.items() if count},
     )
 
 
-def _own_power(path: Path) -> float | None:
+def _own_power(path: Path, skipped: Counter[str]) -> float | None:
     """Return the tag's level at 1 m. None if it cannot be read: then the site's is used, as in older recordings."""
     try:
-        raw = json.loads(text_of(path, "")) if path.exists() else None
-    except (RecordingError, ValueError, RecursionError):
+        return _power(json_object(path, "").get("power_dbm")) if path.exists() else None
+    except RecordingError:
+        skipped["no readable " + INFO.lstrip(".")] += 1
         return None
-    return _power(raw.get("power_dbm")) if isinstance(raw, dict) else None
 
 
 def load_truth(path: Path, skipped: Counter[str]) -> Floats:
@@ -277,6 +272,8 @@ def _rows(
     if not any(line.strip() for line in lines):
         return  # the recording had started and nothing was heard
     header = [name.strip().lower() for name in fields(lines[0])]
+    if twice := [name for name in columns if header.count(name) > 1]:
+        raise RecordingError(path, 1, f"the column {twice[0]} is there twice", "keep one of them")
     missing = [name for name in columns if name not in header and name not in optional]
     if missing:
         raise RecordingError(path, 1, f"no column {', '.join(missing)}", f"its first line must be {','.join(columns)}")
@@ -307,13 +304,11 @@ def fields(line: str) -> list[str]:
 def text_of(path: Path, hint: str) -> str:
     """Return a file's text; bytes that are not UTF-8 are replaced. Raises RecordingError with the hint."""
     try:
-        with path.open("rb") as file:
-            data = file.read(FILE_MAX_B + 1)
+        return bytes_of(path, FILE_MAX_B).decode("utf-8-sig", "replace")
     except OSError as error:
         raise RecordingError(path, 0, f"cannot be read ({error.strerror})", hint) from None
-    if len(data) > FILE_MAX_B:
-        raise RecordingError(path, 0, f"over {FILE_MAX_B} bytes", "cut the recording into several tracks")
-    return data.decode("utf-8-sig", "replace")
+    except BadFile as error:
+        raise RecordingError(path, 0, error.what, "a long recording is cut into several tracks") from None
 
 
 def number(value: Any) -> float | None:

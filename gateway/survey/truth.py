@@ -96,6 +96,9 @@ def _of_csv(path: Path, text: str, skipped: Counter[str]) -> tuple[list[list[flo
     lines = text.splitlines()
     header = [name.strip().lower() for name in fields(lines[0])] if lines else []
 
+    if twice := [name for name in (*_TIME, *_LON, *_LAT, "x_m", "y_m") if header.count(name) > 1]:
+        raise RecordingError(path, 1, f"the column {twice[0]} is there twice", "keep one of them")
+
     def place(names: tuple[str, ...]) -> int:
         return next((header.index(name) for name in names if name in header), -1)
 
@@ -115,7 +118,8 @@ def _of_csv(path: Path, text: str, skipped: Counter[str]) -> tuple[list[list[flo
             continue
         t_s, x_m, y_m = _moment(found[time]), number(found[x]), number(found[y])
         if t_s is None or x_m is None or y_m is None or (on_map and not (abs(x_m) <= 180 and abs(y_m) <= 90)):
-            skipped["no time or place"] += 1
+            exchanged = x_m is not None and y_m is not None and abs(x_m) <= 90 < abs(y_m) <= 180
+            skipped["with lon and lat exchanged" if on_map and exchanged else "no time or place"] += 1
             continue
         rows.append([t_s, x_m, y_m, _accuracy_m(found, accuracy, hdop)])
     return rows, accuracy >= 0 or hdop >= 0, on_map

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gateway.recording import Area, Floats, RecordedSite, Survey, TimedFix, Track
+from readers.files import BadFile, bytes_of, table_of
 
 SIGHTINGS = ("t_s", "reader", "rssi_dbm")
 PACKETS = "packets"
@@ -31,6 +32,16 @@ class RecordingError(Exception):
     def __init__(self, path: Path, line: int, what: str, next_step: str) -> None:
         super().__init__(f"{path}{f', line {line}' if line else ''}: {what}; {next_step}")
         self.path, self.line, self.what, self.next_step = path, line, what, next_step
+
+
+def json_object(path: Path, hint: str) -> dict[str, Any]:
+    """Return the object of a JSON file. Raises RecordingError: with the hint if there is no such file to read."""
+    try:
+        return table_of(bytes_of(path))
+    except OSError as error:
+        raise RecordingError(path, 0, f"cannot be read ({error.strerror})", hint) from None
+    except BadFile as error:
+        raise RecordingError(path, error.line, error.what, "repair it there") from None
 
 
 def save_site(folder: Path, site: RecordedSite) -> None:
@@ -138,14 +149,7 @@ def set_areas(folder: Path, site: RecordedSite) -> None:
 
 
 def _site_again(folder: Path) -> dict[str, Any]:
-    path = folder / "site.json"
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise RecordingError(path, 0, f"cannot be read again ({error})", "look at the file") from None
-    if not isinstance(raw, dict):
-        raise RecordingError(path, 0, "not a JSON object any more", "look at the file")
-    return raw
+    return json_object(folder / "site.json", "look at the file")
 
 
 def _save_again(folder: Path, raw: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.uplink import KEY_B, format_keys, with_new_key
 from readers.advertisement import TagKeys
 from sim import chance
 from sim.demo import technician
@@ -37,6 +38,8 @@ class Secrets:
 
     reader_keys: Mapping[int, bytes]
     broker: Mapping[str, str]
+    link: str
+    """The key file that the gateway and the city share."""
     token: str
     passcode: str
 
@@ -72,6 +75,7 @@ def make_secrets(folder: Path, readers: Iterable[int]) -> Secrets:
     return Secrets(
         reader_keys={number: secrets.token_bytes(READER_KEY_B) for number in readers},
         broker={GATEWAY: password(), CITY: password()},
+        link=format_keys(with_new_key((), secrets.token_bytes(KEY_B))),
         token=secrets.token_urlsafe(32),
         passcode=made.stdout.strip().splitlines()[-1].split()[-1],
     )
@@ -105,6 +109,7 @@ def write_gateway(
         enrolment[str(pole.number)] = {"eui64": eui64.hex(), "install_code": install_code(eui64).hex()}
     secret(base / "enrolment.json", json.dumps(enrolment))
     secret(base / "broker_password", secrets_.broker[GATEWAY] + "\n")
+    secret(base / "city.keys", secrets_.link)
     lines = [
         f"site = {_text(site.name)}",
         f"gateway = {_text(GATEWAY)}",
@@ -169,7 +174,7 @@ def write_city(
     """Write the city's configuration and its map (without homes and unused poles); return the path of the TOML file."""
     base = folder / "city"
     base.mkdir(mode=0o700)
-    shown = json.loads(site_file.read_text("utf-8"))
+    shown = json.loads(site_file.read_text("utf-8-sig"))
     used = {pole.number for pole in poles}
     shown["features"] = [
         f for f in shown["features"]
@@ -179,6 +184,8 @@ def write_city(
     (folder / "operators.json").rename(base / "operators.json")
     secret(base / "token", secrets_.token + "\n")
     secret(base / "broker_password", secrets_.broker[CITY] + "\n")
+    (base / "gateway_keys").mkdir(mode=0o700)
+    secret(base / "gateway_keys" / f"{GATEWAY}.keys", secrets_.link)
     lines = [
         f"site = {_text(site.name)}",
         "[mqtt]",

@@ -20,6 +20,7 @@ from typing import Any
 
 import httpx
 
+from readers.advertisement import EPOCH_S
 from sim import chance
 from sim.demo import broker, folder, records, report, scenario, technician
 from sim.demo.auto_operator import AutoOperator, Seen
@@ -32,6 +33,7 @@ from sim.reader import switches
 from sim.reader.switches import Switches
 from sim.street import site
 from sim.street.children import Child, World
+from sim.street.tag import CLOCK_SIGMA_S, SILENT_S
 from sim.walks import sites
 
 JOIN_S = 180.0
@@ -43,10 +45,26 @@ ANSWER_S = (2.0, 4.0)
 NO_ANSWER_WARN_S = 30.0
 AFTER_STORY_S = 75.0
 """The zone continues at most this long after the story, until true arrivals are reported: a report takes time."""
+CALM_S = SILENT_S + 3 * CLOCK_SIGMA_S
+"""Before and after each change of the tags' ids for so long some tags are silent."""
+SHORT_S = 300.0
+"""A story up to this length waits for a time in which no id changes, so that a seed tells the same at any hour."""
 DRAIN_S = 30.0
 QUIET_S = 3.0
 """The run counts as drained when nothing has waited and no new row was committed for this long."""
 SAMPLE_S = 1.0
+
+
+def calm_in_s(unix_s: float, seconds: float) -> float:
+    """Return after how long a story of `seconds` begins in which no tag changes its id; 0: now.
+
+    A story longer than SHORT_S only waits until every tag sends.
+    """
+    since_s = unix_s % EPOCH_S
+    if since_s < CALM_S:
+        return CALM_S - since_s
+    needed_s = seconds if seconds <= SHORT_S else 0.0
+    return EPOCH_S - since_s + CALM_S if since_s + needed_s > EPOCH_S - CALM_S else 0.0
 
 
 @dataclass(frozen=True)
@@ -260,6 +278,12 @@ class Demo:
 
     async def _story(self) -> None:
         clock = self.rig.clock
+        seconds = self.options.seconds if self.options.once else 0.0
+        if wait_s := calm_in_s(self.rig.wall_of(clock.now_s) + STORY_BEFORE_S, seconds):
+            self.show.say(f"the tags change their ids and are silent for it; the story begins in {wait_s:.0f} s")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), wait_s)
+                return
         clock.after(STORY_BEFORE_S, self._begin)
         for press in self.story.presses:
             clock.after(STORY_BEFORE_S + press.at_s, partial(self._press, press))
@@ -391,10 +415,11 @@ class Demo:
         began = time.monotonic()
         untold = len(true_arrivals - self.arrived)
         self.show.say(f"the story is over: {len(true_arrivals)} children have arrived, {untold} not yet told")
+        limit_s = AFTER_STORY_S
+        if calm_in_s(self.rig.wall_of(self.rig.clock.now_s), limit_s):
+            limit_s += 2 * CALM_S  # nobody is reported in a silence
         with contextlib.suppress(StartError):
-            await until(
-                lambda: not true_arrivals - self.arrived, "arrivals", *self.programs.values(), limit_s=AFTER_STORY_S
-            )
+            await until(lambda: not true_arrivals - self.arrived, "arrivals", *self.programs.values(), limit_s=limit_s)
         self.settled_s = time.monotonic() - began
         self.rig.zone.end()
 

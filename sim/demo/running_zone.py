@@ -90,7 +90,7 @@ class RunningZone:
         """Start the story now, which is unix_s in UTC: the children walk and their tags advertise."""
         self.began_s = self.clock.now_s
         for tag in self.tags.values():
-            tag.unix0_s = unix_s
+            tag.begin(unix_s)
             self._plan(tag)
 
     def end(self) -> None:

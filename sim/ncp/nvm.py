@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from readers.files import bytes_of, table_of, text_of
 from sim.ncp.ezsp import ChildData, NetworkParameters
 from sim.ncp.ezsp_ids import MFG_SIZES, Mfg, NodeType, Token
 
@@ -159,8 +160,8 @@ class Nvm:
     @classmethod
     def from_json(cls, text: str) -> Nvm:
         """Read what `to_json` wrote. Raise ValueError, KeyError, TypeError or AttributeError on anything else."""
-        raw: dict[str, Any] = json.loads(text)
-        if not isinstance(raw, dict) or raw.pop("version", None) != STATE_VERSION:
+        raw = table_of(text.encode())
+        if raw.pop("version", None) != STATE_VERSION:
             raise ValueError(f"not version {STATE_VERSION} of the coordinator's state")
         for name in (
             "eui64", "restored_eui64", "network_key", "alternate_key", "link_key", "trust_center_eui64",
@@ -183,7 +184,7 @@ class Nvm:
 def load(path: Path, *, eui64: bytes) -> Nvm:
     """Read a state file, or return blank memory with that EUI64 if there is none. Raise StateFileError if damaged."""
     try:
-        return Nvm.from_json(path.read_text())
+        return Nvm.from_json(text_of(bytes_of(path)))
     except FileNotFoundError:
         return Nvm(eui64)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -6,9 +6,10 @@ module does".
 """
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
+
+from readers.files import BadFile, bytes_of, table_of
 
 ERRORS = {"EIO": 5, "EAGAIN": 11, "EEXIST": 17, "ENODEV": 19, "EINVAL": 22, "ENOSPC": 28, "EROFS": 30,
           "ENOTCONN": 107, "ETIMEDOUT": 110, "EALREADY": 114}  # fmt: skip
@@ -124,9 +125,14 @@ def parse(text: str, base: Switches | None = None) -> Switches:
 def read(path: Path) -> Switches:
     """Return the switches of a file that `ansim-reader bringup` wrote (its key "switches"). Raise SwitchError."""
     try:
-        found = json.loads(path.read_text())["switches"]
+        found = table_of(bytes_of(path)).get("switches")
+    except OSError as error:
+        raise SwitchError(f"cannot read {path}: {error.strerror}; `ansim-reader bringup` writes such a file") from error
+    except BadFile as error:
+        raise SwitchError(f"{path} is no file of `ansim-reader bringup`: {error}") from error
+    if not isinstance(found, dict):
+        raise SwitchError(f'{path} is no file of `ansim-reader bringup`: it has no "switches": {{...}}')
+    try:
         return Switches().but(**found)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, SwitchError):
-            raise SwitchError(f"{path}: {error}") from error
-        raise SwitchError(f"{path} is no file of `ansim-reader bringup` ({error!r})") from error
+    except SwitchError as error:
+        raise SwitchError(f"{path}: {error}") from error

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import json
 import math
-import xml.etree.ElementTree as ElementTree
+import os
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from gateway.zone import Plane
-from sim.street.paths import Paths, Spot, distance_to_edge_m, inside, nearest_on_segment
+from gateway.zone import LonLat, Plane
+from readers.files import printable
+from sim.street.extract import Extract, OsmError
+from sim.street.paths import JOIN_M, Paths, Spot, distance_to_edge_m, inside, nearest_on_segment
 
 ATTRIBUTION = "(c) OpenStreetMap contributors, ODbL 1.0 (openstreetmap.org/copyright)"
 WALKED = (
@@ -38,65 +40,45 @@ ROAD_HALF_WIDTH_M = 8.0
 DANGER_REACH_M = 90.0
 WARN_M = 12.0
 YARD_DEPTH_M = 30.0
+SPAN_M = 3000.0
+"""No corner of the school, no building near it and no danger road is further from the gate: a node there is wrong."""
+LAT_MAX = 85.0
+"""Further north or south, metres of a plane are wrong."""
 WALL_M = 4.0
 """Maps draw a school to the middle of the streets round it. The wall is this far inside that line."""
 
 
-class OsmError(ValueError):
-    """The extract is not usable. The message says what is wrong and, where known, what to give instead."""
-
-
-@dataclass
-class Extract:
-    """The parts of an .osm file that are used here."""
-
-    nodes: dict[str, tuple[float, float]] = field(default_factory=dict)
-    node_tags: dict[str, dict[str, str]] = field(default_factory=dict)
-    ways: dict[str, tuple[dict[str, str], list[str]]] = field(default_factory=dict)
-
-
-def read_extract(path: Path) -> Extract:
-    """Read an .osm file. Raises OsmError."""
-    extract = Extract()
-    try:
-        root = ElementTree.parse(path).getroot()
-    except OSError as error:
-        raise OsmError(f"cannot read {path}: {error.strerror}") from error
-    except ElementTree.ParseError as error:
-        raise OsmError(f"{path} is no .osm file: {error}; download one from the map's export page") from error
-    for element in root:
-        tags = {tag.get("k", ""): tag.get("v", "") for tag in element.findall("tag")}
-        name = element.get("id", "")
-        if element.tag == "node":
-            extract.nodes[name] = (float(element.get("lon", "nan")), float(element.get("lat", "nan")))
-            if tags:
-                extract.node_tags[name] = tags
-        elif element.tag == "way":
-            extract.ways[name] = (tags, [nd.get("ref", "") for nd in element.findall("nd")])
-    return extract
-
-
 def derive(
-    extract: Extract, school: str, gate: tuple[float, float], *, site: str, radius_m: float = 300.0
+    extract: Extract,
+    school: str,
+    gate: tuple[float, float],
+    *,
+    site: str,
+    radius_m: float = 300.0,
+    notes: list[str] | None = None,
 ) -> dict[str, Any]:
-    """Return the site file of the school with map way `school`. Its gate is the point of the wall nearest to `gate`.
+    """Return the site file of a school. Its gate is the point of the wall nearest to `gate`.
 
-    gate: (longitude, latitude) in degrees. Raises OsmError when the extract has no closed way `school`, no street or
-    no main road, or when the school is too small.
+    school: as `Extract.outline` has it. gate: (longitude, latitude) in degrees. notes: gets what was left out, in
+    words. Raises OsmError when the extract has no such outline, no street or no main road, when the school is too
+    small, or when the gate is nowhere near it.
     """
-    if school not in extract.ways:
-        raise OsmError(f"way {school} is not in the extract; give the number of a closed way with amenity=school")
+    notes = [] if notes is None else notes
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", site):
+        raise OsmError(f"--name {printable(site, 40)!r}: 1 to 32 of A-Z a-z 0-9 _ -, a letter or digit first")
+    if not (abs(gate[0]) <= 180 and abs(gate[1]) <= LAT_MAX):
+        swapped = "; are the two exchanged?" if abs(gate[0]) <= 90 < abs(gate[1]) <= 180 else ""
+        raise OsmError(f"--gate {gate[0]:g},{gate[1]:g} is no LON,LAT in degrees, longitude first{swapped}")
     plane = Plane(*gate)
-    draft = _Draft(extract, plane, radius_m)
-    outline = draft.line(extract.ways[school][1])
-    if len(outline) < 4 or outline[0] != outline[-1]:
-        raise OsmError(f"way {school} is not closed, so it is no school's outline")
-    ring = _inset(outline[:-1], WALL_M)
+    draft = _Draft(extract, plane, radius_m, notes)
+    outline = draft.metres(extract.outline(school, notes))
+    _check_outline(school, outline, radius_m)
+    ring = _inset(outline, WALL_M)
     edge = list(zip(ring, [*ring[1:], ring[0]], strict=True))
     entrance = min((nearest_on_segment((0.0, 0.0), a, b) for a, b in edge), key=lambda p: math.hypot(*p))
     streets = draft.streets()
-    if not streets:
-        raise OsmError(f"no street within {radius_m:.0f} m of the gate; give a larger --radius")
+    if not any(kind in WALKED for kind, _ in streets):
+        raise OsmError(f"no street within {radius_m:.0f} m of the gate; give a larger --radius-m")
     paths = Paths([(line, 1.0) for kind, line in streets if kind in WALKED])
     door = paths.attach(entrance)
     danger_name, danger = draft.danger()
@@ -124,30 +106,77 @@ def derive(
 
 
 def write(site: dict[str, Any], path: Path) -> None:
-    """Write the site file with one feature per line: it is small, and a diff shows a change."""
+    """Write the site file with one feature per line: it is small, and a diff shows a change. Raises OsmError.
+
+    It is written completely, or the old one stays.
+    """
     head = {key: value for key, value in site.items() if key != "features"}
     rows = ",\n".join(json.dumps(feature, separators=(",", ":")) for feature in site["features"])
     text = json.dumps(head, ensure_ascii=True)[:-1] + ', "features": [\n' + rows + "\n]}\n"
-    path.write_text(text, "utf-8")
+    aside = path.with_name(path.name + ".new")
+    try:
+        aside.write_text(text, "utf-8")
+        os.replace(aside, path)
+    except OSError as error:
+        raise OsmError(f"cannot write {path}: {error.strerror}; give another --out") from error
+
+
+def _check_outline(school: str, outline: Sequence[Spot], radius_m: float) -> None:
+    """Refuse what a wall cannot be. outline: open, in metres from the gate."""
+    edges = list(zip(outline, [*outline[1:], *outline[:1]], strict=True))
+    for n, (a, b) in enumerate(edges):
+        for c, d in edges[n + 2 : len(edges) - (n == 0)]:
+            if _turn(a, b, c) * _turn(a, b, d) < 0 and _turn(c, d, a) * _turn(c, d, b) < 0:
+                raise OsmError(f"{school} crosses itself; mend it on the map, or give another way")
+    if len(outline) < 3 or abs(sum(a[0] * b[1] - b[0] * a[1] for a, b in edges)) < 2.0:
+        raise OsmError(f"{school} encloses no ground: its nodes lie in one line; mend it on the map")
+    far_m = min(math.hypot(*nearest_on_segment((0.0, 0.0), a, b)) for a, b in edges)
+    if far_m > radius_m:
+        raise OsmError(f"--gate is {far_m:.0f} m from {school}; give LON,LAT in degrees, longitude first")
+    if (far_m := max(math.hypot(*spot) for spot in outline)) > SPAN_M:
+        raise OsmError(
+            f"{school} has a corner {far_m / 1000:.0f} km from the gate; mend its place on the map, or the gate"
+        )
 
 
 class _Draft:
-    def __init__(self, extract: Extract, plane: Plane, radius_m: float) -> None:
-        self.extract, self.plane, self.radius_m = extract, plane, radius_m
+    def __init__(self, extract: Extract, plane: Plane, radius_m: float, notes: list[str]) -> None:
+        self.extract, self.plane, self.radius_m, self.notes = extract, plane, radius_m, notes
 
-    def line(self, refs: Sequence[str]) -> list[Spot]:
-        return [self.plane.to_xy_m(*self.extract.nodes[ref]) for ref in refs if ref in self.extract.nodes]
+    def metres(self, places: Sequence[LonLat]) -> list[Spot]:
+        """The places in metres from the gate, without repeated ones; a ring without its last, which is its first."""
+        spots: list[Spot] = []
+        for place in places:
+            spot = self.plane.to_xy_m(*place)
+            if not spots or math.dist(spot, spots[-1]) > JOIN_M:
+                spots.append(spot)
+        closed = len(spots) > 1 and math.dist(spots[0], spots[-1]) <= JOIN_M
+        return spots[:-1] if closed and places[0] == places[-1] else spots
+
+    def lines(self, refs: Sequence[str]) -> list[list[Spot]]:
+        """A way in metres, in pieces where nodes are missing. A closed way ends where it begins."""
+        lines = []
+        for places in self.extract.pieces(refs):
+            spots = self.metres(places)
+            if len(spots) > 1:
+                lines.append([*spots, spots[0]] if places[0] == places[-1] else spots)
+        return lines
 
     def degrees(self, line: Sequence[Spot]) -> list[list[float]]:
         return [[round(value, 6) for value in self.plane.to_lonlat(*point)] for point in line]
 
     def streets(self) -> list[tuple[str, list[Spot]]]:
-        found = []
+        found, cut = [], 0
         for tags, refs in self.extract.ways.values():
             kind = tags.get("highway", "")
             if (kind in WALKED or kind in MAIN_ROADS) and tags.get("area") != "yes" and "tunnel" not in tags:
                 shown = "primary" if kind in MAIN_ROADS else kind
-                found += [(shown, piece) for piece in _clip(self.line(refs), self.radius_m)]
+                lines = self.lines(refs)
+                near = [(shown, piece) for line in lines for piece in _clip(line, self.radius_m)]
+                cut += any(ref not in self.extract.nodes for ref in refs) and bool(near or not lines)
+                found += near
+        if cut:
+            self.notes.append(f"{cut} streets have gaps or are left out: the extract lacks some of their nodes")
         walked = Paths([(line, 1.0) for kind, line in found if kind in WALKED])
         if not walked.points:
             return []
@@ -155,8 +184,16 @@ class _Draft:
         return [(kind, line) for kind, line in found if kind == "primary" or _key(line[0]) in reached]
 
     def buildings(self) -> list[list[Spot]]:
-        lines = [self.line(refs) for tags, refs in self.extract.ways.values() if "building" in tags]
-        return [line for line in lines if len(line) > 3 and line[0] == line[-1] and self._near(line)]
+        ways = [refs for tags, refs in self.extract.ways.values() if "building" in tags]
+        whole = [refs for refs in ways if all(ref in self.extract.nodes for ref in refs)]
+        if len(whole) < len(ways):
+            self.notes.append(f"{len(ways) - len(whole)} buildings are left out: the extract lacks some of their nodes")
+        lines = [line for refs in whole for line in self.lines(refs)]
+        near = [line for line in lines if len(line) > 3 and line[0] == line[-1] and self._near(line)]
+        good = [line for line in near if max(math.hypot(*spot) for spot in line) <= SPAN_M]
+        if len(good) < len(near):
+            self.notes.append(f"{len(near) - len(good)} buildings are left out: a corner is over {SPAN_M:.0f} m away")
+        return good
 
     def crossings(self, streets: Sequence[tuple[str, list[Spot]]]) -> list[Spot]:
         """Street points tagged as a crossing, and points where a smaller street ends at a secondary road."""
@@ -176,15 +213,18 @@ class _Draft:
     def danger(self) -> tuple[str, list[Spot]]:
         """The main road nearest to the gate: its label, and the hull of its carriageways there, kerb to kerb."""
         roads = [
-            (tags.get("name:en") or "main road", self.line(refs))
+            (tags.get("name:en") or "main road", line)
             for tags, refs in self.extract.ways.values()
             if tags.get("highway") in MAIN_ROADS
+            for line in self.lines(refs)
         ]
         pieces = [(name, a, b) for name, line in roads for a, b in pairwise(line)]
         if not pieces:
             raise OsmError("no main road (motorway, trunk, primary) in the extract; a zone needs a danger area")
         name, a, b = min(pieces, key=lambda piece: math.hypot(*nearest_on_segment((0.0, 0.0), piece[1], piece[2])))
         spot = nearest_on_segment((0.0, 0.0), a, b)
+        if math.hypot(*spot) > SPAN_M:
+            raise OsmError(f"no main road within {SPAN_M:.0f} m of the gate; a zone needs a danger area")
         corners: list[Spot] = []
         for other, a, b in pieces:
             if other == name:

@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from gateway.zone import Plane
+from gateway.zone import LonLat, Plane
+from readers.files import BadFile, bytes_of, printable, table_of
 from sim.street.paths import Paths, Spot, distance_to_edge_m, inside, nearest_on_segment
 
 SITES = Path(__file__).resolve().parent / "sites"
@@ -31,6 +33,8 @@ SITE_MAX_B = 4 * 1024 * 1024
 NEAR_M = 100.0
 """A gateway gets the footpaths within this distance of a reader: a little further than the reader hears."""
 GATE_DEPTH_M = 4.0
+LAT_MAX, SITE_SPAN_M, READER_MAX = 85.0, 20_000.0, 65_534
+"""Degrees from the equator; metres from the gate, as a gateway takes them; a reader's largest number on the wire."""
 
 
 class SiteError(ValueError):
@@ -104,40 +108,22 @@ class Site:
 def load(path: Path = GONGDEOK) -> Site:
     """Read a site file. Raises SiteError."""
     try:
-        if path.stat().st_size > SITE_MAX_B:
-            raise SiteError(f"{path} has over {SITE_MAX_B} bytes; derive it again with a smaller --radius")
-        data = json.loads(path.read_bytes())
+        data = table_of(bytes_of(path, SITE_MAX_B))
     except OSError as error:
         raise SiteError(f"cannot read {path}: {error.strerror}; `ansim-sim site derive` makes one") from error
-    except ValueError as error:
-        raise SiteError(f"{path} is not JSON: {error}") from error
-    if not isinstance(data, dict) or not isinstance(data.get("features"), list):
-        raise SiteError(f"{path} is no GeoJSON FeatureCollection")
+    except BadFile as error:
+        raise SiteError(f"{path}: {error}") from error
+    if not isinstance(data.get("features"), list):
+        raise SiteError(f"{path} is no GeoJSON FeatureCollection: it has no list of features")
     for key in ("attribution", "site"):
         if not isinstance(data.get(key), str) or not data[key]:
             raise SiteError(f"{path} lacks {key!r} at the top; map data needs its attribution, a zone its name")
-    return _build(path, data)
-
-
-def _build(path: Path, data: dict[str, Any]) -> Site:
-    kinds: dict[str, list[tuple[dict[str, Any], Any]]] = {}
-    for row, feature in enumerate(data["features"]):
-        try:
-            properties, geometry = feature["properties"], feature["geometry"]
-            kind, shape, coordinates = properties["kind"], geometry["type"], geometry["coordinates"]
-            wanted = _SHAPES.get(kind)
-            if wanted is not None and shape != wanted:
-                raise SiteError(f"{path} feature {row}: a {kind} is a {wanted}, not a {shape}")
-            kinds.setdefault(kind, []).append((properties, coordinates))
-        except (KeyError, TypeError) as error:
-            raise SiteError(f"{path} feature {row}: {error} missing or of the wrong type") from error
-    for kind, least in (("street", 1), ("school", 1), ("gate", 1), ("reader", 1), ("home", 1)):
-        if len(kinds.get(kind, [])) < least:
-            raise SiteError(f"{path} has no {kind}; derive it again")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", data["site"]):
+        raise SiteError(f"{path}: site {printable(data['site'], 40)!r}: 1 to 32 of A-Z a-z 0-9 _ -, no blank")
     try:
-        return _site(data, kinds)
-    except (KeyError, TypeError, ValueError) as error:
-        raise SiteError(f"{path}: {error!r} in a feature's properties or coordinates") from error
+        return _site(data, [_Feature(n, raw) for n, raw in enumerate(data["features"], 1)])
+    except _BadFeature as error:
+        raise SiteError(f"{path}, {error}") from error
 
 
 _SHAPES = {
@@ -152,38 +138,135 @@ _SHAPES = {
 }
 
 
-def _site(data: dict[str, Any], kinds: dict[str, list[tuple[dict[str, Any], Any]]]) -> Site:
-    lon, lat = kinds["gate"][0][1]
-    plane = Plane(float(lon), float(lat))
+class _BadFeature(ValueError):
+    """What is wrong with one feature, or with all of them together."""
 
-    def xy(point: Any) -> Spot:
-        return plane.to_xy_m(float(point[0]), float(point[1]))
 
-    def ring(polygon: Any) -> tuple[Spot, ...]:
-        points = tuple(xy(point) for point in polygon[0])
-        return points[:-1] if points[0] == points[-1] else points
+class _Feature:
+    """One feature of the file. Every method raises _BadFeature, which says which feature it is."""
 
-    poles = tuple(
-        Pole(int(p["number"]), str(p.get("pole", "")), xy(c), float(p.get("height_m", 3.5))) for p, c in kinds["reader"]
-    )
-    numbers = [pole.number for pole in poles]
-    if len(set(numbers)) != len(numbers):
-        raise ValueError(f"a reader number is given twice in {numbers}")
+    def __init__(self, place: int, raw: Any) -> None:
+        self.name = f"feature {place}"
+        properties = raw.get("properties") if isinstance(raw, dict) else None
+        if not isinstance(properties, dict):
+            raise self.bad('its properties are missing; write {"kind": ...}')
+        self.kind, self.properties = properties.get("kind"), properties
+        if not isinstance(self.kind, str) or self.kind not in _SHAPES:
+            raise self.bad(f"its kind is {printable(repr(self.kind), 40)}, none of {', '.join(_SHAPES)}")
+        self.name += f" ({self.kind})"
+        geometry = raw.get("geometry")
+        shape = geometry.get("type") if isinstance(geometry, dict) else None
+        if shape != _SHAPES[self.kind]:
+            raise self.bad(f"a {self.kind} is a {_SHAPES[self.kind]}, not a {printable(str(shape), 40)}")
+        raw_places = geometry.get("coordinates")
+        rows: Any = [raw_places] if shape == "Point" else raw_places
+        if shape == "Polygon":  # holes do not count
+            rows = raw_places[0] if isinstance(raw_places, list) and raw_places else None
+        if not isinstance(rows, list):
+            raise self.bad("it has no coordinates")
+        self.places = [self._place(row) for row in rows]
+        least = {"Point": 1, "LineString": 2, "Polygon": 3}[shape]
+        if len(set(self.places)) < least:
+            raise self.bad(f"it has {len(set(self.places))} different places, and a {shape} has {least} or more")
+
+    def _place(self, raw: Any) -> LonLat:
+        said = printable(json.dumps(raw), 60)
+        if not isinstance(raw, list) or len(raw) not in (2, 3):  # a third number is a height, which nothing here needs
+            raise self.bad(f"{said} is no place [longitude, latitude]")
+        if any(type(value) not in (int, float) for value in raw):
+            raise self.bad(f"{said} is no place of two numbers, without quotes")
+        lon, lat = float(raw[0]), float(raw[1])
+        if abs(lon) <= 180 and abs(lat) <= LAT_MAX:
+            return lon, lat
+        exchanged = abs(lon) <= LAT_MAX and abs(lat) <= 180
+        why = "longitude comes first" if exchanged else "save the file in degrees (WGS 84, EPSG:4326)"
+        raise self.bad(f"{said} is no place in degrees: {why}")
+
+    def text(self, key: str, default: str | None = None) -> str:
+        value = self.properties.get(key, default)
+        if not isinstance(value, str) or (not value and default is None):
+            raise self.bad(f"its {key} is {printable(repr(value), 40)}, and must be text")
+        return value
+
+    def number(self, key: str, least: float, most: float, default: float | None = None) -> float:
+        value: Any = self.properties.get(key, default)
+        if type(value) not in (int, float) or not least <= value <= most:
+            raise self.bad(
+                f"its {key} is {printable(repr(value), 40)}, and must be a number from {least:g} to {most:g}"
+            )
+        return float(value)
+
+    def bad(self, what: str) -> _BadFeature:
+        return _BadFeature(f"{self.name}: {what}")
+
+
+def _site(data: dict[str, Any], features: Sequence[_Feature]) -> Site:
+    kinds: dict[str, list[_Feature]] = {kind: [] for kind in _SHAPES}
+    for each in features:
+        kinds[str(each.kind)].append(each)
+    for kind in ("street", "school", "gate", "reader", "home"):
+        if not kinds[kind]:
+            raise _BadFeature(f"the whole file: it has no {kind}; derive it again")
+    if all(each.text("class") == "primary" for each in kinds["street"]):
+        raise _BadFeature("the whole file: it has no street on which children walk, only primary ones; derive it again")
+    if len(kinds["school"]) > 1:
+        raise kinds["school"][1].bad("a site has one school, and this is a second one; remove one")
+    plane = Plane(*kinds["gate"][0].places[0])
+    for each in features:
+        far_m = max(math.hypot(*plane.to_xy_m(*place)) for place in each.places)
+        if far_m > SITE_SPAN_M:
+            raise each.bad(f"it is {far_m / 1000:.0f} km from the gate; longitude comes first")
+
+    def spots(feature: _Feature) -> tuple[Spot, ...]:
+        return tuple(plane.to_xy_m(*place) for place in feature.places)
+
+    def ring(feature: _Feature) -> tuple[Spot, ...]:
+        points = spots(feature)
+        points = points[:-1] if points[0] == points[-1] else points
+        if abs(sum(a[0] * b[1] - b[0] * a[1] for a, b in pairwise([*points, points[0]]))) < 2.0:
+            raise feature.bad("it encloses less than a square metre")
+        return points
+
+    poles = [
+        Pole(_reader_number(each), each.text("pole", ""), spots(each)[0], each.number("height_m", 0.1, 30, 3.5))
+        for each in kinds["reader"]
+    ]
+    homes = [(each.text("id"), spots(each)[0]) for each in kinds["home"]]
+    dangers = [
+        DangerPatch(each.text("id"), each.text("what"), ring(each), each.number("warn_m", 0, 200))
+        for each in kinds["danger"]
+    ]
+    for kind, what, names in (
+        ("reader", "number", [str(pole.number) for pole in poles]),
+        ("home", "id", [name for name, _ in homes]),
+        ("danger", "id", [danger.id for danger in dangers]),
+    ):
+        for n, (name, each) in enumerate(zip(names, kinds[kind], strict=True)):
+            if name in names[:n]:
+                first = kinds[kind][names.index(name)].name
+                raise each.bad(f"its {what} {printable(name, 40)} is given twice (first in {first}); each has its own")
+    for each in kinds["building"]:
+        ring(each)
     return Site(
         name=data["site"],
         attribution=data["attribution"],
         plane=plane,
-        streets=tuple((str(p["class"]), tuple(xy(point) for point in c)) for p, c in kinds["street"]),
-        crossings=tuple(xy(c) for _, c in kinds.get("crossing", [])),
-        school_id=str(kinds["school"][0][0]["id"]),
-        school=ring(kinds["school"][0][1]),
-        gates=tuple(xy(c) for _, c in kinds["gate"]),
-        dangers=tuple(
-            DangerPatch(str(p["id"]), str(p["what"]), ring(c), float(p["warn_m"])) for p, c in kinds.get("danger", [])
-        ),
+        streets=tuple((each.text("class"), spots(each)) for each in kinds["street"]),
+        crossings=tuple(spots(each)[0] for each in kinds["crossing"]),
+        school_id=kinds["school"][0].text("id"),
+        school=ring(kinds["school"][0]),
+        gates=tuple(spots(each)[0] for each in kinds["gate"]),
+        dangers=tuple(dangers),
         poles=tuple(sorted(poles, key=lambda pole: pole.number)),
-        homes=tuple((str(p["id"]), xy(c)) for p, c in kinds["home"]),
+        homes=tuple(homes),
     )
+
+
+def _reader_number(feature: _Feature) -> int:
+    number = feature.number("number", 1, READER_MAX)
+    if number != int(number):
+        raise feature.bad(f"its number is {number:g}, and must be whole")
+    return int(number)
 
 
 def _gap_m(line: Sequence[Spot], spots: Sequence[Spot]) -> float:

@@ -106,7 +106,7 @@ def copy(site: Path, out: Path, faults: Sequence[str], seed: int) -> list[tuple[
     files = sorted((site / "tracks").glob("*.sightings.csv"))
     ids: dict[str, int] = {}
     tracks = [_read(path, ids) for path in files]
-    names = list(ids)
+    names = ['"' + name.replace('"', '""') + '"' if {",", '"'} & set(name) else name for name in ids]
     if not tracks:
         raise FaultError(f"{site} has no tracks/NAME.sightings.csv")
     victim = reader_of(TrackRows(*(np.concatenate(c) for c in zip(*map(_columns, tracks), strict=True))), seed)
@@ -126,10 +126,10 @@ def copy(site: Path, out: Path, faults: Sequence[str], seed: int) -> list[tuple[
 
 def _read(path: Path, ids: dict[str, int]) -> TrackRows:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [(float(r["t_s"]), r["reader"], float(r["rssi_dbm"])) for r in csv.DictReader(file)]
-    except (KeyError, TypeError, ValueError) as error:
-        raise FaultError(f"{path}: not a table of t_s,reader,rssi_dbm: {error}") from None
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise FaultError(f"{path}: not a table of t_s,reader,rssi_dbm: {error!r}") from None
     readers = np.array([ids.setdefault(name, len(ids)) for _, name, _ in rows], np.int64)
     return TrackRows(np.array([t for t, _, _ in rows]), readers, np.array([dbm for _, _, dbm in rows]))
 

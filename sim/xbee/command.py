@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from readers.files import eui64_of
 from sim.reader.switches import SwitchError, Switches, parse, read
 from sim.xbee.interpreter import Surroundings, VolumeProgram
 from sim.xbee.module import Factory, Faults, Pty, VirtualXBee
@@ -31,7 +32,11 @@ def xbee_command(
     joined: Annotated[bool, typer.Option("--joined", help="It is in a network, and a stick answers.")] = False,
 ) -> None:
     """Run a virtual XBee 3 on a pty until Ctrl-C: command mode, settings, files with YMODEM, perhaps a program."""
-    factory = Factory(hv=int(hv, 16), vr=int(vr, 16), eui64=bytes.fromhex(eui64), **({"ai": 0} if joined else {}))
+    try:
+        address = bytes.fromhex(eui64_of(eui64))
+        factory = Factory(hv=int(hv, 16), vr=int(vr, 16), eui64=address, **({"ai": 0} if joined else {}))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     faults = Faults(
         silent=silent,
         cut_power_after_put_b=cut_power_after_put_b,

@@ -47,7 +47,7 @@ def run() -> dict[str, float | int | str]:
     names = sorted(tags)
     near = {n: [names[((n - 1) * 20 + i) % TAGS] for i in range(TAGS_A_READER)] for n in keys}
     epoch = epoch_at(UTC_S)
-    raws = {name: build(key, epoch, counter=1, power_dbm=-50) for name, key in tags.items()}
+    raws = {name: build(key, epoch, count=1, power_dbm=-50) for name, key in tags.items()}
 
     bindings = [
         frame(wire.BINDINGS, n, wire.encode_bindings([(i, -70, 100, 2, raws[near[n][i]]) for i in (at, at + 1)]))
@@ -77,13 +77,13 @@ def run() -> dict[str, float | int | str]:
         frame(
             wire.SOS,
             1 + n // (TAGS // READERS),  # a reader that hears the tag
-            wire.encode_sos(n % 256, 0, 0, -70, 3, build(tags[name], epoch, flags=1, press=7, counter=90)),
+            wire.encode_sos(n % 256, 0, 0, -70, 3, build(tags[name], epoch, flags=1, press=7, count=90)),
         )
         for n, name in enumerate(names[:500])
     ]
     found["sos_us_a_new_press"] = _each_us(state, cries, now_s)
     again = [
-        frame(wire.SOS, 1, wire.encode_sos(0, 0, 0, -70, 3, build(tags[names[0]], epoch, flags=1, press=7, counter=90)))
+        frame(wire.SOS, 1, wire.encode_sos(0, 0, 0, -70, 3, build(tags[names[0]], epoch, flags=1, press=7, count=90)))
         for _ in range(500)
     ]
     found["sos_us_a_repetition"] = _each_us(state, again, now_s)

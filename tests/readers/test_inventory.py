@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 import threading
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from readers.inventory import DuplicateReader, Inventory, InventoryError, Record
 from readers.provision import BadPin
 
 A, B = "0013a20041a06e60", "0013a20041a06e61"
+C = "00112233445566778899aabbccddeeff"
 
 
 def record(number: int, eui64: str, name: str = "") -> Record:
@@ -189,3 +191,56 @@ def test_a_record_with_a_pin_that_is_refused_now_loads_and_hides_no_other(tmp_pa
     with pytest.raises(BadPin, match=r"bell pin 'D5'.*give --bell"):
         store.records()[7].reader()
     assert store.records()[7].reader(bells=("D4",)).bells == ("D4",)
+
+
+def test_no_entry_that_is_there_twice_is_dropped(tmp_path: Path) -> None:
+    store = Inventory(tmp_path)
+    row = json.dumps(asdict(record(7, A, "gate")))
+    (tmp_path / "readers.json").write_text(text := f'{{"7": {row},\n"8": {row},\n"7": {row}}}')
+    with pytest.raises(InventoryError, match=r"readers\.json is damaged: line 3: the key '7' is given twice .*line 1"):
+        store.save(record(9, B))
+    assert (tmp_path / "readers.json").read_text() == text
+    (tmp_path / "reader_keys.json").write_text(keys := f'{{"7": "{C}",\n"7": "{C[::-1]}"}}')
+    with pytest.raises(InventoryError, match=r"reader_keys\.json is damaged: line 2: the key '7' is given twice"):
+        store.make_key(8)
+    assert (tmp_path / "reader_keys.json").read_text() == keys
+
+
+@pytest.mark.parametrize(
+    ("number", "change", "said"),
+    [
+        ("8", {"number": 8}, f"entry '8': module {A} is reader 7 already"),
+        ("8", {"number": 8, "eui64": A.upper()}, f"entry '8': module {A} is reader 7 already"),
+        ("8", {"number": 8, "eui64": "1.3A2E+15"}, "entry '8': '1.3A2E\\+15' is what a spreadsheet makes"),
+        ("8", {"number": 8, "eui64": A[2:]}, f"were leading zeros lost, as in a spreadsheet. Then it is {A}"),
+        ("07", {}, "entry '07': the entry's name is not a number, without zeros in front"),
+        ("٨", {"number": 8, "eui64": B}, "the entry's name is not a number"),
+        ("8", {"number": 8, "eui64": B, "bells": "D4"}, "bells is not a list of pins"),
+        ("8", {"number": "8", "eui64": B}, "it says number '8'"),
+        ("8", {"number": 8, "eui64": B, "pole": "x"}, "it has pole, which no reader has"),
+        ("8", {"number": 8, "eui64": B, "name": 5}, "name is not text in quotes"),
+        ("8", {"number": 8, "eui64": B, "install_code": "8.3FED34E+35"}, "the install code is not 16 bytes"),
+    ],
+)
+def test_an_entry_that_somebody_changed_is_named_and_nothing_is_written(
+    tmp_path: Path, number: str, change: dict[str, object], said: str
+) -> None:
+    rows = {"7": asdict(record(7, A)), number: asdict(record(7, A)) | change}
+    (tmp_path / "readers.json").write_text(text := json.dumps(rows))
+    with pytest.raises(InventoryError, match=said):
+        Inventory(tmp_path).save(record(9, "0013a20041a06e62"))
+    assert (tmp_path / "readers.json").read_text() == text
+
+
+def test_a_module_enrolled_in_capital_letters_is_found_and_keeps_its_number(tmp_path: Path) -> None:
+    (tmp_path / "readers.json").write_text("\ufeff" + json.dumps({"7": asdict(record(7, A)) | {"eui64": A.upper()}}))
+    found = Inventory(tmp_path).by_eui64(bytes.fromhex(A))
+    assert found == record(7, A)
+
+
+def test_keys_under_a_name_that_is_no_number_are_not_lost_and_not_shown(tmp_path: Path) -> None:
+    (tmp_path / "reader_keys.json").write_text(text := json.dumps({"7": "00" * 16, "ab" * 16: "11" * 16}))
+    with pytest.raises(InventoryError, match="entry 2: not the number of a reader") as caught:
+        Inventory(tmp_path).make_key(8)
+    assert (tmp_path / "reader_keys.json").read_text() == text
+    assert "abab" not in str(caught.value)

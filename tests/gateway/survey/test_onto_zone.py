@@ -133,7 +133,7 @@ def test_a_gateway_listens_before_its_walk_test_is_fitted(tmp_path: Path, monkey
         async with plugged(tmp_path) as stick, running(settings) as gateway:
             pole, street = Pole(2), gateway.runner.state.locator._trackers[0]
             try:
-                assert stick.hear(pole.sos(advertisement(flags=wire.FLAG_SOS, press=1, counter=1, utc_s=time.time())))
+                assert stick.hear(pole.sos(advertisement(flags=wire.FLAG_SOS, press=1, count=1, utc_s=time.time())))
                 await until(lambda: (1, wire.RECEIVED) in stick.stages(pole), "the lamp's stage")
                 assert [type(event) for event in rows(settings.folder, "sos")][:1] == [Sos]
                 assert gateway.runner.state.locator._trackers[0] is street, "still the street's law"

@@ -163,7 +163,9 @@ def test_the_least_a_site_may_say(tmp_path: Path) -> None:
             '{"readers": [{"id": "a", "x_m": 1, "y_m": 1}, {"id": "a", "x_m": 1, "y_m": 1}]}',
             "entry 2: no id of its own",
         ),
-        ('{"readers": [{"id": "a", "x_m": NaN, "y_m": 1}]}', "'a': no x_m and y_m"),
+        ('{"readers": [{"id": "a", "x_m": "nan", "y_m": 1}]}', "'a': no x_m and y_m"),
+        ('{"readers": [{"id": "a", "x_m": NaN, "y_m": 1}]}', "line 1: NaN is no usable number"),
+        ('{"readers": [{"id": "a", "x_m": 1, "y_m": 1,\n"x_m": 2}]}', "line 2: the key 'x_m' is given twice"),
         ('{"readers": [{"id": "a", "x_m": 0, "y_m": 0}, {"id": "b", "x_m": 9e9, "y_m": 1}]}', "over 20000 m apart"),
     ],
 )
@@ -173,6 +175,35 @@ def test_a_site_that_cannot_be_used_says_why(tmp_path: Path, text: str, word: st
         read.load_site(tmp_path)
     assert word in str(caught.value)
     assert "; " in str(caught.value)
+
+
+def test_a_site_with_a_key_twice_is_never_saved_again_without_one_of_them(folder: Path) -> None:
+    text = (folder / "site.json").read_text().replace('"radio"', '"name": "another",\n"radio"', 1)
+    put(folder, "site.json", text)
+    for write_again in (lambda: write.add_seen_track(folder, "w"), lambda: write.set_tag_power(folder, -55.0)):
+        with pytest.raises(RecordingError, match=r"site\.json, line \d+: the key 'name' is given twice .*keep one"):
+            write_again()
+    assert (folder / "site.json").read_text() == text
+
+
+def test_a_column_that_is_there_twice_is_refused(folder: Path) -> None:
+    put(folder, "tracks/w.sightings.csv", "t_s,reader,rssi_dbm,rssi_dbm\n1,r1,-60,-70\n")
+    with pytest.raises(RecordingError, match="line 1: the column rssi_dbm is there twice; keep one of them"):
+        read.load_track(folder, SITE, "w")
+
+
+def test_heights_of_corners_and_of_footpaths_are_left_out(folder: Path) -> None:
+    raw = json.loads((folder / "site.json").read_text())
+    raw["footpaths"] = [[[*point, 12.5] for point in line] for line in raw["footpaths"]]
+    raw["places"][0]["polygon"] = [[*point, 12.5] for point in raw["places"][0]["polygon"]]
+    before = read.load_site(folder)
+    put(folder, "site.json", json.dumps(raw))
+    after = read.load_site(folder)
+    assert after.notes == before.notes
+    assert all((a == b).all() for a, b in zip(after.footpaths, before.footpaths, strict=True))
+    assert after.places is not None
+    assert before.places is not None
+    assert (after.places[0].ring_m == before.places[0].ring_m).all()
 
 
 def test_a_missing_folder_a_missing_column_and_a_wrong_name_say_what_to_do(folder: Path) -> None:

@@ -32,7 +32,7 @@ from tests.waiting import run, until
 
 
 def heard(stick: Stick, poles: list[Pole], tag: str, counter: int, *, rssi_dbm: int = -65) -> None:
-    raw = advertisement(tag, counter=counter, utc_s=time.time())
+    raw = advertisement(tag, count=counter, utc_s=time.time())
     for pole in poles:
         stick.hear(pole.bind((1, raw), rssi_dbm=rssi_dbm - pole.number))
 
@@ -237,10 +237,10 @@ def test_a_paused_tag_is_not_recorded() -> None:
     shell.state.tap = lambda tag, reading: taken.append((tag, reading.reader, reading.packets))
     shell.frame(pole.bind((1, advertisement("tag-003"))))
     pipeline.pause(shell.state, "tag-003")
-    shell.frame(pole.bind((1, advertisement("tag-003", counter=2)), (2, advertisement("tag-007"))), later_s=1.0)
+    shell.frame(pole.bind((1, advertisement("tag-003", count=2)), (2, advertisement("tag-007"))), later_s=1.0)
     assert taken == [("tag-003", 1, 2), ("tag-007", 1, 2)]
     pipeline.resume(shell.state, "tag-003", shell.now_s)
-    shell.frame(pole.bind((1, advertisement("tag-003", counter=3))), later_s=1.0)
+    shell.frame(pole.bind((1, advertisement("tag-003", count=3))), later_s=1.0)
     assert len(taken) == 3
 
 

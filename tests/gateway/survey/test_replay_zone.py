@@ -132,7 +132,7 @@ def test_a_child_in_the_yard_is_replayed_where_the_gateway_saw_it(tmp_path: Path
     locator.step, shell.state.settler.step = overheard, settled  # type: ignore[method-assign]
     way = walk((10.0, 0.0), (60.0, 0.0), (60.0, 14.0), (57.0, 31.0), stand_s=75)
     for n, xy_m in enumerate(way):  # the gateway's seconds begin with the first reading; the others come within them
-        raw = advertisement(counter=n + 1, power_dbm=POWER_DBM, utc_s=UTC_S + n)
+        raw = advertisement(count=n + 1, power_dbm=POWER_DBM, utc_s=UTC_S + n)
         for number, rssi_dbm in air.hear(xy_m):
             shell.frame(poles[number].bind((1, raw), rssi_dbm=rssi_dbm))
         shell.wait(1.0 if n else 0.7)

@@ -104,7 +104,7 @@ def test_a_csv_of_gps_says_how_good_it_is(tmp_path: Path) -> None:
         ("t_s,x_m,y_m\n1,2,3\n", "fewer than two usable points"),
         ("t_s,x_m,y_m\n1,2\nx,1,1\n,,\n", "1 row too short, 2 no time or place"),
         ("time,x_m,y_m\n2026-03-02T08:15:05Z,0,0\n2026-03-02T08:15:06Z,0,0\n", "give --start"),
-        ("t_s,lon,lat\n0,400,10\n1,10,95\n", "2 no time or place"),
+        ("t_s,lon,lat\n0,400,10\n1,10,95\n", "1 no time or place, 1 with lon and lat exchanged"),
         ("<?xml version='1.0'?><gpx><trk>", "line 1: not XML"),
         ("<gpx><trkpt lat='x' lon='1'/></gpx>", "1 no time or place"),
     ],

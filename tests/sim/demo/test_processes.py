@@ -14,6 +14,7 @@ from typing import Any
 import paho.mqtt.client as mqtt
 import pytest
 
+from gateway.uplink import ROOT
 from sim.demo import broker
 from sim.demo.processes import LOG_MAX_B, Program, StartError, free_ports, listens, until
 
@@ -147,7 +148,7 @@ def test_the_broker_lets_a_gateway_speak_and_hear_as_itself_only(kind: broker.Br
     words = {"gw1": broker.password(), broker.CITY: broker.password()}
     program, port = broker.make(kind, tmp_path / "broker", "zone", "gw1", words)
     version = mqtt.MQTTv5 if kind == "mosquitto" else mqtt.MQTTv311
-    own, other = "ansim/v1/zone/gw/gw1", "ansim/v1/zone/gw/gw2"
+    own, other = f"{ROOT}/zone/gw/gw1", f"{ROOT}/zone/gw/gw2"
 
     async def story() -> None:
         await program.start()
@@ -157,7 +158,7 @@ def test_the_broker_lets_a_gateway_speak_and_hear_as_itself_only(kind: broker.Br
         stranger = Client(port, "gw1", "guess", version, "-stranger")
         forger = Client(port, "gw1", words["gw1"], version, "-forger")
         try:
-            city.paho.subscribe("ansim/v1/+/gw/+/sos", 1)
+            city.paho.subscribe(f"{ROOT}/+/gw/+/sos", 1)
             gateway.paho.subscribe(f"{own}/ack", 1)
             await until(lambda: city.subscribed and gateway.subscribed, "subscriptions", program)  # type: ignore[return-value]
             await until(forger.paho.is_connected, "the forger", program)

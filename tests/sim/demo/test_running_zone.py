@@ -15,15 +15,16 @@ from sim.street.tag import MOVING_FOR_S, Tag
 from tests.sim.demo.bed import Gateway, air_of_readers, mac_of, mesh_of_readers, powered
 
 SEED = 8
-TAGS = 12
+TAGS = 24
 UTC_S = 1_800_000_100.0
 BEGIN_S = 40.0
-STORY_S = 200.0
-STEP_S = 30.0
+STORY_S = 240.0
+STEP_S = 75.0
+"""Longer than a tag's flag outlives a movement, so that each rest is told too."""
 
 
 class Playing:
-    """A child in a yard: it sits for 30 s, then runs about near one spot for 30 s. Each is 1 s ahead of the last."""
+    """A child in a yard: it sits for 75 s, then runs about near one spot for 75 s. Each is 1 s ahead of the last."""
 
     def __init__(self, number: int) -> None:
         self.number = number

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.demo import scenario
+from sim.demo import run, scenario
 from sim.demo.scenario import Fault, ScenarioError, Switching
 from sim.reader.switches import Switches
 from sim.street import site
@@ -117,3 +117,15 @@ def test_for_a_person_who_watches_the_sos_comes_after_twenty_seconds() -> None:
 def test_a_fault_with_no_place_in_the_story_is_refused(fault: Fault, words: str) -> None:
     with pytest.raises(ScenarioError, match=words):
         scenario.write(World(ZONE, 1, 3), POLES, seconds=90, faults=[fault])
+
+
+@pytest.mark.parametrize(
+    ("since_s", "story_s", "waits_s"),
+    [
+        (0.0, 90.0, run.CALM_S), (10.0, 90.0, run.CALM_S - 10), (450.0, 90.0, 0.0),
+        (900 - run.CALM_S - 90.5, 90.0, 0.0), (900 - run.CALM_S - 89.5, 90.0, 2 * run.CALM_S + 89.5),
+        (880.0, 5000.0, 20 + run.CALM_S), (800.0, 5000.0, 0.0), (890.0, 0.0, 10 + run.CALM_S),
+    ],
+)  # fmt: skip
+def test_a_short_story_waits_until_no_tag_changes_its_id_in_it(since_s: float, story_s: float, waits_s: float) -> None:
+    assert run.calm_in_s(2_000_000 * 900 + since_s, story_s) == pytest.approx(waits_s)

@@ -2,7 +2,10 @@
 
 import json
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -10,35 +13,14 @@ from typer.testing import CliRunner
 from gateway.zone import Plane, distance_to_polygon_m
 from sim.__main__ import app
 from sim.street import osm, site
-
-LON, LAT = 126.95, 37.55
-
-
-def node(number: int, x_m: float, y_m: float, tags: str = "") -> str:
-    lon, lat = Plane(LON, LAT).to_lonlat(x_m, y_m)
-    return f'<node id="{number}" lon="{lon:.7f}" lat="{lat:.7f}">{tags}</node>'
-
-
-def way(number: int, nodes: list[int], **tags: str) -> str:
-    refs = "".join(f'<nd ref="{n}"/>' for n in nodes)
-    return f'<way id="{number}">{refs}' + "".join(f'<tag k="{k}" v="{v}"/>' for k, v in tags.items()) + "</way>"
+from sim.street.extract import OsmError, read_extract
+from tests.sim.street.bed import LAT, LON, osm_text
 
 
 @pytest.fixture
 def extract(tmp_path: Path) -> Path:
-    """A square school of 120 m with a street all around, a side street, and a main road 100 m to the west."""
-    nodes = [(1, 0, 0), (2, 120, 0), (3, 120, 120), (4, 0, 120), (5, -90, 0), (6, -100, -200), (7, -100, 200),
-             (8, 250, 0), (9, 30, 30), (10, 40, 30), (11, 40, 40), (12, -90, 60)]  # fmt: skip
-    ways = [
-        way(100, [1, 2, 3, 4, 1], amenity="school", name="a name"),
-        way(101, [1, 2, 3, 4, 1], highway="residential", name="a name"),
-        way(102, [5, 1], highway="residential"),
-        way(103, [2, 8], highway="residential"),
-        way(104, [6, 7], highway="primary", **{"name:en": "Main Road"}),
-        way(105, [9, 10, 11, 9], building="yes"),
-    ]
     path = tmp_path / "map.osm"
-    path.write_text("<osm>" + "".join(node(*n) for n in nodes) + "".join(ways) + "</osm>")
+    path.write_text(osm_text())
     return path
 
 
@@ -88,7 +70,7 @@ def test_the_repositorys_site_holds_no_names_but_the_danger_roads() -> None:
 
 def test_a_map_becomes_a_site(extract: Path, tmp_path: Path) -> None:
     gate = Plane(LON, LAT).to_lonlat(0, 60)
-    made = osm.derive(osm.read_extract(extract), "100", gate, site="try")
+    made = osm.derive(read_extract(extract), "100", gate, site="try")
     osm.write(made, tmp_path / "site.geojson")
     zone = site.load(tmp_path / "site.geojson")
     inset = [zone.plane.to_xy_m(*Plane(LON, LAT).to_lonlat(x, y)) for x, y in ((4, 4), (116, 4), (116, 116), (4, 116))]
@@ -96,7 +78,7 @@ def test_a_map_becomes_a_site(extract: Path, tmp_path: Path) -> None:
     assert math.hypot(*zone.gates[0]) < 0.2, "metres are counted from the gate"
     assert zone.dangers[0].what == "carriageway of Main Road"
     assert distance_to_polygon_m(-100, 0, list(zone.dangers[0].ring)) == 0
-    assert osm.derive(osm.read_extract(extract), "100", gate, site="try") == made, "the same map gives the same file"
+    assert osm.derive(read_extract(extract), "100", gate, site="try") == made, "the same map gives the same file"
     assert "a name" not in (tmp_path / "site.geojson").read_text()
 
 
@@ -117,21 +99,66 @@ def test_derive_says_what_is_wrong(extract: Path, tmp_path: Path, arguments: lis
 
 def test_a_file_that_is_no_map_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.osm").write_text("no map")
-    with pytest.raises(osm.OsmError, match=r"is no \.osm file"):
-        osm.read_extract(tmp_path / "x.osm")
+    with pytest.raises(OsmError, match=r"is no \.osm file"):
+        read_extract(tmp_path / "x.osm")
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda d: d.pop("attribution"), "attribution"),
-        (lambda d: d.update(features=[f for f in d["features"] if f["properties"]["kind"] != "gate"]), "no gate"),
-        (lambda d: d["features"][0]["geometry"].update(type="Point"), "a street is a LineString"),
-        (lambda d: d["features"][0].pop("properties"), "properties"),
-        (lambda d: d["features"].extend(f for f in d["features"][-200:] if "number" in f["properties"]), "twice"),
-    ],
-)  # fmt: skip
-def test_a_broken_site_file_is_refused_by_name(tmp_path: Path, change, words: str) -> None:  # type: ignore[no-untyped-def]
+def at(kind: str, n: int = 0) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return a function that finds a feature of a kind in a site file."""
+    return lambda data: [f for f in data["features"] if f["properties"]["kind"] == kind][n]
+
+
+def told(of: str, /, **properties: object) -> Callable[[dict[str, Any]], None]:
+    return lambda data: at(of)(data)["properties"].update(properties)
+
+
+def drawn(kind: str, coordinates: object, n: int = 0) -> Callable[[dict[str, Any]], None]:
+    return lambda data: at(kind, n)(data)["geometry"].update(coordinates=coordinates)
+
+
+SQUARE = [[[126.9500, 37.5400], [126.9510, 37.5400], [126.9510, 37.5410], [126.9500, 37.5400]]]
+BROKEN: list[tuple[Callable[[dict[str, Any]], object], str]] = [
+    (lambda d: d.pop("attribution"), "attribution"),
+    (lambda d: d.update(site="the zone"), "site 'the zone': 1 to 32 of"),
+    (lambda d: d.update(features=[f for f in d["features"] if f["properties"]["kind"] != "gate"]), "no gate"),
+    (lambda d: [f["properties"].update({"class": "primary"}) for f in d["features"] if "class" in f["properties"]],
+     "no street on which children walk"),
+    (lambda d: d["features"][0]["geometry"].update(type="Point"), r"feature 1 .street.: a street is a LineString"),
+    (lambda d: d["features"][0].pop("properties"), "feature 1: its properties are missing"),
+    (lambda d: d["features"][0].update(properties=None), "feature 1: its properties are missing"),
+    (lambda d: d["features"][0].update(geometry=None), "feature 1 .street.: a street is a LineString, not a None"),
+    (lambda d: d["features"].insert(2, 7), "feature 3: its properties are missing"),
+    (lambda d: d["features"].extend(f for f in d["features"][-200:] if "number" in f["properties"]),
+     r"feature \d+ .reader.: its number 1 is given twice .first in feature \d+ .reader."),
+    (lambda d: d["features"].append(at("school")(d)), "a site has one school, and this is a second one"),
+    (lambda d: d["features"].append(at("home")(d)), "its id home01 is given twice"),
+    (told("reader", kind="raeder"), r"feature \d+: its kind is 'raeder', none of street, building"),
+    (told("reader", number=-1), "its number is -1, and must be a number from 1 to 65534"),
+    (told("reader", number="7"), "its number is '7', and must be a number"),
+    (told("reader", number=1.5), "its number is 1.5, and must be whole"),
+    (told("reader", height_m=-3.5), "its height_m is -3.5, and must be a number from 0.1 to 30"),
+    (told("danger", warn_m=-12), "its warn_m is -12, and must be a number from 0 to 200"),
+    (told("danger", id=""), "its id is '', and must be text"),
+    (told("home", id=5), "its id is 5, and must be text"),
+    (drawn("school", []), r"feature \d+ .school.: it has no coordinates"),
+    (drawn("school", [[]]), "it has 0 different places, and a Polygon has 3 or more"),
+    (drawn("street", []), "it has 0 different places, and a LineString has 2 or more"),
+    (drawn("street", [[126.95, 37.54]] * 3), "it has 1 different places"),
+    (drawn("reader", []), r"feature \d+ .reader.: \[\] is no place \[longitude, latitude\]"),
+    (drawn("gate", [126.95]), r"feature \d+ .gate.: \[126.95\] is no place"),
+    (drawn("gate", ["126.95", "37.54"]), "is no place of two numbers, without quotes"),
+    (drawn("gate", [37.544, 126.951]), r"\[37.544, 126.951\] is no place in degrees: longitude comes first"),
+    (drawn("reader", [950_000.0, 1_950_000.0]), r"no place in degrees: save the file in degrees .WGS 84, EPSG:4326."),
+    (drawn("home", [37.544, 37.544]), "km from the gate; longitude comes first"),
+    (drawn("danger", [[*SQUARE[0][:2], SQUARE[0][0]]]), "it has 2 different places, and a Polygon has 3"),
+    (drawn("danger", [[[126.95, 37.54], [126.951, 37.54], [126.952, 37.54]]]), "encloses less than a square metre"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "words"), BROKEN)
+def test_a_broken_site_file_is_refused_by_name(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], words: str
+) -> None:
     data = json.loads(site.GONGDEOK.read_text())
     change(data)
     path = tmp_path / "site.geojson"
@@ -139,3 +166,20 @@ def test_a_broken_site_file_is_refused_by_name(tmp_path: Path, change, words: st
     with pytest.raises(site.SiteError, match=words) as raised:
         site.load(path)
     assert str(path) in str(raised.value)
+
+
+def test_a_height_in_a_place_and_a_mark_of_an_editor_are_left_out(tmp_path: Path) -> None:
+    data = json.loads(site.GONGDEOK.read_text())
+    for feature in data["features"]:
+        if feature["geometry"]["type"] == "Point":
+            feature["geometry"]["coordinates"].append(12.5)
+    path = tmp_path / "site.geojson"
+    path.write_text("\ufeff" + json.dumps(data))
+    assert replace(site.load(path), plane=None) == replace(site.load(), plane=None)  # type: ignore[arg-type]
+
+
+def test_a_key_that_is_there_twice_is_refused_with_its_line(tmp_path: Path) -> None:
+    text = site.GONGDEOK.read_text().replace('"kind":"gate",', '"kind":"gate",\n"kind":"home",')
+    (tmp_path / "site.geojson").write_text(text)
+    with pytest.raises(site.SiteError, match=r"site\.geojson: line \d+: the key 'kind' is given twice"):
+        site.load(tmp_path / "site.geojson")
