@@ -29,8 +29,8 @@ venv: $(VENV)/.dev.stamp  ## set up .venv with everything a developer needs
 demo: $(VENV)/.demo.stamp  ## a simulated school zone, the real gateway and the real city, live in the terminal
 	@$(BIN)/ansim-sim demo $(DEMO)
 
-test: $(VENV)/.dev.stamp  ## set everything up (mosquitto and chromium by apt where allowed) and run all tests
-	@bash tests/apt.sh mosquitto chromium
+test: $(VENV)/.dev.stamp  ## set everything up (mosquitto, chromium and nginx by apt where allowed) and run all tests
+	@bash tests/apt.sh mosquitto chromium nginx
 	@$(BIN)/python -m pytest $(PYTEST)
 
 bench: $(VENV)/.dev.stamp  ## measure speeds and sizes; writes bench-results.md and bench-results.json

@@ -1,5 +1,7 @@
 """The city's configuration: one TOML file, checked as a whole at load. Paths in it are relative to its own folder."""
 
+import functools
+import ipaddress
 import os
 import re
 import tomllib
@@ -29,6 +31,8 @@ class MqttSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ca_file: str | None = None
     cert_file: str | None = None
     key_file: str | None = None
+    gateway_keys: str = "gateway_keys"
+    """The folder with the keys that the city shares with each gateway: NAME.keys."""
     protocol: Literal["auto", "5", "3.1.1"] = "auto"
 
 
@@ -55,6 +59,10 @@ class WebSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The time zone of all times on the page, whatever zone the browser's machine uses."""
     secure_cookie: bool = False
     """True where the pages are reached by https. That is required everywhere except on this machine."""
+    proxies: tuple[str, ...] = ()
+    """Addresses or networks of the reverse proxies in front. Only from them is a forwarded address believed."""
+    metrics_port: Port | None = None
+    """A port of 127.0.0.1 where /metrics needs no token. None: only /metrics of the pages, with the token."""
 
 
 class MapSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,6 +90,7 @@ _RIGHT = {
     "mqtt.password_file": "the path of a file only you can read, with the password in its first line",
     "mqtt.ca_file": "the path of the broker's CA certificate, PEM",
     "mqtt.cert_file": "the path of this city's certificate, PEM; needs ca_file and key_file",
+    "mqtt.gateway_keys": "the folder that `ansim-city gateway enrol` makes, which only the city can read",
     "mqtt.key_file": "the path of this city's private key, PEM; needs ca_file and cert_file",
     "store": 'the store: [store] with url = "sqlite:///city.db"',
     "store.url": '"sqlite:///FILE" or "postgresql+psycopg://USER@HOST/DATABASE"',
@@ -94,21 +103,32 @@ _RIGHT = {
     "web.token_file": f"the path of a file only you can read, with {TOKEN_MIN} or more characters in its first line",
     "web.timezone": 'a name of the IANA time zones: timezone = "Asia/Seoul"',
     "web.secure_cookie": "true behind https, else false",
+    "web.proxies": 'the addresses of the reverse proxies in front of the city: proxies = ["127.0.0.1"]',
+    "web.metrics_port": "a port of this machine alone, 1..65535, another than port: metrics_port = 9101",
     "map": 'the map: [map] with file = "site.geojson"',
     "map.file": "the path of the site's GeoJSON FeatureCollection",
 }
 
 
+NO_ZONE = {"localtime", "posixrules", "Factory"}
+"""Files among the time zones of a system that are no zone which a browser knows."""
+_LABEL = re.compile(r"(?!-)[\w-]{1,63}(?<!-)")
+
+
 def load(path: Path) -> CityConfig:
     """Return the configuration of a TOML file, with absolute paths. Raises CityConfigError."""
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise CityConfigError(f"{path}: cannot be read: {error}; name a TOML file, as docs/CITY.md shows") from None
     try:
         config = msgspec.convert(tomllib.loads(text), CityConfig)
     except tomllib.TOMLDecodeError as error:
-        raise CityConfigError(f"{path}: not TOML: {error}") from None
+        raise CityConfigError(f"{path}: not TOML: {error}; see docs/CITY.md for a right one") from None
+    except RecursionError:
+        raise CityConfigError(
+            f"{path}: not this program's: nested too deeply; see docs/CITY.md for a right one"
+        ) from None
     except msgspec.ValidationError as error:
         raise CityConfigError(_explain(path, text, str(error))) from None
     return _absolute(path, text, config)
@@ -146,21 +166,36 @@ def _absolute(path: Path, text: str, config: CityConfig) -> CityConfig:
     def at(key: str, name: str | None) -> str | None:
         if name is None:
             return None
-        full = path.resolve().parent / Path(name).expanduser()
-        if not os.access(full, os.R_OK):
+        full = path.resolve().parent / os.path.expanduser(name)
+        if not os.path.isfile(full) or not os.access(full, os.R_OK):  # no name is too long for these
             raise CityConfigError(
-                f"{path}:{_line(text, key)}: {key}: no readable file {full}; right would be {_RIGHT[key]}"
+                f"{path}:{_line(text, key)}: {key}: no readable file {str(full)!r}; right would be {_RIGHT[key]}"
             )
         return str(full)
 
+    def wrong(key: str, what: str, right: str = "") -> CityConfigError:
+        return CityConfigError(f"{path}:{_line(text, key)}: {key}: {what}; right would be {right or _RIGHT[key]}")
+
     mqtt, web = config.mqtt, config.web
-    try:
-        zoneinfo.ZoneInfo(web.timezone)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError):
-        raise CityConfigError(
-            f"{path}:{_line(text, 'web.timezone')}: web.timezone: {web.timezone!r} is not known here; "
-            f"right would be {_RIGHT['web.timezone']}"
-        ) from None
+    for key, host in (("mqtt.host", mqtt.host), ("web.host", web.host)):
+        if not is_host(host):
+            raise wrong(key, f"{host!r} is no host name and no address; a port, a scheme or a path has no place in it")
+    if not is_zone(web.timezone):
+        like = zone_like(web.timezone)
+        raise wrong(
+            "web.timezone",
+            f"{web.timezone!r} is not known here, or not to browsers",
+            f'timezone = "{like}"' if like else "",
+        )
+    for each in web.proxies:
+        try:
+            everybody = ipaddress.ip_network(each).prefixlen == 0
+        except ValueError as error:
+            raise wrong("web.proxies", str(error)) from None
+        if everybody:
+            raise wrong("web.proxies", f"{each} is every address: anybody could forge the address they come from")
+    if web.metrics_port == web.port:
+        raise wrong("web.metrics_port", f"{web.port} is the port of the pages")
     for key in ("cert_file", "key_file"):
         other = "key_file" if key == "cert_file" else "cert_file"
         if getattr(mqtt, key) and not (mqtt.ca_file and getattr(mqtt, other)):
@@ -169,19 +204,20 @@ def _absolute(path: Path, text: str, config: CityConfig) -> CityConfig:
             )
     url = config.store.url
     if url.startswith("sqlite:///"):
-        url = f"sqlite:///{path.resolve().parent / Path(url.removeprefix('sqlite:///')).expanduser()}"
+        url = f"sqlite:///{path.resolve().parent / os.path.expanduser(url.removeprefix('sqlite:///'))}"
     paths = {
         name: at(f"mqtt.{name}", getattr(mqtt, name)) for name in ("password_file", "ca_file", "cert_file", "key_file")
     }
     token_file = at("web.token_file", web.token_file)
     if token_file and len(first_line(token_file)) < TOKEN_MIN:
-        raise CityConfigError(
-            f"{path}:{_line(text, 'web.token_file')}: web.token_file: under {TOKEN_MIN} characters; "
-            f"right would be {_RIGHT['web.token_file']}"
-        )
+        raise wrong("web.token_file", f"under {TOKEN_MIN} characters")
+    if token_file and not re.fullmatch(r"[!-~]+", first_line(token_file)):
+        raise wrong("web.token_file", "a space, or a character that no HTTP header carries")
     return msgspec.structs.replace(
         config,
-        mqtt=msgspec.structs.replace(mqtt, **paths),
+        mqtt=msgspec.structs.replace(
+            mqtt, gateway_keys=str(path.resolve().parent / os.path.expanduser(mqtt.gateway_keys)), **paths
+        ),
         store=msgspec.structs.replace(config.store, url=url),
         web=msgspec.structs.replace(
             web, operators_file=at("web.operators_file", web.operators_file), token_file=token_file
@@ -190,7 +226,50 @@ def _absolute(path: Path, text: str, config: CityConfig) -> CityConfig:
     )
 
 
+def line_of(path: Path, key: str) -> int:
+    """Return the line of a key in a configuration; of its table if the key is missing; else 1."""
+    return _line(path.read_text("utf-8-sig"), key)
+
+
+def is_host(name: str) -> bool:
+    """Return whether this is an IP address or the name of a host, without brackets, port, scheme or path."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        labels = name.removesuffix(".").split(".")
+        return len(name) <= 253 and all(map(_LABEL.fullmatch, labels)) and not labels[-1].isdigit()
+    return True
+
+
+def is_zone(name: str) -> bool:
+    """Return whether this is a time zone that this machine and every browser know by this name.
+
+    A machine has more names than IANA: `localtime`, `posixrules`, `posix/...`, `right/...`. A browser refuses them.
+    """
+    return name in _zones()
+
+
+@functools.cache
+def _zones() -> frozenset[str]:
+    return frozenset(zoneinfo.available_timezones() - NO_ZONE)
+
+
+def zone_like(name: str) -> str | None:
+    """Return the zone that was probably meant: of this machine for `localtime`, else by its last words."""
+    if name == "localtime":
+        _, _, name = os.path.realpath("/etc/localtime").partition("zoneinfo/")
+    meant = re.sub(r"^(posix|right)/", "", name.strip().replace(" ", "_")).lower()
+    return (
+        next((z for z in sorted(_zones()) if meant in (z.lower(), z.lower().rpartition("/")[2])), None)
+        if meant
+        else None
+    )
+
+
 def first_line(path: str) -> str:
-    """Return the first line of a file that holds a secret, without white space around it."""
-    with open(path, encoding="utf-8") as file:
-        return file.readline().strip()
+    """Return the first line of a file that holds a secret, without white space around it. Raises CityConfigError."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            return file.readline().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CityConfigError(f"{path}: {error}; write the secret into its first line, as UTF-8 text") from None

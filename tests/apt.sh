@@ -16,5 +16,5 @@ echo "installing$missing by apt ..."
 $as_root env DEBIAN_FRONTEND=noninteractive sh -c "apt-get update -qq && apt-get install -y -qq --no-install-recommends $missing" \
     >/tmp/ansim-apt.$$ 2>&1 || { echo "apt could not install$missing:"; tail -n 3 /tmp/ansim-apt.$$; }
 rm -f /tmp/ansim-apt.$$
-# Debian starts a freshly installed mosquitto on its default port; the tests start their own on free ports.
+# Debian starts a freshly installed mosquitto or nginx on its default port; the tests start their own on free ports.
 exit 0

@@ -6,12 +6,13 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from city.pages.connections import Connections
 from city.server import City
 
 
 class _CityFigures(Collector):
-    def __init__(self, city: City) -> None:
-        self._city = city
+    def __init__(self, city: City, connections: Connections | None) -> None:
+        self._city, self._connections = city, connections
 
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
         stats = self._city.stats()
@@ -42,10 +43,48 @@ class _CityFigures(Collector):
         yield up
         yield failures
         yield GaugeMetricFamily("ansim_city_streams", "Open event streams", value=stats["streams"])
+        restarts = CounterMetricFamily(
+            "ansim_city_restarts", "Threads and connections that an error ended", labels=["part"]
+        )
+        for part, n in stats["restarts"].items():
+            restarts.add_metric([part], n)
+        yield restarts
+        held = GaugeMetricFamily("ansim_city_held", "What is only in memory, because the store fails", labels=["kind"])
+        for kind, n in stats["held"].items():
+            held.add_metric([kind], n)
+        yield held
+        not_held = CounterMetricFamily("ansim_city_not_held", "What not even memory could take", labels=["kind"])
+        for kind, n in stats["not_held"].items():
+            not_held.add_metric([kind], n)
+        yield not_held
+        forged = CounterMetricFamily(
+            "ansim_city_forged", "Messages that no key of their gateway has sealed", labels=["topic", "reason"]
+        )
+        for name, n in stats["forged"].items():
+            forged.add_metric(name.split("."), n)
+        yield forged
+        yield CounterMetricFamily("ansim_city_log_lost", "Lines that the log could not write", value=stats["log_lost"])
+        if self._connections is not None:
+            strangers = self._connections.strangers
+            opened = GaugeMetricFamily("ansim_city_connections", "Open HTTP connections", labels=["of"])
+            opened.add_metric(["strangers"], strangers)
+            opened.add_metric(["proven"], len(self._connections) - strangers)
+            yield opened
+            closed = CounterMetricFamily(
+                "ansim_city_connections_closed", "HTTP connections that the city closed", labels=["reason"]
+            )
+            for reason, n in sorted(self._connections.closed.items()):
+                closed.add_metric([reason], n)
+            yield closed
 
 
-def metrics_of(city: City) -> bytes:
-    """Return the text of one scrape."""
+def registry_of(city: City, connections: Connections | None = None) -> CollectorRegistry:
+    """Return the figures as a registry: each scrape reads them anew."""
     registry = CollectorRegistry()
-    registry.register(_CityFigures(city))
-    return generate_latest(registry)
+    registry.register(_CityFigures(city, connections))
+    return registry
+
+
+def metrics_of(city: City, connections: Connections | None = None) -> bytes:
+    """Return the text of one scrape."""
+    return generate_latest(registry_of(city, connections))

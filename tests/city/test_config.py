@@ -1,12 +1,14 @@
 """A wrong configuration is reported with its file, line and key and with what would be right; nothing is guessed."""
 
+import zoneinfo
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 from typer.testing import CliRunner
 
 from city.__main__ import app
-from city.config import CityConfigError, load
+from city.config import CityConfigError, is_zone, load
 from city.pages.login import OperatorsError, add_operator, read_operators
 
 GOOD = """site = "gongdeok"
@@ -55,6 +57,30 @@ def test_good_configuration_has_absolute_paths(folder: Path) -> None:
         ("[web]", '[web]\ntimezone = "Seoul"', ":11: web.timezone: 'Seoul' is not known here"),
         ("port = 1883", 'port = 1883\ncert_file = "x"', ":6: mqtt.cert_file: stands alone"),
         ('site = "gongdeok"', 'site = "공덕"', ":1: site: "),
+        (
+            "[web]",
+            '[web]\ntimezone = "localtime"',
+            ":11: web.timezone: 'localtime' is not known here, or not to browsers",
+        ),
+        ("[web]", '[web]\ntimezone = "posixrules"', ":11: web.timezone: 'posixrules' is not known"),
+        ("[web]", '[web]\ntimezone = "right/Asia/Seoul"', 'right would be timezone = "Asia/Seoul"'),
+        ("[web]", '[web]\ntimezone = "posix/Asia/Tokyo"', 'right would be timezone = "Asia/Tokyo"'),
+        ("[web]", '[web]\ntimezone = "asia/seoul"', 'right would be timezone = "Asia/Seoul"'),
+        ("[web]", '[web]\ntimezone = "Asia"', 'right would be a name of the IANA time zones: timezone = "Asia/Seoul"'),
+        ("[web]", '[web]\ntimezone = "../../etc/passwd"', ":11: web.timezone: "),
+        ('"127.0.0.1"', '"mqtt://broker.example"', ":4: mqtt.host: 'mqtt://broker.example' is no host name"),
+        ('"127.0.0.1"', '"broker.example:1883"', ":4: mqtt.host: 'broker.example:1883' is no host name"),
+        ('"127.0.0.1"', '"broker.example/mqtt"', ":4: mqtt.host: "),
+        ('"127.0.0.1"', '""', ":4: mqtt.host: "),
+        ('"127.0.0.1"', '"256.0.0.1"', ":4: mqtt.host: "),
+        ('"127.0.0.1"', '"[::1]"', ":4: mqtt.host: "),
+        ("[web]", '[web]\nhost = "http://0.0.0.0"', ":11: web.host: 'http://0.0.0.0' is no host name"),
+        ("[web]", '[web]\nhost = ""', ":11: web.host: "),
+        ("[web]", '[web]\nproxies = ["nginx"]', ":11: web.proxies: 'nginx' does not appear to be"),
+        ("[web]", '[web]\nproxies = ["0.0.0.0/0"]', ":11: web.proxies: 0.0.0.0/0 is every address"),
+        ("[web]", "[web]\nmetrics_port = 8080", ":11: web.metrics_port: 8080 is the port of the pages"),
+        ('"operators.json"', '"."', ":11: web.operators_file: no readable file"),
+        ("[web]", "a = " + "[" * 3000 + "]" * 3000 + "\n[web]", "nested too deeply"),
         ("[mqtt]", "[mqtt", "not TOML"),
     ],
 )
@@ -65,9 +91,49 @@ def test_errors_name_line_key_and_what_is_right(folder: Path, old: str, new: str
     assert str(folder / "city.toml") in str(error.value)
 
 
+def test_every_zone_that_loads_is_one_that_browsers_know() -> None:
+    assert all(map(is_zone, ("Asia/Seoul", "UTC", "Etc/GMT-9", "ROK", "America/Argentina/Ushuaia")))
+    for name in (
+        "localtime",
+        "posixrules",
+        "Factory",
+        "posix/UTC",
+        "right/UTC",
+        "Asia/Seoul ",
+        "KST",
+        "",
+        "/etc/localtime",
+    ):
+        assert not is_zone(name)
+
+
+@pytest.mark.browser
+def test_a_browser_knows_every_zone_that_loads(browser: Browser) -> None:
+    zones = sorted(zone for zone in zoneinfo.available_timezones() if is_zone(zone))
+    page = browser.new_page()
+    refused = page.evaluate(
+        "zones => zones.filter(zone => {"
+        " try { new Intl.DateTimeFormat('en', {timeZone: zone}); return false } catch { return true } })",
+        zones,
+    )
+    page.close()
+    assert len(zones) > 400
+    assert refused == []
+
+
+def test_a_byte_order_mark_is_no_fault(folder: Path) -> None:
+    assert load(written(folder, "\ufeff" + GOOD)).site == "gongdeok"
+
+
 def test_short_token_is_refused(folder: Path) -> None:
     (folder / "token").write_text("short\n")
     with pytest.raises(CityConfigError, match=r"web\.token_file: under 32 characters"):
+        load(written(folder, GOOD + 'token_file = "token"\n'))
+    (folder / "token").write_text("열" * 40 + "\n")
+    with pytest.raises(CityConfigError, match="a character that no HTTP header carries"):
+        load(written(folder, GOOD + 'token_file = "token"\n'))
+    (folder / "token").write_bytes(b"\xff" * 40)
+    with pytest.raises(CityConfigError, match="as UTF-8 text"):
         load(written(folder, GOOD + 'token_file = "token"\n'))
 
 
@@ -76,7 +142,7 @@ def test_check_says_good_or_why_not(folder: Path) -> None:
     assert (good.exit_code, "good. site gongdeok" in good.output) == (0, True)
     bad = CliRunner().invoke(app, ["check", str(written(folder, GOOD + '[map]\nfile = "operators.json"\n'))])
     assert bad.exit_code == 2
-    assert "it must be a GeoJSON FeatureCollection with `attribution`" in bad.output
+    assert "it names no source of the map; right would be" in bad.output
 
 
 def test_passcode_is_printed_once_and_only_its_hash_is_kept(folder: Path) -> None:

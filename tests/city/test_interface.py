@@ -64,16 +64,21 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture
-def city(tmp_path: Path, clock: Clock) -> Iterator[City]:
+def made_city(tmp_path: Path, clock: Clock, web: str = "") -> City:
+    """A city that is not started, with the operator kim. web: more lines of that table."""
     (tmp_path / "token").write_text(TOKEN)
     (tmp_path / "passcode").write_text(add_operator(tmp_path / "operators.json", "kim"))
     path = tmp_path / "city.toml"
     path.write_text(
         f'site = "s"\n[mqtt]\nhost = "127.0.0.1"\nport = {free_port()}\n[store]\nurl = "sqlite:///city.db"\n'
-        '[web]\noperators_file = "operators.json"\ntoken_file = "token"\n'
+        f'[web]\noperators_file = "operators.json"\ntoken_file = "token"\n{web}'
     )
-    city = City(load(path), clock)
+    return City(load(path), clock)
+
+
+@pytest.fixture
+def city(tmp_path: Path, clock: Clock) -> Iterator[City]:
+    city = made_city(tmp_path, clock)
     yield city
     city.store.close()
 
@@ -113,7 +118,10 @@ def test_incident_has_the_time_of_every_hop(city: City, client: TestedApp, clock
 
 def test_wrong_state_and_unknown_incident_say_so(city: City, client: TestedApp, clock: Clock) -> None:
     intake.store_urgent(city.store, "t", urgent(1, sos("a1")), clock())
-    assert client.post("/api/incidents/9/acknowledge").status_code == 404
+    for number in ("0", "-1", "9", "2147483648", "9223372036854775808", "9" * 4000):
+        answer = client.post(f"/api/incidents/{number}/acknowledge")
+        assert (answer.status_code, answer.json()["detail"]) == (404, f"no incident {number[:20]}")
+    assert client.post("/api/incidents/first/acknowledge").status_code == 404
     refused = client.post("/api/incidents/1/close")
     assert refused.status_code == 409
     assert "acknowledge it first" in refused.json()["detail"]
@@ -173,9 +181,9 @@ def test_guessing_is_braked_where_it_is_done_and_keeps_no_operator_out(clock: Cl
         brake.failed("kim", "192.0.2.1")
     assert brake.wait_s("kim", "192.0.2.1") == login.FAILURES_S
     assert brake.wait_s("kim", "192.0.2.2") == 0
-    for i in range(login.FAILURES_ADDRESS_MAX):
+    for i in range(1000):
         brake.failed(f"name{i}", "192.0.2.1")
-    assert brake.wait_s("fresh", "192.0.2.1") > 0
+    assert brake.wait_s("fresh", "192.0.2.1") == 0, "an address may be a whole control room"
     clock.now_s += login.FAILURES_S
     assert brake.wait_s("kim", "192.0.2.1") == 0
     for i in range(login.NAMES_MAX + 10):
@@ -205,12 +213,11 @@ def test_metrics_are_for_the_token_and_count_what_is_stored(city: City, client: 
     assert "t-01" not in text
     assert client.get("/metrics", headers={"Authorization": "Bearer no"}).status_code == 401
     assert TestedApp(client.app).get("/metrics").status_code == 401
-    assert TestedApp(client.app, address="127.0.0.1").get("/metrics").status_code == 200
-    proxied = TestedApp(client.app, headers={"X-Forwarded-For": "192.0.2.7"}, address="127.0.0.1")
-    assert proxied.get("/metrics").status_code == 401
+    local = TestedApp(client.app, address="127.0.0.1")
+    assert local.get("/metrics").status_code == 401, "a proxy of this machine may send no header that says so"
 
 
 def test_health_is_503_while_a_lane_is_down(client: TestedApp) -> None:
     answer = client.get("/healthz")
     assert answer.status_code == 503
-    assert answer.json() == {"ok": False, "lanes": {"sos": False, "events": False}, "store": True}
+    assert answer.json() == {"ok": False, "lanes": {"sos": False, "events": False}, "store": True, "problems": []}
