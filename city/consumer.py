@@ -4,15 +4,22 @@ Every connect tries MQTT 5 first, and 3.1.1 only if the broker does not accept 5
 even a publish that its access list rejected. The emergency lane keeps a session at the broker for an hour, so an
 emergency that is sent while the city restarts is delivered at once. The routine lane keeps none: its gateway sends
 again from the watermark.
+
+An emergency that the store cannot take is shown from memory (`city.standby`) and has no watermark: its gateway keeps
+it. Nothing here ends a lane for good. An exception, in our code or in paho's, ends the connection, and the lane
+connects again.
 """
 
 import contextlib
+import functools
+import hashlib
 import socket
 import ssl
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -26,9 +33,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from city import intake
 from city.config import MqttSection, first_line
 from city.intake import MessageRefused, Stored
-from city.store import CHECKPOINT_ROWS, Store, UnixClock, is_transient
+from city.link import Link
+from city.standby import Standby, StandbyFull
+from city.store import CHECKPOINT_ROWS, Store, StoreAway, UnixClock, is_transient
+from city.threads import Kept
 from gateway import uplink
-from gateway.uplink import Ack, Lane, Status, UplinkError, Watermark
+from gateway.uplink import Ack, Forged, Lane, Status, UplinkError, Watermark
 
 KEEPALIVE_S = 20
 SESSION_S = 3600
@@ -36,21 +46,29 @@ IN_FLIGHT_MAX = 20
 """Messages that the broker may send to one lane before the first is acknowledged (MQTT 5)."""
 QUEUE_MAX = 500
 """Acknowledgements that may wait for the socket. More are dropped, because all are repeated."""
-BACKOFF_MIN_S, BACKOFF_MAX_S = 0.25, 10.0
+BACKOFF_MIN_S, BACKOFF_MAX_S = 0.25, 5.0
+UNACKED_MAX = 10
+"""Emergencies in memory that are left unacknowledged at the broker too, so that a city that starts again gets them at
+once. Later ones are kept by their gateways alone: the broker sends at most IN_FLIGHT_MAX, and new cries must pass."""
+BUSY_S = 5.0
+"""A message that takes longer than this is reported: the lane waits for it."""
 WATERMARK_REPEAT_S = 5.0
 WATERMARK_HEARD_S = 60.0
 WATERMARKS_MAX = 4096
 LOG_TEXT_MAX = 200
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 
 class Listener(Protocol):
-    """What a lane calls after the store has committed a message. It calls from its own thread."""
+    """What a lane calls after the store has committed a message, or memory has taken it. The lane's thread calls."""
 
     def on_stored(self, stored: Stored, now_s: float) -> None: ...
+    def on_held(self, incidents: Sequence[int]) -> None: ...
     def on_unreadable(self, incident: int | None) -> None: ...
     def on_status(self, status: Status, now_s: float) -> None: ...
+    def on_doubt(self, gateway: str) -> None: ...
     def is_online(self, gateway: str) -> bool: ...
 
 
@@ -58,15 +76,28 @@ class Consumer:
     """One lane: its connection, its thread and its counters."""
 
     def __init__(
-        self, lane: Lane, *, site: str, mqtt: MqttSection, store: Store, clock: UnixClock, listener: Listener
+        self,
+        lane: Lane,
+        *,
+        site: str,
+        mqtt: MqttSection,
+        store: Store,
+        standby: Standby,
+        clock: UnixClock,
+        listener: Listener,
+        link: Link,
     ) -> None:
         self.lane: Lane = lane
-        self.site, self.mqtt, self.store = site, mqtt, store
+        self.link = link
+        self.site, self.mqtt, self.store, self.standby = site, mqtt, store, standby
         self._clock, self._listener = clock, listener
         self._client: Client | None = None
         self._stopping = threading.Event()
         self._down = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"lane-{lane}", daemon=True)
+        self.thread = Kept(f"lane-{lane}", self._run, pause_max_s=BACKOFF_MAX_S, wait=self._stopping.wait)
+        self._busy_since: float | None = None
+        self._unacked: OrderedDict[tuple[Any, ...], tuple[int, int]] = OrderedDict()
+        """Messages that are only in memory -> (mid, qos) on this connection, where they wait for their PUBACK."""
         self._lock = threading.Lock()
         self._watermarks: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
         """(gateway, epoch) -> (upto, unix seconds when the gateway was last heard)."""
@@ -77,16 +108,31 @@ class Consumer:
         self.problem = "not connected yet"
         self.messages = 0
         self.transient_failures = 0
+        self.store_problem = ""
+        """Why the store took the last message not; empty while it takes them."""
+        self.crashes = 0
+        """How often an exception ended a connection. It is a fault of the city or of paho."""
 
     def start(self) -> None:
         """Connect, and stay connected until `stop`."""
-        self._thread.start()
+        self.thread.start()
 
     def stop(self) -> None:
         """Disconnect. What was not acknowledged is sent again at the next connection."""
         self._stopping.set()
         self._down.set()
-        self._thread.join(timeout=10)
+        self.thread.join(10)
+
+    @property
+    def stuck(self) -> str:
+        """Return on what the lane stands still, empty if it does not."""
+        since = self._busy_since
+        busy_s = time.monotonic() - since if since is not None else 0.0
+        return (
+            f"lane {self.lane} has worked on one message for {busy_s:.0f} s; look at the disk"
+            if busy_s > BUSY_S
+            else ""
+        )
 
     def publish(self, gateway: str, ack: Ack) -> bool:
         """Send an acknowledgement at least once (QoS 1). Return False without a connection; the caller repeats it."""
@@ -94,7 +140,9 @@ class Consumer:
         if client is None or not self.connected:
             return False
         try:
-            return client.publish(uplink.topic(self.site, gateway, "ack"), uplink.encode_ack(ack), qos=1).rc == 0
+            topic = uplink.topic(self.site, gateway, "ack")
+            sealed = self.link.seal(gateway, topic, uplink.encode_ack(ack))
+            return sealed is not None and client.publish(topic, sealed, qos=1).rc == 0
         except (ValueError, RuntimeError):
             return False
 
@@ -113,25 +161,33 @@ class Consumer:
         backoff_s = BACKOFF_MIN_S
         versions = {"auto": (MQTTv5, MQTTv311), "5": (MQTTv5,), "3.1.1": (MQTTv311,)}[self.mqtt.protocol]
         while not self._stopping.is_set():
+            failures = self.crashes + self.transient_failures
             for version in versions:
                 was_up, refused = self._connect(version)
                 if was_up or not refused:
                     break
-            backoff_s = BACKOFF_MIN_S if was_up else min(2 * backoff_s, BACKOFF_MAX_S)
+            good = was_up and failures == self.crashes + self.transient_failures
+            backoff_s = BACKOFF_MIN_S if good else min(2 * backoff_s, BACKOFF_MAX_S)
             self._stopping.wait(backoff_s)
 
     def _connect(self, version: MQTTProtocolVersion) -> tuple[bool, bool]:
         """Keep one connection until it ends. Return (it was up, the broker did not accept this MQTT version)."""
         self._down.clear()
         self.problem = ""
+        self._unacked.clear()
         was_up = refused = False
-        client = self._client = self._make(version)
+        client: Client | None = None
         try:
+            client = self._client = self._make(version)
             client.connect(self.mqtt.host, self.mqtt.port, KEEPALIVE_S, **self._session(version))
             client.loop_start()
+            network = _network_thread(client)
             next_repeat = self._clock() + WATERMARK_REPEAT_S
             while not self._down.wait(0.5) and not self._stopping.is_set():
                 was_up = was_up or self.connected
+                if not network.is_alive() and not self._down.is_set():
+                    self._crashed("its network thread has ended")
+                    break
                 if self._clock() >= next_repeat:
                     next_repeat = self._clock() + WATERMARK_REPEAT_S
                     self._repeat()
@@ -142,8 +198,10 @@ class Consumer:
         finally:
             self.connected = self.subscribed = False
             self._client = None
-            client.disconnect()
-            client.loop_stop()
+            self._busy_since = None
+            if client is not None:
+                client.disconnect()
+                client.loop_stop()
         if not self._stopping.is_set():
             log.warning("lane_down", lane=self.lane, problem=self.problem or "the broker closed the connection")
         return was_up, refused
@@ -168,12 +226,30 @@ class Consumer:
             if self.mqtt.cert_file and self.mqtt.key_file:
                 context.load_cert_chain(self.mqtt.cert_file, self.mqtt.key_file)
             client.tls_set_context(context)
-        client.on_connect = self._on_connect
-        client.on_subscribe = self._on_subscribe
-        client.on_disconnect = self._on_disconnect
-        client.on_message = self._on_message
+        client.on_connect = self._guarded(self._on_connect)
+        client.on_subscribe = self._guarded(self._on_subscribe)
+        client.on_disconnect = self._guarded(self._on_disconnect)
+        client.on_message = self._guarded(self._on_message)
         client.on_socket_open = _send_at_once
         return client
+
+    def _guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
+        """Return the callback so that an exception in it ends the connection, and not paho's thread."""
+
+        @functools.wraps(callback)
+        def guarded(*arguments: Any) -> None:
+            try:
+                callback(*arguments)
+            except Exception as error:
+                self._crashed(f"{callback.__name__}: {type(error).__name__}: {_shown(error)}")
+
+        return guarded
+
+    def _crashed(self, why: str) -> None:
+        self.crashes += 1
+        self.problem = f"a fault ended the connection, the lane connects again: {why}"
+        self._down.set()
+        log.error("lane_crashed", lane=self.lane, crashes=self.crashes, detail=why, exc_info=True)
 
     def _session(self, version: MQTTProtocolVersion) -> dict[str, Any]:
         if version != MQTTv5:
@@ -200,7 +276,7 @@ class Consumer:
     def _on_subscribe(self, client: Client, _data: Any, _mid: int, reasons: Any, _properties: Any) -> None:
         bad = [str(reason) for reason in reasons if reason.is_failure]
         if bad:
-            self.problem = f"the broker refused lane {self.lane}: {', '.join(bad)}; let this user read ansim/v1/#"
+            self.problem = f"the broker refused lane {self.lane}: {', '.join(bad)}; let this user read {uplink.ROOT}/#"
             client.disconnect()
             return
         self.subscribed, self.problem = True, ""
@@ -218,22 +294,29 @@ class Consumer:
 
     def _on_message(self, client: Client, _data: Any, message: MQTTMessage) -> None:
         self.messages += 1
+        self._busy_since = time.monotonic()
         if self.lane == "sos":
             with self.store.turn.hurry():
                 self._handle(client, message)
         else:
             self.store.turn.give_way()
             self._handle(client, message)
+        self._busy_since = None
 
     def _handle(self, client: Client, message: MQTTMessage) -> None:
         """Store one message, then acknowledge it. No content of a message can end the lane."""
         after: Callable[[], None] | None = None
         try:
             after = self._take(message)
+            self.store_problem = ""
+        except Forged:
+            pass  # the link has counted and reported it; it is acknowledged, so that it blocks nothing
         except MessageRefused as refused:
             log.warning("refused", lane=self.lane, reason=refused.reason, detail=_shown(refused))
             name = f"refused.{refused.reason}"
-            self._safely(lambda: intake.count(self.store, name))
+            self._safely(lambda: self.standby.do("count", lambda store: intake.count(store, name, self.lane)))
+        except StandbyFull as full:  # its gateway keeps it, and sends it again
+            log.error("not_held", lane=self.lane, detail=_shown(full))
         except SQLAlchemyError as error:
             if is_transient(error):
                 self._give_back(client, error)
@@ -245,9 +328,15 @@ class Consumer:
             if not self._keep(message, error):
                 self._give_back(client, error)
                 return
-        client.ack(message.mid, message.qos)
+        if not self._waits(message):
+            client.ack(message.mid, message.qos)
         if after is not None:
             self._safely(after)
+
+    def _waits(self, message: MQTTMessage) -> bool:
+        """Return whether this message is only in memory, and its broker shall keep it as well."""
+        with self._lock:
+            return any(mid == message.mid for mid, _ in self._unacked.values())
 
     def _take(self, message: MQTTMessage) -> Callable[[], None] | None:
         now_s = self._clock()
@@ -258,6 +347,9 @@ class Consumer:
         if site != self.site:
             raise MessageRefused("wrong_site", f"site {site}, this city is {self.site}")
         payload = bytes(message.payload)
+        if kind == "status" and not payload:  # the retained message was cleared
+            return None
+        payload = self.link.unseal(gateway, kind, message.topic, payload)
         if kind == "status":
             return self._take_status(gateway, payload, now_s)
         if kind != self.lane:
@@ -273,27 +365,89 @@ class Consumer:
                 raise
             return self._unreadable(message, gateway, refused)  # right gateway, impossible numbers: still an emergency
         if isinstance(decoded, uplink.Urgent):
-            stored = intake.store_urgent(self.store, message.topic, decoded, now_s)
-        else:
-            stored = intake.store_batch(self.store, message.topic, decoded, now_s)
+            return self._take_urgent(message, decoded, now_s)
+        if self.standby.active:  # no routine work gets in the way of what must still be written
+            raise StoreAway("emergencies wait to be written")
+        stored = intake.store_batch(self.store, message.topic, decoded, now_s)
+        return lambda: self._after(stored, now_s)
+
+    def _take_urgent(self, message: MQTTMessage, urgent: uplink.Urgent, now_s: float) -> Callable[[], None]:
+        topic, key = message.topic, (urgent.gateway, urgent.epoch, urgent.seq)
+        stored, held = self._stand_by(
+            message,
+            key,
+            lambda store: intake.store_urgent(store, topic, urgent, now_s),
+            numbers=lambda stored: stored.incidents,
+            written=lambda stored: self._after(stored, now_s),
+        )
+        if held:
+            return lambda: self._listener.on_held(stored.incidents)
         return lambda: self._after(stored, now_s)
 
     def _unreadable(self, message: MQTTMessage, gateway: str, error: Exception) -> Callable[[], None]:
         log.warning("unreadable", lane=self.lane, gateway=gateway, detail=_shown(error))
-        raw = bytes(message.payload)
-        number = intake.store_unreadable(self.store, message.topic, gateway, self.lane, raw, str(error), self._clock())
+        topic, raw, now_s = message.topic, bytes(message.payload), self._clock()
+
+        def work(store: Store) -> int | None:
+            return intake.store_unreadable(store, topic, gateway, self.lane, raw, str(error), now_s)
+
+        if self.lane == "events":
+            work(self.store)
+            return lambda: None
+        number, held = self._stand_by(
+            message,
+            (topic, hashlib.sha256(raw).digest()),
+            work,
+            numbers=lambda number: () if number is None else (number,),
+            written=self._listener.on_unreadable,
+        )
+        if held:
+            return lambda: self._listener.on_held(() if number is None else (number,))
         return lambda: self._listener.on_unreadable(number)
 
+    def _stand_by(
+        self,
+        message: MQTTMessage,
+        key: tuple[Any, ...],
+        work: Callable[[Store], T],
+        *,
+        numbers: Callable[[T], Sequence[int]],
+        written: Callable[[T], None],
+    ) -> tuple[T, bool]:
+        """Store an emergency, or keep it in memory. What is only there is left unacknowledged, up to UNACKED_MAX."""
+
+        def done(result: T) -> None:
+            with self._lock:
+                kept, client = self._unacked.pop(key, None), self._client
+            if kept is not None and client is not None:
+                client.ack(*kept)
+            self._safely(lambda: written(result))
+
+        with self._lock:
+            waits = key not in self._unacked and len(self._unacked) < UNACKED_MAX
+            if waits:
+                self._unacked[key] = (message.mid, message.qos)
+        held = False
+        try:
+            result, held = self.standby.do(
+                "cry", work, key=key, numbers=numbers, written=done, size_b=len(message.payload)
+            )
+        finally:
+            if waits and not held:
+                with self._lock:
+                    self._unacked.pop(key, None)
+        return result, held
+
     def _take_status(self, gateway: str, payload: bytes, now_s: float) -> Callable[[], None] | None:
-        if not payload:  # the retained message was cleared
-            return None
         try:
             status = uplink.decode_status(payload)
         except UplinkError as error:
             raise MessageRefused("bad_status", str(error)) from None
         if status.gateway != gateway or status.site != self.site:
             raise MessageRefused("wrong_gateway", f"topic of {gateway}, status of {status.gateway[:32]!r}")
-        intake.store_status(self.store, status, now_s)
+        if not self.link.believes(status):
+            return lambda: self._listener.on_doubt(gateway)
+        self.standby.do("status", lambda store: intake.store_status(store, status, now_s), key=(gateway,))
         return lambda: self._listener.on_status(status, now_s)
 
     def _after(self, stored: Stored, now_s: float) -> None:
@@ -310,7 +464,7 @@ class Consumer:
         try:
             _site, gateway, _kind = uplink.parse_topic(message.topic)
             self._safely(self._unreadable(message, gateway, error))
-        except (SQLAlchemyError, UplinkError):
+        except (SQLAlchemyError, UplinkError, StandbyFull):
             return False
         return True
 
@@ -318,10 +472,11 @@ class Consumer:
         """Disconnect without acknowledging the message, because the store cannot write now. It is sent again later."""
         self.transient_failures += 1
         self.problem = f"store: {_shown(error)}; check its disk, then this lane goes on by itself"
-        log.error("store_failed", lane=self.lane, detail=_shown(error))
+        self.store_problem = _shown(getattr(error, "orig", None) or error).strip('"')
+        log.error("given_back", lane=self.lane, detail=_shown(error))
         client.disconnect()
 
-    def _safely(self, function: Callable[[], None]) -> None:
+    def _safely(self, function: Callable[[], object]) -> None:
         """Run what follows a commit. A failure is logged, and a later repeat repairs it. It never ends the lane."""
         try:
             function()
@@ -335,6 +490,12 @@ class Consumer:
         for (gateway, epoch), (upto, heard_at) in due:
             if now_s - heard_at < WATERMARK_HEARD_S or self._listener.is_online(gateway):
                 self.publish(gateway, Watermark(epoch=epoch, lane=self.lane, upto=upto))
+
+
+def _network_thread(client: Client) -> threading.Thread:
+    """Return the thread that `loop_start` has started. paho does not say when it ends; it names it by the client."""
+    name = f"paho-mqtt-client-{client._client_id.decode()}"
+    return next((thread for thread in threading.enumerate() if thread.name == name), threading.Thread())
 
 
 def _send_at_once(_client: Client, _data: Any, sock: Any) -> None:

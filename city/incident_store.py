@@ -34,9 +34,10 @@ def take(
     subject = event.bell if isinstance(event, Bell) else event.tag
     others = () if known else _open_of(c, kind, subject)
     decision = incidents.decide(event, gateway=gateway, queued_at=queued_at, now_s=now_s, known=known, others=others)
-    number = _write(c, decision.incident)
+    incident = incidents.close_if_over(decision, now_s)
+    number = _write(c, incident)
     if known is None:
-        stage = incidents.STAGE_OF[decision.incident.state]
+        stage = incidents.STAGE_OF[incident.state]
         told = _furthest(c, gateway, event.alarm)
         c.execute(
             t.alarm.insert().values(
@@ -48,18 +49,22 @@ def take(
                 stage=stage,
                 stage_at=now_s,
                 told=told,
-                open=decision.incident.state != "closed",
-                waits=incidents.has_lamp(decision.incident.kind) and incidents.rank(told) < incidents.rank(stage),
+                open=incident.state != "closed",
+                waits=incidents.has_lamp(incident.kind) and incidents.rank(told) < incidents.rank(stage),
             )
         )
     elif event.revision > known[1].revision:
         c.execute(
             update(t.alarm)
             .where((t.alarm.c.gateway == gateway) & (t.alarm.c.alarm == event.alarm))
-            .values(revision=event.revision)
+            .values(revision=event.revision, open=incident.state != "closed")
         )
     write_log(c, number, now_s, decision.word, detail=f"{event.alarm} revision {event.revision}")
-    store.count(c, {f"incidents.{decision.word}": 1})
+    if incident.state == "closed" and decision.incident.state != "closed":
+        mine = t.alarm.c.incident == number
+        c.execute(update(t.alarm).where(mine).values(stage="closed", stage_at=now_s, open=False, waits=False))
+        write_log(c, number, now_s, "over", detail="it came late and is over: closed by the city")
+    store.count(c, {f"incidents.{decision.word}": 1}, owner=f"sos/{gateway}")
     return number
 
 
@@ -73,7 +78,7 @@ def take_unreadable(
     )
     number = _write(c, decision.incident)
     write_log(c, number, now_s, decision.word, detail=detail)
-    store.count(c, {f"incidents.{decision.word}": 1})
+    store.count(c, {f"incidents.{decision.word}": 1}, owner=f"sos/{gateway}")
     return number
 
 
@@ -147,7 +152,7 @@ def mark_overdue(store: Store, c: Connection, now_s: float) -> list[int]:
     for incident in late:
         _write(c, msgspec.structs.replace(incident, overdue=True))
         write_log(c, incident.number, now_s, "overdue", detail=f"not acknowledged for {incidents.OVERDUE_S:.0f} s")
-    store.count(c, {"incidents.overdue": len(late)})
+    store.count(c, {"incidents.overdue": len(late)}, owner="duty")
     return [incident.number for incident in late]
 
 
@@ -182,13 +187,15 @@ def alarms_of_gateway(c: Connection, gateway: str, now_s: float) -> list[AlarmPr
 def views(
     c: Connection, *, open_only: bool = False, numbers: Sequence[int] = (), limit: int = 100
 ) -> list[dict[str, Any]]:
-    """Return incidents in the form of the HTTP interface: open ones first, and among equals the newest first."""
+    """Return incidents in the form of the HTTP interface, in the order of `view_order`."""
     query = select(t.incident.c.number, t.incident.c.version, t.incident.c.body)
     if numbers:
         query = query.where(t.incident.c.number.in_(numbers))
     if open_only:
         query = query.where(t.incident.c.state != "closed")
-    query = query.order_by((t.incident.c.state == "closed"), t.incident.c.number.desc()).limit(limit)
+    query = query.order_by(
+        t.incident.c.state == "closed", t.incident.c.kind == "danger", t.incident.c.number.desc()
+    ).limit(limit)
     found = {row.number: _view(_incident(row.body), row.version) for row in c.execute(query)}
     alarms = t.alarm.join(
         t.told, (t.told.c.alarm == t.alarm.c.alarm) & (t.told.c.gateway == t.alarm.c.gateway), isouter=True
@@ -215,6 +222,12 @@ def views(
     for row in c.execute(log).mappings():
         found[row["incident"]]["log"].append({key: row[key] for key in ("at", "word", "who", "detail")})
     return list(found.values())
+
+
+def view_order(view: dict[str, Any]) -> tuple[bool, bool, int]:
+    """Open ones first, among them calls before danger notices: no number of notices pushes a call off the page. Then
+    the newest first."""
+    return view["state"] == "closed", view["kind"] == "danger", -int(view["number"])
 
 
 def write_log(c: Connection, number: int, now_s: float, word: str, *, who: str = SYSTEM, detail: str = "") -> None:
@@ -264,7 +277,12 @@ def _write(c: Connection, incident: Incident) -> int:
         c.execute(
             update(t.incident)
             .where(t.incident.c.number == incident.number)
-            .values(state=incident.state, version=t.incident.c.version + 1, body=dumps(incident))
+            .values(
+                state=incident.state,
+                subject=incident.subject,
+                version=t.incident.c.version + 1,
+                body=dumps(incident),
+            )
         )
         return incident.number
     values = {

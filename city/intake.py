@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from city import incident_store
 from city import tables as t
-from city.store import Store, dumps, is_transient
+from city.store import Store, StoreAway, dumps, is_transient
 from gateway.events import (
     Arrival,
     Bell,
@@ -101,7 +101,7 @@ def _store_urgent(store: Store, topic: str, message: Urgent, event: Event | Pois
         if not new:
             pass
         elif isinstance(event, Poison):
-            _quarantine(store, c, topic, message.gateway, event, now_s, epoch=message.epoch, seq=message.seq)
+            _quarantine(store, c, topic, message.gateway, "sos", event, now_s, epoch=message.epoch, seq=message.seq)
             detail = f"seq {message.seq}: {event.reason}"
             touched.append(
                 incident_store.take_unreadable(
@@ -115,7 +115,7 @@ def _store_urgent(store: Store, topic: str, message: Urgent, event: Event | Pois
                 incident_store.take(store, c, event, gateway=message.gateway, queued_at=queued_at, now_s=now_s)
             )
         if new:
-            store.count(c, {f"stored.{row['type']}": 1})
+            store.count(c, {f"stored.{row['type']}": 1}, owner=f"sos/{message.gateway}")
         upto, gap = _move(store, c, message, "sos", message.seq, new=new, duplicates=1 - new, now_s=now_s)
     return Stored(
         gateway=message.gateway,
@@ -131,6 +131,8 @@ def _store_urgent(store: Store, topic: str, message: Urgent, event: Event | Pois
 
 def store_batch(store: Store, topic: str, message: Batch, now_s: float) -> Stored:
     """Commit one routine message and its watermark. Raises SQLAlchemyError if the store cannot write."""
+    if store.low:
+        raise StoreAway(store.problem)
     store.turn.give_way()
     rows = [Row(row.seq, _checked(row.event)) for row in message.rows]  # type: ignore[arg-type]
     try:
@@ -156,8 +158,10 @@ def _store_batch(store: Store, topic: str, message: Batch, rows: list[Row], now_
         new = store.insert_new(c, t.event, made) if made else 0
         for row in fresh:
             if isinstance(row.event, Poison):
-                _quarantine(store, c, topic, message.gateway, row.event, now_s, epoch=message.epoch, seq=row.seq)
-        store.count(c, counts)
+                _quarantine(
+                    store, c, topic, message.gateway, "events", row.event, now_s, epoch=message.epoch, seq=row.seq
+                )
+        store.count(c, counts, owner=f"events/{message.gateway}")
         store.upsert(c, t.latest, newest, newer="as_of")
         upto, gap = _move(store, c, message, "events", rows[-1].seq, new=new, duplicates=len(rows) - new, now_s=now_s)
     store.turn.give_way()
@@ -205,16 +209,16 @@ def store_unreadable(
     No watermark can pass it, because it has no number. The gateway sends it again, and it is counted again.
     """
     with store.write(urgent=lane == "sos") as c:
-        first = _quarantine(store, c, topic, gateway, Poison(raw[:POISON_MAX_B], reason), now_s)
+        first = _quarantine(store, c, topic, gateway, lane, Poison(raw[:POISON_MAX_B], reason), now_s)
         if lane != "sos" or not first:
             return None
         return incident_store.take_unreadable(store, c, gateway=gateway, detail=reason, queued_at=None, now_s=now_s)
 
 
-def count(store: Store, name: str) -> None:
-    """Add 1 to a counter of refused messages."""
+def count(store: Store, name: str, lane: Lane) -> None:
+    """Add 1 to a lane's counter of refused messages. Their gateways' names may be invented: they are not counted by."""
     with store.write() as c:
-        store.count(c, {name: 1})
+        store.count(c, {name: 1}, owner=lane)
 
 
 # ---- rows -----------------------------------------------------------------------------------------------------------
@@ -291,7 +295,7 @@ def _row(
     return row | {
         "type": event.__struct_config__.tag,
         "subject": _subject(event),
-        "observed_at": _unix(event.observed_at),
+        "observed_at": min(_unix(event.observed_at), now_s),
         "body": dumps(event),
     }
 
@@ -331,7 +335,9 @@ def _newest(gateway: str, rows: Iterable[Row], now_s: float) -> list[dict[str, A
         if not isinstance(event, LATEST):
             continue
         kind = str(event.__struct_config__.tag)
-        subject = f"{gateway}/{event.what}" if isinstance(event, GatewayHealth) else _subject(event)
+        subject = _subject(event)
+        if isinstance(event, GatewayHealth | ReaderHealth):  # each gateway has its own reader 1
+            subject = f"{gateway}/{subject}"
         as_of = min(_unix(event.observed_at), now_s)
         if (kind, subject) not in newest or newest[kind, subject]["as_of"] <= as_of:
             newest[kind, subject] = {
@@ -377,7 +383,7 @@ def passage_view(event: Arrival | Departure, gateway: str, stored_at: float) -> 
         "kind": event.__struct_config__.tag,
         "subject": event.tag,
         "gateway": gateway,
-        "as_of": _unix(event.observed_at),
+        "as_of": min(_unix(event.observed_at), stored_at),
         "stored_at": stored_at,
         "place": event.place,
         "where": msgspec.to_builtins(event.where),
@@ -431,6 +437,7 @@ def _quarantine(
     c: Connection,
     topic: str,
     gateway: str,
+    lane: Lane,
     poison: Poison,
     now_s: float,
     *,
@@ -440,12 +447,19 @@ def _quarantine(
     """Keep the bytes once. Return whether they are new. Over QUARANTINE_MAX rows new bytes are only counted."""
     name = f"{topic}\0{epoch}\0{seq}\0".encode() + (poison.raw if seq is None else b"")
     digest = hashlib.sha256(name).hexdigest()
-    store.count(c, {"quarantine.seen": 1})
+    owner = f"{lane}/{gateway}"
+    store.count(c, {"quarantine.seen": 1}, owner=owner)
     held = c.execute(select(t.quarantine.c.times).where(t.quarantine.c.digest == digest)).scalar_one_or_none()
     if held is None and c.execute(select(func.count()).select_from(t.quarantine)).scalar_one() >= QUARANTINE_MAX:
-        store.count(c, {"quarantine.dropped": 1})
+        store.count(c, {"quarantine.dropped": 1}, owner=owner)
         return True
-    rest = {"topic": topic[:200], "gateway": gateway, "epoch": epoch, "seq": seq, "reason": poison.reason[:400]}
+    rest = {
+        "topic": topic[:200],
+        "gateway": gateway,
+        "epoch": epoch,
+        "seq": seq,
+        "reason": poison.reason[:400].replace("\0", "?"),
+    }
     statement = store.insert(t.quarantine).values(
         digest=digest, raw=poison.raw[:POISON_MAX_B], first_at=now_s, last_at=now_s, times=1, **rest
     )

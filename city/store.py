@@ -3,22 +3,40 @@
 One process owns a gateway's watermark. On SQLite all writers of the process take turns (`Turn`), an emergency first,
 because SQLite itself waits by polling, and a busy routine lane can starve that. On PostgreSQL there are no turns; it
 locks rows. Every statement is SQLAlchemy Core and runs on both. SQLite uses WAL with `synchronous=FULL`: a power cut
-loses nothing that was acknowledged.
+loses nothing that was acknowledged. A ballast file next to it keeps room for emergencies on a full disk.
 """
 
 import contextlib
+import os
+import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Engine, Table, create_engine, delete, event, select, tuple_
+from sqlalchemy import Connection, Engine, Table, create_engine, delete, event, func, make_url, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DatabaseError, InterfaceError, InternalError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from city import tables as t
+from city.ballast import StoreBallast
 
-BUSY_TIMEOUT_MS = 5000
+BUSY_TIMEOUT_MS = 1000
+"""How long a transaction waits for another program that has locked the store. All writers of the city take turns."""
+TURN_MAX_S = 2.0
+"""How long an emergency or a person's press waits for its turn. Then it goes on in memory (`city.standby`)."""
+ROUTINE_TURN_MAX_S = 10.0
+POOL_TIMEOUT_S = 3.0
+TEND_S = 5.0
+SERVER = {
+    "connect_timeout": 3,
+    "tcp_user_timeout": 10_000,
+    "options": "-c lock_timeout=2000 -c statement_timeout=10000 -c idle_in_transaction_session_timeout=30000",
+}
+"""A database server that has gone away silently ends a transaction within seconds, as a locked file does."""
 GIVE_WAY_MAX_S = 0.25
 """Routine work waits at most this long at each of its stops. A flood of emergencies slows the routine lane, but does
 not stop it."""
@@ -28,6 +46,10 @@ CHECKPOINT_ROWS = 2000
 
 class StoreError(RuntimeError):
     """The store cannot be opened. The message says what to do."""
+
+
+class StoreAway(SQLAlchemyError):
+    """The store takes no such transaction now. Transient: the same one may work later."""
 
 
 class Turn:
@@ -41,11 +63,14 @@ class Turn:
 
     @contextlib.contextmanager
     def take(self, *, urgent: bool) -> Iterator[None]:
+        """Raises StoreAway after TURN_MAX_S, or ROUTINE_TURN_MAX_S if it is not urgent."""
         with self._changed:
             self._urgent += urgent
             try:
-                while self._held or (self._urgent and not urgent):
-                    self._changed.wait()
+                patience_s = TURN_MAX_S if urgent else ROUTINE_TURN_MAX_S
+                mine = self._changed.wait_for(lambda: not (self._held or (self._urgent and not urgent)), patience_s)
+                if not mine:
+                    raise StoreAway(f"another transaction has not ended for {patience_s:.0f} s; look at the disk")
                 self._held = True
             finally:
                 self._urgent -= urgent
@@ -89,14 +114,20 @@ class Store:
         self.is_sqlite = url.startswith("sqlite")
         self.turn = Turn()
         self._statements: dict[tuple[Any, ...], Any] = {}
+        self._tended_at = float("-inf")
+        self.ballast: StoreBallast | None = None
         try:
+            file = make_url(url).database if self.is_sqlite else None
+            if file:
+                self.ballast = StoreBallast(Path(f"{file}.ballast"))
             self._writer = self._engine("BEGIN IMMEDIATE")
             self._reader = self._engine("BEGIN")
-            with self._writer.begin() as c:
-                t.metadata.create_all(c)
-                versions = c.execute(select(t.schema_version.c.version)).scalars().all()
-                if not versions:
-                    c.execute(t.schema_version.insert().values(version=t.SCHEMA))
+            try:
+                versions = self._prepare()
+            except OperationalError as error:  # even opening needs room: for the WAL's index
+                if not self.make_room(error):
+                    raise
+                versions = self._prepare()
         except ModuleNotFoundError as error:
             raise StoreError(f"store {url}: no driver: {error}; pip install 'psycopg[binary]'") from None
         except SQLAlchemyError as error:
@@ -104,18 +135,64 @@ class Store:
                 f"store {url}: cannot be opened: {error}; check the path, its owner and the disk"
             ) from None
         if versions not in ([], [t.SCHEMA]):
+            self.close()
             raise StoreError(
                 f"store {url} has schema {versions}, this program writes {t.SCHEMA}: "
                 "run the program that made it, or name a new file"
             )
+        if self.ballast is not None:
+            self.ballast.restore()
+
+    def _prepare(self) -> Sequence[int]:
+        with self._writer.begin() as c:
+            t.metadata.create_all(c)
+            versions = c.execute(select(t.schema_version.c.version)).scalars().all()
+            if not versions:
+                c.execute(t.schema_version.insert().values(version=t.SCHEMA))
+        return versions
+
+    # ---- a full disk -------------------------------------------------------------------------------------------------
+
+    @property
+    def low(self) -> bool:
+        """Whether the ballast is gone: what room is left is for emergencies and for what people press."""
+        return self.ballast is not None and not self.ballast.there
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the store's disk, empty if nothing."""
+        if self.ballast is None or self.ballast.there:
+            return ""
+        return (
+            f"the disk of {self.ballast.path.parent} is full: only emergencies are written; "
+            f"free {self.ballast.room_b // 2**20} MiB, then places and arrivals go on by themselves"
+        )
+
+    def make_room(self, error: BaseException) -> bool:
+        """Release the ballast if this error is of a full disk. Return whether it freed space: then try again."""
+        return self.ballast is not None and _is_full(error, self.ballast.path.parent) and self.ballast.release()
+
+    def tend(self) -> None:
+        """While the disk is full: fold the WAL, so that it does not eat the room, and look whether it has ended."""
+        now_s = time.monotonic()
+        if self.ballast is None or (self.ballast.there and now_s - self._tended_at < TEND_S):
+            return
+        self._tended_at = now_s
+        if self.low:
+            with contextlib.suppress(SQLAlchemyError):
+                self.checkpoint()
+        self.ballast.restore()
 
     def _engine(self, begin: str) -> Engine:
         if not self.is_sqlite:
-            return create_engine(self.url, pool_pre_ping=True, pool_size=8)
+            return create_engine(
+                self.url, pool_pre_ping=True, pool_size=8, pool_timeout=POOL_TIMEOUT_S, connect_args=SERVER
+            )
         engine = create_engine(
             self.url,
             pool_size=8,
             max_overflow=8,
+            pool_timeout=POOL_TIMEOUT_S,
             connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False},
         )
 
@@ -127,6 +204,7 @@ class Store:
                 "synchronous=FULL",
                 f"busy_timeout={BUSY_TIMEOUT_MS}",
                 "foreign_keys=ON",
+                "temp_store=MEMORY",  # sorting needs no disk
                 "secure_delete=ON",  # a deleted position leaves no coordinates in free pages
                 "wal_autocheckpoint=0",  # `checkpoint` does it, outside every turn
                 "journal_size_limit=67108864",
@@ -154,11 +232,16 @@ class Store:
             yield connection
 
     def checkpoint(self) -> None:
-        """Move the WAL into the database file as far as no transaction is in the way. No transaction waits for it."""
+        """Move the WAL into the database file as far as no transaction is in the way. No transaction waits for it.
+
+        Raises StoreAway if the disk does not take it.
+        """
         if self.is_sqlite:
             connection = self._reader.raw_connection()  # a checkpoint cannot run inside a transaction
             try:
                 connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)").close()
+            except sqlite3.Error as error:
+                raise StoreAway(f"checkpoint: {error}; look at the disk") from None
             finally:
                 connection.close()
 
@@ -170,9 +253,10 @@ class Store:
     # ---- the three statements that differ between the databases ------------------------------------------------------
 
     def insert_new(self, c: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> int:
-        """Insert the rows that are not stored yet. Return how many were new."""
-        statement = self._kept(("new", table.name), lambda: self.insert(table).on_conflict_do_nothing())
-        return c.execute(statement, list(rows)).rowcount
+        """Insert the rows that are not stored yet. Return how many were new: the database returns those it inserted."""
+        key = next(iter(table.primary_key))
+        statement = self._kept(("new", table.name), lambda: self.insert(table).on_conflict_do_nothing().returning(key))
+        return len(c.execute(statement, list(rows)).all())
 
     def upsert(
         self, c: Connection, table: Table, rows: Sequence[Mapping[str, Any]], *, newer: str | None = None
@@ -212,9 +296,10 @@ class Store:
         if rows:
             c.execute(self._kept(("add", table.name, *sums, "=", *sets), make), list(rows))
 
-    def count(self, c: Connection, amounts: Mapping[str, int]) -> None:
-        """Add to the named counters, in the transaction of what they count."""
-        rows = [{"name": name[:64], "value": amount} for name, amount in sorted(amounts.items()) if amount]
+    def count(self, c: Connection, amounts: Mapping[str, int], *, owner: str) -> None:
+        """Add to the named counters, in the transaction of what they count. owner: LANE/GATEWAY, or a thread's name."""
+        named = sorted(amounts.items())
+        rows = [{"name": name[:64], "owner": owner[:48], "value": amount} for name, amount in named if amount]
         self.add(c, t.counter, rows, sums=("value",))
 
     def _kept(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
@@ -229,17 +314,37 @@ class Store:
 
 
 def counters(c: Connection) -> dict[str, int]:
-    """Return every counter by name."""
-    return {row.name: int(row.value) for row in c.execute(select(t.counter).order_by(t.counter.c.name))}
+    """Return every counter by name: the sum over all who count."""
+    summed = select(t.counter.c.name, func.sum(t.counter.c.value)).group_by(t.counter.c.name).order_by(t.counter.c.name)
+    return {name: int(value) for name, value in c.execute(summed)}
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return whether a later attempt can work: the database is away, busy or full, and the row is not at fault."""
-    return isinstance(error, OperationalError) or (isinstance(error, SQLAlchemyError) and _disconnected(error))
-
-
-def _disconnected(error: SQLAlchemyError) -> bool:
+    """Return whether a later attempt can work: the database is away, busy, full or broken; the row is not at fault."""
+    if isinstance(error, (OperationalError, InterfaceError, PoolTimeout, StoreAway)):
+        return True
+    if isinstance(error, InternalError):
+        return getattr(error.orig, "sqlstate", None) == READ_ONLY
+    if isinstance(error, DatabaseError) and getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in BROKEN:
+        return True
     return bool(getattr(error, "connection_invalidated", False))
+
+
+READ_ONLY = "25006"
+"""SQLSTATE of a database server that is a standby."""
+BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+FULL_B = 256 * 1024
+"""A disk with less free space is full, whatever SQLite calls its error."""
+
+
+def _is_full(error: BaseException, folder: Path) -> bool:
+    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0)
+    if code & 0xFF == sqlite3.SQLITE_FULL:
+        return True
+    with contextlib.suppress(OSError):
+        disk = os.statvfs(folder)
+        return disk.f_bavail * disk.f_frsize < FULL_B
+    return False
 
 
 def prune(store: Store, now_s: float, *, positions_days: float, events_days: float, chunk: int = 500) -> dict[str, int]:

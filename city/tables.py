@@ -22,7 +22,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA = 1
+SCHEMA = 2
 ID_MAX = 200
 metadata = MetaData()
 
@@ -43,7 +43,9 @@ event = Table(
     Column("body", Text, nullable=False),
     sqlite_with_rowid=False,
 )
+"""observed_at: when it happened by its gateway's clock, never after stored_at."""
 Index("event_by_type", event.c.type, event.c.stored_at)
+Index("event_by_time", event.c.type, event.c.observed_at)
 
 watermark = Table(
     "watermark",
@@ -68,7 +70,10 @@ latest = Table(
     Column("stored_at", Float(53), nullable=False),
     Column("body", Text, nullable=False),
 )
-"""The newest event of each kind about each subject: what a page shows. as_of: observed_at, never in the future."""
+"""The newest event of each kind about each subject: what a page shows. as_of: observed_at, never in the future.
+
+subject: the pseudonym of a tag, or GATEWAY/READER, or GATEWAY/WHAT: each gateway counts its own readers from 1.
+"""
 
 incident = Table(
     "incident",
@@ -81,6 +86,7 @@ incident = Table(
     Column("stored_at", Float(53), nullable=False),
     Column("version", Integer, nullable=False),
     Column("body", Text, nullable=False),
+    sqlite_autoincrement=True,
 )
 """version: rises with every change of the incident, its alarms or its lamps. The view with the higher one is newer."""
 Index("incident_by_subject", incident.c.kind, incident.c.subject, incident.c.state)
@@ -153,8 +159,11 @@ counter = Table(
     "counter",
     metadata,
     Column("name", String(64), primary_key=True),
+    Column("owner", String(48), primary_key=True),
     Column("value", BigInteger, nullable=False),
 )
+"""owner: who counts, LANE/GATEWAY or a thread. Each row has one writer: on a database server nobody waits for another's
+transaction. A counter's value is the sum of its rows."""
 
 session = Table(
     "session",

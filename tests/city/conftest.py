@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
+from city.store import Store
+from tests.city import postgres
 from tests.city.bed import City, Gateway, free_port, mosquitto, nats
 from tests.city.screen import ARGUMENTS, CHROMIUM, Watched
 from tests.roots import GONGDEOK
@@ -24,6 +26,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         one = ["mosquitto" if has_mosquitto() else "nats"]
         both = getattr(metafunc.function, "on_both_brokers", False)
         metafunc.parametrize("broker_kind", ["mosquitto", "nats"] if both else one)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[postgres.Server]:
+    """A PostgreSQL server, where there can be one."""
+    if reason := postgres.missing():
+        pytest.skip(reason)
+    with postgres.running() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """A store in SQLite, then one on a PostgreSQL server."""
+    on_server = request.param == "postgresql"
+    url = request.getfixturevalue("server").database() if on_server else f"sqlite:///{tmp_path / 'city.db'}"
+    store = Store(url)
+    yield store
+    store.close()
 
 
 @pytest.fixture
