@@ -16,6 +16,7 @@ import wire
 from micropython import const
 
 _PASS_MS = const(20)
+_SLEEP_MS = const(5)  # at least: after a send the scanner's queue is nearly full, if somebody floods it
 _SPARE = const(64)  # sequences left when the reader reboots, so that they never wrap
 _REPORT = const(9)  # places in wire.FAULTS
 _INTERRUPT = const(10)
@@ -28,13 +29,13 @@ _BY_WATCHDOG = const(5)  # machine.WDT_RESET
 def handle(kind: int, body: bytes, now: int) -> None:
     """Do what one frame of the gateway says. Raises WireError if its body does not fit."""
     if kind == wire.ACK:
-        flags, sequences = wire.decode_ack(body)
+        flags, rows = wire.decode_ack(body)
         if flags & wire.ACK_REBIND:
-            scan.bind(0)
+            scan.unbind(-1)
         if flags & wire.ACK_LOSSES:
             report.losses()
-        for sequence in sequences:
-            report.acknowledged(sequence)
+        for slot, sequence, mark in rows:
+            report.acknowledged(slot, sequence, mark, now)
     elif kind == wire.STAGE:
         for number, stage in wire.decode_stage(body):
             alarm.reach(number, stage, now)
@@ -106,7 +107,7 @@ def run() -> None:
                 settings.calm()
             if link.watchdog is not None:
                 link.watchdog.feed()
-            time.sleep_ms(_PASS_MS)
+            time.sleep_ms(max(_PASS_MS - time.ticks_diff(time.ticks_ms(), now), _SLEEP_MS))
         except KeyboardInterrupt:  # only where the module cannot switch it off
             health.fault(_INTERRUPT)
             scan.forget()

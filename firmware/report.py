@@ -25,7 +25,7 @@ _DISCARDS = const(1)  # in link.counters
 _LINK_FAILED = const(2)
 _LINK_BUSY = const(3)
 _FAULT_MEASURE = const(7)  # place in wire.FAULTS
-_FIRMWARE = const(0x0003)  # major << 8 | minor
+_FIRMWARE = const(0x0004)  # major << 8 | minor
 
 _WINDOW_MS = const(1)  # in settings.values
 _INTERVAL_MS = const(2)
@@ -116,11 +116,12 @@ def _rows(now: int, state: int) -> bool:
             continue
         if not rows:
             end = link.begin(wire.BINDINGS if state == 1 else wire.SIGHTINGS)
-        rssi = -(((table[row + 19] << 8 | table[row + 20]) + packets // 2) // packets)
+        rssi = scan.rssi(table, row)
         age = scan.age(row, now) << 3
         if state == 1:
             end = wire.pack_binding(link.buf, end, slot, rssi, age, packets, table[row : row + 19])
-            struct.pack_into(">HH", table, row + 25, link.sequence & 0xFFFF, table[row + 25] << 8 | table[row + 26])
+            if not (table[row + 27] | table[row + 28]):
+                struct.pack_into(">H", table, row + 27, link.sequence & 0xFFFF)
         else:
             moving = table[row + 9] & wire.FLAG_MOVING
             end = wire.pack_row(link.buf, end, slot, rssi, age, packets, table[row + 12], moving)
@@ -143,29 +144,28 @@ def _neighbours() -> None:
     """Send what was heard of other readers in one frame, when three rows wait, or after 30 windows. Rows that the mesh
     did not take wait for the next frame."""
     table = scan.neighbours
-    if _now[_NEAR] < 30 and table[0] + table[22] + table[44] + table[66] < 51:  # a row in use begins with 17
+    if _now[_NEAR] < 30 and table[0] + table[22] + table[44] + table[66] < 99:  # a row in use begins with 33
         return
     _now[_NEAR] = end = 0
     for row in range(0, 88, 22):
-        packets = table[row + 21]
         if table[row]:
             end = end or link.begin(wire.NEIGHBOURS)
-            rssi = -(((table[row + 19] << 8 | table[row + 20]) + packets // 2) // packets)
-            end = wire.pack_neighbour(link.buf, end, rssi, packets, table[row : row + 19])
+            end = wire.pack_neighbour(link.buf, end, scan.rssi(table, row), table[row + 21], table[row : row + 19])
     if end:
         _now[_BUDGET] -= _FRAME
         if not link.send(end):
             table[0] = table[22] = table[44] = table[66] = 0
 
 
-def acknowledged(sequence: int) -> None:
-    """The gateway has the frame of this sequence. Bind its rows, or send the next heartbeat after the interval."""
-    if sequence == _now[_BEAT] or sequence == _now[_BEAT + 1]:
+def acknowledged(slot: int, sequence: int, mark: int, now: int) -> None:
+    """The gateway has the frame with these low 16 bits of its sequence. Bind a slot's row, or send the next heartbeat
+    after the interval."""
+    if slot != wire.ACK_HEARTBEAT:
+        scan.bind(slot, sequence, mark, now)
+    elif sequence == _now[_BEAT] & 0xFFFF or sequence == _now[_BEAT + 1] & 0xFFFF:
         _now[_BEAT] = _now[_BEAT + 1] = 0
         _now[_ANSWERED] = 1
         beat_in(settings.values[_HEARTBEAT_S] * 1000)
-    elif sequence:
-        scan.bind(sequence)
 
 
 def beat_in(wait_ms: int) -> None:

@@ -1,12 +1,17 @@
 # Bluetooth: advertisement -> row of the table, and this reader's own beacon. Holds the table and sets the scan duty.
 #
 # A row has 29 bytes; its number is the slot on the wire:
-#   0..18 newest advertisement (its id at 1..8) | 19..20 sum of -rssi since the last report | 21 packets since then
-#   22..23 last heard, 8 ms steps, wraps | 24 state: 0 free, 1 unbound, 2 bound | 25..28 low halves of the sequences of
-#   its last two BINDINGS frames (0: none)
+#   0..18 newest advertisement (its id at 1..8) | 19..20 sum of -rssi since the last report (0xFFFF: no packet had a
+#   level) | 21 packets since then | 22..23 last heard, 8 ms steps, wraps | 24 state: 0 free, 1 unbound, 2 bound |
+#   25..26 mark: what its next cry carries (0: of no tag that the gateway knows); stays while the row is bound anew |
+#   27..28 low half of the sequence of the first BINDINGS frame since it was unbound (0: none)
 # A row of `neighbours` has 22 bytes, one burst of another reader's beacon: 0..18 the beacon (first byte 0: free) |
 # 19..20 sum of -rssi | 21 packets
+#
+# Anybody can advertise any id. So a row with a mark gives way to no row without one (at most _KNOWN_MAX have one, the
+# rest of the table is for those that the gateway has not seen yet), and which of the others gives way is drawn.
 # Rows with the same first id byte (mod 64) form a chain: `_head` by that byte, `_next` by slot; slot + 1, 0 ends it.
+import os
 import struct
 import time
 
@@ -20,8 +25,10 @@ from micropython import const
 
 _SIZE = const(29)
 _ROWS = const(128)
+_KNOWN_MAX = const(96)
 _FRESH = const(7500)  # 60 s in 8 ms steps
-_DRAIN_MAX = const(24)  # advertisements a pass
+_NO_LEVEL = const(0xFFFF)
+_DRAIN_MS = const(30)  # of a pass, for what the scanner has queued
 _WINDOW_MIN_US = const(2500)  # Digi's own minimum
 _INTERVAL_MS = const(2)  # in settings.values
 _WINDOW_MS = const(3)
@@ -120,7 +127,6 @@ def drain(now: int) -> None:
             _start(now)
         elif _scanner.any():
             alarm.light()  # nobody knows that the next line never waits
-            left = _DRAIN_MAX
             for advertisement in _scanner:
                 try:
                     data = advertisement["payload"]
@@ -128,8 +134,7 @@ def drain(now: int) -> None:
                         _take(data, -advertisement["rssi"], now)
                 except Exception:
                     health.fault(_FAULT_ADVERTISEMENT)
-                left -= 1
-                if not left or not _scanner.any():
+                if not _scanner.any() or time.ticks_diff(time.ticks_ms(), now) > _DRAIN_MS:
                     break
     except Exception:
         health.fault(_FAULT_SCAN)
@@ -166,7 +171,7 @@ def _take(data: bytes, loss: int, now: int) -> None:
         return
     link.counters[_HEARD] += 1
     data = data[i + 4 : i + 23]
-    loss = min(max(loss, 0), 126)  # above 0 dBm, and an unknown rssi (127), counts as 0 dBm
+    loss = min(loss, 126)  # below 0: above 0 dBm, or not known (127); such a packet has no level
     if data[0] & 1:  # another reader's; only identical packets are added up
         for row in range(0, _NEIGHBOURS, 22):
             if neighbours[row] and neighbours[row + 1 : row + 3] == data[1:3]:
@@ -176,21 +181,21 @@ def _take(data: bytes, loss: int, now: int) -> None:
             _turn[_OLDEST] = (row + 22) % _NEIGHBOURS
         if neighbours[row : row + 19] != data:
             struct.pack_into("19s3B", neighbours, row, data, 0, 0, 0)
-        if neighbours[row + 21] < 255:
-            loss += neighbours[row + 19] << 8 | neighbours[row + 20]
-            struct.pack_into(">HB", neighbours, row + 19, loss, neighbours[row + 21] + 1)
+        take(neighbours, row, loss)
         return
-    if data[9] & wire.FLAG_SOS:
-        alarm.cry(data, loss, now)
     slot = _head[data[1] & 63]
+    row = -1
     while slot:
         row = (slot - 1) * _SIZE
         if table[row + 1 : row + 9] == data[1:9]:
-            # Every report says whether the tag moves; other flags and presses need the whole advertisement.
-            if (table[row + 9] ^ data[9]) & ~wire.FLAG_MOVING or table[row + 10] != data[10]:
-                unbind(row)
             break
         slot = _next[slot - 1]
+    if data[9] & wire.FLAG_SOS:
+        alarm.cry(data, loss, now, slot > 0 and table[row + 25 : row + 27] == data[13:15] != b"\0\0")
+    if slot:
+        # Every report says whether the tag moves; other flags and presses need the whole advertisement.
+        if (table[row + 9] ^ data[9]) & ~wire.FLAG_MOVING or table[row + 10] != data[10]:
+            unbind(row)
     else:
         slot = _room(now) + 1
         row = (slot - 1) * _SIZE
@@ -200,10 +205,31 @@ def _take(data: bytes, loss: int, now: int) -> None:
         _head[data[1] & 63] = slot
         tags += 1
     struct.pack_into("19s", table, row, data)
-    if table[row + 21] < 255:
-        loss += table[row + 19] << 8 | table[row + 20]
-        struct.pack_into(">HB", table, row + 19, loss, table[row + 21] + 1)
+    take(table, row, loss)
     struct.pack_into(">H", table, row + 22, now >> 3 & 0xFFFF)
+
+
+def take(buf: bytearray, row: int, loss: int) -> None:
+    """Add a packet to the mean of a row. One without a level counts only as long as no other has one."""
+    packets = buf[row + 21]
+    total = buf[row + 19] << 8 | buf[row + 20]
+    if packets == 255 or (loss < 0 and packets and total != _NO_LEVEL):
+        return
+    if loss < 0:
+        total = _NO_LEVEL
+    elif total == _NO_LEVEL:
+        total = loss
+        packets = 0
+    else:
+        total += loss
+    struct.pack_into(">HB", buf, row + 19, total, packets + 1)
+
+
+def rssi(buf: bytearray, row: int) -> int:
+    """Return the mean level of a row's packets, wire.RSSI_NONE if none had one."""
+    total = buf[row + 19] << 8 | buf[row + 20]
+    packets = buf[row + 21]
+    return wire.RSSI_NONE if total == _NO_LEVEL else -((total + packets // 2) // packets)
 
 
 def beacon(now: int) -> None:
@@ -239,23 +265,19 @@ def age(row: int, now: int) -> int:
 
 
 def _room(now: int) -> int:
-    """Return a free slot; if none is free, that of the stalest row. A fresh bound row counts as 16 times younger, so
-    that a crowd larger than the table does not push out each tag before its binding has saved bytes."""
-    worst = slot = -1
-    for i in range(_ROWS):
+    """Return a free slot; if none is free, one drawn of those that have no mark or are stale."""
+    i = os.urandom(1)[0]
+    for _ in range(_ROWS):
+        i = (i + 1) % _ROWS
         row = i * _SIZE
         if not table[row + 24]:
             return i
-        stale = age(row, now)
-        if stale < _FRESH and table[row + 24] == 2:
-            stale >>= 4
-        if stale > worst:
-            worst = stale
-            slot = i
-    if age(slot * _SIZE, now) < _FRESH:
+        if tags == _ROWS and (not (table[row + 25] | table[row + 26]) or age(row, now) >= _FRESH):
+            break
+    if age(i * _SIZE, now) < _FRESH:
         link.counters[_EVICTIONS] += 1
-    free(slot)
-    return slot
+    free(i)
+    return i
 
 
 def free(slot: int) -> None:
@@ -280,17 +302,36 @@ def sweep(now: int) -> None:
 
 
 def unbind(row: int) -> None:
-    """Send the whole advertisement again. An acknowledgement that is still under way no longer counts."""
-    table[row + 24] = 1
-    struct.pack_into("4s", table, row + 25, b"")
+    """Send the whole advertisement again; row -1: of all rows. An acknowledgement under way no longer counts."""
+    for row in (row,) if row >= 0 else range(0, _SIZE * _ROWS, _SIZE):
+        if table[row + 24]:
+            table[row + 24] = 1
+            table[row + 27] = table[row + 28] = 0
 
 
-def bind(sequence: int) -> None:
-    """The gateway has the BINDINGS frame of this sequence: its rows take 4 bytes from now on. 0: unbind all rows."""
-    low = sequence & 0xFFFF
-    for row in range(0, _SIZE * _ROWS, _SIZE):
-        if not sequence and table[row + 24]:
-            unbind(row)
-        elif low and table[row + 24] == 1:
-            if table[row + 25] << 8 | table[row + 26] == low or table[row + 27] << 8 | table[row + 28] == low:
-                table[row + 24] = 2
+def bind(slot: int, sequence: int, mark: int, now: int) -> None:
+    """The gateway has the BINDINGS frame with these low 16 bits of its sequence: the slot's row takes 4 bytes from now
+    on. mark: of its next cry; 0 changes nothing, for whoever copies a tag's id must not make the tag a stranger."""
+    row = slot * _SIZE
+    if slot >= _ROWS or not table[row + 24]:
+        return
+    first = table[row + 27] << 8 | table[row + 28]
+    if not first or link.sequence - sequence & 0xFFFF > link.sequence - first & 0xFFFF:
+        return  # of what was in the slot before
+    table[row + 24] = 2
+    if not mark:
+        return
+    struct.pack_into(">H", table, row + 25, mark)
+    known = stalest = 0
+    worst = -1
+    for i in range(_ROWS):
+        row = i * _SIZE
+        if table[row + 24] and table[row + 25] | table[row + 26]:
+            known += 1
+            if i != slot and age(row, now) > worst:
+                worst = age(row, now)
+                stalest = i
+    if known > _KNOWN_MAX:
+        if worst < _FRESH:
+            link.counters[_EVICTIONS] += 1
+        free(stalest)

@@ -332,7 +332,7 @@ class Trial(Street):
         if self.mesh == "box":
             return
         if sent.kind in (wire.SOS, wire.BELL):
-            self.lamp_judge.shown(sent.body[0], sent.body[1])
+            self.lamp_judge.shown(sent.body[0], sent.body[1], bell=sent.kind == wire.BELL)
         self.gateway.now_s = self.now_ms / 1000
         beats = self.gateway.state.counts["frames_kind_5"]
         self._carry(self.gateway.frame(Frame(0x1007, 200, -60, sent.frame)))

@@ -47,8 +47,12 @@ class Tag:
 
     def body(self) -> bytes:
         return advertisement.build(
-            self.keys, self.epoch, flags=self.flags, press=self.press, counter=self.counter, power_dbm=-59
+            self.keys, self.epoch, flags=self.flags, press=self.press, count=self.counter, power_dbm=-59
         )
+
+    def next_mark(self) -> int:
+        """Return what its gateway gives to readers: the mark of its next press, of the present one while it cries."""
+        return advertisement.mark(self.keys, self.epoch, self.press + (0 if self.flags & wire.FLAG_SOS else 1))
 
 
 @dataclass
@@ -77,6 +81,7 @@ class Street:
     ticks_at_boot_ms: int = 0
     acks: bool = True  # the gateway answers BINDINGS and HEARTBEAT
     auto_stage: int | None = None  # it answers SOS and BELL with this stage
+    marks: bool = True  # it knows the tags
     now_ms: float = 0
     sent: list[Sent] = field(default_factory=list)
     sightings: list[tuple[float, int]] = field(default_factory=list)  # (ms, tag number) the gateway believed
@@ -195,12 +200,13 @@ class Street:
         if sent.kind == wire.BINDINGS:
             for slot, rssi, _, _, body in wire.decode_bindings(sent.body):
                 self.slots[slot] = (body[1:9], sent.sequence)
-                self._believe(self.ids[body[1:9]], rssi, bool(body[9] & wire.FLAG_MOVING))
+                if body[1:9] in self.ids:
+                    self._believe(self.ids[body[1:9]], rssi, bool(body[9] & wire.FLAG_MOVING))
         elif sent.kind == wire.SIGHTINGS:
             for slot, rssi, _, _, _, moving in wire.decode_sightings(sent.body):
                 if slot not in self.slots:
                     self.unknown_rows += 1
-                elif sent.sequence > self.slots[slot][1]:
+                elif sent.sequence > self.slots[slot][1] and self.slots[slot][0] in self.ids:
                     self._believe(self.ids[self.slots[slot][0]], rssi, moving)
         elif sent.kind in (wire.SOS, wire.BELL) and self.auto_stage is not None:
             stage = max(self.auto_stage, self.stages.get(sent.body[0], 0))
@@ -212,7 +218,16 @@ class Street:
             self.rebinds += 1
             self._answer(wire.ACK, wire.encode_ack(True, []), sent)
         if sent.kind in (wire.BINDINGS, wire.HEARTBEAT):
-            self._answer(wire.ACK, wire.encode_ack(False, [sent.sequence]), sent)
+            self._answer(wire.ACK, wire.encode_ack(False, self.acknowledges(sent)), sent)
+
+    def acknowledges(self, sent: Sent) -> list[tuple[int, int, int]]:
+        """Return the rows of the ACK for a frame."""
+        if sent.kind == wire.HEARTBEAT:
+            return [(wire.ACK_HEARTBEAT, sent.sequence, 0)]
+        return [
+            (slot, sent.sequence, self.ids[body[1:9]].next_mark() if self.marks and body[1:9] in self.ids else 0)
+            for slot, _, _, _, body in wire.decode_bindings(sent.body)
+        ]
 
     def _answer(self, kind: int, body: bytes, sent: Sent) -> None:
         frame = wire.encode(kind, NUMBER, sent.boot, sent.sequence, body, mac)

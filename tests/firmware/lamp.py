@@ -22,7 +22,8 @@ class LampJudge:
 
     - Lit for longer than STEADY_MS without a pause: no stage does that, but a broken reader may.
     - Lit at all before an answer to an open alarm reached this boot of the reader.
-    - Two flashes of 200 ms and a pause ("help is coming"), or a beep, before "acknowledged" reached this boot.
+    - Two flashes of 200 ms and a pause ("help is coming"), or a beep, before "acknowledged" reached this boot, or while
+      a bell waits for its first answer.
     """
 
     def __init__(self) -> None:
@@ -31,6 +32,8 @@ class LampJudge:
         """The first of them in words."""
         self._stages: dict[int, int] = {}
         """Of this boot: number of an alarm -> highest stage that reached the reader. Closed ones are not in it."""
+        self._waiting: set[int] = set()
+        """Numbers of bells that were reported and not answered so far."""
         self._closed_ms: dict[int, float] = {}
         self.about: Callable[[], str] = str
         """Adds to what is said in words."""
@@ -51,17 +54,27 @@ class LampJudge:
 
     def told(self, now_ms: float, number: int, stage: int) -> None:
         """A STAGE came to the reader."""
+        self._waiting.discard(number)
+        if stage == wire.WAITING:
+            self._stages.pop(number, None)  # its number means another alarm now
+            self._closed_ms.pop(number, None)
+            return
         if wire.RECEIVED <= stage < wire.CLOSED:
             self._stages[number] = max(stage, self._stages.get(number, 0))
             self._closed_ms.pop(number, None)
         elif number in self._stages:
             self._closed_ms.setdefault(number, now_ms + CLOSE_MS)
 
-    def shown(self, number: int, stage: int) -> None:
+    def shown(self, number: int, stage: int, *, bell: bool = False) -> None:
         """The reader says what its lamp shows for an alarm."""
+        if bell and stage == wire.WAITING and number not in self._stages:
+            self._waiting.add(number)
         if stage >= wire.CLOSED:
             self._stages.pop(number, None)
             self._closed_ms.pop(number, None)
+
+    def _helped(self) -> bool:
+        return not self._waiting and max(self._stages.values(), default=0) >= wire.ACKNOWLEDGED
 
     def _forget(self, now_ms: float) -> None:
         for number in [number for number, at_ms in self._closed_ms.items() if at_ms <= now_ms]:
@@ -74,15 +87,14 @@ class LampJudge:
                 self._was = None
                 return
             self._judge(now_ms)
-            helped = max(self._stages.values(), default=0) >= wire.ACKNOWLEDGED
-            self._lit = (now_ms, self.answered(now_ms), helped)
+            self._lit = (now_ms, self.answered(now_ms), self._helped())
         elif not level and self._lit is not None:
             self._was, self._was_allowed = (self._lit[0], now_ms), self._lit[1:]
             self._lit, self._dark_ms = None, now_ms
 
     def buzzer(self, now_ms: float, level: int) -> None:
         if level and self._buzz is None:
-            self._buzz = (now_ms, max(self._stages.values(), default=0) >= wire.ACKNOWLEDGED)
+            self._buzz = (now_ms, self._helped())
         elif not level and self._buzz is not None:
             since_ms, helped = self._buzz
             self._buzz = None
@@ -94,6 +106,7 @@ class LampJudge:
         self.lamp(now_ms, 0)
         self.buzzer(now_ms, 0)
         self._stages.clear()
+        self._waiting.clear()
         self._closed_ms.clear()
 
     def end(self, now_ms: float) -> None:

@@ -26,7 +26,7 @@ BUILTINS = (
     "BaseException", "Exception", "KeyboardInterrupt", "MemoryError", "OSError",
 )  # fmt: skip
 """Of 1.20's default configuration (its py/modbuiltins.c). Digi lists none of them, and takes none away."""
-VALUES = ("append", "args", "from_bytes", "read", "seek", "split", "write")
+VALUES = ("args", "from_bytes", "read", "seek", "split", "write")
 """Methods and attributes of values whose type no reading of the source can tell: lists, errors, numbers, files, texts.
 
 Those of pins, the watchdog, a scan and a hash are in the typings.

@@ -181,19 +181,30 @@ def test_the_lamp_and_the_buzzer_follow_the_stages(street: Make) -> None:
     assert s.lamp() == 0
 
 
-def test_a_stage_never_falls(street: Make) -> None:
+def test_a_stage_never_falls_but_to_the_beginning(street: Make) -> None:
     s = street()
     [tag] = s.add_tags(1, period_ms=1e9)
     s.start()
     s.run(5)
     s.cry(tag, seconds=1)
     s.run(1)
-    for stage in (wire.ACKNOWLEDGED, wire.RECEIVED, 0, 200):
+    for stage in (wire.ACKNOWLEDGED, wire.RECEIVED, 200):
         s.downlink(wire.STAGE, wire.encode_stage([(1, stage), (99, 5)]))
         s.run(0.2)
     s.run(12)
     assert [round((b[0] - a[0]) / 100) for a, b in itertools.pairwise(s.edges()[-5:])] in HELP
     assert s.sos()[-1][2] == wire.ACKNOWLEDGED
+    s.downlink(wire.STAGE, wire.encode_stage([(1, 0)]))  # the number means another alarm now
+    began_ms = s.now_ms
+    s.run(3)
+    assert s.lamp() == 0
+    assert s.edges(since_ms=began_ms + 300) == []
+    [again, *_] = [row for row in s.sos() if row[0] >= began_ms]
+    assert (again[1], again[2]) == (1, wire.WAITING)
+    assert again[0] - began_ms <= 40, "due at once"
+    s.downlink(wire.STAGE, wire.encode_stage([(1, wire.RECEIVED)]))
+    s.run(0.1)
+    assert s.sos()[-1][2] == wire.RECEIVED
 
 
 def test_the_bell_is_debounced_and_counts_presses(street: Make) -> None:
@@ -248,9 +259,9 @@ def test_two_bells_are_two_inputs(street: Make) -> None:
 
 def test_a_full_ring_gives_up_what_is_furthest_and_never_a_waiting_cry_first(street: Make) -> None:
     s = street()
-    tags = s.add_tags(12, period_ms=1e9)
+    tags = s.add_tags(12, until_ms=25_000)  # they beacon until the gateway knows them
     s.start()
-    s.run(5)
+    s.run(30)
     for tag in tags[:8]:
         s.cry(tag, seconds=0.6)
         s.run(0.7)

@@ -92,3 +92,16 @@ def test_a_closed_alarm_may_be_shown_only_for_a_while() -> None:
     judge.told(1000, 1, wire.CLOSED)
     blink(judge, (2000, 3000), (1000 + CLOSE_MS + 1000, 1000 + CLOSE_MS + 2000))
     assert false_ms(judge) == {"answers nobody": 1000}
+
+
+def test_help_is_false_while_another_bell_waits_and_after_its_number_means_another_alarm() -> None:
+    judge = LampJudge()
+    judge.told(0, 1, wire.ACKNOWLEDGED)
+    judge.shown(2, wire.WAITING, bell=True)
+    blink(judge, *help_from(1000, 2))
+    judge.told(5000, 2, wire.ACKNOWLEDGED)
+    blink(judge, *help_from(6000, 2))
+    judge.told(10_000, 1, wire.WAITING)
+    judge.told(10_000, 2, wire.WAITING)
+    blink(judge, (11_000, 12_000))
+    assert false_ms(judge) == {"help": 1200, "answers nobody": 1000}

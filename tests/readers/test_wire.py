@@ -165,7 +165,7 @@ def test_every_level_and_either_motion_come_back_on_both_interpreters() -> None:
     expected = []
     for moving in (False, True):
         for rssi_dbm in (None, *range(-128, 21)):
-            back = None if rssi_dbm is None else min(max(rssi_dbm, -126), 0)
+            back = None if rssi_dbm is None or rssi_dbm > 0 else max(rssi_dbm, -126)
             level = (127 if back is None else -back) + 128 * moving
             expected.append(f"{rssi_dbm} {moving} {level} {(9, back, 100, 3, 17, moving)}")
     assert told[0].splitlines() == expected
@@ -178,11 +178,11 @@ def test_every_row_of_four_bytes_has_one_meaning(raw: bytes) -> None:
 
 
 @given(u8, st.integers(-300, 300), st.integers(0, 10**6), st.integers(1, 300), u16, st.booleans())
-def test_a_level_beyond_the_scale_is_its_end_and_never_turns_into_motion(
+def test_a_level_above_0_dbm_is_none_and_one_below_the_scale_its_end(
     slot: int, rssi_dbm: int, age_ms: int, packets: int, counter: int, moving: bool
 ) -> None:
     [row] = wire.decode_sightings(wire.encode_sightings([(slot, rssi_dbm, age_ms, packets, counter, moving)]))
-    assert (row[1], row[5]) == (min(max(rssi_dbm, -126), 0), moving)
+    assert (row[1], row[5]) == (None if rssi_dbm > 0 else max(rssi_dbm, -126), moving)
 
 
 @given(st.lists(st.tuples(u8, rssi, age, u8, advertisement), min_size=1, max_size=wire.BINDINGS_MAX))
@@ -207,11 +207,13 @@ def test_a_bell_comes_back(
     assert len(wire.encode_bell(*fields)) == (9 if before[0] else 6)
 
 
-@given(u8, st.lists(u24, max_size=wire.ACKS_MAX))
-def test_an_acknowledgement_comes_back(flags: int, sequences: list[int]) -> None:
-    body = wire.encode_ack(flags, sequences)
+@given(u8, st.lists(st.tuples(u8, u24, u16), max_size=wire.ACKS_MAX))
+def test_an_acknowledgement_comes_back_with_the_low_half_of_each_sequence(
+    flags: int, rows: list[tuple[int, int, int]]
+) -> None:
+    body = wire.encode_ack(flags, rows)
     assert len(body) <= DOWN_BODY_MAX
-    assert wire.decode_ack(body) == (flags, sequences)
+    assert wire.decode_ack(body) == (flags, [(slot, sequence & 0xFFFF, mark) for slot, sequence, mark in rows])
 
 
 @given(st.lists(st.tuples(u8, u8), min_size=1, max_size=wire.STAGES_MAX))
@@ -232,7 +234,8 @@ def test_settings_come_back(values: tuple[int, ...]) -> None:
 def test_a_frame_to_a_reader_has_room_for_the_route_to_it() -> None:
     """A source route takes 2 bytes and 2 for each relay. As many rows as fit are used, and not one more."""
     assert wire.DOWN_MAX + 2 + 2 * 8 <= wire.FRAME_MAX, "eight relays"
-    assert [DOWN_BODY_MAX - 1 - 3 * wire.ACKS_MAX, DOWN_BODY_MAX - 2 * wire.STAGES_MAX] == [0, 0]
+    assert [DOWN_BODY_MAX - 1 - wire.ACK_SIZE * wire.ACKS_MAX, DOWN_BODY_MAX - 2 * wire.STAGES_MAX] == [3, 0]
+    assert wire.ACK_SIZE > 3
 
 
 def test_faults_fit_their_field() -> None:
