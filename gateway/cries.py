@@ -26,14 +26,14 @@ Proof = Literal["now", "late", "old", "unread", "none"]
 Kin = Literal["no", "same", "other"]
 Trust = Literal["verified", "replayed", "unverified"]
 Attention = Literal["new", "taken", "closed"]
-Spot = Literal["here", "far"]
+Nearness = Literal["here", "far"]
 Verdict = Literal["new", "revise", "repeat"]
 
 PROOFS: tuple[Proof, ...] = ("now", "late", "old", "unread", "none")
 KINS: tuple[Kin, ...] = ("no", "same", "other")
 TRUSTS: tuple[Trust, ...] = ("verified", "replayed", "unverified")
 STATES: tuple[Attention, ...] = ("new", "taken", "closed")
-SPOTS: tuple[Spot, ...] = ("here", "far")
+NEARNESSES: tuple[Nearness, ...] = ("here", "far")
 
 ANY = "*"
 TABLE: tuple[tuple[str, str, str, str, str, Verdict], ...] = (
@@ -60,7 +60,7 @@ TABLE: tuple[tuple[str, str, str, str, str, Verdict], ...] = (
     ("none",     "same",  ANY,          ANY,         ANY,    "new"),
 )  # fmt: skip
 
-TRUST: dict[tuple[Proof, Spot], Trust] = {
+TRUST: dict[tuple[Proof, Nearness], Trust] = {
     ("now", "here"): "verified", ("now", "far"): "replayed",
     ("late", "here"): "verified", ("late", "far"): "replayed",
     ("old", "here"): "replayed", ("old", "far"): "replayed",
@@ -78,7 +78,7 @@ class Case:
     kin: Kin = "no"
     trust: Trust = "verified"
     state: Attention = "new"
-    place: Spot = "here"
+    place: Nearness = "here"
 
 
 def belongs(case: Case) -> Verdict:

@@ -70,7 +70,7 @@ def test_every_command_has_help_a_technician_understands() -> None:
 
 @pytest.mark.parametrize("kind", get_args(uplink.TopicKind))
 def test_every_topic_is_documented(kind: str) -> None:
-    assert f"ansim/v1/{{site}}/gw/{{gateway}}/{kind}" in DOCS
+    assert f"ansim/v2/{{site}}/gw/{{gateway}}/{kind}" in DOCS
 
 
 def test_every_event_and_field_is_documented() -> None:

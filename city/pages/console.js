@@ -1,100 +1,75 @@
-// The console. Its state comes from /api/state, then from the stream /events. Every age is computed from the city's clock,
-// which each message carries, so a wrong clock in this machine changes nothing.
+// The console: what the city told, drawn. Every age is computed from the city's clock, which each message carries, so a wrong
+// clock in this machine changes nothing. Each part of the page is drawn by itself; what fails in one is said in the head.
 
+import { announce, cardOf, drawCard, dropCard, holdMoved, press } from "/static/cards.js";
 import { fill, make, put } from "/static/dom.js";
-import { drawAlarms, drawReader, drawSite, drawTag, find, firstView, onGround, reveal } from "/static/map.js";
-import { KINDS, STATES, ago, byUrgency, clockTime, countWords, hops, isCall, lampWords, marks, metres, now, roughAgo, roughSpan, setClock, shortWords, span, standing, waitingWords, what } from "/static/phrases.js";
+import { ask } from "/static/ask.js";
+import { share } from "/static/share.js";
+import { beep, drawSound, openSound } from "/static/sound.js";
+import { ago, byUrgency, clockTime, countWords, isCall, isLoud, metres, now, roughAgo, setClock, span, standing, waitingWords, zoneKnown } from "/static/phrases.js";
 
 const $ = (id) => document.getElementById(id);
-const QUIET_MAX_S = 12; // the city sends a message at least every 5 s
+const QUIET_MAX_S = 12; // after this without a word from the city the page says that it is cut off
+const UNKNOWN_MAX_S = 5; // after this without any state the page says that it knows nothing
 const FRESH_S = 120; // an older place is marked as old, an older arrival as told late
 const CLOSED_MAX = 50;
 const PASSAGES_MAX = 100;
-const SETTLE_MS = 600; // a card that has just moved or changed takes no press: the press was meant for what was there before
+const FAULT_CHARS_MAX = 160;
+const SURE_S = 5; // a state lists what was stored this long before it
 const REMIND_S = 5; // the sound for a call that nobody has acknowledged is repeated after this
+const MAP_LIMIT_S = 10;
 
 const incidents = new Map();
-const cards = new Map();
 const tags = new Map(); // pseudonym -> {position, presence, route_deviation, marker, ring, row}
-const readers = new Map();
+const readers = new Map(); // gateway and reader -> the newest word
 const notes = new Map();
 const gateways = new Map();
+const faults = new Map(); // part of this page -> the error that it failed with
 let passages = [];
+let boot = null; // which run of the city the state is from
 let heard_at = 0; // performance.now() of the last message
-let said_at = 0; // the city's time in the last message
+let said_at = 0; // the city's time in the last message; 0: this page never got the state
+let link = { how: "cut", why: "" };
 let lanes = {};
-let source = null;
-let retry_s = 1;
-let audio = null;
+let problems = []; // what the city says of itself: its disk, its log, its threads, its gateways' keys
+let beaten_at = 0;
+let sounded_at = 0;
+let chart = null; // the map, once it is loaded
 let selected = null; // the child whose circle stays on the map until Escape, a second press or a press on the map
 let pointed = null; // the child under the pointer or the keyboard's focus
 
 // ---- drawing: only what has changed ------------------------------------------------------------------------------
 
-function cardOf(number) {
-  if (cards.has(number)) return cards.get(number);
-  const card = $(isCall(incidents.get(number)) ? "card" : "notice").content.firstElementChild.cloneNode(true);
-  card.dataset.number = number;
-  const more = card.querySelector(".more");
-  if (more) {
-    more.addEventListener("click", () => {
-      const open = more.getAttribute("aria-expanded") !== "true";
-      more.setAttribute("aria-expanded", String(open));
-      card.querySelector(".rest").hidden = !open;
-    });
+// Runs one part of the page. Returns whether it succeeded; if not, the head of the page says so.
+function safely(part, action) {
+  try {
+    action();
+    faults.delete(part);
+    return true;
+  } catch (error) {
+    if (!faults.has(part)) console.error(part, error);
+    faults.set(part, String(error.message ?? error).slice(0, FAULT_CHARS_MAX));
+    return false;
   }
-  card.querySelector(".acknowledge").addEventListener("click", () => press(number, "acknowledge"));
-  card.querySelector(".close").addEventListener("click", () => press(number, "close"));
-  card.querySelector(".find").addEventListener("click", () => find(incidents.get(number), latestPlace(incidents.get(number))));
-  card.addEventListener("animationend", () => card.classList.remove("fresh"));
-  cards.set(number, card);
-  return card;
 }
 
-function drawCard(incident) {
-  const card = cardOf(incident.number);
-  const fresh = incident.state === "new" && card.classList.contains("fresh") ? " fresh" : "";
-  const kind = `card ${isCall(incident) ? "call" : "notice"} ${incident.state}${fresh}`;
-  if (card.className !== kind) card.className = kind;
-  const call = isCall(incident);
-  put(card.querySelector(".kind"), call ? KINDS[incident.kind] : "Danger");
-  const whose = incident.kind === "bell" ? "bell " : incident.kind === "unreadable" ? "gateway " : "tag ";
-  put(card.querySelector(".subject"), call ? `${whose}${incident.subject}  #${incident.number}` : incident.subject);
-  const waits = incident.state === "new" ? ` ${(call ? span : roughSpan)(now() - incident.stored_at)}` : "";
-  put(card.querySelector(".state"), STATES[incident.state] + waits);
-  const latest = latestPlace(incident);
-  const found = marks(incident, latest);
-  fill(card.querySelector(".marks"), JSON.stringify(found), () => found.map(([text, className]) => make("li", text, className)));
-  put(card.querySelector(".what"), `${call ? "" : `#${incident.number}. `}${what(incident, latest)}`);
-  if (call) {
-    const lamp = card.querySelector(".lamp");
-    lamp.hidden = incident.kind === "unreadable";
-    const [lit, words] = lampWords(incident);
-    lamp.className = `lamp ${lit}`;
-    put(card.querySelector(".lamp-words"), words);
-  } else put(card.querySelector(".short"), shortWords(incident));
-  card.querySelector(".acknowledge").hidden = incident.state !== "new";
-  card.querySelector(".close").hidden = incident.state !== "acknowledged";
-  card.querySelector(".find").hidden = !incident.where && !latest;
-  const steps = hops(incident);
-  fill(card.querySelector(".hops"), JSON.stringify(steps), () =>
-    steps.map(([name, at, delay]) => {
-      const box = make("div");
-      const value = make("dd", at);
-      if (delay) value.append(make("span", delay, "delay"));
-      box.append(make("dt", name), value);
-      return box;
-    }),
-  );
-  fill(card.querySelector(".log"), String(incident.log.length), () =>
-    incident.log.map((line) => {
-      const item = make("li");
-      const who = line.who === "city" ? "" : ` by ${line.who}`;
-      item.append(make("time", clockTime(line.at)), `${line.word.replaceAll("_", " ")}${who}${line.detail ? `: ${line.detail}` : ""}`);
-      return item;
-    }),
-  );
+// Does all of a list, each by itself; throws the last error after that.
+function each(list, action) {
+  let failed = null;
+  for (const one of list) {
+    try {
+      action(one);
+    } catch (error) {
+      failed = error;
+    }
+  }
+  if (failed) throw failed;
 }
+
+const act = {
+  press: (number, action) => press(incidents.get(number), action, { taken: (view) => takeIncident(view, false), changed: draw }),
+  find: (number) => chart && chart.find(incidents.get(number), latestPlace(incidents.get(number))),
+};
 
 function arrange(list, wanted) {
   const same = wanted.length === list.children.length && wanted.every((card, i) => list.children[i] === card);
@@ -104,29 +79,23 @@ function arrange(list, wanted) {
   if (focused && list.contains(focused)) focused.focus({ preventScroll: true });
 }
 
-function holdMoved(open) {
-  open.forEach((incident, i) => {
-    const card = cardOf(incident.number);
-    const spot = `${i} ${incident.state}`;
-    if (card.dataset.spot === spot) return;
-    card.dataset.spot = spot;
-    card.dataset.moved = "";
-    setTimeout(() => delete card.dataset.moved, SETTLE_MS);
-  });
-}
-
 function drawIncidents() {
   const all = [...incidents.values()];
   const open = all.filter((i) => i.state !== "closed").sort(byUrgency);
   const closed = all.filter((i) => i.state === "closed").sort((a, b) => b.closed_at - a.closed_at);
   for (const gone of closed.splice(CLOSED_MAX)) {
-    incidents.delete(gone.number);
-    cards.delete(gone.number);
+    forget(gone.number);
   }
-  for (const incident of [...open, ...closed]) drawCard(incident);
-  holdMoved(open);
-  arrange($("incident-list"), open.map((i) => cardOf(i.number)));
-  arrange($("closed-list"), closed.map((i) => cardOf(i.number)));
+  const failed = [];
+  for (const incident of [...open, ...closed]) {
+    const fault = drawCard(incident, latestPlace(incident), act);
+    if (fault) failed.push(`#${incident.number}: ${fault.message}`);
+  }
+  open.forEach((incident, i) => holdMoved(cardOf(incident, act), `${i} ${incident.state}`));
+  arrange($("incident-list"), open.map((i) => cardOf(i, act)));
+  arrange($("closed-list"), closed.map((i) => cardOf(i, act)));
+  put($("no-incidents"), said_at ? "No open incident." : "Not known: this page has not had the list of incidents from the city.");
+  $("no-incidents").classList.toggle("unknown", !said_at);
   $("no-incidents").hidden = open.length > 0;
   $("closed").hidden = closed.length === 0;
   put($("closed-count"), String(closed.length));
@@ -134,7 +103,10 @@ function drawIncidents() {
   const waits = waitingWords(open);
   put($("waiting"), waits);
   $("waiting").hidden = !waits;
-  drawAlarms(open);
+  safely("cards", () => {
+    if (failed.length) throw new Error(`not drawn in full: ${failed.join(", ")}`);
+  });
+  safely("calls on the map", () => chart && chart.drawAlarms(open));
 }
 
 function newestPlace(tag) {
@@ -149,67 +121,73 @@ function latestPlace(incident) {
 }
 
 function drawChildren() {
-  const subjects = (kind) => new Set([...incidents.values()].filter((i) => i.state !== "closed" && i.kind === kind).map((i) => i.subject));
+  const subjects = (kind) => new Set([...incidents.values()].filter((i) => i.state !== "closed" && i.kind === kind && (isLoud(i) || !isCall(i))).map((i) => i.subject));
   const [crying, near] = [subjects("sos"), subjects("danger")];
   const rank = (name) => (crying.has(name) ? 0 : near.has(name) ? 1 : 2);
   const known = (name) => tags.get(name).position || tags.get(name).presence;
   const rows = [...tags.keys()].filter(known).sort((a, b) => rank(a) - rank(b) || a.localeCompare(b));
-  for (const name of rows) {
-    const tag = tags.get(name);
-    if (!tag.row) {
-      tag.row = make("tr");
-      const cell = make("td");
-      const button = make("button", name);
-      button.type = "button";
-      button.title = `${name}: show its circle on the map`;
-      cell.append(button);
-      const state = make("td");
-      state.append(make("span", "", "glyph"), " ", make("span", "", "words"));
-      tag.row.append(cell, state, make("td", "", "number"), make("td", "", "number"));
-      tag.row.addEventListener("click", () => select(name));
-      watch(tag.row, name);
-    }
-    const [glyph, kind, words] = standing(tag);
-    const place = newestPlace(tag);
-    const seen = Math.max(tag.position ? tag.position.as_of : 0, tag.presence && kind !== "unseen" ? tag.presence.as_of : 0) || tag.presence.as_of;
-    const old = now() - seen > FRESH_S;
-    const alarm = crying.has(name) ? "crying" : near.has(name) ? "near" : "";
-    const className = `${kind} ${alarm}${name === selected ? " selected" : ""}`;
-    tag.row.querySelector("button").setAttribute("aria-pressed", String(name === selected));
-    if (tag.row.className !== className) tag.row.className = className;
-    put(tag.row.querySelector(".glyph"), glyph);
-    put(tag.row.querySelector(".words"), words);
-    put(tag.row.cells[2], place ? metres(place.where.accuracy_95_m) : "–");
-    put(tag.row.cells[3], roughAgo(seen));
-    tag.row.cells[3].classList.toggle("old", old);
-    drawTag(name, tag, place, { kind, alarm, old, ringed: alarm === "crying" || name === selected || name === pointed, crowd: rows.length });
-    if (tag.marker && !tag.watched) {
-      tag.watched = true;
-      tag.marker.on("click", () => select(name));
-      const spot = tag.marker.getElement();
-      spot.addEventListener("keydown", (event) => {
-        if (event.key !== "Enter" && event.key !== " ") return;
-        event.preventDefault();
-        select(name);
-      });
-      watch(spot, name);
-    }
-  }
-  arrange($("children"), rows.map((name) => tags.get(name).row));
-  put($("child-count"), rows.length ? String(rows.length) : "none heard yet");
+  arrange($("children"), rows.map(rowOf));
+  put($("child-count"), rows.length ? String(rows.length) : said_at ? "none heard yet" : "not known");
+  each(rows, (name) => drawChild(name, crying.has(name) ? "crying" : near.has(name) ? "near" : "", rows.length));
+}
+
+function rowOf(name) {
+  const tag = tags.get(name);
+  if (tag.row) return tag.row;
+  tag.row = make("tr");
+  const cell = make("td");
+  const button = make("button", name);
+  button.type = "button";
+  button.title = `${name}: show its circle on the map`;
+  cell.append(button);
+  const state = make("td");
+  state.append(make("span", "", "glyph"), " ", make("span", "", "words"));
+  tag.row.append(cell, state, make("td", "", "number"), make("td", "", "number"));
+  tag.row.addEventListener("click", () => select(name));
+  watch(tag.row, name);
+  return tag.row;
+}
+
+function drawChild(name, alarm, crowd) {
+  const tag = tags.get(name);
+  const row = rowOf(name);
+  const [glyph, kind, words] = standing(tag);
+  const place = newestPlace(tag);
+  const seen = Math.max(tag.position ? tag.position.as_of : 0, tag.presence && kind !== "unseen" ? tag.presence.as_of : 0) || tag.presence.as_of;
+  const old = now() - seen > FRESH_S;
+  const className = `${kind} ${alarm}${name === selected ? " selected" : ""}`;
+  row.querySelector("button").setAttribute("aria-pressed", String(name === selected));
+  if (row.className !== className) row.className = className;
+  put(row.querySelector(".glyph"), glyph);
+  put(row.querySelector(".words"), words);
+  put(row.cells[2], place ? metres(place.where.accuracy_95_m) : "–");
+  put(row.cells[3], roughAgo(seen));
+  row.cells[3].classList.toggle("old", old);
+  if (!chart) return;
+  chart.drawTag(name, tag, place, { kind, alarm, old, ringed: alarm === "crying" || name === selected || name === pointed, crowd });
+  if (!tag.marker || tag.watched) return;
+  tag.watched = true;
+  tag.marker.on("click", () => select(name));
+  const spot = tag.marker.getElement();
+  spot.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    select(name);
+  });
+  watch(spot, name);
 }
 
 function select(name) {
   selected = name === selected ? null : name;
   pointed = null;
-  drawChildren();
-  if (selected) reveal(tags.get(selected).marker);
+  safely("children", drawChildren);
+  if (selected && chart) chart.reveal(tags.get(selected).marker);
 }
 
 function watch(element, name) {
   const point = (to) => () => {
     pointed = to;
-    drawChildren();
+    safely("children", drawChildren);
   };
   for (const event of ["mouseenter", "focusin"]) element.addEventListener(event, point(name));
   for (const event of ["mouseleave", "focusout"]) element.addEventListener(event, point(null));
@@ -217,7 +195,7 @@ function watch(element, name) {
 
 function selectNone() {
   selected = pointed = null;
-  drawChildren();
+  safely("children", drawChildren);
 }
 
 function drawPassages() {
@@ -231,6 +209,7 @@ function drawPassages() {
     }),
   );
   put($("arrival-count"), passages.length ? String(passages.length) : "");
+  put($("no-arrivals"), said_at ? "None yet." : "Not known.");
   $("no-arrivals").hidden = passages.length > 0;
 }
 
@@ -251,46 +230,82 @@ function drawHealth() {
     lines.push(item);
   }
   $("gateways").replaceChildren(...lines);
-  const each = [...readers.values()].sort((a, b) => a.reader - b.reader);
+  const each = [...readers.values()].sort((a, b) => a.reader - b.reader || a.gateway.localeCompare(b.gateway));
+  const several = new Set(each.map((r) => r.gateway)).size > 1; // each gateway counts its readers from 1
   $("readers").replaceChildren(
     ...each.map((r) => {
       const item = make("li");
-      item.append(make("span", `${r.state === "ok" ? "✓" : "✗"} reader ${r.reader}${r.state === "ok" ? "" : " silent"}`, r.state === "ok" ? "" : "bad"), make("span", roughAgo(r.as_of), "right"));
+      const name = `reader ${r.reader}${several ? ` of ${r.gateway}` : ""}`;
+      item.append(make("span", `${r.state === "ok" ? "✓" : "✗"} ${name}${r.state === "ok" ? "" : " silent"}`, r.state === "ok" ? "" : "bad"), make("span", roughAgo(r.as_of), "right"));
       return item;
     }),
   );
+  put($("no-gateways"), said_at ? "No gateway heard yet." : "Not known.");
   $("no-gateways").hidden = lines.length + each.length > 0;
+  if (!chart) return;
+  for (const number of new Set(each.map((r) => r.reader))) chart.drawReader(number, each.every((r) => r.reader !== number || r.state === "ok"));
 }
 
-// ---- messages from the city, and requests to it ------------------------------------------------------------------
+// ---- messages from the city --------------------------------------------------------------------------------------
+
+function forget(number) {
+  incidents.delete(number);
+  dropCard(number);
+}
 
 function takeIncident(incident, loud) {
+  if (incident.moved_to) { // it was only in the city's memory, and has its number in the store now
+    forget(incident.number);
+    return;
+  }
   const before = incidents.get(incident.number);
   if (before && before.version > incident.version) return; // this view is older than the one on the page
   incidents.set(incident.number, incident);
-  const cried = !before || incident.alarms.length > before.alarms.length || (incident.overdue && !before.overdue);
+  const cried = !before || (incident.alarms?.length ?? 0) > (before.alarms?.length ?? 0) || (incident.overdue && !before.overdue);
   if (!loud || incident.state !== "new" || !cried) return;
-  put($("announce"), `${KINDS[incident.kind]} ${incident.subject}${incident.drill ? ", drill" : ""}: ${incident.overdue ? "not acknowledged" : "new incident"}`);
-  const card = cardOf(incident.number);
-  card.classList.remove("fresh");
-  requestAnimationFrame(() => card.classList.add("fresh"));
-  beep(isCall(incident));
-  if (!before && isCall(incident)) $("incidents").scrollTop = 0; // a new call is at the top: scroll there, so that it is visible at once
+  beep(isLoud(incident));
+  announce(incident, cardOf(incident, act));
+  if (!before && isLoud(incident)) $("incidents").scrollTop = 0; // a new call is at the top: scroll there, so that it is visible at once
 }
 
+const isOlder = (word, held) => held !== undefined && held.as_of > word.as_of;
+
 function takeWord(word) {
-  if (word.about === "gateway") gateways.set(word.gateway, word);
-  else if (word.kind === "position" || word.kind === "presence" || word.kind === "route_deviation") {
+  const name = `${word.gateway} ${word.subject ?? ""}`;
+  const keep = (map, key) => {
+    if (!isOlder(word, map.get(key))) map.set(key, word);
+  };
+  if (word.about === "gateway") {
+    const held = gateways.get(word.gateway);
+    if (!held || held.at <= word.at || held.heard_at <= word.heard_at) gateways.set(word.gateway, word);
+  } else if (word.kind === "position" || word.kind === "presence" || word.kind === "route_deviation") {
     if (!tags.has(word.subject)) tags.set(word.subject, {});
-    tags.get(word.subject)[word.kind] = word;
-  } else if (word.kind === "reader_health") {
-    readers.set(word.reader, word);
-    drawReader(word);
-  } else if (word.kind === "gateway_health") notes.set(word.subject, word);
+    const tag = tags.get(word.subject);
+    if (!isOlder(word, tag[word.kind])) tag[word.kind] = word;
+  } else if (word.kind === "reader_health") keep(readers, `${word.gateway} ${word.reader}`);
+  else if (word.kind === "gateway_health") keep(notes, name);
   else if (word.kind === "arrival" || word.kind === "departure") {
     const same = (p) => p.subject === word.subject && p.kind === word.kind && p.as_of === word.as_of;
     if (!passages.some(same)) passages = [word, ...passages].sort((a, b) => b.as_of - a.as_of).slice(0, PASSAGES_MAX);
   }
+}
+
+function takeState(state) {
+  const first = boot === null;
+  const run = String(state.position).split("-")[0];
+  const listed = new Set(state.incidents.map((i) => i.number));
+  if (!first && run !== boot) { // the city was started again, perhaps with another store: its numbers may mean other incidents
+    for (const number of [...incidents.keys()]) {
+      if (!listed.has(number)) forget(number);
+      else incidents.get(number).version = -1;
+    }
+  }
+  const moved = (i) => i.only_in_memory && !listed.has(i.number) && state.at > i.stored_at + SURE_S;
+  for (const incident of [...incidents.values()].filter(moved)) forget(incident.number);
+  boot = run;
+  const gateways = state.gateways.map((gateway) => ({ about: "gateway", ...gateway }));
+  safely("an incident", () => each(state.incidents, (incident) => takeIncident(incident, !first)));
+  safely("words", () => each([...state.words, ...gateways, ...state.passages], takeWord));
 }
 
 function heard(message) {
@@ -298,137 +313,126 @@ function heard(message) {
   said_at = message.at;
   setClock(message.at);
   if (message.lanes) lanes = message.lanes;
+  if (message.problems) problems = message.problems;
 }
 
-async function ask(path, method = "GET") {
-  const answer = await fetch(path, { method, credentials: "same-origin" });
-  if (answer.status === 401) window.location.assign("/login");
-  const body = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error(body.detail ?? `the city answered ${answer.status}`);
-  return body;
-}
-
-async function press(number, action) {
-  const card = cardOf(number);
-  const problem = card.querySelector(".problem");
-  const button = card.querySelector(`.${action}`);
-  problem.hidden = button.disabled = true;
-  try {
-    takeIncident(await ask(`/api/incidents/${number}/${action}`, "POST"), false);
-    draw();
-    if (action === "acknowledge") card.focus({ preventScroll: true }); // not on Close: a second Enter must not close the incident
-  } catch (error) {
-    problem.textContent = `${action === "close" ? "Not closed" : "Not acknowledged"}: ${error.message}. Press again.`;
-    problem.hidden = false;
-  } finally {
-    button.disabled = false;
-  }
-}
-
-async function load(first) {
-  const state = await ask("/api/state");
-  heard({ at: state.at, lanes: Object.fromEntries(Object.entries(state.lanes).map(([lane, of]) => [lane, of.connected])) });
-  const known = new Set(incidents.keys());
-  for (const incident of state.incidents) takeIncident(incident, first ? false : !known.has(incident.number));
-  for (const word of state.words) takeWord(word);
-  for (const gateway of state.gateways) takeWord({ about: "gateway", ...gateway });
-  passages = state.passages;
-  draw();
-  firstView([...incidents.values()].filter((i) => i.state !== "closed" && isCall(i)));
-  if (first) $("announce").textContent = "";
-  return state.position;
-}
-
-async function connect(first) {
-  try {
-    const position = await load(first);
-    retry_s = 1;
+function take(message) {
+  const { about } = message;
+  if (about === "link") {
+    link = message;
     beat();
-    if (source) source.close();
-    source = new EventSource(`/events?after=${encodeURIComponent(position)}`);
-    const on = (name, action) =>
-      source.addEventListener(name, (event) => {
-        const message = JSON.parse(event.data);
-        heard(message);
-        action(message);
-      });
-    on("incident", (m) => (takeIncident(m.incident, true), draw()));
-    on("words", (m) => (m.words.forEach(takeWord), draw()));
-    on("tick", () => draw());
-    on("reset", () => connect(false));
-    source.addEventListener("error", () => {
-      if (source.readyState === EventSource.CLOSED) again();
-    });
-  } catch (error) {
-    again();
+    return;
   }
-}
-
-let planned = null;
-function again() {
-  if (planned) return;
-  planned = setTimeout(() => {
-    planned = null;
-    connect(false);
-  }, retry_s * 1000);
-  retry_s = Math.min(retry_s * 2, 10);
+  if (about === "login") {
+    window.location.assign("/login");
+    return;
+  }
+  if (about === "state") {
+    if (!Array.isArray(message.state?.incidents)) return;
+    heard(message.state);
+    safely("the state", () => takeState(message.state));
+  } else {
+    if (said_at) heard(message);
+    else setClock(message.at); // before the first state a message must not look like knowledge of everything
+    if (about === "incident") safely("an incident", () => takeIncident(message.incident, true));
+    if (about === "words") safely("words", () => each(message.words, takeWord));
+  }
+  draw();
+  if (about === "state" && chart) safely("map", firstView);
 }
 
 // ---- every second ------------------------------------------------------------------------------------------------
 
 function draw() {
-  drawIncidents();
-  drawChildren();
-  drawPassages();
-  drawHealth();
+  const drawn = safely("incidents", drawIncidents);
+  safely("children", drawChildren);
+  safely("arrivals", drawPassages);
+  safely("gateways and readers", drawHealth);
+  if (drawn && said_at && !faults.has("an incident") && !faults.has("the state")) holdPlainList();
+}
+
+// The style sheet shows the plain list of open calls by itself, a few seconds after this was last called: so the list appears
+// whatever becomes of this script.
+function holdPlainList() {
+  for (const animation of $("plain").getAnimations()) animation.currentTime = 0;
+}
+
+function causes() {
+  const down = Object.entries(lanes).filter(([, of]) => !of.connected || of.store_problem);
+  if (!down.length) return "";
+  const store = down.map(([, of]) => of.store_problem).find(Boolean);
+  const what = down.map(([lane]) => (lane === "sos" ? "emergencies" : "places")).join(", no ");
+  const why = store ? `The city cannot write into its store (${store})` : `The city has no connection to its broker${down[0][1].problem ? ` (${down[0][1].problem})` : ""}`;
+  return `${why}: no ${what} arrive. The gateways keep them and send them later.`;
+}
+
+function lostWords(quiet_s) {
+  const why = link.why ? ` (${link.why})` : "";
+  if (!said_at) return performance.now() > UNKNOWN_MAX_S * 1000 ? `This page knows nothing yet: it has not had the state from the city${why}. Calls for help do not reach this screen. It keeps trying.` : "";
+  if (quiet_s > QUIET_MAX_S) return `Connection to the city lost${why}. What you see is from ${clockTime(said_at)}, ${span(quiet_s)} old. Calls for help do not reach this screen.`;
+  return causes();
+}
+
+function drawHead() {
+  const quiet_s = (performance.now() - heard_at) / 1000;
+  const cut = said_at > 0 && quiet_s > QUIET_MAX_S;
+  const words = lostWords(quiet_s);
+  $("lost").hidden = !words;
+  put($("lost"), words);
+  document.body.classList.toggle("is-cut", cut);
+  const asking = said_at > 0 && !cut && link.how === "asking";
+  $("link").className = `link ${cut || words ? "cut" : said_at && link.how === "live" ? "live" : ""}`;
+  put($("link-words"), cut ? "cut off" : words && said_at ? "city in trouble" : !said_at ? "connecting" : asking ? "asking every 3 s" : link.how === "live" ? "live" : "connecting");
+  $("link").title = asking ? `The stream of events does not come through (${link.why}); the page asks for the whole state instead.` : "";
+  const zone = zoneKnown ? "" : `This browser does not know the city's time zone ${document.body.dataset.timezone}: all times are UTC. `;
+  const failed = [...faults].map(([part, error]) => `${part}: ${error}`).join("; ");
+  const said = problems.length ? `The city reports: ${problems.join("; ")}. ` : "";
+  put($("fault-words"), `${zone}${said}${failed ? `A part of this page failed (${failed}). The rest goes on.` : ""}`);
+  $("faults").hidden = !$("fault-words").textContent;
+  if (said_at) put($("clock"), clockTime(now()));
+  drawSound();
+}
+
+function remind() {
+  const calls = [...incidents.values()].filter((i) => i.state === "new" && isLoud(i));
+  const flash = calls.length && Math.floor(now()) % 2 ? waitingWords(calls) : `${calls.length ? `(${calls.length}) ` : ""}Ansim ${document.body.dataset.site}`;
+  if (document.title !== flash) document.title = flash;
+  if (!calls.some((i) => !i.drill) || performance.now() - sounded_at < REMIND_S * 1000 - 300) return;
+  sounded_at = performance.now();
+  beep(true);
 }
 
 function beat() {
-  const quiet_s = (performance.now() - heard_at) / 1000;
-  const cut = said_at > 0 && quiet_s > QUIET_MAX_S;
-  if (cut && source && source.readyState === EventSource.OPEN) {
-    source.close(); // open but silent: the connection is dead, and the browser has not noticed
-    again();
+  if (performance.now() - beaten_at < 500) return; // both the clock of this tab, slow in the background, and the feed's call it
+  beaten_at = performance.now();
+  draw();
+  safely("the head", drawHead);
+  safely("the reminder", remind);
+}
+
+// ---- the map and the handlers ------------------------------------------------------------------------------------
+
+function firstView() {
+  chart.firstView([...incidents.values()].filter((i) => i.state !== "closed" && isLoud(i)));
+}
+
+async function openMap() {
+  const leftOut = [];
+  try {
+    const [loaded, site] = await Promise.all([import("/static/map.js"), ask("/map.geojson", { limit_s: MAP_LIMIT_S }).catch((error) => error)]);
+    if (site instanceof Error) leftOut.push(`the site's map did not come: ${site.message}`);
+    else leftOut.push(...loaded.drawSite(site));
+    chart = loaded;
+    chart.onGround(selectNone);
+    if (said_at) firstView();
+  } catch (error) {
+    leftOut.push(`the map failed: ${error.message}`);
+    console.error("map", error);
   }
-  const dead = Object.entries(lanes).filter(([, up]) => !up).map(([lane]) => (lane === "sos" ? "emergencies" : "places"));
-  const lost = $("lost");
-  let words = "";
-  if (cut) words = `Connection to the city lost. What you see is from ${clockTime(said_at)}, ${span(quiet_s)} old. Calls for help do not reach this screen.`;
-  else if (dead.length) words = `The city has no connection to its broker: no ${dead.join(", no ")} arrive. The gateways keep them and send them later.`;
-  lost.hidden = !words;
-  put(lost, words);
-  document.body.classList.toggle("is-cut", cut);
-  $("link").className = `link ${cut || dead.length ? "cut" : said_at ? "live" : ""}`;
-  put($("link-words"), cut ? "cut off" : dead.length ? "broker lost" : said_at ? "live" : "connecting");
-  if (said_at) put($("clock"), clockTime(now()));
-  const calls = [...incidents.values()].filter((i) => i.state === "new" && isCall(i));
-  const flash = calls.length && Math.floor(now()) % 2 ? waitingWords(calls) : `${calls.length ? `(${calls.length}) ` : ""}Ansim ${document.body.dataset.site}`;
-  if (document.title !== flash) document.title = flash;
-  if (calls.some((i) => !i.drill) && Math.floor(now()) % REMIND_S === 0) beep(true);
+  $("left-out").hidden = !leftOut.length;
+  put($("left-out"), `Left out of the map: ${leftOut.join("; ")}. The lists show everything.`);
   draw();
 }
-
-function beep(call) {
-  if (!audio) return;
-  for (const [at, pitch] of call ? [[0, 880], [0.22, 660], [0.44, 880]] : [[0, 440]]) {
-    const tone = audio.createOscillator();
-    const gain = audio.createGain();
-    tone.frequency.value = pitch;
-    gain.gain.setValueAtTime(0.25, audio.currentTime + at);
-    gain.gain.exponentialRampToValueAtTime(0.001, audio.currentTime + at + 0.2);
-    tone.connect(gain).connect(audio.destination);
-    tone.start(audio.currentTime + at);
-    tone.stop(audio.currentTime + at + 0.2);
-  }
-}
-
-$("sound").addEventListener("click", (event) => {
-  if (audio) audio.close();
-  audio = audio ? null : new AudioContext(); // a browser allows sound only after a press
-  event.target.setAttribute("aria-pressed", String(audio !== null));
-  put(event.target, `Sound: ${audio ? "on" : "off"}`);
-  beep(true);
-});
 
 $("waiting").addEventListener("click", (event) => {
   event.preventDefault();
@@ -441,7 +445,10 @@ $("waiting").addEventListener("click", (event) => {
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") selectNone();
 });
-onGround(selectNone);
+document.addEventListener("visibilitychange", beat);
 
-ask("/map.geojson").then(drawSite, () => {}).finally(() => connect(true));
+safely("sound", openSound);
+const hub = share((message) => safely("a message", () => take(message)), document.body.dataset.build);
+$("logout").addEventListener("submit", () => hub.logout());
 setInterval(beat, 1000);
+openMap();

@@ -1,9 +1,24 @@
-// The zone's map. It is drawn from the site's own file, without tiles and without another host.
+// The zone's map. It is drawn from the site's own file, without tiles and without another host. The page stands without it:
+// this file and Leaflet are loaded after everything else, and whatever fails here is said under the map.
 
 import { make } from "/static/dom.js";
-import { KINDS, isCall } from "/static/phrases.js";
+import { isCall, isLoud, isRepeat, kindWords } from "/static/phrases.js";
 
-const L = window.L;
+const LOAD_MAX_S = 20;
+
+function leaflet() {
+  return new Promise((resolve, reject) => {
+    const style = Object.assign(document.createElement("link"), { rel: "stylesheet", href: "/leaflet/leaflet.css" });
+    const script = Object.assign(document.createElement("script"), { src: "/leaflet/leaflet.js" });
+    script.onload = () => (window.L ? resolve(window.L) : reject(new Error("leaflet.js is not Leaflet")));
+    script.onerror = () => reject(new Error("leaflet.js did not load"));
+    setTimeout(() => reject(new Error(`leaflet.js did not load within ${LOAD_MAX_S} s`)), LOAD_MAX_S * 1000);
+    document.head.prepend(style); // before our own, which changes it
+    document.head.append(script);
+  });
+}
+
+const L = await leaflet();
 const NAMES_MAX = 300; // more tags than this are drawn without their names
 const NAMES_ZOOM = 18.5; // from this zoom on every tag shows its name; below it the names would cover each other
 const CLOSE = 18; // the highest zoom that the page sets by itself: a circle with a radius of 60 m is then 250 pixels wide
@@ -26,41 +41,55 @@ function icon(className, html, size) {
   return L.divIcon({ className: "", html: `<div class="${className}">${html}</div>`, iconSize: [size, size], iconAnchor: [size / 2, size / 2] });
 }
 
-export function drawSite(site) {
-  attribution.addAttribution((site.attribution ?? "").replace(/[<>&"]/g, "")); // Leaflet reads this text as HTML
-  const ranks = ["street", "building", "school", "danger", "crossing", "gate", "reader"];
-  const features = [...site.features].sort((a, b) => ranks.indexOf(a.properties.kind) - ranks.indexOf(b.properties.kind));
-  const all = L.geoJSON(
-    { type: "FeatureCollection", features },
-    {
-      interactive: false,
-      renderer: ground,
-      style: ({ properties: p }) => STYLES[p.kind] ?? { color: "#46535f", weight: WIDTHS[p.class] ?? 3, dashArray: WIDTHS[p.class] === 1.5 ? "2 4" : null },
-      pointToLayer: ({ properties: p }, latlng) => {
-        if (p.kind !== "reader") return L.circleMarker(latlng, { renderer: ground, interactive: false, radius: p.kind === "gate" ? 5 : 2, color: "#9fd0ff", weight: 1, fillOpacity: 0.5 });
-        const marker = L.marker(latlng, { icon: icon("reader-mark", "", 10), keyboard: false, interactive: false });
-        poles.set(p.number, { latlng, marker });
-        return marker;
-      },
-      onEachFeature: ({ properties: p }, layer) => {
-        const words = p.kind === "school" ? (p.id ?? "school") : p.kind === "danger" ? `danger: ${p.what ?? p.id}` : null;
-        if (words) layer.bindTooltip(make("span", words), { permanent: true, direction: "center", className: `place-name${p.kind === "danger" ? " warn" : ""}` });
-      },
+const RANKS = ["street", "building", "school", "danger", "crossing", "gate", "reader"];
+
+function drawFeature(feature) {
+  const p = feature.properties;
+  return L.geoJSON(feature, {
+    interactive: false,
+    renderer: ground,
+    style: () => STYLES[p.kind] ?? { color: "#46535f", weight: WIDTHS[p.class] ?? 3, dashArray: WIDTHS[p.class] === 1.5 ? "2 4" : null },
+    pointToLayer: (_, latlng) => {
+      if (p.kind !== "reader") return L.circleMarker(latlng, { renderer: ground, interactive: false, radius: p.kind === "gate" ? 5 : 2, color: "#9fd0ff", weight: 1, fillOpacity: 0.5 });
+      const html = `<div class="reader-mark"></div><span class="reader-name">${Number(p.number)}</span>`;
+      const marker = L.marker(latlng, { icon: L.divIcon({ className: "", html, iconSize: [10, 10], iconAnchor: [5, 5] }), keyboard: false, interactive: false });
+      poles.set(p.number, { latlng, marker });
+      return marker;
     },
-  ).addTo(map);
-  for (const [number, pole] of poles) {
-    pole.marker.setIcon(L.divIcon({ className: "", html: `<div class="reader-mark"></div><span class="reader-name">${Number(number)}</span>`, iconSize: [10, 10], iconAnchor: [5, 5] }));
-  }
-  if (!features.length) return;
-  const core = features.filter((f) => f.properties.kind === "reader" || f.properties.kind === "school");
-  home = core.length ? L.geoJSON({ type: "FeatureCollection", features: core }).getBounds() : all.getBounds();
-  map.fitBounds(home.pad(0.1), { maxZoom: CLOSE });
+    onEachFeature: (_, layer) => {
+      const words = p.kind === "school" ? (p.id ?? "school") : p.kind === "danger" ? `danger: ${p.what ?? p.id}` : null;
+      if (words) layer.bindTooltip(make("span", words), { permanent: true, direction: "center", className: `place-name${p.kind === "danger" ? " warn" : ""}` });
+    },
+  }).addTo(map);
 }
 
-export function drawReader(reader) {
-  const pole = poles.get(reader.reader);
+// Draws the site, feature by feature, and returns what it left out, in words.
+export function drawSite(site) {
+  attribution.addAttribution(String(site.attribution ?? "").replace(/[<>&"]/g, "")); // Leaflet reads this text as HTML
+  const leftOut = [...(site.left_out ?? [])];
+  const [all, core] = [L.latLngBounds([]), L.latLngBounds([])];
+  const features = [...site.features].sort((a, b) => RANKS.indexOf(a.properties?.kind) - RANKS.indexOf(b.properties?.kind));
+  for (const feature of features) {
+    const name = `${feature.properties?.kind ?? "a feature"} ${feature.properties?.number ?? feature.properties?.id ?? ""}`.trim();
+    try {
+      const bounds = drawFeature(feature).getBounds();
+      if (!bounds.isValid()) throw new Error("it has no coordinates");
+      all.extend(bounds);
+      if (["reader", "school"].includes(feature.properties.kind)) core.extend(bounds);
+    } catch (error) {
+      leftOut.push(`${name}: ${error.message}`);
+    }
+  }
+  home = core.isValid() ? core : all.isValid() ? all : null;
+  if (home) map.fitBounds(home.pad(0.1), { maxZoom: CLOSE });
+  return leftOut;
+}
+
+// ok: whether every reader with this number is; two gateways may each have a reader 1.
+export function drawReader(number, ok) {
+  const pole = poles.get(number);
   const mark = pole && pole.marker.getElement();
-  if (mark) for (const part of mark.children) part.classList.toggle("silent", reader.state !== "ok");
+  if (mark) for (const part of mark.children) part.classList.toggle("silent", !ok);
 }
 
 function latlng(where) {
@@ -106,35 +135,49 @@ export function drawTag(name, tag, place, { kind, alarm, old, ringed, crowd }) {
   } else tag.ring.remove();
 }
 
+function alarmLayer(incident) {
+  const at = latlng(incident.where);
+  const call = isCall(incident);
+  const loud = isLoud(incident);
+  const color = !loud ? "#ff9d5c" : incident.state === "new" ? "#ff7b70" : "#ffc95c";
+  const words = isRepeat(incident) ? "AGAIN" : incident.kind === "bell" ? "BELL" : "SOS";
+  const mark = loud ? icon(`alarm-mark ${incident.state}`, words, 44) : call ? icon(`notice-mark repeated ${incident.state}`, words, 44) : icon(`notice-mark ${incident.state}`, "!", 20);
+  const ring = loud ? { className: "ring of-call", weight: 3, fillOpacity: 0.08 } : { className: "ring of-notice", weight: 1, opacity: 0.8, fill: false };
+  const parts = [
+    L.circle(at, { ...ring, radius: incident.where.accuracy_95_m, color, interactive: false }),
+    L.marker(at, { icon: mark, zIndexOffset: !call ? 1000 : incident.state === "new" ? 9000 : 8000, title: `${kindWords(incident)} ${incident.subject}`, interactive: call, keyboard: false }),
+  ];
+  for (const number of call ? incident.readers : []) {
+    const pole = poles.get(number);
+    if (pole) parts.push(L.polyline([at, pole.latlng], { color, weight: 2, dashArray: "4 6", interactive: false }));
+  }
+  return L.layerGroup(parts);
+}
+
+// Draws the open incidents, each by itself. If one could not be drawn, it throws after the others.
 export function drawAlarms(open) {
+  let failed = null;
   const here = new Set();
   for (const incident of open) {
     if (!incident.where) continue;
     here.add(incident.number);
-    const key = JSON.stringify([incident.state, incident.where.geometry, incident.where.accuracy_95_m, incident.readers]);
+    const key = JSON.stringify([incident.state, incident.trust, incident.where.geometry, incident.where.accuracy_95_m, incident.readers]);
     const held = alarms.get(incident.number);
     if (held && held.key === key) continue;
     if (held) held.layer.remove();
-    const at = latlng(incident.where);
-    const call = isCall(incident);
-    const color = !call ? "#ff9d5c" : incident.state === "new" ? "#ff7b70" : "#ffc95c";
-    const mark = call ? icon(`alarm-mark ${incident.state}`, incident.kind === "sos" ? "SOS" : "BELL", 44) : icon(`notice-mark ${incident.state}`, "!", 20);
-    const ring = call ? { className: "ring of-call", weight: 3, fillOpacity: 0.08 } : { className: "ring of-notice", weight: 1, opacity: 0.8, fill: false };
-    const parts = [
-      L.circle(at, { ...ring, radius: incident.where.accuracy_95_m, color, interactive: false }),
-      L.marker(at, { icon: mark, zIndexOffset: !call ? 1000 : incident.state === "new" ? 9000 : 8000, title: `${KINDS[incident.kind]} ${incident.subject}`, interactive: call, keyboard: false }),
-    ];
-    for (const number of call ? incident.readers : []) {
-      const pole = poles.get(number);
-      if (pole) parts.push(L.polyline([at, pole.latlng], { color, weight: 2, dashArray: "4 6", interactive: false }));
+    alarms.delete(incident.number);
+    try {
+      alarms.set(incident.number, { key, layer: alarmLayer(incident).addTo(map) });
+    } catch (error) {
+      failed = new Error(`#${incident.number} is not on the map: ${error.message}`);
     }
-    alarms.set(incident.number, { key, layer: L.layerGroup(parts).addTo(map) });
   }
   for (const [number, held] of alarms) {
     if (here.has(number)) continue;
     held.layer.remove();
     alarms.delete(number);
   }
+  if (failed) throw failed;
 }
 
 // Shows where the incident happened, with room for its circle, and where its tag is now.

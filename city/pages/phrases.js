@@ -3,8 +3,18 @@
 
 const PLACE_OLD_S = 30; // after this the place of an open incident is marked as old
 const zone = document.body.dataset.timezone;
-const clockFormat = new Intl.DateTimeFormat("en-GB", { timeZone: zone, hour: "2-digit", minute: "2-digit", second: "2-digit" });
-const dayFormat = new Intl.DateTimeFormat("en-CA", { timeZone: zone, year: "numeric", month: "2-digit", day: "2-digit" });
+export const zoneKnown = isZone(zone); // if this browser does not know it, all times are in UTC, and say so
+const timeZone = zoneKnown ? zone : "UTC";
+const clockFormat = new Intl.DateTimeFormat("en-GB", { timeZone, hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const dayFormat = new Intl.DateTimeFormat("en-CA", { timeZone, year: "numeric", month: "2-digit", day: "2-digit" });
+
+function isZone(name) {
+  try {
+    return Boolean(new Intl.DateTimeFormat("en-GB", { timeZone: name }));
+  } catch {
+    return false;
+  }
+}
 
 let offset_s = 0;
 
@@ -15,7 +25,8 @@ export function setClock(at) {
 export const now = () => Date.now() / 1000 + offset_s;
 
 export function clockTime(at) {
-  const text = clockFormat.format(at * 1000);
+  if (!Number.isFinite(at)) return "time unknown";
+  const text = `${clockFormat.format(at * 1000)}${zoneKnown ? "" : " UTC"}`;
   const day = dayFormat.format(at * 1000);
   return day === dayFormat.format(now() * 1000) ? text : `${day} ${text}`;
 }
@@ -38,7 +49,9 @@ export const roughAgo = (at) => `${roughSpan(now() - at)} ago`;
 
 export const ago = (at) => `${span(now() - at)} ago`;
 export const metres = (m) => (m < 10 ? `${m.toFixed(1)} m` : `${Math.round(m)} m`);
-export const KINDS = { sos: "SOS", bell: "Bell", danger: "Danger area", unreadable: "Unreadable emergency" };
+const KINDS = { sos: "SOS", bell: "Bell", danger: "Danger area", unreadable: "Unreadable emergency" };
+export const isRepeat = (incident) => incident.trust === "replayed"; // the tag is named, but somebody else repeats its cry
+export const kindWords = (incident) => (isRepeat(incident) ? "Repeated cry" : (KINDS[incident.kind] ?? `Emergency (${incident.kind})`));
 export const STATES = { new: "NEW", acknowledged: "ACKNOWLEDGED", closed: "CLOSED" };
 const ORDER = ["received", "stored", "acknowledged", "dispatched", "closed"];
 
@@ -47,7 +60,10 @@ function furthestTold(incident) {
   return told.sort((a, b) => ORDER.indexOf(b.stage) - ORDER.indexOf(a.stage) || a.stored_at - b.stored_at)[0];
 }
 
+const isButton = (incident) => incident.kind === "sos" && incident.subject.startsWith("unknown button"); // of another maker: it has no lamp
+
 export function lampWords(incident) {
+  if (isButton(incident)) return ["", "no lamp: a button of another maker"];
   const told = furthestTold(incident);
   if (!told) return ["", "lamp: no word from it yet"];
   const lit = `${clockTime(told.told_at)}, reader ${told.reader}`;
@@ -67,6 +83,14 @@ function placeWords(incident, latest) {
   return `Within ${metres(incident.where.accuracy_95_m)}, as of ${ago(incident.where_at)}.${since}${heard}`;
 }
 
+export const numberWords = (incident) => (incident.number < 1e9 ? `#${incident.number}` : "(no number yet)"); // in the city's memory only
+
+export function subjectWords({ kind, subject }) {
+  if (kind === "sos" && subject === "unknown") return "unknown tag";
+  if (kind === "danger" || /^unknown (tag|bell|button)\b/.test(subject)) return subject;
+  return `${kind === "bell" ? "bell" : kind === "unreadable" ? "gateway" : "tag"} ${subject}`;
+}
+
 // latest: the newest known place of the incident's tag, or null.
 export function what(incident, latest) {
   if (incident.kind === "unreadable") return `Gateway ${incident.gateway} sent an emergency that cannot be read: ${incident.detail}. Call the site.`;
@@ -75,32 +99,40 @@ export function what(incident, latest) {
     const clear = incident.cleared_at ? ` Clear again since ${clockTime(incident.cleared_at)}.` : "";
     return `Near ${incident.area} at ${pressed} (${Math.round((incident.probability ?? 0) * 100)} % sure).${clear} ${placeWords(incident, latest)}`;
   }
-  const times = incident.presses > 1 ? ` (${incident.presses} presses)` : "";
+  if (isRepeat(incident)) {
+    const near = incident.readers.length ? ` near ${incident.readers.length === 1 ? "reader" : "readers"} ${incident.readers.join(", ")}` : "";
+    return `Somebody repeats this tag's cry${near}, since ${pressed}. This says nothing about where the child is.`;
+  }
+  const presses = isButton(incident) ? incident.press : incident.presses;
+  const times = presses > 1 ? ` (${presses} presses)` : "";
   return `Pressed at ${pressed}${times}. ${placeWords(incident, latest)}`;
 }
 
 export const isCall = (incident) => incident.kind !== "danger"; // a person pressed, or a message is unreadable: never listed below a danger notice
+export const isLoud = (incident) => isCall(incident) && !isRepeat(incident);
 
-// Calls come before danger notices, even before newer ones. In each group: new before acknowledged, then drills after the
-// others, then dangers that are clear again after the others, then the oldest first.
+// Calls come before repeated cries, and these before danger notices, even before newer ones. In each group: new before
+// acknowledged, then drills after the others, then dangers that are clear again after the others, then the oldest first.
 export function byUrgency(a, b) {
-  const rank = (i) => (isCall(i) ? 0 : 8) + (i.state === "new" ? 0 : 4) + (i.drill ? 2 : 0) + (i.cleared_at ? 1 : 0);
-  return rank(a) - rank(b) || a.stored_at - b.stored_at || a.number - b.number;
+  const group = (i) => (isLoud(i) ? 0 : isCall(i) ? 8 : 16);
+  const rank = (i) => group(i) + (i.state === "new" ? 0 : 4) + (i.drill ? 2 : 0) + (i.cleared_at ? 1 : 0);
+  return rank(a) - rank(b) || (a.stored_at ?? 0) - (b.stored_at ?? 0) || a.number - b.number;
 }
 
 const many = (n, one, more) => `${n} ${n === 1 ? one : more}`;
 
 export function waitingWords(open) {
-  const fresh = open.filter((i) => isCall(i) && i.state === "new");
+  const fresh = open.filter((i) => isLoud(i) && i.state === "new");
   const of = (kind) => fresh.filter((i) => (i.drill ? "drill" : i.kind) === kind).length;
   const found = [[of("sos"), "SOS", "SOS"], [of("bell"), "bell", "bells"], [of("unreadable"), "unreadable", "unreadable"], [of("drill"), "drill", "drills"]];
   return found.filter(([n]) => n).map(([n, one, more]) => `${many(n, one, more)} new`).join(", ");
 }
 
 export function countWords(open) {
-  const taken = open.filter((i) => isCall(i) && i.state === "acknowledged").length;
+  const taken = open.filter((i) => isLoud(i) && i.state === "acknowledged").length;
+  const repeats = open.filter(isRepeat).length;
   const notices = open.filter((i) => !isCall(i)).length;
-  return [waitingWords(open), taken ? `${taken} acknowledged` : "", notices ? many(notices, "danger notice", "danger notices") : ""].filter(Boolean).join(", ");
+  return [waitingWords(open), taken ? `${taken} acknowledged` : "", repeats ? many(repeats, "repeated cry", "repeated cries") : "", notices ? many(notices, "danger notice", "danger notices") : ""].filter(Boolean).join(", ");
 }
 
 export function shortWords(incident) {
@@ -115,9 +147,12 @@ export function shortWords(incident) {
 export function marks(incident, latest) {
   const found = [];
   if (incident.overdue && incident.state === "new") found.push(["OVERDUE: nobody has acknowledged", "strong"]);
+  if (incident.only_in_memory) found.push(["KEPT IN MEMORY ONLY: the city cannot write now", "strong"]);
   if (incident.drill) found.push(["DRILL", "plain"]);
-  if (incident.trust === "unverified") found.push(["UNVERIFIED: call before you send anyone", ""]);
-  if (incident.late_s !== null) found.push([`LATE by ${span(incident.late_s)}`, ""]);
+  if (incident.trust === "unverified") found.push([incident.kind === "bell" ? "UNVERIFIED: it may be an older press, sent again" : "UNVERIFIED: call before you send anyone", ""]);
+  if (incident.only_in_memory) found.push(["ONLY IN THE CITY'S MEMORY: its store takes nothing now", "plain"]);
+  if (isRepeat(incident)) found.push(["REPEATED: an older cry, sent again by somebody", "plain"]);
+  if (typeof incident.late_s === "number") found.push([`LATE by ${span(incident.late_s)}`, ""]);
   if (incident.clock === "unsure") found.push(["the gateway's clock is unsure", "plain"]);
   const placed_at = newer(incident, latest)?.as_of ?? incident.where_at;
   if (placed_at && incident.state !== "closed" && now() - placed_at > PLACE_OLD_S) found.push(["place is old", ""]);
@@ -165,6 +200,6 @@ const SETTLED = ["at", "uncertain", "idle", "paused"];
 
 function stands(tag) {
   const { position, presence } = tag;
-  if (presence && (SETTLED.includes(presence.state) || !(position && position.as_of > presence.as_of))) return PRESENCE[presence.state](presence);
+  if (presence && (SETTLED.includes(presence.state) || !(position && position.as_of > presence.as_of))) return (PRESENCE[presence.state] ?? (() => ["?", "unseen", String(presence.state)]))(presence);
   return position.moving ? ["▲", "moving", "moving"] : ["●", "moving", "standing"];
 }

@@ -20,7 +20,7 @@ from gateway.core.frames import ReaderLinks, Report
 from gateway.core.lamps import Lamps
 from gateway.core.resolve import REORDER_S, UNRESOLVED, Identity, Resolver
 from gateway.core.sightings import Sighting, WallClock
-from gateway.cries import TRUST, Case, Kin, Proof, Spot, Trust, Verdict, belongs
+from gateway.cries import TRUST, Case, Kin, Nearness, Proof, Trust, Verdict, belongs
 from gateway.effects import Commit, Effect, Remember
 from gateway.events import UNKNOWN_TAG, Bell, Sos, Where
 from gateway.fix import LOUD_DBM, TOO_FAR_APART_M, Fix, Locator, Reading, fix_at_reader, where_of
@@ -59,7 +59,7 @@ class _Decision:
     alarm: Alarm
     verdict: Verdict
     proof: Proof
-    place: Spot
+    place: Nearness
     count: int | None = None
     """The tag's own count of this beacon, if a key proves it."""
     power_dbm: int = _POWER_DBM
@@ -263,7 +263,7 @@ class Emergencies:
         own, doubted = self._alarms.of(b"=" + press), self._alarms.of(b"!" + press)
         kin = "no" if own is None else _kin(own, proof, count, sighting, now_s)
         far = own is not None and kin == "same" and proof != "old" and self._is_far(own, sighting)
-        place: Spot = "far" if far else "here"
+        place: Nearness = "far" if far else "here"
         if doubted is not None and (proof == "old" or far) and _goes_on(doubted, count, now_s):
             return doubted, Case(proof, "same", doubted.trust, doubted.state, place)
         if own is not None and kin == "same":
@@ -303,7 +303,7 @@ class Emergencies:
         alarm = self._alarms.open("bell" if kind == "bell" else "sos", who, pressed_at_s, now_s)
         alarm.trust = trust
         if recent is not None:
-            self._counts["cries_" + trust] += 1
+            self._counts["cries_replayed" if trust == "replayed" else "cries_unverified"] += 1
             recent.append((now_s, alarm))
         return alarm
 

@@ -23,6 +23,8 @@ from gateway.events import Arrival, Danger, Emergency, Heard, Point, Position, R
 from gateway.uplink import Ack, StageNotice, Status, Urgent, Watermark
 
 SITE = "testsite"
+KEYS = (uplink.CityKey(1, b"k" * 32),)
+"""What the city of these tests shares with gw1 and gw2."""
 WAIT_S = 20.0
 
 
@@ -48,6 +50,11 @@ def wait_for(what: str, condition: Callable[[], Any], seconds: float = WAIT_S) -
         if time.monotonic() > end:
             raise AssertionError(f"waited {seconds:.0f} s for {what}")
         time.sleep(0.02)
+
+
+def write_keys(path: Path, keys: uplink.CityKeys) -> None:
+    path.write_text(uplink.format_keys(keys))
+    path.chmod(0o600)
 
 
 def _listening(port: int) -> bool:
@@ -108,6 +115,9 @@ class City:
         self.token = secrets.token_urlsafe(32)
         (folder / "token").write_text(self.token)
         self.passcode = self._run("operator", "kim", "--file", str(folder / "operators.json")).strip()
+        (folder / "gateway_keys").mkdir(mode=0o700, exist_ok=True)
+        for name in ("gw1", "gw2"):
+            write_keys(folder / "gateway_keys" / f"{name}.keys", KEYS)
         self.config = folder / "city.toml"
         text = (
             f'site = "{SITE}"\n[mqtt]\nhost = "127.0.0.1"\nport = {broker_port}\n'
@@ -167,7 +177,10 @@ class Gateway:
     """The MQTT side of a gateway, driven by hand: sends what it is told, keeps what comes back."""
 
     def __init__(self, broker_port: int, name: str = "gw1", epoch: str = "e1", version: int = MQTTv311) -> None:
-        self.name, self.epoch = name, epoch
+        self.name, self.epoch, self.keys = name, epoch, KEYS
+        self.word, self.alive = "", False
+        """The city's newest question; whether it is answered: from the first status until one that says offline."""
+        self._more: dict[str, Any] = {}
         self.acks: list[tuple[float, Ack]] = []
         self._upto: dict[tuple[str, str], int] = {}
         self.client = Client(
@@ -187,8 +200,12 @@ class Gateway:
         assert subscribed.wait(10)
 
     def _on_message(self, _client: Any, _data: Any, message: Any) -> None:
-        ack = uplink.decode_ack(bytes(message.payload))
+        ack = uplink.decode_ack(uplink.unseal(self.keys, message.topic, bytes(message.payload)))
         self.acks.append((time.time(), ack))
+        if isinstance(ack, uplink.Ask):
+            self.word = ack.word
+            if self.alive:
+                self.status(**self._more)
         if isinstance(ack, Watermark):
             self._upto[ack.lane, ack.epoch] = ack.upto
 
@@ -198,7 +215,7 @@ class Gateway:
 
     def send(self, kind: uplink.TopicKind, payload: bytes, *, retain: bool = False, name: str | None = None) -> None:
         topic = uplink.topic(SITE, name or self.name, kind)
-        self.client.publish(topic, payload, qos=1, retain=retain)
+        self.client.publish(topic, uplink.seal(self.keys, topic, payload), qos=1, retain=retain)
 
     def urgent(
         self, seq: int, event: Emergency, *, after: int | None = None, epoch: str | None = None, name: str | None = None
@@ -227,6 +244,7 @@ class Gateway:
         )
 
     def status(self, online: bool = True, **more: Any) -> None:
+        self.alive, self._more = online, more
         status = Status(
             online=online,
             gateway=self.name,
@@ -234,6 +252,7 @@ class Gateway:
             at=datetime.now(UTC),
             version="test",
             epochs={"sos": self.epoch, "events": self.epoch},
+            echo=self.word,
             **more,
         )
         self.send("status", uplink.encode_status(status), retain=True)

@@ -26,8 +26,21 @@ SHOTS = os.environ.get("ANSIM_SHOTS")
 class Watched:
     """A page, the hosts it contacted, and the errors and warnings it logged."""
 
-    def __init__(self, browser: Browser, city: City, width: int, height: int) -> None:
+    def __init__(
+        self,
+        browser: Browser,
+        city: City,
+        width: int = 1920,
+        height: int = 1080,
+        *,
+        address: str = "",
+        before: str = "",
+    ) -> None:
+        """address: where the browser finds the city, if not at its own. before: a script to run before the page's."""
         self.context = browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce")
+        if before:
+            self.context.add_init_script(before)
+        self.address = address or city.address
         self.page: Page = self.context.new_page()
         self.hosts: set[str] = set()
         self.complaints: list[str] = []
@@ -42,7 +55,7 @@ class Watched:
             self.hosts.add(parts.netloc)
 
     def log_in(self, passcode: str | None = None) -> Page:
-        self.page.goto(self.city.address + "/")
+        self.page.goto(self.address + "/")
         self.page.get_by_label("Operator").fill("kim")
         self.page.get_by_label("Passcode").fill(passcode or self.city.passcode)
         self.page.get_by_role("button", name="Log in").click()

@@ -1,11 +1,14 @@
 """The page stream: a page resumes where it stopped, or is reset where it cannot resume, and is never flooded."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
+
 from city import page_stream
-from city.page_stream import Item, PageStream
+from city.page_stream import Item, PageStream, StreamsFull
 
 
 def made() -> PageStream:
@@ -38,7 +41,6 @@ def test_a_page_resumes_after_the_last_event_it_saw() -> None:
         again: Any = one.listen(f"{one.position.partition('-')[0]}-1")
         assert [item.incident for item in await take(again, 3)] == [2, 3, 4]
         await again.aclose()
-        assert one.streams == 0
 
     asyncio.run(story())
 
@@ -106,8 +108,37 @@ def test_a_quiet_stream_ticks_with_the_citys_time_and_its_lanes() -> None:
         assert (tick.event, tick.id, tick.data) == (
             "tick",
             "",
-            '{"at":1000.0,"lanes":{"sos":true,"events":true}}',
+            '{"at":1000.0,"lanes":{"sos":true,"events":true},"problems":[]}',
         )
+        await stream.aclose()
+
+    asyncio.run(story())
+
+
+def test_a_place_is_taken_before_a_stream_opens_and_given_back_when_it_ends() -> None:
+    one = made()
+    with contextlib.ExitStack() as all_of_kims:
+        for _ in range(page_stream.STREAMS_ACCOUNT_MAX):
+            all_of_kims.enter_context(one.seat("kim"))
+        with pytest.raises(StreamsFull, match="20 streams of kim are open; close a page"), one.seat("kim"):
+            pass
+        with contextlib.ExitStack() as others:
+            for i in range(page_stream.STREAMS_MAX - page_stream.STREAMS_ACCOUNT_MAX):
+                others.enter_context(one.seat(f"operator-{i}"))
+            assert one.streams == page_stream.STREAMS_MAX
+            with pytest.raises(StreamsFull, match="200 streams are open"), one.seat("lee"):
+                pass
+        with pytest.raises(ValueError, match="broke off"), one.seat("lee"):
+            raise ValueError("broke off")
+    assert one.streams == 0
+
+
+def test_a_number_of_any_length_is_reset() -> None:
+    async def story() -> None:
+        one = made()
+        one.attach(asyncio.get_running_loop())
+        stream: Any = one.listen(f"{one.position.partition('-')[0]}-{'9' * 5000}")
+        assert [i.event for i in await take(stream, 1)] == ["reset"]
         await stream.aclose()
 
     asyncio.run(story())

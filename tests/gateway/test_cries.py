@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 
-from gateway.cries import ANY, KINS, PROOFS, SPOTS, STATES, TABLE, TRUST, TRUSTS, Case, belongs
+from gateway.cries import ANY, KINS, NEARNESSES, PROOFS, STATES, TABLE, TRUST, TRUSTS, Case, belongs
 
-CASES = [Case(*cells) for cells in itertools.product(PROOFS, KINS, TRUSTS, STATES, SPOTS)]
-COLUMNS = (PROOFS, KINS, TRUSTS, STATES, SPOTS)
+CASES = [Case(*cells) for cells in itertools.product(PROOFS, KINS, TRUSTS, STATES, NEARNESSES)]
+COLUMNS = (PROOFS, KINS, TRUSTS, STATES, NEARNESSES)
 
 
 def rows_of(case: Case) -> list[int]:
@@ -23,7 +23,7 @@ def test_every_case_has_a_verdict_and_every_row_decides_some_case() -> None:
     assert len(CASES) == 5 * 3 * 3 * 3 * 2
     assert all(rows_of(case) for case in CASES)
     assert {rows_of(case)[0] for case in CASES} == set(range(len(TABLE)))
-    assert set(TRUST) == set(itertools.product(PROOFS, SPOTS))
+    assert set(TRUST) == set(itertools.product(PROOFS, NEARNESSES))
 
 
 def test_the_words_of_the_table_are_words_of_its_columns() -> None:
