@@ -302,17 +302,18 @@ def _keep(now: int, before: bool) -> None:
 
 
 def reach(number: int, stage: int, now: int) -> None:
-    """Raise an alarm to a stage; it never falls, but to 0: its number means another alarm now, which begins again. The
-    frame that reports the new lamp is due at once."""
+    """Raise an alarm to a stage; it never falls, but to 0: its number means another alarm now, or what was sent was
+    only a copy. It begins again with the next cry. The frame that reports the new lamp is due soon."""
     for i in range(_MAX):
         at = i * _SIZE
         if not _state[at] or _state[at + _NUMBER] != number:
             continue
-        if _state[at + _STAGE] < stage <= wire.CLOSED or (not stage and _state[at + _STAGE]):
+        if _state[at + _STAGE] < stage <= wire.CLOSED or not stage:
             _state[at + _STAGE] = stage
             _state[at + _DONE] = 0
             _state[at + _TRIES] = not (stage or _state[at + _MARKED])  # its number was told: it gives way as one sent
-            _times[i * 5 + _DUE] = now
+            _times[i * 5 + _DUE] = time.ticks_add(now, 0 if stage else 100)
+            _state[at + _PACKETS] *= stage > 0
 
 
 def light(lamp: int = 0, buzzer: int = 0) -> None:

@@ -107,12 +107,15 @@ def _rows(now: int, state: int) -> bool:
     left = _now[_LEFT + state]
     end = 0
     rows = 0
+    # The first frame of a round is for tags that the gateway knows: their mark may be another, and a flood of strangers
+    # must not keep them waiting.
+    known = state == 1 and _now[_BINDINGS] == _BINDINGS_MAX
     while left and rows < most:
         slot = (slot + 1) % _ROWS
         left -= 1
         row = slot * _SIZE
         packets = table[row + 21]
-        if table[row + 24] != state or not packets:
+        if table[row + 24] != state or not packets or (known and not table[row + 25] | table[row + 26]):
             continue
         if not rows:
             end = link.begin(wire.BINDINGS if state == 1 else wire.SIGHTINGS)
@@ -127,7 +130,10 @@ def _rows(now: int, state: int) -> bool:
             end = wire.pack_row(link.buf, end, slot, rssi, age, packets, table[row + 12], moving)
         rows += 1
     if not rows:
-        _now[_LEFT + state] = 0
+        if known:
+            _now[_BINDINGS] -= 1
+        else:
+            _now[_LEFT + state] = 0
         return False
     if link.send(end):
         _now[_LEFT + 1] = _now[_LEFT + 2] = 0  # not sent: the rows keep their values for the next window
@@ -135,8 +141,9 @@ def _rows(now: int, state: int) -> bool:
     while rows:
         rows -= 1
         struct.pack_into("3s", table, link.buf[wire.HEADER_SIZE + rows * size] * _SIZE + 19, b"")
-    _now[_LEFT + state] = left
-    _now[_AT + state] = slot
+    if not known:
+        _now[_LEFT + state] = left
+        _now[_AT + state] = slot
     return True
 
 

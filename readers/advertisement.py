@@ -106,6 +106,10 @@ class Advertisement:
     mic: bytes
     signed: bytes
 
+    def press(self, keys: TagKeys, epoch: int) -> int:
+        """Return the press counter that is claimed. It is proven only if `open` gives contents."""
+        return (self.sealed_press - _KeyStream.of(keys.k_id, epoch).press) & 0xFF
+
     def open(self, keys: TagKeys, epoch: int) -> Contents | None:
         """Return what the tag with these keys says in that epoch; None if it did not make this advertisement then."""
         if not hmac.compare_digest(self.mic, _cmac(keys.k_mic, struct.pack(">I", epoch) + self.signed)[:MIC_SIZE]):

@@ -39,8 +39,8 @@
 #     slot u8 (255: a heartbeat) | low 16 bits of the frame's sequence | mark u16
 #     mark is what the next cry of this slot's tag carries (readers/advertisement.py), so that the reader knows it from
 #     a stranger's; 0: the tag is not of this zone.
-#   9 STAGE          rows of 2 bytes, at most 17: alarm u8 | stage u8 (0: the number now means another alarm; its lamp
-#                    begins again)
+#   9 STAGE          rows of 2 bytes, at most 17: alarm u8 | stage u8 (0: the number now means another alarm, or what
+#                    came was a copy of a cry: its lamp begins again, and the next cry is sent)
 #  10 SETTINGS       version u16 | report window u16 ms | scan interval u8 ms | scan window u8 ms | heartbeat u16 s |
 #                    frames a minute u16 | company id u16
 #     A frame to a reader has at most 48 bytes: a source route takes 2 bytes and 2 more for each relay.

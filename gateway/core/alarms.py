@@ -49,6 +49,8 @@ class Lamp:
     """Beacon counter of the newest advertisement that this reader sent for the alarm."""
     mic: bytes = b""
     """Its MIC."""
+    copies: int = 0
+    """How often its reader was asked for the next cry, because it sent a copy with a wrong MIC."""
     again: bool = False
     """Its number meant another alarm before, so it may show a stage that nobody gave this one: it begins again."""
     send_at_s: float = float("inf")

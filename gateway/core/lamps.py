@@ -15,6 +15,8 @@ from gateway.effects import Commit, Downlink, Effect
 from gateway.events import STAGES, Told
 from readers import wire
 
+COPIES_MAX = 8
+"""How often a reader is asked for the next cry of a number under which it sends copies of a true one."""
 REPEAT_MIN_S, REPEAT_MAX_S, REPEAT_FOR_S = 0.5, 10.0, 600.0
 """A stage is repeated to a lamp with growing pauses until the lamp shows it, for ten minutes at most. After that it is
 sent only when the reader asks."""
@@ -58,6 +60,14 @@ class Lamps:
                 stage=STAGES[lamp.told - 1],
             )  # fmt: skip
             yield Commit(told, self._alarms.memory(alarm))
+
+    def ask_for_next(self, alarm: Alarm, key: LampKey, cause: bytes, report: Report) -> Iterator[Effect]:
+        """A reader sent a copy of a true cry: ask for the next cry of this number, a few times. No stage is lit."""
+        lamp = self._alarms.lamp(alarm, key, cause)
+        lamp.copies += 1
+        payload = frames.reply(self._links, report, wire.STAGE, wire.encode_stage([(key[2], wire.WAITING)]))
+        if payload is not None:
+            yield Downlink(key[0], payload, urgent=True)
 
     def light(self, alarm: Alarm, now_s: float) -> None:
         """Send an alarm's stage to each of its lamps that shows less, from now on."""

@@ -177,6 +177,15 @@ class Resolver:
         """Return whether a tag has this id, now or in one of the epochs that are searched."""
         return advertisement.rotating_id in self._ids
 
+    def copies(self, advertisement: Advertisement) -> bool:
+        """Return whether a cry with a wrong MIC carries the right mark. Only the tag knows that before it cries: so it
+        has cried, and somebody copies it."""
+        packed = self._ids.get(advertisement.rotating_id)
+        if packed is None or not advertisement.signed:
+            return False
+        keys, epoch = self.tags[packed & (TAGS_MAX - 1)].keys, packed >> _ROW_BITS
+        return advertisement.signed[13:15] == mark(keys, epoch, advertisement.press(keys, epoch)).to_bytes(2, "big")
+
     def mark_of_next_cry(self, row: int, epoch: int, contents: Contents) -> int:
         """Return the mark that the next cry of a tag carries in this epoch, or the present one's if it cries."""
         return mark(self.tags[row].keys, epoch, contents.press + (0 if contents.flags & FLAG_SOS else 1))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from gateway.core import frames
 from gateway.core.alarms import OLD_S, READERS_MAX, SAME_PRESS_S, Alarm, Alarms, LampKey
 from gateway.core.frames import ReaderLinks, Report
-from gateway.core.lamps import Lamps
+from gateway.core.lamps import COPIES_MAX, Lamps
 from gateway.core.resolve import REORDER_S, UNRESOLVED, Identity, Resolver
 from gateway.core.sightings import Sighting, WallClock
 from gateway.cries import TRUST, Case, Kin, Nearness, Proof, Trust, Verdict, belongs
@@ -116,7 +116,9 @@ class Emergencies:
         if not alarm.committed:
             where = self._first_where(alarm, sighting, found.power_dbm, now_s)
             yield from self._commit_first(alarm, self._sos(alarm, where), now_s)
-        if key is not None:
+        if key is not None and found.proof == "none" and lit is alarm and self._may_ask(alarm, key, advertisement):
+            yield from self._lamps.ask_for_next(alarm, key, cause, report)
+        elif key is not None:
             yield from self._answer(lit, key, cause, shown, report, now_s)
         if heard_again:
             self._schedule(alarm, now_s)
@@ -213,6 +215,10 @@ class Emergencies:
         lamp = alarm.lamps[key]
         known = alarm.advertisement is None or alarm.tried == self._resolver.generation
         return known and (lamp.counter, lamp.mic) == (advertisement.counter, advertisement.mic)
+
+    def _may_ask(self, alarm: Alarm, key: LampKey, advertisement: Advertisement) -> bool:
+        """Return whether a reader should send its next cry at once: this is a copy, so the true one is on the air."""
+        return alarm.lamps[key].copies < COPIES_MAX and self._resolver.copies(advertisement)
 
     def _find(self, reader: int, freshness: str, cause: bytes, sighting: Sighting, now_s: float) -> _Decision:
         """Find or open the alarm of a cry, as the table says. cause: its bytes as they are heard without keys."""

@@ -43,7 +43,7 @@ DURING = ("nothing", "flood", "copies")
 AFTER = ("nothing", "copies", "repeated")
 FLOOD_A_SECOND, COPIES_A_SECOND = 300, 20
 GRID = list(product(BEFORE, PERSON, DURING, AFTER))
-PREPARED_MS, PRESS_MS, APART_MS, END_MS = 8_000.0, 28_000.0, 4_000.0, 55_000.0
+PREPARED_MS, PRESS_MS, APART_MS, END_MS = 12_000.0, 34_000.0, 4_000.0, 61_000.0
 """When what comes before begins, when the first child presses, the time between two presses, and the end."""
 
 
@@ -70,7 +70,9 @@ class StreetOfPresses(Trial):
         self.known: set[int] = set()
         self.seq = 0
         self.judged: dict[int, str] = {}
-        self.measured = [Told(case, PRESS_MS + k * APART_MS) for k, case in enumerate(cases)]
+        self.measured = [
+            Told(case, PRESS_MS + k * APART_MS + self.chance.uniform(0, 1000)) for k, case in enumerate(cases)
+        ]
         for k, told in enumerate(self.measured):
             tag = self.tags[k]
             tag.counter, tag.press = self.chance.randrange(65536), self.chance.randrange(256)

@@ -18,7 +18,7 @@ def stranger(n: int, press: int = 1) -> bytes:
     "raw",
     [
         stranger(1),
-        cry()[:15] + b"\0\0\0\0",
+        cry()[:13] + bytes(6),
         b"\x30" + cry()[1:],
         advertisement(press=1),
     ],
@@ -69,7 +69,7 @@ def test_a_cry_is_not_merged_into_an_alarm_that_was_closed() -> None:
 
 def test_a_forgery_that_was_closed_does_not_swallow_the_true_cry() -> None:
     shell = Shell()
-    forged = cry()[:15] + b"\0\0\0\0"
+    forged = cry()[:13] + bytes(6)
     [event] = events(shell.frame(Pole(4).sos(forged)), Sos)
     shell.stage(event.alarm, wire.CLOSED)
     [true] = events(shell.frame(Pole(5).sos(cry()), later_s=5), Sos)

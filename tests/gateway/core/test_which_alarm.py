@@ -5,6 +5,7 @@ import random
 import pytest
 
 from gateway.core import pipeline
+from gateway.core.lamps import COPIES_MAX
 from gateway.core.sos import DOUBTED_MAX
 from gateway.events import UNKNOWN_TAG, Bell, Sos
 from readers import wire
@@ -25,7 +26,7 @@ from tests.gateway.core.bed import (
     zone,
 )
 
-FORGED = cry(press=1, count=60)[:15] + b"\0\0\0\0"
+FORGED = cry(press=1, count=60)[:13] + bytes(6)
 """What a sender without keys makes of a tag's current id: the next press number, any MIC."""
 EPOCH = epoch_at(UTC_S)
 
@@ -57,6 +58,18 @@ def test_a_number_that_meant_a_forgery_begins_again_for_the_true_cry() -> None:
     shell.stage(true.alarm, wire.DISPATCHED)
     assert stages(shell.frame(pole.sos(cry(press=1, count=62), shown=1)), pole) == [(1, wire.DISPATCHED)]
     assert not [event for event in shell.events if getattr(event, "event", "") == "told"]
+
+
+def test_a_copy_that_is_heard_before_the_true_cry_does_not_stand_in_its_way() -> None:
+    """A stranger who hears the press repeats it with its mark. Nobody else can know the mark: the tag has cried."""
+    shell, pole = Shell(), Pole(4)
+    for n in range(20):
+        copy = cry(press=1, count=60 + n)[:15] + bytes((n, 2, 3, 4))
+        done = shell.frame(pole.sos(copy), later_s=0.1)
+        assert stages(done, pole) == [(1, wire.WAITING if n < COPIES_MAX else wire.RECEIVED)]
+    assert {event.trust for event in shell.events if isinstance(event, Sos)} == {"unverified"}, "it is told at once"
+    [true] = events(shell.frame(pole.sos(cry(press=1, count=99))), Sos)
+    assert (true.trust, true.revision) == ("verified", 0)
 
 
 def test_what_is_forged_after_the_true_cry_does_not_touch_it() -> None:
