@@ -128,3 +128,12 @@ def test_every_make_target_is_in_the_readme() -> None:
     assert not [t for t in shown if not re.search(rf"make {t}(?![\w-])", readme)]
     named = {name for text in (readme, DOCS) for name in re.findall(r"`make ([a-z-]+)", text)}
     assert named <= set(shown), "pages name a target that is gone"
+
+
+def test_each_test_that_examined_names_is_there() -> None:
+    named = re.findall(r"`(?:(tests/[^`:]+\.py))?::(\w+)", (ROOT / "docs/EXAMINED.md").read_text())
+    path = ""
+    assert len(named) > 10
+    for own_path, name in named:
+        path = own_path or path
+        assert re.search(rf"^def {name}", (ROOT / path).read_text(), re.MULTILINE), (path, name)
