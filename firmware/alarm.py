@@ -308,6 +308,9 @@ def reach(number: int, stage: int, now: int) -> None:
         at = i * _SIZE
         if not _state[at] or _state[at + _NUMBER] != number:
             continue
+        if stage & wire.PROVEN:
+            _state[at + _MARKED] = 1
+            stage &= 127
         if _state[at + _STAGE] < stage <= wire.CLOSED or not stage:
             _state[at + _STAGE] = stage
             _state[at + _DONE] = 0

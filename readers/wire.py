@@ -40,7 +40,8 @@
 #     mark is what the next cry of this slot's tag carries (readers/advertisement.py), so that the reader knows it from
 #     a stranger's; 0: the tag is not of this zone.
 #   9 STAGE          rows of 2 bytes, at most 17: alarm u8 | stage u8 (0: the number now means another alarm, or what
-#                    came was a copy of a cry: its lamp begins again, and the next cry is sent)
+#                    came was a copy of a cry: its lamp begins again, and the next cry is sent; + 128: a key proves
+#                    that the alarm is a known child's)
 #  10 SETTINGS       version u16 | report window u16 ms | scan interval u8 ms | scan window u8 ms | heartbeat u16 s |
 #                    frames a minute u16 | company id u16
 #     A frame to a reader has at most 48 bytes: a source route takes 2 bytes and 2 more for each relay.
@@ -80,6 +81,7 @@ STORED = 2  # the city has committed it
 ACKNOWLEDGED = 3  # a person has it: help is coming
 DISPATCHED = 4
 CLOSED = 5
+PROVEN = 0x80  # this bit of a stage in a STAGE frame
 
 ADVERTISEMENT_SIZE = 19
 ADVERTISEMENT_VERSION = 0x20  # high nibble 2: version; low nibble 0: type, a tag

@@ -27,6 +27,7 @@ ALARMS_HARD_MAX = 4 * ALARMS_MAX
 LAMPS_MAX = 48
 """Most lamps of one alarm; with READERS_MAX this keeps a memory under 4 KiB."""
 READERS_MAX = 64
+MERGED_MAX = 32
 SAME_PRESS_S = 1200.0
 """How long after its last cry a press counter still names the same press. A tag cries 10 minutes at most."""
 OLD_S = 86_400.0
@@ -106,6 +107,10 @@ class Alarm:
     readings: dict[int, Reading] = field(default_factory=dict)
     advertisement: Advertisement | None = None
     """The advertisement of an unverified cry. It is looked up again when more ids are known."""
+    merged: list[tuple[Advertisement, int]] = field(default_factory=list)
+    """Those of cries that were merged into it, with their readers; at most MERGED_MAX."""
+    copied: bool = False
+    """Unverified, with a mark that only a tag of this zone can know: somebody copies its cry."""
     tried: int = -1
 
     @property
@@ -197,13 +202,20 @@ class Alarms:
             return lamp
         other = self._by_lamp.pop(key, None)
         before = None if other is None else other.lamps.pop(key, None)
+        if other is not None and before is not None:
+            self._forget_cause(other, before)
         if len(alarm.lamps) >= LAMPS_MAX:  # the oldest one: its reader reports again if it still shows the alarm
             first = next(iter(alarm.lamps))
-            del alarm.lamps[first], self._by_lamp[first]
+            self._forget_cause(alarm, alarm.lamps.pop(first))
+            del self._by_lamp[first]
             self._counts["lamps_forgotten"] += 1
         lamp = alarm.lamps[key] = Lamp(cause, again=before is not None and before.cause == cause)
         self._by_lamp[key] = self._by_cause[cause] = alarm
         return lamp
+
+    def _forget_cause(self, alarm: Alarm, lamp: Lamp) -> None:
+        if self._by_cause.get(lamp.cause) is alarm:
+            del self._by_cause[lamp.cause]
 
     def memory(self, alarm: Alarm) -> AlarmMemory:
         """Return what must survive of an alarm when the gateway restarts."""
@@ -274,8 +286,7 @@ class Alarms:
             del self.by_name[alarm.name]
             for key, lamp in alarm.lamps.items():
                 del self._by_lamp[key]
-                if self._by_cause.get(lamp.cause) is alarm:
-                    del self._by_cause[lamp.cause]
+                self._forget_cause(alarm, lamp)
             if self._by_who.get(alarm.who) is alarm:
                 del self._by_who[alarm.who]
 

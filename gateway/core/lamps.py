@@ -15,7 +15,7 @@ from gateway.effects import Commit, Downlink, Effect
 from gateway.events import STAGES, Told
 from readers import wire
 
-COPIES_MAX = 8
+COPIES_MAX = 20
 """How often a reader is asked for the next cry of a number under which it sends copies of a true one."""
 REPEAT_MIN_S, REPEAT_MAX_S, REPEAT_FOR_S = 0.5, 10.0, 600.0
 """A stage is repeated to a lamp with growing pauses until the lamp shows it, for ten minutes at most. After that it is
@@ -45,7 +45,7 @@ class Lamps:
         if report.freshness == "new" and not lamp.again:
             lamp.shown = max(lamp.shown, shown)  # frames can come out of order; a lamp never goes back by itself
         if shown < alarm.stage or lamp.again:
-            body = wire.encode_stage(_rows(key[2], lamp, alarm.stage))
+            body = wire.encode_stage(_rows(key[2], lamp, alarm))
             payload = frames.reply(self._links, report, wire.STAGE, body)
             if lamp.shown < alarm.stage and lamp.send_at_s == _NEVER:
                 light_one(lamp, now_s + REPEAT_MIN_S)
@@ -89,7 +89,7 @@ class Lamps:
                 lamp.send_at_s = now_s + lamp.pause_s
                 lamp.pause_s = min(2 * lamp.pause_s, REPEAT_MAX_S)
                 if frames.boot_of(self._links, reader) == boot:  # the number means another alarm in another boot
-                    rows.setdefault(reader, []).extend(_rows(number, lamp, alarm.stage))
+                    rows.setdefault(reader, []).extend(_rows(number, lamp, alarm))
         for reader, stages in rows.items():
             for i in range(0, len(stages), wire.STAGES_MAX):
                 body = wire.encode_stage(stages[i : i + wire.STAGES_MAX])
@@ -103,5 +103,12 @@ def light_one(lamp: Lamp, at_s: float) -> None:
     lamp.send_at_s, lamp.pause_s, lamp.until_s = at_s, REPEAT_MIN_S, at_s + REPEAT_FOR_S
 
 
-def _rows(number: int, lamp: Lamp, stage: int) -> list[tuple[int, int]]:
-    return [(number, wire.WAITING), (number, stage)] if lamp.again else [(number, stage)]
+def _rows(number: int, lamp: Lamp, alarm: Alarm) -> list[tuple[int, int]]:
+    """Return the STAGE rows for one lamp. Under the number of a copied cry the true one may still come: it gets no
+    stage that a person gave the copy, and begins again when the copy is closed."""
+    stage = alarm.stage
+    if alarm.copied:
+        stage = wire.WAITING if alarm.done else min(stage, wire.STORED)
+    proven = wire.PROVEN if stage and alarm.trust == "verified" and alarm.kind == "sos" else 0
+    again = [(number, wire.WAITING)] if lamp.again and stage else []
+    return [*again, (number, stage | proven)]

@@ -28,10 +28,12 @@ REORDER_S = 5.0
 """A packet with an older counter is accepted up to this long after the newest: mesh retries, and steps of ages."""
 SAME_S = 60.0
 """The same counter is accepted again for this long: a resting tag may repeat one advertisement."""
+COUNT_RATE_MAX, BURST = 1.2, 40
+"""Most beacons a second of a tag, but for the 30 of a press's first seconds and some slack."""
 SKIP_MAX = 1024
 """Beacons of one tag that may go unheard before a higher counter counts as a restart."""
 RANGES_MAX = 4
-EPOCHS_MAX = 4
+EPOCHS_MAX = 2 * REACH + 1
 """Ranges of heard counters that are kept of a tag in an epoch, and its epochs. With one more the oldest is dropped."""
 GUESS_MARGIN = 64
 """A counter that was completed from 5 bits may be wrong by a lap or two of 32. What is this far behind was heard."""
@@ -61,8 +63,8 @@ class EnrolledTag:
     high_at_s: float = 0.0
     rolled_at_s: float = 0.0
     """When this epoch was first heard."""
-    newest_at_s: float = float("-inf")
-    """When the newest beacon was heard, whichever reader reports it."""
+    guessed: int = -1
+    """What a bound row reports, less GUESS_MARGIN: routine beacons of `epoch` up to this were heard. -1: none."""
     drift: int = 0
     """How many epochs this tag's clock is ahead of the gateway's; negative: behind."""
     power_dbm: int = -59
@@ -86,8 +88,8 @@ class Identity:
     epoch: int | None = None
     contents: Contents | None = None
     """What it says; None unless the MIC is right."""
-    newest_at_s: float = float("-inf")
-    """For a beacon that is not new: when a newer one of its tag was heard."""
+    current_until_s: float = float("-inf")
+    """For a beacon that is not new: until when it was, at the latest. Who hears it later hears a repetition."""
 
 
 class Resolver:
@@ -159,14 +161,13 @@ class Resolver:
         loose = self.unsure or cries or unsure
         if not loose and abs(epoch - self._now - tag.drift) > 1:
             self._counts["advertisements_stale_epoch"] += 1
-            return Identity("stale_epoch", row, epoch, contents, tag.newest_at_s)
+            return Identity("stale_epoch", row, epoch, contents, _current_until_s(tag, epoch, advertisement.counter))
         if not self._newer(tag, epoch, advertisement.counter, heard_at_s, cries=cries, unsure=unsure):
             self._counts["advertisements_replayed"] += 1
-            return Identity("replayed", row, epoch, contents, tag.newest_at_s)
+            return Identity("replayed", row, epoch, contents, _current_until_s(tag, epoch, advertisement.counter))
         if not self.unsure and (loose or epoch != self._now + tag.drift):
             reach = REACH if unsure else DRIFT_MAX
             tag.drift = max(-reach, min(reach, epoch - self._now))
-        tag.newest_at_s = max(tag.newest_at_s, heard_at_s)
         tag.press = contents.press
         if contents.power_dbm is not None and contents.battery_mv is not None:
             tag.power_dbm, tag.battery_mv = contents.power_dbm, contents.battery_mv
@@ -198,10 +199,10 @@ class Resolver:
         tag = self.tags[row]
         if moving is not None:
             _take_motion(tag, epoch, counter, moving, heard_at_s)
-        tag.newest_at_s = max(tag.newest_at_s, heard_at_s)
-        ranges = tag.heard.get(epoch)
-        if ranges and 0 < (counter - GUESS_MARGIN - ranges[-1][1]) & 0xFFFF < 0x8000:
-            ranges[-1][1] = (counter - GUESS_MARGIN) & 0xFFFF
+        ahead = (counter - GUESS_MARGIN - tag.high) & 0xFFFF
+        # No row has a MIC: it may move this by no more than the tag can have sent since its newest proven beacon.
+        if epoch == tag.epoch and tag.high >= 0 and 0 < ahead <= COUNT_RATE_MAX * (heard_at_s - tag.high_at_s):
+            tag.guessed = (counter - GUESS_MARGIN) & 0xFFFF
 
     def unknown_ids(self) -> int:
         """Return how many different unknown ids were heard in this epoch, at most UNKNOWN_IDS_MAX."""
@@ -227,7 +228,6 @@ class Resolver:
                     if whole:
                         tag.heard[each] = whole
                 tag.high_at_s = tag.rolled_at_s = now_s - REORDER_S  # nothing heard after now counts as older
-                tag.newest_at_s = now_s
 
     def _fill(self, epoch: int, rows: int) -> int:
         column = self._columns.setdefault(epoch, [])
@@ -254,14 +254,17 @@ class Resolver:
             ranges = tag.heard[epoch] = []
         if epoch != tag.epoch:
             tag.rolled_at_s = heard_at_s
+        guessed = -1 if cries or epoch != tag.epoch else tag.guessed
         if epoch == tag.epoch and counter == tag.high:
             fresh = heard_at_s <= tag.high_at_s + (REORDER_S if cries else SAME_S)
-        elif _holds(ranges, counter):
+        elif _holds(ranges, counter) or (
+            guessed >= 0 and 0 < (counter - tag.high) & 0xFFFF <= (guessed - tag.high) & 0xFFFF
+        ):
             fresh = epoch == tag.epoch and heard_at_s <= tag.high_at_s + REORDER_S
         else:
             fresh = True
             self._note(tag, ranges, counter)
-            tag.high, tag.high_at_s = counter, heard_at_s
+            tag.high, tag.high_at_s, tag.guessed = counter, heard_at_s, -1
         if fresh:
             tag.epoch = epoch
         return fresh
@@ -279,6 +282,16 @@ class Resolver:
             self._counts["tag_restarts"] += 1
         ranges.append([counter, counter])
         del ranges[:-RANGES_MAX]
+
+
+def _current_until_s(tag: EnrolledTag, epoch: int, counter: int) -> float:
+    """Return until when a heard beacon can have been its tag's newest, by the counts that came after it."""
+    if epoch != tag.epoch:
+        return tag.rolled_at_s
+    ranges = tag.heard.get(epoch)
+    newest = tag.high if tag.high >= 0 else ranges[-1][1] if ranges else counter
+    behind = (newest - counter) & 0xFFFF
+    return tag.high_at_s - (max(0.0, behind - BURST) / COUNT_RATE_MAX if behind < 0x8000 else 0.0)
 
 
 def _holds(ranges: list[list[int]] | None, counter: int) -> bool:

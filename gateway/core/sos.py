@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gateway.core import frames
-from gateway.core.alarms import OLD_S, READERS_MAX, SAME_PRESS_S, Alarm, Alarms, LampKey
+from gateway.core.alarms import MERGED_MAX, OLD_S, READERS_MAX, SAME_PRESS_S, Alarm, Alarms, LampKey
 from gateway.core.frames import ReaderLinks, Report
 from gateway.core.lamps import COPIES_MAX, Lamps
 from gateway.core.resolve import REORDER_S, UNRESOLVED, Identity, Resolver
@@ -42,6 +42,8 @@ CRY_MAX_S = 660.0
 COUNT_RATE_MIN, COUNT_RATE_MAX, COUNT_SLACK = 0.5, 1.2, 64
 """Beacons a second of a crying tag after its first seconds, and how many more or fewer there may be: it sends 30 in the
 first 3 s, and readers report in any order. A count outside belongs to another press, of a tag that restarted."""
+LOUD_WITHIN_M = 100.0
+"""A tag that is heard at LOUD_DBM is nearer than this. A fix that is less sure says nothing about where it is not."""
 GOES_ON_S = 60.0
 """A cry that repeats another counts as the one heard this short before, whatever its count."""
 _BELL_RADIUS_M = 2.0
@@ -81,6 +83,8 @@ class Emergencies:
         self._due_s = _NEVER
         """No alarm in `_busy` is due before this."""
         self._doubted: dict[tuple[int, Trust], deque[tuple[float, Alarm]]] = {}
+        self._doubted_bells: dict[tuple[int, int], Alarm] = {}
+        """The newest unverified alarm of each bell."""
         self._looked = resolver.generation
         """Generation of the resolver's table at the last look at unverified alarms."""
 
@@ -96,7 +100,7 @@ class Emergencies:
         if report.kind == wire.SOS:
             key, shown = (report.reader, report.boot, report.content[0]), report.content[1]
         meant = None if key is None else self._alarms.shown_by(key, cause)
-        if key is not None and meant is not None and self._said_before(meant, key, advertisement):
+        if key is not None and meant is not None and self._said_before(meant, key, sighting):
             sighting.timely = False
             if report.freshness == "new":
                 meant.heard_at_s = max(meant.heard_at_s, now_s)
@@ -147,10 +151,21 @@ class Emergencies:
         case = Case(proof, kin) if alarm is None else Case(proof, kin, alarm.trust, alarm.state)
         verdict = belongs(case)
         if alarm is None or verdict == "new":
-            alarm = self._new(report.reader, "bell", _who(first_key), TRUST[proof, "here"], pressed_at_s, now_s)
-            if not alarm.bell:
+            doubted = self._doubted_bells.get((report.reader, bell_input))
+            if (
+                proof == "old"
+                and doubted is not None
+                and doubted.state == "new"
+                and now_s < doubted.heard_at_s + DOUBTED_S
+            ):
+                alarm = doubted  # of the same bell, and nobody has looked at it yet
+                self._counts["cries_merged"] += 1
+            else:
+                alarm = self._new(report.reader, "bell", _who(first_key), TRUST[proof, "here"], pressed_at_s, now_s)
                 alarm.bell = self._bells.get((report.reader, bell_input), f"reader{report.reader}-input{bell_input}")
                 alarm.readers.append(report.reader)
+            if proof == "old":
+                self._doubted_bells[report.reader, bell_input] = alarm
         if report.freshness == "new":
             alarm.heard_at_s = max(alarm.heard_at_s, now_s)
             if presses > alarm.press:
@@ -210,11 +225,15 @@ class Emergencies:
 
     # ---- which alarm -------------------------------------------------------------------------------------------------
 
-    def _said_before(self, alarm: Alarm, key: LampKey, advertisement: Advertisement) -> bool:
-        """Return whether a reader repeats the very cry that it reported last for this alarm."""
-        lamp = alarm.lamps[key]
-        known = alarm.advertisement is None or alarm.tried == self._resolver.generation
-        return known and (lamp.counter, lamp.mic) == (advertisement.counter, advertisement.mic)
+    def _said_before(self, alarm: Alarm, key: LampKey, sighting: Sighting) -> bool:
+        """Return whether a reader repeats the very cry that it reported last for this alarm, or one of unknown age
+        under the number of this alarm: a press of now has another number."""
+        lamp, advertisement = alarm.lamps[key], sighting.advertisement
+        assert advertisement is not None
+        if alarm.advertisement is not None and alarm.tried != self._resolver.generation:
+            return False
+        aged = sighting.pressed_at_s is None and alarm.trust != "unverified"
+        return aged or (lamp.counter, lamp.mic) == (advertisement.counter, advertisement.mic)
 
     def _may_ask(self, alarm: Alarm, key: LampKey, advertisement: Advertisement) -> bool:
         """Return whether a reader should send its next cry at once: this is a copy, so the true one is on the air."""
@@ -238,10 +257,9 @@ class Emergencies:
                 lasts_s = SAME_PRESS_S if freshness == "new" and sighting.pressed_at_s is not None else OLD_S
                 kin = "same" if now_s <= alarm.heard_at_s + lasts_s else "other"
             found = self._settle(reader, Case(proof, kin), alarm, claim, sighting, now_s)
-            if found.alarm.advertisement is None and found.verdict == "new":
-                found.alarm.advertisement = advertisement
-                found.alarm.press = advertisement.sealed_press
-            found.alarm.tried = self._resolver.generation
+            if found.verdict == "new":
+                self._keep_cry(found.alarm, advertisement, reader)
+            found.alarm.copied = found.alarm.copied or self._resolver.copies(advertisement)
             return found
         name = self._resolver.tags[identity.tag].name
         press = name.encode() + b"/" + bytes((contents.press,))
@@ -256,6 +274,11 @@ class Emergencies:
             alarm.battery_mv = self._resolver.tags[identity.tag].battery_mv
         elif found.verdict == "revise" and alarm.trust == "unverified":
             self._prove(alarm, who, name, contents, now_s)
+        if stranger is not None and stranger.copied and stranger is not alarm and alarm.trust == "verified":
+            for key, lamp in list(stranger.lamps.items()):  # by its mark that number was this child's from the start
+                self._alarms.lamp(alarm, key, lamp.cause)
+            self._lamps.light(alarm, now_s)
+            self._keep(alarm)
         if alarm.tag == name and (proof == "now" or alarm.counts is None or alarm.trust == "replayed"):
             _note_count(alarm, contents.count, sighting.heard_at_s)
         return found
@@ -268,7 +291,7 @@ class Emergencies:
         count = identity.contents.count
         own, doubted = self._alarms.of(b"=" + press), self._alarms.of(b"!" + press)
         kin = "no" if own is None else _kin(own, proof, count, sighting, now_s)
-        far = own is not None and kin == "same" and proof != "old" and self._is_far(own, sighting)
+        far = proof != "old" and self._is_far(own if kin == "same" else None, identity.tag, sighting)
         place: Nearness = "far" if far else "here"
         if doubted is not None and (proof == "old" or far) and _goes_on(doubted, count, now_s):
             return doubted, Case(proof, "same", doubted.trust, doubted.state, place)
@@ -276,7 +299,7 @@ class Emergencies:
             return own, Case(proof, "same", own.trust, own.state, place)
         if stranger is not None and self._made(identity, stranger) and now_s <= stranger.heard_at_s + OLD_S:
             return stranger, Case(proof, "same", stranger.trust, stranger.state)
-        return own, Case(proof, kin) if own is None else Case(proof, kin, own.trust, own.state)
+        return own, Case(proof, kin, place=place) if own is None else Case(proof, kin, own.trust, own.state, place)
 
     def _made(self, identity: Identity, stranger: Alarm) -> bool:
         """Return whether this tag made the very cry that opened a stranger's alarm: its key was not known here then."""
@@ -300,10 +323,12 @@ class Emergencies:
 
     def _new(self, reader: int, kind: str, who: bytes, trust: Trust, pressed_at_s: float, now_s: float) -> Alarm:
         """Return a new alarm; or, if this reader had too many in a minute that are not verified, the last of them."""
-        recent = self._doubted.setdefault((reader, trust), deque(maxlen=DOUBTED_MAX)) if trust != "verified" else None
-        if recent is not None and len(recent) == DOUBTED_MAX and recent[0][0] >= now_s - DOUBTED_S:
+        recent = None
+        if kind == "sos" and trust != "verified":
+            recent = self._doubted.setdefault((reader, trust), deque(maxlen=DOUBTED_MAX))
+        if kind == "sos" and recent is not None and len(recent) == DOUBTED_MAX and recent[0][0] >= now_s - DOUBTED_S:
             last = recent[-1][1]
-            if not last.done and last.name in self._alarms.by_name:
+            if last.state == "new" and last.name in self._alarms.by_name:  # else no person would look
                 self._counts["cries_merged"] += 1
                 return last
         alarm = self._alarms.open("bell" if kind == "bell" else "sos", who, pressed_at_s, now_s)
@@ -312,6 +337,14 @@ class Emergencies:
             self._counts["cries_replayed" if trust == "replayed" else "cries_unverified"] += 1
             recent.append((now_s, alarm))
         return alarm
+
+    def _keep_cry(self, alarm: Alarm, advertisement: Advertisement, reader: int) -> None:
+        """Keep the advertisement of a cry that no key proves: its tag may become known."""
+        alarm.tried = self._resolver.generation
+        if alarm.advertisement is None:
+            alarm.advertisement, alarm.press = advertisement, advertisement.sealed_press
+        elif len(alarm.merged) < MERGED_MAX:
+            alarm.merged.append((advertisement, reader))
 
     def _prove(self, alarm: Alarm, who: bytes, tag: str, contents: Contents, now_s: float) -> None:
         """A stranger's alarm, of which nobody took notice yet, was a tag of this zone: its key is known here now."""
@@ -326,29 +359,39 @@ class Emergencies:
 
     def _look_again(self, alarm: Alarm, now_s: float) -> Iterator[Effect]:
         """Look whether the tag of a stranger's cry is known now. If a person judged it already, it cries anew."""
-        advertisement = alarm.advertisement
-        if advertisement is None or alarm.tried == self._resolver.generation or not alarm.committed:
+        if alarm.advertisement is None or alarm.tried == self._resolver.generation or not alarm.committed:
             return
         alarm.tried = self._resolver.generation
-        again = Sighting(
-            alarm.readers[0], None, alarm.heard_at_s, 0, advertisement.counter, advertisement, True, None, cries=True,
-            pressed_at_s=alarm.pressed_at_s,
-        )  # fmt: skip
-        if self._resolver.knows(advertisement):
+        for advertisement, reader in [*alarm.merged, (alarm.advertisement, alarm.readers[0])]:
+            if not self._resolver.knows(advertisement):
+                continue
+            again = Sighting(
+                reader, None, alarm.heard_at_s, 0, advertisement.counter, advertisement, True, None, cries=True,
+                pressed_at_s=alarm.pressed_at_s,
+            )  # fmt: skip
             cause = b"s" + advertisement.rotating_id + bytes((advertisement.sealed_press,))
-            found = self._find(alarm.readers[0], "new", cause, again, now_s)
-            if found.alarm is not alarm:
-                found.alarm.readers.extend(r for r in alarm.readers if r not in found.alarm.readers)
-                found.alarm.readings = found.alarm.readings or dict(alarm.readings)
-                if not found.alarm.committed:
-                    event = self._sos(found.alarm, self._last_where(found.alarm, now_s))
-                    yield from self._commit_first(found.alarm, event, now_s)
-                alarm.advertisement = None
+            found = self._find(reader, "new", cause, again, now_s)
+            if found.alarm is alarm or found.proof == "none":
+                continue
+            if reader not in found.alarm.readers:
+                found.alarm.readers.append(reader)
+            if reader in alarm.readings:
+                found.alarm.readings.setdefault(reader, alarm.readings[reader])
+            if not found.alarm.committed:
+                event = self._sos(found.alarm, self._last_where(found.alarm, now_s))
+                yield from self._commit_first(found.alarm, event, now_s)
 
-    def _is_far(self, alarm: Alarm, sighting: Sighting) -> bool:
-        """Return whether a cry is heard loudly at a reader where its tag cannot be: it is heard loudly elsewhere."""
+    def _is_far(self, alarm: Alarm | None, tag: int, sighting: Sighting) -> bool:
+        """Return whether a cry is heard loudly at a reader where its tag cannot be: it was just located, or is heard
+        loudly, elsewhere."""
         at = self._field.readers.get(sighting.reader)
         if at is None or sighting.rssi_dbm is None or sighting.rssi_dbm < LOUD_DBM:
+            return False
+        fix = self._locator.latest(tag)
+        fresh = fix is not None and abs(sighting.heard_at_s - fix.fixed_at_s) <= FIX_FRESH_S
+        if fix is not None and fresh and fix.accuracy_95_m < LOUD_WITHIN_M:
+            return math.dist(at[:2], (fix.x_m, fix.y_m)) > TOO_FAR_APART_M
+        if alarm is None:
             return False
         loud = [
             self._field.readers[reading.reader]
@@ -400,7 +443,8 @@ class Emergencies:
         """
         alarm, advertisement = found.alarm, sighting.advertisement
         assert advertisement is not None
-        if report.reader not in alarm.readers and len(alarm.readers) < READERS_MAX:
+        heard_here = found.verdict != "repeat" or found.proof in ("now", "late")
+        if heard_here and report.reader not in alarm.readers and len(alarm.readers) < READERS_MAX:
             alarm.readers.append(report.reader)
             alarm.news = alarm.committed
         if found.proof in ("late", "old") or found.place == "far" or report.freshness != "new":
@@ -548,7 +592,7 @@ def _proof(identity: Identity, contents: Contents | None, sighting: Sighting) ->
     if identity.outcome == "good":
         return "now"
     pressed_at_s = sighting.pressed_at_s
-    late = pressed_at_s is None or pressed_at_s <= identity.newest_at_s + REORDER_S
+    late = pressed_at_s is not None and pressed_at_s <= identity.current_until_s + REORDER_S
     return "late" if late else "old"
 
 

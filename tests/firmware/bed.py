@@ -355,7 +355,7 @@ class Trial(Street):
         kind, _, boot, _ = wire.peek(payload)
         if delivered and kind == wire.STAGE and boot == self.sent[-1].boot:
             for number, stage in wire.decode_stage(wire.body_of(payload, mac)):
-                self.lamp_judge.told(self.now_ms, number, stage)
+                self.lamp_judge.told(self.now_ms, number, stage & ~wire.PROVEN)
         if delivered:
             self.stir(300)
         if self.mesh != "box":

@@ -119,7 +119,8 @@ class Stick:
         for message in self.unicasts:
             if message.nwk == nwk(pole.number):
                 kind, body = pole.read(message.payload)
-                rows += wire.decode_stage(body) if kind == wire.STAGE else []
+                stages = wire.decode_stage(body) if kind == wire.STAGE else []
+                rows += [(number, stage & ~wire.PROVEN) for number, stage in stages]
         return rows
 
     def _unicast(self, message: Unicast) -> None:

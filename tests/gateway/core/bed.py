@@ -225,7 +225,7 @@ def stages(effects: Iterable[Effect], pole: Pole) -> list[tuple[int, int]]:
         if isinstance(effect, Downlink) and effect.reader == pole.number:
             kind, body = pole.read(effect.payload)
             if kind == wire.STAGE:
-                rows += wire.decode_stage(body)
+                rows += [(number, stage & ~wire.PROVEN) for number, stage in wire.decode_stage(body)]
     return rows
 
 

@@ -169,11 +169,13 @@ def test_bound_rows_move_the_counter_only_up_and_only_in_their_epoch() -> None:
     hear(made, counter=100, at_s=0.0)
     row = made.rows[TAG]
     made.heard_counter(row, NOW, on_air(250), 20.0, None)
-    made.heard_counter(row, NOW, on_air(240), 21.0, None)
-    made.heard_counter(row, NOW + 1, on_air(999, epoch=NOW + 1), 22.0, None)
-    assert made.tags[row].heard == {NOW: [[on_air(100), on_air(250 - GUESS_MARGIN)]]}
-    assert hear(made, counter=250 - GUESS_MARGIN, at_s=40.0) == "replayed"
-    assert hear(made, counter=251 - GUESS_MARGIN, at_s=40.0) == "good", "the counter of a row is a guess"
+    assert made.tags[row].guessed == -1, "a tag cannot have sent so many in 20 s"
+    made.heard_counter(row, NOW, on_air(250), 120.0, None)
+    made.heard_counter(row, NOW + 1, on_air(999, epoch=NOW + 1), 122.0, None)
+    assert made.tags[row].guessed == on_air(250 - GUESS_MARGIN)
+    assert hear(made, counter=250 - GUESS_MARGIN, at_s=140.0) == "replayed"
+    assert hear(made, counter=150, at_s=140.0, flags=FLAG_SOS) == "good", "a cry is judged by what a MIC proved"
+    assert hear(made, counter=251 - GUESS_MARGIN, at_s=140.0) == "good", "the counter of a row is a guess"
 
 
 def test_bound_rows_say_when_a_tag_starts_and_stops() -> None:

@@ -15,6 +15,7 @@ from tests.gateway.core.bed import (
     SPACING_M,
     TAGS,
     UTC_S,
+    Child,
     Pole,
     Shell,
     ack_rows,
@@ -187,7 +188,91 @@ def test_recorded_frames_of_bells_are_told_and_do_not_flood() -> None:
         shell.frame(frame, later_s=0.5)
     found = [event for event in shell.events if isinstance(event, Bell)]
     assert {event.trust for event in found} == {"unverified"}
-    assert len({event.alarm for event in found}) == DOUBTED_MAX
+    assert len({event.alarm for event in found}) == 1
+    shell.stage(found[0].alarm, wire.ACKNOWLEDGED)
+    [again] = events(shell.frame(recorded[0], later_s=5), Bell)
+    assert again.alarm != found[0].alarm, "never into what a person has judged"
+
+
+@pytest.mark.parametrize("stage", [wire.ACKNOWLEDGED, wire.CLOSED])
+def test_a_cry_is_never_merged_into_what_a_person_has_judged(stage: int) -> None:
+    shell, pole = Shell(utc_s=UTC_S - 40 * 900), Pole(4)  # a wrong clock: no cry can be proven
+    for n in range(DOUBTED_MAX):
+        shell.frame(pole.sos(cry(press=1, count=n, tag=f"tag-{n:03d}"), number=1 + n), later_s=1)
+    shell.frame(pole.sos(cry(press=1, count=9, tag="tag-020"), number=20), later_s=1)
+    assert len(alarms(shell.events)) == DOUBTED_MAX, "more of them join the last, at which nobody has looked"
+    shell.stage(f"gw1-e1-{DOUBTED_MAX}", stage)
+    done = shell.frame(pole.sos(cry(press=1, count=9, tag="tag-009"), number=9), later_s=1)
+    assert len(events(done, Sos)) == 1
+    assert stages(done, pole) == [(9, wire.RECEIVED)]
+    pipeline.set_clock(shell.state, UTC_S + 7, shell.now_s, "good")
+    shell.wait(3)
+    named = {event.tag for event in shell.events if isinstance(event, Sos) and event.trust == "verified"}
+    assert named >= {f"tag-{n:03d}" for n in (0, 1, 2, 3, 4, 9, 20)}, "those that were merged too"
+
+
+def test_a_stranger_who_cries_for_hours_takes_no_memory() -> None:
+    shell, pole = Shell(), Pole(4)
+    for n in range(600):
+        raw = b"\x20" + n.to_bytes(8, "big") + b"\x01" + bytes(9)
+        shell.frame(pole.sos(raw, number=1 + n % 8), later_s=15)
+    kept = shell.state.alarms
+    assert len(kept._by_lamp) <= 8
+    assert len(kept._by_cause) <= 8
+
+
+@pytest.mark.parametrize("minutes", [5, 14, 30, 70])
+def test_a_recording_of_a_cry_that_was_never_heard_here_is_no_verified_call(minutes: int) -> None:
+    """The tag cried on after its call was closed. Somebody recorded one of those cries where no reader heard it."""
+    shell, near = Shell(), Pole(2)
+    [true] = events(shell.frame(near.sos(cry(press=1, count=100))), Sos)
+    shell.stage(true.alarm, wire.CLOSED)
+    recorded = cry(press=1, count=400)
+    for second in range(0, minutes * 60, 5):
+        utc_s = UTC_S + shell.now_s - 1000.0
+        shell.frame(near.bind((1, advertisement(press=1, count=700 + second, utc_s=utc_s))), later_s=5)
+        if second % 60 == 0:
+            pipeline.set_clock(shell.state, utc_s + 5, shell.now_s, "good")
+    for age_ms in (0, 700_000):
+        found = events(
+            shell.frame(Pole(10).sos(recorded, age_ms=age_ms, number=1 + age_ms // 1000 % 9), later_s=6), Sos
+        )
+        assert all(event.trust != "verified" for event in found)
+    own = [event for event in shell.events if isinstance(event, Sos) and event.trust == "verified"]
+    assert all(10 not in event.readers for event in own)
+
+
+def test_a_relay_that_is_faster_than_the_tag_is_not_where_the_child_is() -> None:
+    shell = Shell()
+    child = Child(shell)
+    child.stand(10.0, -3.0, 40)
+    count = child.counter + 5
+    [relayed] = events(shell.frame(Pole(10).sos(cry(press=1, count=count), rssi_dbm=-50)), Sos)
+    [true] = events(shell.frame(child.poles[1].sos(cry(press=1, count=count), rssi_dbm=-60), later_s=0.1), Sos)
+    assert (relayed.trust, true.trust) == ("replayed", "verified")
+
+
+def test_rows_that_nobody_proves_make_no_cry_old() -> None:
+    """Copies of an id, with a counter that runs ahead: the true beacons and the true cry are new all the same."""
+    shell, pole = Shell(), Pole(4)
+    shell.frame(pole.bind((1, advertisement(count=100))))
+    for n in range(600):
+        shell.frame(pole.see((1, n * 5)), later_s=0.1)
+    [event] = events(shell.frame(Pole(6).sos(cry(press=1, count=162))), Sos)
+    assert event.trust == "verified"
+    assert shell.state.resolver.identify(parse(advertisement(count=163)), shell.now_s).outcome == "good"
+
+
+def test_a_true_cry_after_a_copy_was_closed_has_its_lamp() -> None:
+    shell, pole = Shell(), Pole(4)
+    copy = cry(press=1, count=60)[:15] + b"\1\2\3\4"
+    [copied] = events(shell.frame(pole.sos(copy)), Sos)
+    shell.stage(copied.alarm, wire.ACKNOWLEDGED)
+    assert (1, wire.ACKNOWLEDGED) not in stages(shell.frame(pole.sos(copy, shown=1), later_s=1), pole)
+    assert stages(shell.stage(copied.alarm, wire.CLOSED), pole) == [(1, wire.WAITING)], "it begins again"
+    [true] = events(shell.frame(pole.bind((1, cry(press=1, count=70))), later_s=1), Sos)
+    sent = shell.stage(true.alarm, wire.ACKNOWLEDGED)
+    assert stages(sent, pole) == [(1, wire.WAITING), (1, wire.ACKNOWLEDGED)]
 
 
 def test_a_binding_is_acknowledged_with_the_mark_of_the_tags_next_cry_and_a_stranger_with_none() -> None:
