@@ -128,19 +128,36 @@ def operator(
 @gateways.command()
 def enrol(gateway: GatewayName, config: ConfigOption, out: OutOption = None) -> None:
     """Make the key that this city and a new gateway share. Carry the file to the box, as its mqtt.city_key_file."""
-    _keys(link.enrol, gateway, config, out)
+    _keys(lambda path: link.enrol(path, out), gateway, config, out)
 
 
 @gateways.command()
-def rotate(gateway: GatewayName, config: ConfigOption, out: OutOption = None) -> None:
+def rotate(
+    gateway: GatewayName,
+    config: ConfigOption,
+    out: OutOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="drop the oldest of four keys, though the box may use it")
+    ] = False,
+) -> None:
     """Add a new key. Carry the file to the box; both keys are good until `retire`. Nothing is started again."""
-    _keys(link.rotate, gateway, config, out)
+    _keys(lambda path: link.rotate(path, out, force=force), gateway, config, out)
 
 
 @gateways.command()
 def retire(gateway: GatewayName, config: ConfigOption, out: OutOption = None) -> None:
     """Drop every key but the newest. Do it when the box has the newest: from then on no older one is good."""
-    _keys(link.retire, gateway, config, out)
+    _keys(lambda path: link.retire(path, out), gateway, config, out)
+
+
+@gateways.command()
+def show(
+    gateway: GatewayName,
+    config: ConfigOption,
+    out: Annotated[Path, typer.Option("--out", help="where to write the file to carry to the box, of mode 0600")],
+) -> None:
+    """Write the present keys of a gateway for its box once more. Nothing is changed, no key is printed."""
+    _keys(lambda path: link.show(path, out), gateway, config, out)
 
 
 def _keys(change: Callable[[Path], list[int]], gateway: str, config: Path, out: Path | None) -> None:
@@ -148,8 +165,6 @@ def _keys(change: Callable[[Path], list[int]], gateway: str, config: Path, out: 
         loaded = load(config)
         path = link.key_path(Path(loaded.mqtt.gateway_keys), loaded.site, gateway)
         numbers = change(path)
-        if out is not None:
-            link.hand_over(path, out)
     except (CityConfigError, LinkError, OSError) as error:
         _fail(str(error))
     held = ", ".join(map(str, numbers))

@@ -38,6 +38,7 @@ from city.standby import Standby, StandbyFull
 from city.store import CHECKPOINT_ROWS, Store, StoreAway, UnixClock, is_transient
 from city.threads import Kept
 from gateway import uplink
+from gateway.packets import PACKET_MAX_B, Bounded
 from gateway.uplink import Ack, Forged, Lane, Status, UplinkError, Watermark
 
 KEEPALIVE_S = 20
@@ -70,6 +71,10 @@ class Listener(Protocol):
     def on_status(self, status: Status, now_s: float) -> None: ...
     def on_doubt(self, gateway: str) -> None: ...
     def is_online(self, gateway: str) -> bool: ...
+
+
+class _Client(Bounded, Client):
+    """paho's client, which holds no more than is bounded."""
 
 
 class Consumer:
@@ -112,6 +117,8 @@ class Consumer:
         """Why the store took the last message not; empty while it takes them."""
         self.crashes = 0
         """How often an exception ended a connection. It is a fault of the city or of paho."""
+        self.breaches = 0
+        """How often the broker broke the rules of MQTT so that it would fill our memory, and was left for it."""
 
     def start(self) -> None:
         """Connect, and stay connected until `stop`."""
@@ -155,18 +162,22 @@ class Consumer:
                 self._watermarks.popitem(last=False)
         self.publish(gateway, Watermark(epoch=epoch, lane=self.lane, upto=upto))
 
+    @property
+    def _failures(self) -> int:
+        return self.crashes + self.transient_failures + self.breaches
+
     # ---- connecting --------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         backoff_s = BACKOFF_MIN_S
         versions = {"auto": (MQTTv5, MQTTv311), "5": (MQTTv5,), "3.1.1": (MQTTv311,)}[self.mqtt.protocol]
         while not self._stopping.is_set():
-            failures = self.crashes + self.transient_failures
+            failures = self._failures
             for version in versions:
                 was_up, refused = self._connect(version)
                 if was_up or not refused:
                     break
-            good = was_up and failures == self.crashes + self.transient_failures
+            good = was_up and failures == self._failures
             backoff_s = BACKOFF_MIN_S if good else min(2 * backoff_s, BACKOFF_MAX_S)
             self._stopping.wait(backoff_s)
 
@@ -208,7 +219,7 @@ class Consumer:
 
     def _make(self, version: MQTTProtocolVersion) -> Client:
         clean = None if version == MQTTv5 else self.lane == "events"
-        client = Client(
+        client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=f"ansim-city-{self.site}-{self.lane}",
             clean_session=clean,
@@ -226,6 +237,7 @@ class Consumer:
             if self.mqtt.cert_file and self.mqtt.key_file:
                 context.load_cert_chain(self.mqtt.cert_file, self.mqtt.key_file)
             client.tls_set_context(context)
+        client.on_breach = self._breach
         client.on_connect = self._guarded(self._on_connect)
         client.on_subscribe = self._guarded(self._on_subscribe)
         client.on_disconnect = self._guarded(self._on_disconnect)
@@ -251,13 +263,18 @@ class Consumer:
         self._down.set()
         log.error("lane_crashed", lane=self.lane, crashes=self.crashes, detail=why, exc_info=True)
 
+    def _breach(self, why: str) -> None:
+        self.problem = why
+        self.breaches += 1
+        self.link.blame(self.lane, "breach", why)
+
     def _session(self, version: MQTTProtocolVersion) -> dict[str, Any]:
         if version != MQTTv5:
             return {}
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = SESSION_S if self.lane == "sos" else 0
         properties.ReceiveMaximum = IN_FLIGHT_MAX
-        properties.MaximumPacketSize = uplink.MESSAGE_MAX_B + 1024
+        properties.MaximumPacketSize = PACKET_MAX_B
         return {"clean_start": self.lane == "events", "properties": properties}
 
     def _on_connect(self, client: Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
@@ -343,9 +360,12 @@ class Consumer:
         try:
             site, gateway, kind = uplink.parse_topic(message.topic)
         except (UplinkError, UnicodeDecodeError) as error:
-            raise MessageRefused("bad_topic", str(error)) from None
+            self.link.blame(self.lane, "bad_topic", f"the broker sends what nobody subscribed: {_shown(error)}")
+            return None  # no row of it: a broker would make as many as it likes
         if site != self.site:
-            raise MessageRefused("wrong_site", f"site {site}, this city is {self.site}")
+            step = f"this city is {self.site}. A broker that sends what nobody subscribed: look at it and its bridges"
+            self.link.blame(self.lane, "wrong_site", f"the broker sends messages of site {site}, {step}")
+            return None
         payload = bytes(message.payload)
         if kind == "status" and not payload:  # the retained message was cleared
             return None
@@ -372,7 +392,7 @@ class Consumer:
         return lambda: self._after(stored, now_s)
 
     def _take_urgent(self, message: MQTTMessage, urgent: uplink.Urgent, now_s: float) -> Callable[[], None]:
-        topic, key = message.topic, (urgent.gateway, urgent.epoch, urgent.seq)
+        topic, key = message.topic, (urgent.gateway, urgent.epoch, urgent.seq, intake.raw_of(urgent.event))
         stored, held = self._stand_by(
             message,
             key,

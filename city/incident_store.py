@@ -18,18 +18,28 @@ OPEN_MAX = 500
 """Most incidents given to a page, and most open incidents compared with a new alarm."""
 NOTICES_MAX = 500
 SYSTEM = "city"
+MARK = "~"
+"""Between the name of an alarm and a number, if a gateway has given that name to more than one. Gateways use no ~."""
+NAMESAKES_MAX = 9
+"""Most alarms of one name that are told apart. More are taken for the last one."""
 
 
 def take(
-    store: Store, c: Connection, event: Sos | Bell | Danger, *, gateway: str, queued_at: float | None, now_s: float
+    store: Store,
+    c: Connection,
+    event: Sos | Bell | Danger,
+    *,
+    gateway: str,
+    queued_at: float | None,
+    now_s: float,
+    another: bool = False,
 ) -> int:
-    """Store what a new emergency event changes. Return the number of its incident."""
-    row = (
-        c.execute(select(t.alarm).where((t.alarm.c.gateway == gateway) & (t.alarm.c.alarm == event.alarm)))
-        .mappings()
-        .one_or_none()
-    )
-    known = None if row is None else (_one(c, row["incident"]), _alarm(row))
+    """Store what a new emergency event changes. Return the number of its incident.
+
+    another: its box counts again from an older number, so an alarm of its name may be another one. It then gets a name
+    of its own, with MARK.
+    """
+    event, known = _named(c, event, gateway, another=another)
     kind = "sos" if isinstance(event, Sos) else "bell" if isinstance(event, Bell) else "danger"
     subject = event.bell if isinstance(event, Bell) else event.tag
     others = () if known else _open_of(c, kind, subject)
@@ -39,6 +49,13 @@ def take(
     if known is None:
         stage = incidents.STAGE_OF[incident.state]
         told = _furthest(c, gateway, event.alarm)
+        if MARK in event.alarm:  # the name is this child's now: no lamp may show the older one's stages for it
+            older = [row["alarm"] for row in _namesakes(c, gateway, plain_name(event.alarm))[1]]
+            c.execute(
+                update(t.alarm)
+                .where((t.alarm.c.gateway == gateway) & t.alarm.c.alarm.in_(older))
+                .values(told="closed", waits=False)
+            )
         c.execute(
             t.alarm.insert().values(
                 gateway=gateway,
@@ -68,6 +85,47 @@ def take(
     return number
 
 
+def _named(
+    c: Connection, event: Sos | Bell | Danger, gateway: str, *, another: bool
+) -> tuple[Sos | Bell | Danger, tuple[Incident, AlarmProgress] | None]:
+    """Return the event under its alarm's name in the store, and that alarm with its incident; None if it is new."""
+    names, rows = _namesakes(c, gateway, event.alarm)
+    held = {row["alarm"]: (_one(c, row["incident"]), _alarm(row)) for row in rows}
+    for name in reversed(held):
+        if _may_be(held[name][0], event, another=another):
+            return msgspec.structs.replace(event, alarm=name), held[name]
+    free = [name for name in names if name not in held]
+    return (msgspec.structs.replace(event, alarm=free[0]), None) if free else (event, held[names[-1]])
+
+
+def _may_be(incident: Incident, event: Sos | Bell | Danger, *, another: bool) -> bool:
+    """Return whether an event may belong to the incident of an alarm of its name.
+
+    A name whose kind or proven tag is another one was given twice, whatever its number says.
+    """
+    kind = "sos" if isinstance(event, Sos) else "bell" if isinstance(event, Bell) else "danger"
+    subject = event.bell if isinstance(event, Bell) else event.tag
+    proven = not isinstance(event, Sos) or (event.trust == "verified" == incident.trust)
+    if incident.kind != kind or (incident.subject != subject and (another or proven)):
+        return False
+    if not another:
+        return True
+    same_press = not isinstance(event, Sos) or incident.press == event.press
+    return same_press and (incident.state != "closed" or incident.observed_at == event.observed_at.timestamp())
+
+
+def _namesakes(c: Connection, gateway: str, alarm: str) -> tuple[list[str], list[RowMapping]]:
+    """Return the names that alarms of one name may have, and those that there are, the oldest first."""
+    names = [alarm, *(f"{alarm}{MARK}{n}" for n in range(2, NAMESAKES_MAX + 1))]
+    rows = c.execute(select(t.alarm).where((t.alarm.c.gateway == gateway) & t.alarm.c.alarm.in_(names))).mappings()
+    return names, sorted(rows, key=lambda row: names.index(row["alarm"]))
+
+
+def plain_name(alarm: str) -> str:
+    """Return the name by which the gateway knows this alarm."""
+    return alarm.partition(MARK)[0]
+
+
 def take_unreadable(
     store: Store, c: Connection, *, gateway: str, detail: str, queued_at: float | None, now_s: float
 ) -> int:
@@ -84,13 +142,16 @@ def take_unreadable(
 
 def take_told(store: Store, c: Connection, event: Told, *, gateway: str, now_s: float) -> int | None:
     """Store that a lamp shows a stage. Return the incident of the alarm, None while the alarm is not known yet."""
+    _, namesakes = _namesakes(c, gateway, event.alarm)
+    row = namesakes[-1] if namesakes else None
+    name = event.alarm if row is None else row["alarm"]
     new = store.insert_new(
         c,
         t.told,
         [
             {
                 "gateway": gateway,
-                "alarm": event.alarm,
+                "alarm": name,
                 "reader": event.reader,
                 "stage": event.stage,
                 "told_at": event.observed_at.timestamp(),
@@ -98,8 +159,7 @@ def take_told(store: Store, c: Connection, event: Told, *, gateway: str, now_s: 
             }
         ],
     )
-    mine = (t.alarm.c.gateway == gateway) & (t.alarm.c.alarm == event.alarm)
-    row = c.execute(select(t.alarm).where(mine)).mappings().one_or_none()
+    mine = (t.alarm.c.gateway == gateway) & (t.alarm.c.alarm == name)
     if row is None:
         return None
     alarm = _alarm(row)
@@ -177,7 +237,7 @@ def alarms_of_gateway(c: Connection, gateway: str, now_s: float) -> list[AlarmPr
     rows = c.execute(
         select(t.alarm)
         .where((t.alarm.c.gateway == gateway) & (t.alarm.c.stage_at > now_s - incidents.NOTICE_MAX_S))
-        .where(t.alarm.c.open | t.alarm.c.waits)
+        .where((t.alarm.c.open & (func.coalesce(t.alarm.c.told, "") != "closed")) | t.alarm.c.waits)
         .order_by(t.alarm.c.stage_at.desc())
         .limit(NOTICES_MAX)
     )

@@ -3,7 +3,8 @@
 A row is named by (gateway, epoch, lane, seq) and is inserted once, even if it comes twice, late or out of order. The
 watermark moves only if the message's `after` is not beyond it. An event that cannot be read is kept in quarantine and
 leaves a tombstone in its place, and the watermark passes it. An unreadable emergency also opens an incident, because a
-child may have sent it.
+child may have sent it. An emergency under a name that another one has is no duplicate: its box lost what it had sent,
+and counts again from an older number. It is kept in quarantine and opens its incident too.
 """
 
 import hashlib
@@ -25,6 +26,7 @@ from gateway.events import (
     Bell,
     Danger,
     Departure,
+    Emergency,
     Event,
     GatewayHealth,
     Position,
@@ -65,6 +67,8 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     incidents: tuple[int, ...] = ()
     changed: tuple[dict[str, Any], ...] = ()
     """Views for the pages: the rows of `latest` that changed, arrivals and departures."""
+    reused: bool = False
+    """Whether this emergency came under the number of another one."""
 
 
 def check_envelope(topic_gateway: str, message: Urgent | Batch) -> None:
@@ -97,11 +101,13 @@ def _store_urgent(store: Store, topic: str, message: Urgent, event: Event | Pois
     with store.write(urgent=True) as c:
         row = _row(message.gateway, message.epoch, "sos", message.seq, event, now_s, queued_at)
         new = store.insert_new(c, t.event, [row])
+        reused = not new and _is_another(store, c, topic, message, event, now_s)
         touched: list[int | None] = []
-        if not new:
+        if not new and not reused:
             pass
         elif isinstance(event, Poison):
-            _quarantine(store, c, topic, message.gateway, "sos", event, now_s, epoch=message.epoch, seq=message.seq)
+            if new:
+                _quarantine(store, c, topic, message.gateway, "sos", event, now_s, epoch=message.epoch, seq=message.seq)
             detail = f"seq {message.seq}: {event.reason}"
             touched.append(
                 incident_store.take_unreadable(
@@ -112,21 +118,54 @@ def _store_urgent(store: Store, topic: str, message: Urgent, event: Event | Pois
             touched.append(incident_store.take_told(store, c, event, gateway=message.gateway, now_s=now_s))
         elif isinstance(event, Sos | Bell | Danger):
             touched.append(
-                incident_store.take(store, c, event, gateway=message.gateway, queued_at=queued_at, now_s=now_s)
+                incident_store.take(
+                    store, c, event, gateway=message.gateway, queued_at=queued_at, now_s=now_s, another=reused
+                )
             )
-        if new:
-            store.count(c, {f"stored.{row['type']}": 1}, owner=f"sos/{message.gateway}")
-        upto, gap = _move(store, c, message, "sos", message.seq, new=new, duplicates=1 - new, now_s=now_s)
+        if new or reused:
+            name = f"stored.{row['type']}" if new else "seq_reused"
+            store.count(c, {name: 1}, owner=f"sos/{message.gateway}")
+        duplicates = 1 - new - reused
+        upto, gap = _move(store, c, message, "sos", message.seq, new=new, duplicates=duplicates, now_s=now_s)
     return Stored(
         gateway=message.gateway,
         epoch=message.epoch,
         lane="sos",
         upto=upto,
         new=new,
-        duplicates=1 - new,
+        duplicates=duplicates,
         gap=gap,
         incidents=tuple(n for n in touched if n is not None),
+        reused=reused,
     )
+
+
+def _is_another(store: Store, c: Connection, topic: str, message: Urgent, event: Event | Poison, now_s: float) -> bool:
+    """Return whether the stored row of this name is another emergency, and this one has not been taken yet. Keep it."""
+    e = t.event.c
+    named = (e.gateway == message.gateway) & (e.epoch == message.epoch) & (e.lane == "sos") & (e.seq == message.seq)
+    held = c.execute(select(e.type, e.body).where(named)).one()
+    raw = raw_of(event)
+    if held.type != "poison":
+        if not isinstance(event, Poison) and (
+            held.body == dumps(event) or msgspec.json.decode(held.body, type=Emergency) == event
+        ):
+            return False
+    else:
+        digest = _digest(topic, message.epoch, message.seq)
+        first = c.execute(select(t.quarantine.c.raw).where(t.quarantine.c.digest == digest)).scalar_one_or_none()
+        if first is None or bytes(first) == raw:  # nothing is left of the first one: a repetition is likelier
+            return False
+    why = f"another emergency has its number (epoch {message.epoch}, seq {message.seq}): an old outbox was put back"
+    poison = Poison(raw, why)
+    return _quarantine(
+        store, c, topic, message.gateway, "sos", poison, now_s, epoch=message.epoch, seq=message.seq, another=True
+    )
+
+
+def raw_of(event: Event | Poison) -> bytes:
+    """Return what tells this event from another one under the same name."""
+    return (event.raw if isinstance(event, Poison) else msgspec.json.encode(event))[:POISON_MAX_B]
 
 
 def store_batch(store: Store, topic: str, message: Batch, now_s: float) -> Stored:
@@ -432,6 +471,10 @@ def _move(
     return upto, gap
 
 
+def _digest(topic: str, epoch: str | None, seq: int | None, raw: bytes = b"") -> str:
+    return hashlib.sha256(f"{topic}\0{epoch}\0{seq}\0".encode() + raw).hexdigest()
+
+
 def _quarantine(
     store: Store,
     c: Connection,
@@ -443,10 +486,13 @@ def _quarantine(
     *,
     epoch: str | None = None,
     seq: int | None = None,
+    another: bool = False,
 ) -> bool:
-    """Keep the bytes once. Return whether they are new. Over QUARANTINE_MAX rows new bytes are only counted."""
-    name = f"{topic}\0{epoch}\0{seq}\0".encode() + (poison.raw if seq is None else b"")
-    digest = hashlib.sha256(name).hexdigest()
+    """Keep the bytes once. Return whether they are new. Over QUARANTINE_MAX rows new bytes are only counted.
+
+    another: this number has another row; so its bytes are a part of its name.
+    """
+    digest = _digest(topic, epoch, seq, poison.raw if seq is None or another else b"")
     owner = f"{lane}/{gateway}"
     store.count(c, {"quarantine.seen": 1}, owner=owner)
     held = c.execute(select(t.quarantine.c.times).where(t.quarantine.c.digest == digest)).scalar_one_or_none()

@@ -9,6 +9,7 @@ table here grows with them.
 """
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
@@ -17,15 +18,19 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import structlog
 
 from gateway import uplink
-from gateway.uplink import Ask, CityKeys, Forged, Status, TopicKind, UplinkError
+from gateway.uplink import Ask, CityKeys, Forged, Lane, Status, TopicKind, UplinkError
 
 CHECK_S = 1.0
 QUIET_S = 600.0
 """Seconds after the last forged message, after which the page no longer reports it."""
+BLAME_LOG_S = 60.0
+"""Seconds between two log lines of the same misdeed of the broker: it chooses how often it does it."""
+Blame = Literal["breach", "wrong_site", "bad_topic"]
 GATEWAYS_MAX = 1000
 """Most key files. It is the city's limit of gateways."""
 NAMED_MAX = 8
@@ -67,6 +72,8 @@ class Link:
         self._checked_at = float("-inf")
         self._suspects: dict[str, tuple[float, str]] = {}
         """Gateway -> (when a message in its name was last refused, why). At most NAMED_MAX."""
+        self._blamed: dict[tuple[Lane, Blame], tuple[float, float, str]] = {}
+        """What the broker itself does -> (when last, when it was last logged, why)."""
 
     def seal(self, gateway: str, topic: str, body: bytes) -> bytes | None:
         """Return the sealed message, or None if this gateway has no key."""
@@ -121,6 +128,17 @@ class Link:
                 self._asked[status.gateway] = (asked_s, ())
             return not status.online or status.echo in words
 
+    def blame(self, lane: Lane, reason: Blame, why: str) -> None:
+        """Count what the broker itself did wrong, and report it like a forged message. Logged once in BLAME_LOG_S."""
+        with self._lock:
+            self.forged[f"{lane}.{reason}"] += 1
+            now_s = self._now()
+            _, logged_s, _ = self._blamed.get((lane, reason), (0.0, float("-inf"), ""))
+            if now_s - logged_s >= BLAME_LOG_S:
+                logged_s = now_s
+                log.warning(reason, lane=lane, so_far=self.forged[f"{lane}.{reason}"], detail=why)
+            self._blamed[lane, reason] = (now_s, logged_s, why)
+
     def problems(self) -> list[str]:
         """Return what the operators should know about keys and forged messages, each with the next step."""
         with self._lock:
@@ -132,6 +150,9 @@ class Link:
                     del self._suspects[gateway]
                 else:
                     found.append(f"messages in the name of gateway {gateway} are refused: {why}")
+            for (lane, _), (at_s, _, why) in self._blamed.items():
+                if now_s - at_s <= QUIET_S:
+                    found.append(f"lane {lane}: {why}")
             return found
 
     # ---- inside: call with the lock ----------------------------------------------------------------------------------
@@ -247,43 +268,88 @@ def key_path(folder: Path, site: str, gateway: str) -> Path:
     return folder / f"{gateway}{SUFFIX}"
 
 
-def enrol(path: Path) -> list[int]:
-    """Make the first key of a gateway, in a new file of mode 0600. Return its number. Raise LinkError."""
+def enrol(path: Path, out: Path | None = None) -> list[int]:
+    """Make the first key of a gateway, in a new file of mode 0600. Return its number. Raise LinkError.
+
+    out, here and below: write the copy for the box there, too. If one of the two cannot be written, neither is changed.
+    """
     if path.exists():
-        raise LinkError(f"{path}: is there already; to change the key: ansim-city gateway rotate")
-    return _write(path, uplink.with_new_key((), secrets.token_bytes(uplink.KEY_B)))
+        raise LinkError(
+            f"{path}: is there already. For its file again: ansim-city gateway show; for another key: ... rotate"
+        )
+    return _change(path, uplink.with_new_key((), secrets.token_bytes(uplink.KEY_B)), out)
 
 
-def rotate(path: Path) -> list[int]:
+def rotate(path: Path, out: Path | None = None, *, force: bool = False) -> list[int]:
     """Add a new key; return the numbers of all, the newest first. Raise LinkError.
 
     The city answers with the new key only after the gateway has used it: nothing is lost while the file is carried.
+    A full file is refused, because its oldest key may be the only one that the box has. force drops that one.
     """
-    return _write(path, uplink.with_new_key(read_keys(path), secrets.token_bytes(uplink.KEY_B)))
+    keys = read_keys(path)
+    if len(keys) >= uplink.KEYS_MAX and not force:
+        raise LinkError(
+            f"{path}: holds {len(keys)} keys, and a new one would push out key {keys[-1].number}, which the box may be "
+            "using. Carry the newest file to the box (ansim-city gateway show GATEWAY --out FILE), then ansim-city "
+            "gateway retire, then rotate. --force drops the oldest key anyway: a box that has no newer one is cut off"
+        )
+    return _change(path, uplink.with_new_key(keys, secrets.token_bytes(uplink.KEY_B)), out)
 
 
-def retire(path: Path) -> list[int]:
+def retire(path: Path, out: Path | None = None) -> list[int]:
     """Drop every key but the newest; return its number. Raise LinkError."""
-    return _write(path, read_keys(path)[:1])
+    return _change(path, read_keys(path)[:1], out)
 
 
-def hand_over(path: Path, out: Path) -> None:
-    """Write a copy of a key file, of mode 0600, to carry it to its box. Raise LinkError."""
-    _write(out, read_keys(path))
-
-
-def _write(path: Path, keys: CityKeys) -> list[int]:
-    """Write a key file as a whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(uplink.format_keys(keys))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise LinkError(f"{path}: cannot be written ({error.strerror}); check the folder and its owner") from None
+def show(path: Path, out: Path) -> list[int]:
+    """Write the present keys for the box once more; return their numbers. Nothing is changed. Raise LinkError."""
+    keys = read_keys(path)
+    _change(out, keys, None)
     return [key.number for key in keys]
+
+
+def _change(path: Path, keys: CityKeys, out: Path | None) -> list[int]:
+    """Write the city's file and the copy for the box: both, or none.
+
+    Both are written beside their places first, where everything that can fail fails; then they are renamed. The city's
+    goes last: a copy with a key that the city lacks opens nothing, and the next try replaces it.
+    """
+    if out is not None and path.resolve() == out.resolve():
+        raise LinkError(f"{out}: is the city's own file; name another one for the copy to carry")
+    waiting: list[tuple[Path, Path]] = []
+    place = path
+    try:
+        for place in (path, *(() if out is None else (out,))):
+            temporary = place.with_name(f".{place.name}.{os.getpid()}")
+            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if place.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            waiting.append((temporary, place))
+            _write(temporary, keys, like=place if place.exists() or place != path else place.parent)
+        for temporary, place in reversed(waiting):
+            os.replace(temporary, place)
+    except OSError as error:
+        for temporary, _ in waiting:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+        raise LinkError(
+            f"{place}: cannot be written ({error.strerror}), no key was changed; check the folder and its owner"
+        ) from None
+    return [key.number for key in keys]
+
+
+def _write(temporary: Path, keys: CityKeys, *, like: Path) -> None:
+    """Write a new file on disk that only its owner reads, with the owner and mode of what it replaces.
+
+    like: that file, or the folder of a new one: a file that root makes must be the city's, or it cannot read it.
+    """
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        with contextlib.suppress(FileNotFoundError):
+            old, own = like.stat(), os.fstat(file.fileno())
+            if old.st_uid != own.st_uid:
+                os.fchown(file.fileno(), old.st_uid, old.st_gid)
+            if stat.S_ISREG(old.st_mode):
+                os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode) & 0o700 | 0o400)
+        file.write(uplink.format_keys(keys))
+        file.flush()
+        os.fsync(file.fileno())

@@ -32,7 +32,14 @@ from city.threads import Kept
 from gateway.uplink import StageNotice, Status
 
 DUTY_S = 0.5
+BACKLOG_S = 10.0
+"""Emergencies that a gateway which is online still has after so long, while none arrives, are a problem."""
+BACKLOG_ASK_S = 4.0
+"""A gateway that has some is asked again so often: its answer says whether they are still there."""
+REUSED_S = 3600.0
+"""How long it is reported that a gateway has used numbers twice."""
 NOTICES_A_DUTY_MAX = 20
+GATEWAY_PROBLEMS_MAX = 20
 PRUNE_S = 3600.0
 TAGS_MAX = 5000
 """Most rows of `latest` given to a page, the newest first."""
@@ -63,6 +70,10 @@ class City:
         self._online: dict[str, Status] = {}
         self._heard: dict[str, float] = {}
         """When a gateway in `_online` last answered."""
+        self._kept_back: dict[str, float] = {}
+        """Gateways in `_online` with emergencies that are not stored here -> since when none has come on."""
+        self._reused: dict[str, tuple[float, int]] = {}
+        """Gateway -> (when it last used the number of an emergency for another one, how often)."""
         self._sent: dict[tuple[str, str], float] = {}
         self._sent_lock = threading.Lock()
         self._stopping = threading.Event()
@@ -97,6 +108,11 @@ class City:
     def on_stored(self, stored: Stored, now_s: float) -> None:
         for number in stored.incidents:
             self.tell(number)
+        if stored.lane == "sos" and stored.new and not stored.gap and stored.gateway in self._kept_back:
+            self._kept_back[stored.gateway] = now_s
+        if stored.reused and (stored.gateway in self._reused or len(self._reused) < GATEWAYS_MAX):
+            self._reused[stored.gateway] = (now_s, self._reused.get(stored.gateway, (0.0, 0))[1] + 1)
+            log.error("seq_reused", gateway=stored.gateway, epoch=stored.epoch, incidents=stored.incidents)
         if stored.lane == "sos" and stored.new:
             log.info("stored", lane="sos", gateway=stored.gateway, incidents=stored.incidents, at=now_s)
         self.stream.publish_words("word", stored.changed)
@@ -112,8 +128,13 @@ class City:
     def on_status(self, status: Status, now_s: float) -> None:
         if status.online and (status.gateway in self._online or len(self._online) < GATEWAYS_MAX):
             self._online[status.gateway], self._heard[status.gateway] = status, now_s
+            if status.backlog.get("sos", 0) > 0:
+                self._kept_back.setdefault(status.gateway, now_s)
+            else:
+                self._kept_back.pop(status.gateway, None)
         else:
             self._online.pop(status.gateway, None)
+            self._kept_back.pop(status.gateway, None)
             self.on_doubt(status.gateway)
         if status.online:
             self._notify(self.standby.ask(lambda c: incident_store.alarms_of_gateway(c, status.gateway, now_s)))
@@ -283,8 +304,28 @@ class City:
         found += [("thread", one.problem) for one in self._kept()]
         found += [("lane", one.stuck) for one in (self.sos, self.bulk)]
         found += [("pages", self.stream.problem)]
+        found += [("gateway", text) for text in self._gateway_problems()]
         found += [("link", text) for text in self.link.problems()]
         return [f"{part}: {text}" for part, text in found if text]
+
+    def _gateway_problems(self) -> list[str]:
+        now_s, found = self.clock(), []
+        for gateway, since_s in sorted(self._kept_back.copy().items()):
+            status = self._online.get(gateway)
+            n = 0 if status is None else status.backlog.get("sos", 0)
+            if not n or now_s - since_s <= BACKLOG_S or self.standby.active:  # then they wait for our store
+                continue
+            found.append(
+                f"{gateway} has {n} emergencies that do not arrive, or whose answers do not "
+                f"arrive there, for {now_s - since_s:.0f} s: call the site; look at the broker's access list"
+            )
+        for gateway, (at_s, times) in sorted(self._reused.copy().items()):
+            if now_s - at_s <= REUSED_S:
+                found.append(
+                    f"{gateway} has given numbers of old emergencies to {times} new ones; all have their incidents. "
+                    "Somebody put an old copy of its disk back: give the box a new outbox (docs/GATEWAY.md)"
+                )
+        return found[:GATEWAY_PROBLEMS_MAX]
 
     def _kept(self) -> list[Kept]:
         return [*self._threads, self.sos.thread, self.bulk.thread]
@@ -344,7 +385,8 @@ class City:
             if alarm.stage == "stored" and self.standby.active:
                 continue  # perhaps only in memory: the lamp learns it when it is true
             at = datetime.fromtimestamp(alarm.stage_at, UTC)
-            if self.sos.publish(alarm.gateway, StageNotice(alarm=alarm.alarm, stage=alarm.stage, at=at)):
+            name = incident_store.plain_name(alarm.alarm)
+            if self.sos.publish(alarm.gateway, StageNotice(alarm=name, stage=alarm.stage, at=at)):
                 with self._sent_lock:
                     self._sent[alarm.gateway, alarm.alarm] = self.clock()
 
@@ -397,8 +439,11 @@ class City:
             self.on_doubt(gateway)
         for gateway, status in list(self._online.items()):
             heard_s = self._heard.get(gateway, now_s)
+            if gateway in self._kept_back and now_s - heard_s > BACKLOG_ASK_S:
+                self.on_doubt(gateway)
             if now_s - heard_s > SILENT_S:
                 self._online.pop(gateway, None)
+                self._kept_back.pop(gateway, None)
                 log.warning("gateway_silent", gateway=gateway, quiet_s=round(now_s - heard_s))
                 self.stream.publish_words("gateway", (self._gateway_view(status, False, heard_s),))
 

@@ -248,7 +248,9 @@ class Standby:
             self._replay()
         else:
             self.store.turn.give_way()
-            self._copy_changed()
+            with self._lock:
+                if not self._journal:  # else the twin has what the store has not: no copy may replace it
+                    self._copy_changed()
 
     # ---- inside ------------------------------------------------------------------------------------------------------
 

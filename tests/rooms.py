@@ -80,7 +80,7 @@ CORE_MAY_NOT_ASK = {
 
 CONTRACTS = {
     ("gateway", "readers"): {"readers.wire", "readers.advertisement", "readers.files"},
-    ("city", "gateway"): {"gateway.cries", "gateway.events", "gateway.uplink"},
+    ("city", "gateway"): {"gateway.cries", "gateway.events", "gateway.packets", "gateway.uplink"},
     ("sim", "gateway"): {"gateway.uplink", "gateway.zone"},
     ("sim", "readers"): {"readers.wire", "readers.advertisement", "readers.build", "readers.files"},
 }

@@ -13,7 +13,6 @@ from city.checks import store
 from city.config import CityConfig, first_line, line_of
 
 TLS_PORT = 8883
-KEYS_SHOWN_MAX = 20
 
 
 def findings(path: Path, config: CityConfig, operators: int) -> list[str]:
@@ -59,12 +58,6 @@ def _readable(path: Path, config: CityConfig) -> Iterator[tuple[str, str]]:
             "mqtt.gateway_keys",
             f"no folder {keys}: no gateway is believed; next: ansim-city gateway enrol, or its place",
         )
-    for each in sorted(keys.glob("*.keys") if keys.is_dir() else ())[:KEYS_SHOWN_MAX]:
-        if _mode(str(each)) & 0o077:
-            yield (
-                "mqtt.gateway_keys",
-                f"others can read or write {each} (mode {_mode(str(each)):04o}); next: chmod 600 {each}",
-            )
 
 
 def _mode(name: str | None) -> int:

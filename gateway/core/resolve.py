@@ -26,6 +26,8 @@ FILL_ROWS = 64
 """Ids that one `fill` computes: about 0.2 ms."""
 REORDER_S = 5.0
 """A packet with an older counter is accepted up to this long after the newest: mesh retries, and steps of ages."""
+REORDER_MAX = 64
+"""And this many beacons behind it at most: a crying tag sends 50 in REORDER_S. What is farther behind was recorded."""
 SAME_S = 60.0
 """The same counter is accepted again for this long: a resting tag may repeat one advertisement."""
 COUNT_RATE_MAX, BURST = 1.2, 40
@@ -247,7 +249,8 @@ class Resolver:
         if epoch < tag.epoch:
             set_right = not self.unsure and tag.epoch > self._now + 1 and abs(epoch - self._now) <= 1
             if not (set_right or unsure):  # else its clock was ahead and was corrected, or it says that it has lost it
-                return heard_at_s <= tag.rolled_at_s + REORDER_S
+                recorded = ranges is not None and _holds(ranges, counter) and _behind(ranges, counter) > REORDER_MAX
+                return heard_at_s <= tag.rolled_at_s + REORDER_S and not recorded
         if ranges is None:
             while len(tag.heard) >= EPOCHS_MAX:
                 del tag.heard[next(iter(tag.heard))]
@@ -261,6 +264,7 @@ class Resolver:
             guessed >= 0 and 0 < (counter - tag.high) & 0xFFFF <= (guessed - tag.high) & 0xFFFF
         ):
             fresh = epoch == tag.epoch and heard_at_s <= tag.high_at_s + REORDER_S
+            fresh = fresh and _behind(ranges, counter) <= REORDER_MAX
         else:
             fresh = True
             self._note(tag, ranges, counter)
@@ -292,6 +296,10 @@ def _current_until_s(tag: EnrolledTag, epoch: int, counter: int) -> float:
     newest = tag.high if tag.high >= 0 else ranges[-1][1] if ranges else counter
     behind = (newest - counter) & 0xFFFF
     return tag.high_at_s - (max(0.0, behind - BURST) / COUNT_RATE_MAX if behind < 0x8000 else 0.0)
+
+
+def _behind(ranges: list[list[int]], counter: int) -> int:
+    return (ranges[-1][1] - counter) & 0xFFFF if ranges else 0
 
 
 def _holds(ranges: list[list[int]] | None, counter: int) -> bool:

@@ -291,6 +291,8 @@ class Emergencies:
         count = identity.contents.count
         own, doubted = self._alarms.of(b"=" + press), self._alarms.of(b"!" + press)
         kin = "no" if own is None else _kin(own, proof, count, sighting, now_s)
+        if proof == "late" and sighting.pressed_at_s is None and kin != "same":
+            proof = "old"  # of unknown age, and of no press that is known
         far = proof != "old" and self._is_far(own if kin == "same" else None, identity.tag, sighting)
         place: Nearness = "far" if far else "here"
         if doubted is not None and (proof == "old" or far) and _goes_on(doubted, count, now_s):
@@ -592,7 +594,7 @@ def _proof(identity: Identity, contents: Contents | None, sighting: Sighting) ->
     if identity.outcome == "good":
         return "now"
     pressed_at_s = sighting.pressed_at_s
-    late = pressed_at_s is not None and pressed_at_s <= identity.current_until_s + REORDER_S
+    late = pressed_at_s is None or pressed_at_s <= identity.current_until_s + REORDER_S
     return "late" if late else "old"
 
 

@@ -22,7 +22,8 @@ from paho.mqtt.properties import Properties
 from gateway.health import OnHealth
 from gateway.mqtt.keys import KeyFile
 from gateway.options import MqttTable
-from gateway.uplink import MESSAGE_MAX_B, CityKey, Lane, Status, TopicKind, UplinkError, encode_status, seal, topic
+from gateway.packets import PACKET_MAX_B, Bounded
+from gateway.uplink import CityKey, Lane, Status, TopicKind, UplinkError, encode_status, seal, topic
 
 KEEPALIVE_S = 15
 CONNECT_TIMEOUT_S = 10.0
@@ -44,6 +45,10 @@ ALONE_S = 60.0
 """A connection that lasts this long shows that no other client uses our client id."""
 NO_SUBSCRIBER, NOT_AUTHORIZED, TAKEN_OVER, UNSUPPORTED_VERSION = 0x10, 0x87, 0x8E, 0x84
 TCP_USER_TIMEOUT_MS = 15_000
+
+
+class _Client(Bounded, paho.Client):
+    """paho's client, which holds no more than is bounded."""
 
 
 class _Closed(Exception):
@@ -98,6 +103,7 @@ class Connection:
             "not_authorized": 0,
             "refused": 0,
             "taken_over": 0,
+            "breaches": 0,
         }
         self._on_health, self._on_ack, self._status = on_health, on_ack, status
         self._client: paho.Client | None = None
@@ -184,7 +190,7 @@ class Connection:
         arguments: dict[str, Any] = {"keepalive": KEEPALIVE_S}
         if self.version == "5":
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-            properties.MaximumPacketSize = MESSAGE_MAX_B + 1024
+            properties.MaximumPacketSize = PACKET_MAX_B
             arguments |= {"clean_start": True, "properties": properties}
         await asyncio.to_thread(client.connect, mqtt.host, mqtt.port, **arguments)  # name look-up and TLS block
         sock: Any = client.socket()
@@ -218,7 +224,7 @@ class Connection:
 
     def _new_client(self, loop: asyncio.AbstractEventLoop) -> paho.Client:
         address, five = self.address, self.version == "5"
-        client = paho.Client(
+        client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id(),
             clean_session=None if five else True,
@@ -237,6 +243,7 @@ class Connection:
         if self._status is not None:
             will = self._sealed("status", encode_status(self._status(False)))
             client.will_set(self._topic("status"), will, qos=1, retain=True)
+        client.on_breach = self._breach
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
@@ -290,6 +297,10 @@ class Connection:
             self._say("taken_over", False, text)
         before = "" if self._subscribed else f" before it answered {self._asked()}"
         self._end(_Closed(f"the broker closed the connection{before} ({reason})"))
+
+    def _breach(self, why: str) -> None:
+        self.counters["breaches"] += 1
+        self._end(_Closed(why))
 
     def _on_publish(self, client: paho.Client, userdata: Any, mid: int, reason: Any, properties: Any) -> None:
         _, kind = self._unacked.pop(mid, (0.0, self.lane))

@@ -7,10 +7,11 @@ five children who press in turn, and each press has one case of the grid:
   the number that is used again after a battery change; a repetition of an earlier true cry.
 - *a person* left alone, acknowledged, or acknowledged and closed what came before; or it was a drill.
 - *during*: nothing; a flood of strangers' cries; copies of the child's id with wrong MICs.
-- *after*: nothing; forged copies of this very cry; its repetition.
+- *after*: nothing; forged copies of this very cry, with any mark or 20 ms later with its own; its repetition.
 
-*told* is the moment at which the store holds a new incident for this press: verified, with the child's tag, and by
-nobody acknowledged. *lamps* counts presses whose lamp said that help is coming although nobody had this call.
+*told* is the moment at which the store holds a new incident for this press, with the child's tag, and by nobody
+acknowledged; *verified* counts those that are not marked as a possible repetition. *lamps* counts presses whose lamp
+said that help is coming although nobody had this call.
 """
 
 import os
@@ -40,7 +41,7 @@ WITHIN_MS = 2000.0
 BEFORE = ("nothing", "forged once", "forged for 5 s", "battery changed", "repeated")
 PERSON = ("left", "acknowledged", "closed", "drill")
 DURING = ("nothing", "flood", "copies")
-AFTER = ("nothing", "copies", "repeated")
+AFTER = ("nothing", "copies", "marked copies", "repeated")
 FLOOD_A_SECOND, COPIES_A_SECOND = 300, 20
 GRID = list(product(BEFORE, PERSON, DURING, AFTER))
 PREPARED_MS, PRESS_MS, APART_MS, END_MS = 12_000.0, 34_000.0, 4_000.0, 61_000.0
@@ -100,6 +101,8 @@ class StreetOfPresses(Trial):
             self.at(told.pressed_ms - 1500, partial(self._copies, tag, told.pressed_ms + 1000, 1))
         if after == "copies":
             self.at(told.pressed_ms + 150, partial(self._copies, tag, told.pressed_ms + 4000, 0))
+        elif after == "marked copies":
+            self.at(told.pressed_ms + 20, partial(self._copies, tag, told.pressed_ms + 4000, 0, marked=True))
         elif after == "repeated":
             self.at(told.pressed_ms + 3000, partial(self._repeat, tag))
 
@@ -123,20 +126,22 @@ class StreetOfPresses(Trial):
         self.recorded[tag.number] = tag.body()
         self.at(self.now_ms + WITHIN_MS, partial(self._look_at_lamp, tag, told))
 
-    def _forge(self, tag: Tag, ahead: int) -> None:
+    def _forge(self, tag: Tag, ahead: int, *, marked: bool = False) -> None:
         """What a sender without keys makes of the tag's current id: SOS, a press number, any MIC."""
         heard = bytearray(tag.body())
         heard[9] |= wire.FLAG_SOS
         heard[10] = (heard[10] + ahead) & 0xFF
         heard[12] = (heard[12] + self.chance.randrange(3)) & 0xFF
-        heard[13:19] = self.chance.randbytes(6)
+        if not marked:
+            heard[13:15] = self.chance.randbytes(2)
+        heard[15:19] = self.chance.randbytes(4)
         self._send(bytes(heard))
 
-    def _copies(self, tag: Tag, until_ms: float, ahead: int) -> None:
+    def _copies(self, tag: Tag, until_ms: float, ahead: int, *, marked: bool = False) -> None:
         if self.now_ms < until_ms:
-            self._forge(tag, ahead if not tag.flags & wire.FLAG_SOS else 0)
+            self._forge(tag, ahead if not tag.flags & wire.FLAG_SOS else 0, marked=marked)
             pause_ms = 1000 / COPIES_A_SECOND * self.chance.uniform(0.5, 1.5)
-            self.at(self.now_ms + pause_ms, partial(self._copies, tag, until_ms, ahead))
+            self.at(self.now_ms + pause_ms, partial(self._copies, tag, until_ms, ahead, marked=marked))
 
     def _repeat(self, tag: Tag) -> None:
         for n in range(10):
@@ -176,9 +181,8 @@ class StreetOfPresses(Trial):
             mine = event.tag == f"tag-{k:03d}" and event.press == told.number and not event.drill
             if mine and told.told_ms is None and self.now_ms >= told.pressed_ms:
                 told.trust = event.trust
-                if event.trust == "verified":
-                    told.told_ms = self.now_ms - told.pressed_ms
-                    return
+                told.told_ms = self.now_ms - told.pressed_ms
+                return
         persons = {told.case[1] for told in self.measured if told.pressed_ms > self.now_ms} or {"left"}
         person = self.chance.choice(sorted(persons))
         if person in ("acknowledged", "closed", "drill"):
@@ -234,6 +238,7 @@ def run(presses: int = PRESSES, *, seed: int = SEED) -> dict[str, float | int | 
     return {
         "presses": len(found),
         "told_within_2_s": len(good),
+        "verified": sum(each.trust == "verified" for each in good),
         "median_ms": round(times[len(times) // 2], 1),
         "longest_ms": round(times[-1], 1),
         "lamps_that_lied": sum(each.lied for each in found),

@@ -247,3 +247,19 @@ def test_the_same_words_are_logged_once_a_minute_with_their_count() -> None:
     for i in range(500):
         say(f"words {i}")
     assert len(sparse._words) == connections.WORDS_MAX
+
+
+def test_of_strangers_one_whose_answer_is_on_its_way_is_closed_last() -> None:
+    """An operator who logs in while strangers crowd in gets the answer."""
+
+    class One:
+        def __init__(self, is_answering: bool) -> None:
+            self.is_answering = is_answering
+
+    held = connections._Held()
+    answered, waiting = One(True), One(False)
+    held.add(answered, "198.51.100.1")  # type: ignore[arg-type]
+    held.add(waiting, "198.51.100.1")  # type: ignore[arg-type]
+    assert held.oldest("198.51.100.1") is waiting  # type: ignore[comparison-overlap]
+    waiting.is_answering = True
+    assert held.oldest("198.51.100.1") is answered, "if all are answered, the oldest"  # type: ignore[comparison-overlap]

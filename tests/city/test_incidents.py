@@ -239,3 +239,29 @@ def test_unreadable_emergencies_of_a_gateway_share_one_open_incident() -> None:
     closed = msgspec.structs.replace(first.incident, state="closed")
     third = incidents.unreadable(gateway="gw1", detail="z", queued_at=None, now_s=NOW_S, open_=closed)
     assert third.word == "opened"
+
+
+def test_news_of_a_call_that_a_person_has_taken_or_closed_leaves_it_so() -> None:
+    """Only a proof that came late makes it new again. Else every new place of the child rings until nobody listens."""
+    taken = acknowledged(take(cried("gw1-e1-1")).incident)
+    for incident in (taken, incidents.close(taken, "kim", NOW_S + 20)):
+        decision = take(msgspec.structs.replace(cried("gw1-e1-1"), revision=1), NOW_S + 30, known=incident)
+        found = decision.incident
+        assert (decision.word, found.state, found.acknowledged_by) == ("revised", incident.state, "kim")
+        assert found.closed_by == incident.closed_by
+
+
+@pytest.mark.parametrize("apart_s", [3, 29])
+def test_a_bell_that_rings_again_soon_after_a_person_took_it_is_told(apart_s: float) -> None:
+    """Its gateway knows that it is another press: somebody is still there."""
+    taken = acknowledged(take(bell("gw1-e1-3", NOW_S)).incident)
+    assert take(bell("gw1-e1-4", NOW_S + apart_s), NOW_S + apart_s, others=[taken]).word == "opened"
+    assert take(bell("gw1-e2-1", NOW_S + apart_s), NOW_S + apart_s, others=[taken]).word == "joined", "a lost store"
+
+
+def test_a_danger_that_a_person_has_taken_is_never_closed_by_the_city() -> None:
+    late = take(danger(0, near=True), NOW_S + 1000)
+    assert late.incident.late_s is not None
+    clear = take(danger(1, near=False), NOW_S + 1010, known=acknowledged(late.incident))
+    assert clear.incident.cleared_at is not None
+    assert incidents.close_if_over(clear, NOW_S + 1010).state == "acknowledged"

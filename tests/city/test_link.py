@@ -283,3 +283,18 @@ def test_check_names_a_key_file_that_cannot_be_used(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert f"{broken}: line 1 is not a key number" in done.stderr
     assert "abab" not in done.stderr
+
+
+def test_a_key_folder_that_cannot_be_read_for_a_while_keeps_the_old_keys(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else every cry of every gateway would be refused as forged."""
+    assert watched.hear(KEYS) == b"cry"
+
+    def unreadable(_path: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(link.os, "scandir", unreadable)
+    watched.now_s += CHECK_S
+    assert watched.hear(KEYS) == b"cry"
+    assert any("the old keys stay" in text for text in watched.link.problems())

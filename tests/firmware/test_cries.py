@@ -392,3 +392,45 @@ def test_a_third_press_with_one_mark_is_a_strangers() -> None:
         pole.hear(press[:10] + bytes([press[10] + k & 0xFF]) + press[11:])
     state, size = pole.alarm._state, pole.alarm._SIZE
     assert sum(state[i] == wire.SOS and state[i + 26] for i in range(0, 8 * size, size)) == 2
+
+
+def test_a_mark_of_zero_is_no_mark() -> None:
+    """A row without a mark has zeros there. Who sends zeros must not take the places and the frames of known tags."""
+    pole, dice = Pole(), random.Random(11)
+    for _ in range(20):
+        body = bytearray(forged(dice))
+        body[13:15] = b"\0\0"
+        pole.hear(bytes(body))
+        pole.hear(bytes(body))
+    state, size = pole.alarm._state, pole.alarm._SIZE
+    assert not any(state[i + 26] for i in range(0, 8 * size, size) if state[i])
+    assert sum(state[i] == wire.SOS for i in range(0, 8 * size, size)) == 3
+
+
+def test_an_alarm_that_was_closed_and_begins_again_is_told_and_polled_again() -> None:
+    pole, child = Pole(), Child(1)
+    pole.cry(child.pressed(), mark=True)
+    [(number, *_)] = pole.tick()
+    pole.stage(number, wire.CLOSED)
+    assert [row[1] for row in pole.tick(5)] == [wire.CLOSED]
+    pole.stage(number, wire.WAITING)  # the number means another alarm now
+    assert [row[:2] for row in pole.tick(9)] == [(number, wire.WAITING)]
+    pole.stage(number, wire.RECEIVED)
+    assert [row[:2] for row in pole.tick(2)] == [(number, wire.RECEIVED)]
+
+
+def test_an_acknowledgement_of_an_older_frame_binds_no_row() -> None:
+    """The row has a press that the gateway has not seen: four bytes would be read as what the slot was before."""
+    pole, child = Pole(), Child(1)
+    pole.hear(child.body(cries=False))
+    slot = pole.bind(child.body(cries=False), child.next_mark())
+    table, old = pole.scan.table, pole.reader.link.sequence
+    assert table[29 * slot + 24] == 2
+    child.press += 1
+    pole.hear(child.body(cries=False))
+    pole.reader.link.sequence += 1
+    table[29 * slot + 27 : 29 * slot + 29] = (pole.reader.link.sequence & 0xFFFF).to_bytes(2, "big")
+    pole.reader.call(pole.scan.bind, slot, old & 0xFFFF, child.next_mark(), pole.now)
+    assert table[29 * slot + 24] == 1
+    pole.bind(child.body(cries=False), child.next_mark())
+    assert table[29 * slot + 24] == 2

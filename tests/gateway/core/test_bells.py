@@ -19,7 +19,7 @@ def test_a_bell_is_named_by_the_zone_or_by_its_wire() -> None:
     assert bare.bell == "reader3-input1"
     assert gate.where is not None
     assert gate.where.radius_50_m <= 5
-    assert gate.observed_at.timestamp() == pytest.approx(UTC_S - 0.5)
+    assert gate.observed_at.timestamp() == pytest.approx(UTC_S - 0.5, abs=0.01)
 
 
 def test_more_presses_of_an_open_bell_are_revisions() -> None:
@@ -99,7 +99,7 @@ def test_a_press_nobody_had_heard_is_told_once_by_all_later_boots() -> None:
     done = shell.frame(reborn.bell(before=(7, 5)), later_s=5)
     [bell] = events(done, Bell)
     assert (bell.bell, bell.presses) == ("gate-bell", 1)
-    assert bell.observed_at.timestamp() == pytest.approx(UTC_S + 5 - 655.35), "its age is not known"
+    assert bell.observed_at.timestamp() == pytest.approx(UTC_S + 5 - 655.35, abs=0.01), "its age is not known"
     assert isinstance(done[0], Commit)
     assert stages(done, reborn) == [(1, wire.RECEIVED)]
     again = Pole(2, boot=9)

@@ -304,3 +304,11 @@ def test_unknown_ids_are_counted_within_bounds() -> None:
     assert made.unknown_ids() == UNKNOWN_IDS_MAX
     made.set_epoch(NOW + 1, unsure=False)
     assert made.unknown_ids() == 0
+
+
+def test_a_cry_that_comes_again_is_new_for_seconds_only() -> None:
+    """A resting tag repeats its advertisement for a minute, a crying one never: what comes again was recorded."""
+    made = resolver()
+    assert hear(made, counter=100, at_s=0.0, flags=FLAG_SOS) == "good"
+    assert hear(made, counter=100, at_s=REORDER_S, flags=FLAG_SOS) == "good", "told by another reader"
+    assert hear(made, counter=100, at_s=REORDER_S + 1, flags=FLAG_SOS) == "replayed"

@@ -24,7 +24,7 @@ def test_a_press_is_committed_before_its_reader_is_told() -> None:
         "gw1-e1-1", 0, "tag-003", "verified", False,
     )  # fmt: skip
     assert (event.press, event.readers, event.clock) == (7, (4,), "good")
-    assert event.observed_at.timestamp() == pytest.approx(UTC_S - 0.8)
+    assert event.observed_at.timestamp() == pytest.approx(UTC_S - 0.8, abs=0.01)
     assert event.where is not None
     assert event.where.evidence[0].reader == 4
     assert done[0].memory is not None
@@ -249,3 +249,21 @@ def test_revisions_need_news_and_end() -> None:
         where += events(quiet.wait(0), Sos)
     assert len(where) <= 1, "nothing new to say"
     assert all(e.where is not None and e.where.radius_50_m < 20 for e in where), "never vaguer than the first word"
+
+
+def test_a_cry_older_than_its_age_field_is_never_dated_now() -> None:
+    [event] = events(Shell().frame(Pole(4).sos(cry(), age_ms=10_000_000)), Sos)
+    assert event.observed_at.timestamp() == pytest.approx(UTC_S - 655.35, abs=0.01), "at least so old"
+
+
+def test_if_the_commit_fails_the_same_frame_again_is_committed_before_it_is_answered() -> None:
+    """A reader repeats its first advertisement until it is answered: this is how most cries come a second time."""
+    shell, pole = Shell(), Pole(4)
+    raw = cry()
+    shell.carry(pipeline.on_frame(shell.state, pole.sos(raw), shell.now_s), stop_before_commit=0)
+    assert (shell.downlinks, shell.events) == ([], [])
+    done = shell.frame(pole.sos(raw), later_s=0.4)
+    assert isinstance(done[0], Commit)
+    assert isinstance(done[0].event, Sos)
+    assert stages(done, pole) == [(1, wire.RECEIVED)]
+    assert alarms(shell.events) == {"gw1-e1-1"}

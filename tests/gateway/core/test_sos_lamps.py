@@ -126,4 +126,14 @@ def test_stages_for_a_told_event_come_from_the_lamps_own_word() -> None:
     shell, pole = Shell(), Pole(4)
     shell.frame(pole.sos(cry()))
     [event] = events(shell.frame(pole.sos(cry(), shown=1), later_s=2), Told)
-    assert event.observed_at.timestamp() == pytest.approx(UTC_S + 2)
+    assert event.observed_at.timestamp() == pytest.approx(UTC_S + 2, abs=0.01)
+
+
+def test_a_stage_of_an_alarm_that_was_quiet_for_long_is_repeated_too() -> None:
+    """A person often answers minutes after the cry, when nothing else of the alarm is due. A frame may be lost."""
+    shell, pole = Shell(), Pole(4)
+    shell.frame(pole.sos(cry()))
+    shell.frame(pole.sos(cry(), shown=1), later_s=0.1)
+    shell.wait(60)
+    shell.stage("gw1-e1-1", wire.ACKNOWLEDGED)
+    assert stages(shell.wait(5), pole).count((1, wire.ACKNOWLEDGED)) >= 2

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.core import pipeline
-from gateway.core.sos import DOUBTED_MAX
+from gateway.core.sos import DOUBTED_MAX, REVISIONS_MAX
 from gateway.events import UNKNOWN_TAG, Bell, Sos
 from readers import wire
 from readers.advertisement import EPOCH_S, TagKeys, build, epoch_at
@@ -112,3 +112,30 @@ def test_a_tag_or_a_gateway_with_a_wrong_clock_still_cries_by_name(off_epochs: i
     [first] = events(shell.frame(pole.sos(cry())), Sos)
     later = events(shell.wait(30), Sos)
     assert (first.trust == "verified") or later[-1].trust == "verified"
+
+
+@pytest.mark.parametrize("flags", [0, wire.FLAG_DRILL])
+def test_a_cry_that_is_proven_later_says_whether_it_is_a_drill(flags: int) -> None:
+    """Nobody runs for a drill: a true cry must not become one when its key is known."""
+    shell, pole = Shell(utc_s=UTC_S - 40 * EPOCH_S), Pole(4)
+    [first] = events(shell.frame(pole.sos(cry(flags=flags))), Sos)
+    assert (first.trust, first.drill) == ("unverified", False)
+    shell.utc_offset_s = UTC_S - shell.now_s
+    pipeline.set_clock(shell.state, UTC_S, shell.now_s, "good")
+    shell.frame(pole.sos(cry(count=53, flags=flags), shown=1), later_s=1)
+    [proven] = events(shell.wait(0.1), Sos)
+    assert (proven.alarm, proven.trust, proven.drill) == (first.alarm, "verified", bool(flags))
+
+
+def test_a_cry_that_is_proven_after_its_last_revision_is_told() -> None:
+    shell = Shell(utc_s=UTC_S - 40 * EPOCH_S)
+    for n in range(110):  # heard along the street, a new reader in each interval of revisions
+        shell.frame(Pole(1 + n // 12).sos(cry(count=60 + n), shown=1), later_s=1)
+        shell.wait(0)
+    last = [event for event in shell.events if isinstance(event, Sos)][-1]
+    assert (last.revision, last.trust) == (REVISIONS_MAX, "unverified")
+    shell.utc_offset_s = UTC_S - shell.now_s
+    pipeline.set_clock(shell.state, UTC_S, shell.now_s, "good")
+    shell.wait(1)
+    proven = [event for event in shell.events if isinstance(event, Sos)][-1]
+    assert (proven.alarm, proven.trust, proven.tag) == (last.alarm, "verified", "tag-003")

@@ -24,6 +24,7 @@ from tests.gateway.core.bed import (
     cry,
     events,
     stages,
+    told,
     zone,
 )
 
@@ -306,3 +307,123 @@ def test_drills_and_unread_cries_are_alarms_like_others() -> None:
     [true] = events(shell.frame(pole.sos(cry(press=2, count=90), number=2), later_s=30), Sos)
     assert (true.drill, true.alarm != event.alarm) == (False, True)
     assert SOS == wire.FLAG_SOS
+
+
+@pytest.mark.parametrize(("beacons", "later_s", "age_ms"), [(0, 8, 8000), (1, 700, 10_000_000)])
+def test_a_late_frame_is_no_repetition_however_little_or_much_later(beacons: int, later_s: float, age_ms: int) -> None:
+    """Reader 5 was slow by seconds, or for longer than its age field can say. A child would be shown as a replay."""
+    shell, late = Shell(), Pole(5)
+    recorded = cry(press=1, count=100)
+    [true] = events(shell.frame(Pole(4).sos(recorded)), Sos)
+    for n in range(beacons):
+        shell.frame(Pole(4).sos(cry(press=1, count=101 + n), shown=1), later_s=1)
+    shell.frame(late.sos(recorded, age_ms=age_ms), later_s=later_s - beacons)
+    assert alarms(shell.events) == {true.alarm}
+
+
+def test_a_cry_that_is_loud_at_a_reader_near_one_of_those_that_hear_it_is_no_relay() -> None:
+    """Reader 1 may be on the map where it is not. Readers 6 and 10 are 120 m apart and agree."""
+    shell = Shell()
+    [true] = events(shell.frame(Pole(6).sos(cry(press=1, count=100), rssi_dbm=-60)), Sos)
+    shell.frame(Pole(1).sos(cry(press=1, count=101), rssi_dbm=-60), later_s=0.2)
+    shell.frame(Pole(10).sos(cry(press=1, count=102), rssi_dbm=-60), later_s=0.2)
+    assert alarms(shell.events) == {true.alarm}
+
+
+def test_a_forgery_with_the_very_count_of_the_true_cry_does_not_swallow_it() -> None:
+    """Both come under one number of the reader, which has no mark for this tag. Only the MIC tells them apart."""
+    shell, pole = Shell(), Pole(4)
+    [forged] = events(shell.frame(pole.sos(FORGED)), Sos)
+    [true] = events(shell.frame(pole.sos(cry(press=1, count=60), shown=1), later_s=1), Sos)
+    assert (true.trust, true.tag, true.alarm != forged.alarm) == ("verified", "tag-003", True)
+
+
+def test_an_acknowledgement_of_a_slots_old_tag_has_not_the_mark_of_its_new_one() -> None:
+    shell, pole = Shell(), Pole(4)
+    sent = shell.frame(pole.bind((3, advertisement("tag-001", press=7))))
+    sent += shell.frame(pole.bind((3, advertisement("tag-002", press=7)))) + shell.wait(1)
+    [(_, rows)] = ack_rows(sent, pole)
+    assert rows == [(3, 1, 0), (3, 2, mark(TAGS["tag-002"], EPOCH, 8))]
+
+
+def test_a_crying_child_that_is_driven_away_is_no_relay() -> None:
+    shell = Shell()
+    [true] = events(shell.frame(Pole(1).sos(cry(press=1, count=100), rssi_dbm=-60)), Sos)
+    shell.frame(Pole(10).sos(cry(press=1, count=115), rssi_dbm=-60), later_s=15)
+    [moved] = events(shell.wait(3), Sos)
+    assert (moved.alarm, moved.trust, moved.readers) == (true.alarm, "verified", (1, 10))
+    assert [event.alarm for event in shell.events if isinstance(event, Sos)] == [true.alarm] * 2
+
+
+def test_a_repetition_is_shown_where_it_is_heard_and_not_where_its_tag_is() -> None:
+    shell = Shell()
+    child = Child(shell)
+    recorded = cry(press=1, count=50)
+    shell.frame(child.poles[2].sos(recorded))
+    child.stand(60, -3, 20)
+    assert shell.state.locator.latest(shell.state.resolver.rows["tag-003"]) is not None
+    [event] = events(shell.frame(child.poles[10].sos(recorded), later_s=6), Sos)
+    assert (event.trust, event.where is not None) == ("replayed", True)
+    assert event.where is not None
+    assert [heard.reader for heard in event.where.evidence] == [10]
+
+
+def test_a_frame_that_comes_late_says_nothing_of_where_the_child_is_now() -> None:
+    shell, late = Shell(), Pole(8)
+    recorded = cry(press=1, count=100)
+    [true] = events(shell.frame(Pole(4).sos(recorded)), Sos)
+    for n in range(60):
+        shell.frame(Pole(4).sos(cry(press=1, count=101 + n), shown=1), later_s=1)
+    shell.frame(late.sos(recorded, age_ms=66_000, rssi_dbm=-50), later_s=6)
+    assert set(shell.state.alarms.by_name[true.alarm].readings) == {4}
+    found = events(shell.wait(5), Sos)
+    assert not [event for event in found if event.where and any(heard.reader == 8 for heard in event.where.evidence)]
+
+
+def test_a_press_number_used_again_with_a_count_a_little_ahead_cries() -> None:
+    """After a new battery the count is drawn: it may be one that the old one would have passed long ago."""
+    shell, pole = Shell(), Pole(4)
+    [first] = events(shell.frame(pole.sos(cry(press=7, count=100))), Sos)
+    shell.stage(first.alarm, wire.CLOSED)
+    [again] = events(shell.frame(pole.sos(cry(press=7, count=140), number=2), later_s=600), Sos)
+    assert (again.trust, again.revision, again.alarm != first.alarm) == ("verified", 0, True)
+
+
+def test_a_frame_that_comes_after_a_restart_of_the_gateway_is_no_repetition() -> None:
+    shell, late = Shell(), Pole(5)
+    recorded = cry(press=1, count=100)
+    [true] = events(shell.frame(Pole(4).sos(recorded)), Sos)
+    shell.frame(Pole(4).sos(cry(press=1, count=101), shown=1), later_s=1)
+    shell.now_s += 60
+    shell.restart()
+    shell.frame(late.sos(recorded, age_ms=63_000), later_s=2)
+    assert alarms(shell.events) == {true.alarm}
+
+
+def test_a_repeated_frame_says_nothing_of_the_lamp() -> None:
+    """Its number meant a stranger's alarm then, and the light was the stranger's."""
+    shell, pole = Shell(), Pole(4)
+    [forged] = events(shell.frame(pole.sos(FORGED)), Sos)
+    shell.stage(forged.alarm, wire.ACKNOWLEDGED)
+    recorded = pole.sos(cry(press=1, count=61), shown=wire.ACKNOWLEDGED)
+    [true] = events(shell.frame(recorded, later_s=1), Sos)
+    shell.frame(pole.sos(cry(press=1, count=61), shown=wire.WAITING))
+    shell.frame(pole.sos(cry(press=1, count=61), shown=wire.RECEIVED), later_s=1)
+    shell.stage(true.alarm, wire.ACKNOWLEDGED)
+    shell.frame(recorded, later_s=1)
+    assert [event.stage for event in told(shell.events) if event.alarm == true.alarm] == ["received"]
+    assert (1, wire.ACKNOWLEDGED) in stages(shell.wait(20), pole), "it is repeated until the lamp shows it"
+
+
+@pytest.mark.parametrize("later_s", [2, 4.9, 6])
+@pytest.mark.parametrize("pause_s", [30, 300, 700])
+def test_a_recorded_cry_is_never_verified_though_its_tag_was_just_heard(later_s: float, pause_s: float) -> None:
+    """A recorded cry that is repeated just after the tag was bound at a reader, in the epoch of its press."""
+    shell = Shell()
+    recorded = cry(press=1, count=100)
+    [true] = events(shell.frame(Pole(2).sos(recorded)), Sos)
+    shell.stage(true.alarm, wire.CLOSED)
+    shell.wait(pause_s)
+    shell.frame(Pole(3).bind((1, advertisement(press=1, count=100 + int(pause_s)))))
+    found = events(shell.frame(Pole(5).sos(recorded, rssi_dbm=-60), later_s=later_s), Sos)
+    assert {event.trust for event in found} <= {"replayed"}

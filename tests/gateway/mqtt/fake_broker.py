@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -23,6 +23,9 @@ class FakeBroker:
     connects: Counter[str] = field(default_factory=Counter)
     published: list[tuple[str, str]] = field(default_factory=list)
     """(version, topic) of each PUBLISH, whether it was answered or not."""
+    attack: Iterable[bytes] | None = None
+    """What it sends after each SUBACK. It reads nothing until that is sent."""
+    attacks: int = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         version = ""
@@ -41,6 +44,11 @@ class FakeBroker:
                     writer.write(bytes([CONNACK << 4, 5, 0, 0, 2, 0x11, 0xFF]))  # the properties end too early
                 elif fault is None:
                     writer.write(_answer(version, kind, body))
+                if kind == SUBSCRIBE and self.attack is not None:
+                    self.attacks += 1
+                    for piece in self.attack:
+                        writer.write(piece)
+                        await writer.drain()
         writer.close()
 
 
@@ -54,6 +62,17 @@ def _answer(version: str, kind: int, body: bytes) -> bytes:
         at = 2 + int.from_bytes(body[:2])
         return _packet(PUBACK, body[at : at + 2])
     return b"\xd0\0" if kind == 12 else b""
+
+
+def publish(name: str, payload: bytes, *, qos: int, version: str, mid: int = 1, size: int | None = None) -> bytes:
+    """Return a PUBLISH. size: how many bytes of payload its head promises, if others than these follow."""
+    head = len(name).to_bytes(2) + name.encode() + mid.to_bytes(2) + (b"\0" if version == "5" else b"")
+    left, length = len(head) + (len(payload) if size is None else size), bytearray()
+    while True:
+        length.append(left & 0x7F | (0x80 if left > 0x7F else 0))
+        left >>= 7
+        if not left:
+            return bytes([PUBLISH << 4 | qos << 1]) + bytes(length) + head + payload
 
 
 def _packet(kind: int, body: bytes) -> bytes:
