@@ -102,8 +102,7 @@ def run(config: CityFile) -> None:
 def check(config: CityFile) -> None:
     """Check the configuration, the files it names, and the store; change nothing."""
     loaded = _checked(config)
-    found = [*_findings(config, loaded), *link.faults_of(Path(loaded.mqtt.gateway_keys))]
-    found += [*(read_map(Path(loaded.map.file)).faults if loaded.map else ())]
+    found = [*_findings(config, loaded), *(read_map(Path(loaded.map.file)).faults if loaded.map else ())]
     if found:
         _fail("\n".join(found))
     names = read_operators(Path(loaded.web.operators_file))

@@ -73,7 +73,7 @@ class Listener(Protocol):
     def is_online(self, gateway: str) -> bool: ...
 
 
-class _Client(Bounded, Client):
+class _LaneClient(Bounded, Client):
     """paho's client, which holds no more than is bounded."""
 
 
@@ -219,7 +219,7 @@ class Consumer:
 
     def _make(self, version: MQTTProtocolVersion) -> Client:
         clean = None if version == MQTTv5 else self.lane == "events"
-        client = _Client(
+        client = _LaneClient(
             CallbackAPIVersion.VERSION2,
             client_id=f"ansim-city-{self.site}-{self.lane}",
             clean_session=clean,

@@ -234,8 +234,10 @@ def read_keys(path: Path) -> CityKeys:
             data = file.read(FILE_MAX_B + 1)
     except OSError as error:
         raise LinkError(f"{path}: cannot be read ({error.strerror})") from None
-    if not stat.S_ISREG(mode) or mode & 0o077:
-        raise LinkError(f"{path}: can be read by others (mode {mode & 0o777:04o}); do: chmod 600 {path}")
+    if not stat.S_ISREG(mode):
+        raise LinkError(f"{path}: is no file; next: delete it, then `ansim-city gateway enrol`")
+    if mode & 0o077:
+        raise LinkError(f"others can read or write {path} (mode {mode & 0o777:04o}); next: chmod 600 {path}")
     try:
         return uplink.parse_keys(data[:FILE_MAX_B].decode("ascii"))
     except (UplinkError, UnicodeDecodeError) as error:
@@ -275,7 +277,8 @@ def enrol(path: Path, out: Path | None = None) -> list[int]:
     """
     if path.exists():
         raise LinkError(
-            f"{path}: is there already. For its file again: ansim-city gateway show; for another key: ... rotate"
+            f"{path}: is there already. For its file once more: ansim-city gateway show; for a new key: ansim-city "
+            "gateway rotate"
         )
     return _change(path, uplink.with_new_key((), secrets.token_bytes(uplink.KEY_B)), out)
 

@@ -323,7 +323,7 @@ class City:
             if now_s - at_s <= REUSED_S:
                 found.append(
                     f"{gateway} has given numbers of old emergencies to {times} new ones; all have their incidents. "
-                    "Somebody put an old copy of its disk back: give the box a new outbox (docs/GATEWAY.md)"
+                    "Somebody put an old copy of its disk back: ask the site, and copy no outbox (docs/CITY.md)"
                 )
         return found[:GATEWAY_PROBLEMS_MAX]
 

@@ -9,10 +9,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from city import link
 from city.checks import store
 from city.config import CityConfig, first_line, line_of
 
 TLS_PORT = 8883
+KEYS_SHOWN_MAX = 20
 
 
 def findings(path: Path, config: CityConfig, operators: int) -> list[str]:
@@ -58,6 +60,8 @@ def _readable(path: Path, config: CityConfig) -> Iterator[tuple[str, str]]:
             "mqtt.gateway_keys",
             f"no folder {keys}: no gateway is believed; next: ansim-city gateway enrol, or its place",
         )
+    for fault in link.faults_of(keys)[:KEYS_SHOWN_MAX]:
+        yield "mqtt.gateway_keys", fault
 
 
 def _mode(name: str | None) -> int:

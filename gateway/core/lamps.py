@@ -15,7 +15,7 @@ from gateway.effects import Commit, Downlink, Effect
 from gateway.events import STAGES, Told
 from readers import wire
 
-COPIES_MAX = 20
+COPIES_MAX = 30
 """How often a reader is asked for the next cry of a number under which it sends copies of a true one."""
 REPEAT_MIN_S, REPEAT_MAX_S, REPEAT_FOR_S = 0.5, 10.0, 600.0
 """A stage is repeated to a lamp with growing pauses until the lamp shows it, for ten minutes at most. After that it is

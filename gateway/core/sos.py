@@ -106,7 +106,10 @@ class Emergencies:
                 meant.heard_at_s = max(meant.heard_at_s, now_s)
             if not meant.committed:
                 yield from self._commit_first(meant, self._sos(meant, None), now_s)
-            yield from self._answer(meant, key, cause, shown, report, now_s)
+            if meant.copied and self._may_ask(meant, key, advertisement):
+                yield from self._lamps.ask_for_next(meant, key, cause, report)
+            else:
+                yield from self._answer(meant, key, cause, shown, report, now_s)
             return
         found = self._find(report.reader, report.freshness, cause, sighting, now_s)
         alarm = found.alarm

@@ -47,7 +47,7 @@ NO_SUBSCRIBER, NOT_AUTHORIZED, TAKEN_OVER, UNSUPPORTED_VERSION = 0x10, 0x87, 0x8
 TCP_USER_TIMEOUT_MS = 15_000
 
 
-class _Client(Bounded, paho.Client):
+class _BrokerClient(Bounded, paho.Client):
     """paho's client, which holds no more than is bounded."""
 
 
@@ -224,7 +224,7 @@ class Connection:
 
     def _new_client(self, loop: asyncio.AbstractEventLoop) -> paho.Client:
         address, five = self.address, self.version == "5"
-        client = _Client(
+        client = _BrokerClient(
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id(),
             clean_session=None if five else True,

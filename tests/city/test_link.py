@@ -1,5 +1,6 @@
 """The city's side of the seals: keys from a folder, what is forged is counted and never believed, old words are old."""
 
+import os
 import random
 import subprocess
 import sys
@@ -7,6 +8,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+import structlog
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion
 
 from city import intake, link
 from city.config import load
@@ -169,6 +173,9 @@ def test_a_forged_cry_is_counted_reported_and_blocks_nothing(city: City, gateway
     assert len(links) == 2
     assert "gateway gw77 are refused: it has no key here" in links[1]
     assert city.get("/api/state")["problems"] == stats["problems"]
+    health = httpx.get(f"{city.address}/healthz", timeout=10)
+    assert (health.status_code, health.json()["ok"]) == (200, True), "no stranger's message makes the city unhealthy"
+    assert health.json()["problems"] == ["link"]
     login = {"Authorization": f"Bearer {city.token}"}
     text = httpx.get(f"{city.address}/metrics", headers=login, timeout=10).text
     assert 'ansim_city_forged_total{reason="wrong_mac",topic="sos"} 1.0' in text
@@ -234,6 +241,99 @@ def test_a_folder_of_keys_that_cannot_be_written_is_named(tmp_path: Path) -> Non
     (tmp_path / "file").write_text("")
     with pytest.raises(LinkError, match="cannot be written"):
         link.enrol(tmp_path / "file" / "gw1.keys")
+
+
+@pytest.mark.parametrize("where", ["no-folder-but-a-file/x.keys", "a-folder"])
+def test_a_copy_that_cannot_be_written_changes_no_key(tmp_path: Path, where: str) -> None:
+    (tmp_path / "no-folder-but-a-file").write_text("")
+    (tmp_path / "a-folder").mkdir()
+    path, out = tmp_path / "keys" / "gw1.keys", tmp_path / where
+    with pytest.raises(LinkError, match=f"{out}: cannot be written .* no key was changed"):
+        link.enrol(path, out)
+    assert not path.exists(), "the next `enrol` is the first"
+    link.enrol(path, tmp_path / "good.keys")
+    link.rotate(path)
+    before = path.read_bytes()
+    for change in (link.rotate, link.retire):
+        with pytest.raises(LinkError, match="no key was changed"):
+            change(path, out)
+        assert path.read_bytes() == before
+    with pytest.raises(LinkError, match="the city's own file"):
+        link.rotate(path, path.parent / ".." / "keys" / "gw1.keys")
+    assert [each.name for each in path.parent.iterdir()] == ["gw1.keys"]
+
+
+def test_no_key_that_the_box_may_use_is_pushed_out(tmp_path: Path) -> None:
+    path, out = tmp_path / "gw1.keys", tmp_path / "out.keys"
+    link.enrol(path)
+    for _ in range(uplink.KEYS_MAX - 1):
+        link.rotate(path)
+    before = path.read_bytes()
+    with pytest.raises(LinkError, match=r"push out key 1.*gateway show.*gateway retire.*--force"):
+        link.rotate(path, out)
+    assert (path.read_bytes(), out.exists()) == (before, False)
+    assert link.show(path, out) == [4, 3, 2, 1]
+    assert link.read_keys(out) == link.read_keys(path)
+    assert link.rotate(path, force=True) == [5, 4, 3, 2]
+    assert link.retire(path) == [5]
+    assert link.rotate(path) == [6, 5]
+
+
+def test_a_changed_key_file_keeps_its_owner_and_mode(tmp_path: Path) -> None:
+    path = tmp_path / "gw1.keys"
+    link.enrol(path)
+    path.chmod(0o400)
+    link.rotate(path)
+    assert path.stat().st_mode & 0o777 == 0o400
+    if os.geteuid() == 0:
+        os.chown(path, 12345, 12346)
+        link.rotate(path)
+        assert (path.stat().st_uid, path.stat().st_gid) == (12345, 12346)
+        os.chown(tmp_path, 12345, 12346)
+        link.enrol(tmp_path / "gw2.keys")
+        assert (tmp_path / "gw2.keys").stat().st_uid == 12345, "made by root, read by the city"
+
+
+def test_the_file_for_the_box_is_written_again_by_a_command(tmp_path: Path) -> None:
+    config, out = tmp_path / "city.toml", tmp_path / "again.keys"
+    config.write_text(CONFIG)
+    (tmp_path / "operators.json").write_text("{}")
+    link.enrol(tmp_path / "gateway_keys" / "gw1.keys")
+    done = _command("gateway", "show", "gw1", "--config", str(config), "--out", str(out))
+    assert (done.returncode, "gateway gw1, keys 1;" in done.stdout) == (0, True), done.stderr
+    assert link.read_keys(out) == link.read_keys(tmp_path / "gateway_keys" / "gw1.keys")
+    assert out.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_a_broker_does_wrong_is_counted_in_memory_and_logged_once_a_minute(
+    watched: Watched,
+) -> None:
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(1000):
+            watched.link.blame("sos", "wrong_site", "of another site")
+            watched.now_s += 0.1
+    assert [(line["event"], line["so_far"]) for line in lines] == [("wrong_site", 1), ("wrong_site", 601)]
+    assert watched.link.forged == {"sos.wrong_site": 1000}
+    assert watched.link.problems() == ["lane sos: of another site"]
+    watched.now_s += QUIET_S
+    assert watched.link.problems() == []
+
+
+def test_messages_of_another_site_make_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "operators.json").write_text("{}")
+    (tmp_path / "city.toml").write_text(CONFIG)
+    there = Server(load(tmp_path / "city.toml"), lambda: 1_800_000_000.0)
+    try:
+        for name in (uplink.topic("other", "gw1", "sos"), "no topic of ours"):
+            for mid in range(1, 51):
+                message = MQTTMessage(mid, name.encode())
+                message.payload = b"x"
+                there.sos._handle(Client(CallbackAPIVersion.VERSION2), message)
+        assert there.link.forged == {"sos.wrong_site": 50, "sos.bad_topic": 50}
+        assert not [name for name in there.stats()["counters"] if name.startswith("refused")]
+        assert len(there.problems()) == 2
+    finally:
+        there.store.close()
 
 
 def test_stages_are_sealed_too(city: City, gateway: Gateway) -> None:

@@ -105,6 +105,22 @@ def test_what_is_done_in_memory_is_done_in_the_store_in_the_same_order(bed: Bed)
     assert bed.standby.shown_number(FIRST_NUMBER) == 2
 
 
+def test_a_cry_that_comes_while_the_copy_gives_way_to_it_stays_in_memory(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cry_meanwhile() -> None:
+        bed.lock()
+        assert bed.cry(1, sos("a1", tag="t-1"))[1]
+        bed.standby.follow(FIRST_NUMBER)
+
+    monkeypatch.setattr(bed.store.turn, "give_way", cry_meanwhile)
+    bed.standby.step()
+    assert bed.states() == {"t-1": (FIRST_NUMBER, "new", True)}
+    bed.unlock()
+    bed.standby.step()
+    assert bed.states() == {"t-1": (1, "new", False)}
+
+
 def test_a_later_cry_and_a_lamps_report_find_their_incident_in_memory(bed: Bed) -> None:
     bed.cry(1, sos("a1", tag="t-1"))
     bed.standby.follow(1)
@@ -123,13 +139,14 @@ def test_a_later_cry_and_a_lamps_report_find_their_incident_in_memory(bed: Bed) 
 
 def test_the_same_cry_again_is_held_once_and_written_once(bed: Bed) -> None:
     bed.lock()
-    first, _ = bed.cry(1, sos("a1"))
-    again, held = bed.cry(1, sos("a1"))
+    cry = sos("a1")
+    first, _ = bed.cry(1, cry)
+    again, held = bed.cry(1, cry)
     assert (held, again) == (True, first)
     assert bed.standby.held == {"cry": 1}
     bed.unlock()
     bed.standby.step()
-    stored, held = bed.cry(1, sos("a1"))
+    stored, held = bed.cry(1, cry)
     assert (held, stored.new, stored.duplicates) == (False, 0, 1)
     with bed.store.read() as c:
         assert c.execute(select(func.count()).select_from(t.incident)).scalar_one() == 1

@@ -128,8 +128,9 @@ def test_every_routine_event_is_shown_as_the_latest_of_its_subject_or_as_a_passa
 
 
 def test_the_same_emergency_twice_is_one_row_and_one_incident(store: Store) -> None:
+    cry = sos("a1")
     for _ in range(3):
-        stored = intake.store_urgent(store, TOPIC, urgent(1, sos("a1")), NOW_S)
+        stored = intake.store_urgent(store, TOPIC, urgent(1, cry), NOW_S)
     assert (stored.new, stored.duplicates, stored.upto) == (0, 1, 1)
     assert total(store, t.incident) == total(store, t.event) == 1
 

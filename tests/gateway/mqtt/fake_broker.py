@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -26,9 +27,16 @@ class FakeBroker:
     attack: Iterable[bytes] | None = None
     """What it sends after each SUBACK. It reads nothing until that is sent."""
     attacks: int = 0
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
+
+    def hang_up(self) -> None:
+        """End all connections."""
+        while self.writers:
+            self.writers.pop().close()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         version = ""
+        self.writers.append(writer)
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 kind, body = await read_packet(reader)
@@ -92,9 +100,14 @@ async def read_packet(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 
 
 @asynccontextmanager
-async def fake_broker(faults: dict[tuple[str, int], str]) -> AsyncIterator[FakeBroker]:
+async def fake_broker(faults: dict[tuple[str, int], str], *, buffer_b: int | None = None) -> AsyncIterator[FakeBroker]:
+    """Yield a broker that runs. buffer_b: bytes that the kernel holds for it unread, the system's choice by default."""
     fake = FakeBroker(faults)
-    server = await asyncio.start_server(fake.serve, "127.0.0.1", 0)
+    sock = socket.socket()
+    if buffer_b is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_b)
+    sock.bind(("127.0.0.1", 0))
+    server = await asyncio.start_server(fake.serve, sock=sock)
     fake.port = server.sockets[0].getsockname()[1]
     try:
         yield fake
