@@ -31,7 +31,7 @@ demo: $(VENV)/.demo.stamp  ## a simulated school zone, the real gateway and the 
 
 test: $(VENV)/.dev.stamp  ## set everything up (mosquitto, chromium and nginx by apt where allowed) and run all tests
 	@bash tests/apt.sh mosquitto chromium nginx
-	@$(BIN)/python -m pytest $(PYTEST)
+	@$(BIN)/python -m $(if $(PYTEST),pytest $(PYTEST),tests.halves)
 
 bench: $(VENV)/.dev.stamp  ## measure speeds and sizes; writes bench-results.md and bench-results.json
 	@$(BIN)/python -m tests.bench $(BENCH)

@@ -144,8 +144,9 @@ def test_no_byte_can_be_written(city: City, gateway: Gateway) -> None:
     gateway.status()
     assert city.process is not None
     resource.prlimit(city.process.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
-    for seq in range(1, 41):  # more than the broker has in flight, and the lamps report too
-        gateway.urgent(seq, sos(f"a{seq}", tag=f"t-{seq}"))
+    cries = [sos(f"a{seq}", tag=f"t-{seq}") for seq in range(1, 41)]
+    for seq, cry in enumerate(cries, 1):  # more than the broker has in flight, and the lamps report too
+        gateway.urgent(seq, cry)
     for tag in ("t-1", "t-40"):
         assert acknowledged(city, gateway, shown(city, tag))["only_in_memory"]
     assert len(city.incidents()) == 40
@@ -154,7 +155,7 @@ def test_no_byte_can_be_written(city: City, gateway: Gateway) -> None:
     resource.prlimit(city.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     wait_for("the watermark", lambda: gateway.upto("sos") == 40, 30)
     wait_for("the press too", lambda: [state for state, _ in in_store(city, "t-40")] == ["acknowledged"])
-    gateway.urgent(40, sos("a40", tag="t-40"))  # the gateway had sent it again meanwhile
+    gateway.urgent(40, cries[-1])  # the gateway had sent it again meanwhile
     wait_for("no duplicate", lambda: city.get("/api/stats")["duplicates"]["sos"] == 1)
     assert len(city.incidents()) == 40
     assert "log_lost" in city.log.read_text()
