@@ -614,9 +614,11 @@ def _kin(alarm: Alarm, proof: Proof, count: int, sighting: Sighting, now_s: floa
     ahead = ((count - newest + 0x8000) & 0xFFFF) - 0x8000
     if ahead <= 0:
         return "same" if -ahead <= ((newest - first) & 0xFFFF) + COUNT_SLACK else "other"
-    elapsed_s = max(sighting.heard_at_s - alarm.counted_at_s, 0.0)
-    least, most = COUNT_RATE_MIN * elapsed_s - COUNT_SLACK, COUNT_RATE_MAX * elapsed_s + COUNT_SLACK
-    return "same" if least <= ahead <= most else "other"
+    # At least: since the newest count was heard. At most: since the press, because a reader sends the first cry until
+    # it is answered, which takes minutes when the mesh is away.
+    least = COUNT_RATE_MIN * max(sighting.heard_at_s - alarm.counted_at_s, 0.0) - COUNT_SLACK
+    most = COUNT_RATE_MAX * max(sighting.heard_at_s - alarm.pressed_at_s, 0.0) + COUNT_SLACK
+    return "same" if least <= ahead and (count - first) & 0xFFFF <= most else "other"
 
 
 def _goes_on(alarm: Alarm, count: int, now_s: float) -> bool:

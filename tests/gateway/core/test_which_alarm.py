@@ -103,6 +103,15 @@ def test_a_press_number_that_is_used_again_after_a_battery_change_cries(closed_a
     assert (again.trust, again.revision, again.alarm != first.alarm) == ("verified", 0, True)
 
 
+@pytest.mark.parametrize("away_s", [5, 70, 300, 590])
+def test_a_press_that_a_mesh_delivers_late_stays_one_alarm(away_s: int) -> None:
+    """The reader sends the first cry until it is answered, and then the newest, which is many beacons ahead."""
+    shell, pole = Shell(), Pole(4)
+    for n, (count, age_s) in enumerate([(100, away_s), (130 + away_s, away_s + 1), (150 + away_s, away_s + 20)]):
+        shell.frame(pole.sos(cry(press=1, count=count), age_ms=1000 * age_s, shown=min(n, 1)), later_s=[0, 1, 19][n])
+    assert len(alarms(shell.events)) == 1
+
+
 def test_a_tag_that_cries_on_after_the_alarm_was_closed_is_no_new_press() -> None:
     shell, pole = Shell(), Pole(4)
     [first] = events(shell.frame(pole.sos(cry(press=7, count=100))), Sos)
