@@ -39,7 +39,7 @@ DOUBTED_MAX = 5
 DOUBTED_S = 60.0
 CRY_MAX_S = 660.0
 """A tag cries for 600 s at most. What it cries longer than this after a press is another press."""
-COUNT_RATE_MIN, COUNT_RATE_MAX, COUNT_SLACK = 0.5, 1.2, 64
+COUNT_RATE_MIN, COUNT_RATE_MAX, COUNT_SLACK, COUNT_BURST = 0.5, 1.2, 64, 128
 """Beacons a second of a crying tag after its first seconds, and how many more or fewer there may be: it sends 30 in the
 first 3 s, and readers report in any order. A count outside belongs to another press, of a tag that restarted."""
 LOUD_WITHIN_M = 100.0
@@ -612,12 +612,14 @@ def _kin(alarm: Alarm, proof: Proof, count: int, sighting: Sighting, now_s: floa
         return "same"
     first, newest = alarm.counts
     ahead = ((count - newest + 0x8000) & 0xFFFF) - 0x8000
-    if ahead <= 0:
-        return "same" if -ahead <= ((newest - first) & 0xFFFF) + COUNT_SLACK else "other"
+    if ahead <= 0:  # an earlier beacon of it: at most as far before its first as this reader heard it earlier
+        earlier_s = 0.0 if sighting.pressed_at_s is None else max(alarm.pressed_at_s - sighting.pressed_at_s, 0.0)
+        most_before = COUNT_RATE_MAX * earlier_s + COUNT_BURST
+        return "same" if -ahead <= ((newest - first) & 0xFFFF) + most_before else "other"
     # At least: since the newest count was heard. At most: since the press, because a reader sends the first cry until
     # it is answered, which takes minutes when the mesh is away.
     least = COUNT_RATE_MIN * max(sighting.heard_at_s - alarm.counted_at_s, 0.0) - COUNT_SLACK
-    most = COUNT_RATE_MAX * max(sighting.heard_at_s - alarm.pressed_at_s, 0.0) + COUNT_SLACK
+    most = COUNT_RATE_MAX * max(sighting.heard_at_s - alarm.pressed_at_s, 0.0) + COUNT_BURST
     return "same" if least <= ahead and (count - first) & 0xFFFF <= most else "other"
 
 
