@@ -162,8 +162,8 @@ def test_a_locked_store_is_not_blamed_on_the_broker(city: City, gateway: Gateway
         assert "broker" not in page.locator("#faults").inner_text() + page.locator("#lost").inner_text()
         store.execute("ROLLBACK")
     store.close()
-    expect(card.locator(".subject")).to_have_text(re.compile(r"tag t-01 +#1"), timeout=30_000)
-    expect(card).to_have_count(1)
+    # While memory is written, both numbers may stand there for a moment. Then one card is left.
+    expect(card.locator(".subject")).to_have_text([re.compile(r"tag t-01 +#1")], timeout=30_000)
     expect(page.locator("#closed")).to_be_hidden()
     expect(page.locator("#faults")).to_be_hidden()
 
