@@ -360,7 +360,7 @@ def test_the_configurations_are_ones_the_programs_accept(tmp_path: Path) -> None
         (["--switch", "@3"], "NAME=VALUE"),
         (["--once", "--switch", "flash=full@95"], "behind the end"),
         (["--switch", "flash=full:9"], "the readers are 1..8"),
-        (["--switches", "nowhere.json"], "is no file of"),
+        (["--switches", "nowhere.json"], "cannot read nowhere.json"),
         (["--readers", "99"], "has 1..32"),
         (["--broker", "rabbit"], "auto, mosquitto or nats"),
         (["--site", "/nowhere.geojson"], "cannot read"),
