@@ -23,9 +23,9 @@ def test_rows_leave_when_the_city_has_them(tmp_path: Path, kind: str) -> None:
         assert sorted(set(city.seqs("events"))) == list(range(1, 1201))
         alarms = [city.rows["sos", gateway.outbox.sos.epoch, i + 1].alarm for i in range(70)]
         assert alarms == [f"gw1-e-{i}" for i in range(70)]
-        counters = gateway.uplink.counters()
-        assert counters["uplink_sos_acknowledged_rows"] == 70
-        assert counters["uplink_events_watermark"] == 1200
+        # The number is counted after the rows are gone from the outbox.
+        await gateway.until("the watermark", lambda: gateway.uplink.counters()["uplink_events_watermark"] == 1200)
+        await gateway.until("the rows", lambda: gateway.uplink.counters()["uplink_sos_acknowledged_rows"] == 70)
         version = "3.1.1" if kind == "nats" else "5"
         assert [each.version for each in gateway.uplink.connections] == [version, version]
 
