@@ -105,6 +105,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     footpaths: Annotated[tuple[zone.Footpath, ...], Meta(max_length=zone.FOOTPATHS_MAX)] = ()
     attribution: Text | None = None
     """The owner of the map that the areas and footpaths come from."""
+    gates: tuple[zone.Gate, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,19 @@ HINTS = {
     "readers.lat": "degrees north, -90 to 90 (Seoul: about 37.5)",
     "readers.height_m": "metres above the street, over 0 up to 30",
     "readers.pole": "what a technician calls the pole",
+    "readers.antenna": '"dipole" (hears all round) or "patch" (hears best where it looks)',
+    "readers.look_deg": "0 up to 360 degrees from north, clockwise, where a patch antenna looks",
+    "readers.gate": "the id of the gate that this reader guards, together with side",
+    "readers.side": '"outer" (looks to the street) or "inner" (looks to the yard), together with gate',
+    "readers.scan_interval_ms": "3 to 255 ms for this reader alone, or leave it out",
+    "readers.scan_window_ms": "3 to 255 ms for this reader alone, at most the interval, or leave it out",
+    "readers.frames_per_min": "6 to 600 routine frames a minute for this reader alone, or leave it out",
+    "gates.id": _ID,
+    "gates.place": "the id of the place that one enters by this gate",
+    "gates.lon": "degrees east, -180 to 180 (Seoul: about 127)",
+    "gates.lat": "degrees north, -90 to 90 (Seoul: about 37.5)",
+    "gates.inward_deg": "0 up to 360 degrees from north, clockwise: the direction in which one enters",
+    "gates.width_m": "0.5 to 40 metres",
     "places.id": _ID,
     "places.kind": '"school", "academy", "playground", "home" or "other"',
     "places.polygon": "3 to 200 corners [lon, lat], longitude first, in order round the edge",

@@ -14,6 +14,7 @@ Latitude = Annotated[float, Meta(ge=-90, le=90)]
 LonLat = tuple[Longitude, Latitude]
 Polygon = Annotated[tuple[LonLat, ...], Meta(min_length=3, max_length=200)]
 Line = Annotated[tuple[LonLat, ...], Meta(min_length=2, max_length=500)]
+Bearing = Annotated[float, Meta(ge=0, lt=360)]
 TagId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")]
 """A tag's pseudonym."""
 
@@ -33,6 +34,18 @@ class Reader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     height_m: Annotated[float, Meta(gt=0, le=30)] = 3.5
     pole: str = ""
     """The name that technicians use for the pole."""
+    antenna: Literal["dipole", "patch"] = "dipole"
+    """A dipole hears all round; a patch hears best where it looks."""
+    look_deg: Bearing | None = None
+    """Where a patch looks: degrees from north, clockwise, as a compass shows it."""
+    gate: Id | None = None
+    """The gate that this reader guards, with `side`."""
+    side: Literal["outer", "inner"] | None = None
+    """Which side of its gate a gate reader looks to: outer to the street, inner to the yard."""
+    scan_interval_ms: Annotated[int, Meta(ge=3, le=255)] | None = None
+    scan_window_ms: Annotated[int, Meta(ge=3, le=255)] | None = None
+    frames_per_min: Annotated[int, Meta(ge=6, le=600)] | None = None
+    """This reader's own settings; None: those of the zone."""
 
 
 class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,6 +54,18 @@ class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: Id
     kind: Literal["school", "academy", "playground", "home", "other"]
     polygon: Polygon
+
+
+class Gate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An opening in the edge of a place, that children pass. All gates of a place share what is known of who is in."""
+
+    id: Id
+    place: Id
+    lon: Longitude
+    lat: Latitude
+    inward_deg: Bearing
+    """The direction in which one enters: degrees from north, clockwise."""
+    width_m: Annotated[float, Meta(ge=0.5, le=40)] = 3.0
 
 
 class DangerArea(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -105,6 +130,7 @@ class Zone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     settings: ReaderSettings = ReaderSettings()
     routes: tuple[Route, ...] = ()
     footpaths: tuple[Footpath, ...] = ()
+    gates: tuple[Gate, ...] = ()
 
 
 class Plane:
@@ -135,6 +161,11 @@ class Field:
         self.readers = {r.number: (*self.plane.to_xy_m(r.lon, r.lat), r.height_m) for r in zone.readers}
         """Number -> (x, y, height), m."""
         self.dangers = frozenset(danger.id for danger in zone.dangers)
+
+
+def direction(bearing_deg: float) -> tuple[float, float]:
+    """Return a compass bearing as (east, north) of length 1."""
+    return math.sin(math.radians(bearing_deg)), math.cos(math.radians(bearing_deg))
 
 
 def distance_to_polygon_m(x_m: float, y_m: float, ring: Sequence[tuple[float, float]]) -> float:

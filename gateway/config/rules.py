@@ -14,6 +14,7 @@ ZONE_MAX_M = 20_000.0
 """No position may be further from the first reader: this finds a typing error in a degree."""
 UNIQUE = (
     ("readers", "number"), ("readers", "eui64"), ("places", "id"), ("dangers", "id"), ("bells", "id"), ("routes", "id"),
+    ("gates", "id"),
 )  # fmt: skip
 """(list, key): no two entries of the list may have the same value."""
 POLYGONS, LINES = ("places", "dangers"), ("routes", "footpaths")
