@@ -1,5 +1,5 @@
-"""Runs all tests as two pytest runs side by side: those of the city, mostly, wait for servers and browsers, the
-others compute. `python -m tests.halves` prints the second while it runs, then the first, then one closing line.
+"""Runs all tests as two pytest runs side by side: those of the city and the stories, mostly, wait for servers and
+browsers, the others compute. `python -m tests.halves` prints the second while it runs, then the first, then one closing line.
 """
 
 import re
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.roots import ROOT
 
-WAITING = ("tests/bench", "tests/city", "tests/readers")
+WAITING = ("tests/bench", "tests/city", "tests/readers", "tests/story")
 CLOSING = re.compile(r"^=+ (.+) in [0-9.]+s.*=+$|^((?:\d+ \w+,? ?)+) in [0-9.]+s", re.MULTILINE)
 
 
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
             for line in second.stdout:
                 print(line, end="", flush=True)
                 computed.write(line)
-            print("the tests of the city, the readers' tools and the benchmarks, which ran meanwhile:", flush=True)
+            print("the tests of the city, the stories, the readers' tools and the benchmarks, which ran meanwhile:", flush=True)
             codes = (first.wait(), second.wait())
         except KeyboardInterrupt:
             for run in (first, second):

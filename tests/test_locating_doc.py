@@ -1,6 +1,7 @@
 """docs/LOCATING.md names every constant of the engine with the value that it has in the code."""
 
 import ast
+import functools
 import importlib
 import re
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ def assigned(tree: ast.Module | ast.ClassDef) -> Iterator[str]:
                     yield each.id
 
 
+@functools.cache
 def constants() -> dict[str, Any]:
     """Return every constant by its name on the page: file.NAME."""
     found = {}
