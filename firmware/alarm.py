@@ -230,6 +230,7 @@ def _open(kind: int, mark: bool, now: int, place: int) -> int:
     clock = place * 5
     _times[clock + _LOSS] = 0
     _times[clock] = _times[clock + _LAST] = _times[clock + _PICTURE] = _times[clock + _DUE] = now
+    lit[4] += 1  # until `show` counts them: the scan heeds it in this pass
     return place
 
 

@@ -44,7 +44,7 @@ def handle(kind: int, body: bytes, now: int) -> None:
         raise wire.WireError("unknown kind")
     elif settings.take(body):
         settings.keep("settings", body)
-        scan.restart(scan.shift)
+        scan.restart()
         report.beat_in(500)
 
 
@@ -57,8 +57,8 @@ def one_pass(now: int) -> None:
         except wire.WireError:
             link.counters[4] += 1
         message = link.receive()
-    scan.drain(now)
     alarm.ring(now)
+    scan.drain(now)
     alarm.show(now)
     if not alarm.tick(now):
         try:
@@ -78,7 +78,7 @@ def begin() -> None:
     now = time.ticks_ms()
     link.boot = link.boot or settings.restore()  # once, also if an interrupt repeats this
     alarm.restore(now)
-    scan.restart(0)
+    scan.restart()
     if machine.reset_cause() == _BY_WATCHDOG:
         scan.later(120000)  # if the scanner hung, it may hang again: the bells get their time first
     report.start(now)

@@ -82,11 +82,12 @@ def _opened(interval_us: int, window_us: int) -> "ble._gap_scan":
 
 
 def count(plan) -> None:
-    """Advertisements in plan.SECONDS at 25 % of the time (two ways), at 100 %, and beside the own beacon."""
+    """Advertisements in plan.SECONDS at 25 % of the time (two ways), at 43 and 100 %, and beside the own beacon."""
     ble.active(True)
     for key, interval_us, window_us, beacon in (
         ("in_40_ms_10", 40000, 10000, False),
         ("in_20_ms_5", 20000, 5000, False),
+        ("in_16_ms_7", 16000, 7000, False),
         ("in_40_ms_40", 40000, 40000, False),
         ("in_20_ms_5_beacon", 20000, 5000, True),
     ):
@@ -163,6 +164,30 @@ def outage(plan) -> None:
     for _ in range(20):
         say("sent", _sent(20))
         time.sleep_ms(200)
+
+
+def duty(plan) -> None:
+    """What 20 sends take while the module scans: at no time, at 25, 43, 50 (two ways) and 100 % of the time."""
+    ble.active(True)
+    for key, interval_us, window_us in (
+        ("in_20_ms_0", 0, 0),
+        ("in_20_ms_5", 20000, 5000),
+        ("in_16_ms_7", 16000, 7000),
+        ("in_10_ms_5", 10000, 5000),
+        ("in_20_ms_10", 20000, 10000),
+        ("in_20_ms_20", 20000, 20000),
+    ):
+        scan = _opened(interval_us, window_us) if window_us else None
+        failed = slowest_ms = total_ms = 0
+        for _ in range(20):
+            took_ms, why = _sent(20)
+            failed += why is not None
+            slowest_ms = max(slowest_ms, took_ms)
+            total_ms += took_ms
+            time.sleep_ms(101)
+        if scan:
+            scan.stop()
+        say(key, (failed, total_ms // 20, slowest_ms))
 
 
 def receive(plan) -> None:

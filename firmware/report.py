@@ -17,6 +17,7 @@ from micropython import const
 
 _SIZE = const(29)  # of scan's rows
 _ROWS = const(128)
+_LOUD_DBM = const(-84)
 _BINDINGS_MAX = const(4)  # frames a window
 _FRAME = const(60000)  # cost of one frame in the budget, which grows every millisecond by the frames a minute
 _BURST = const(960000)  # 16 frames
@@ -33,7 +34,7 @@ _SCAN_MS = const(3)
 _HEARTBEAT_S = const(4)
 _FRAMES = const(5)
 
-_LEFT = const(0)  # +1 unbound, +2 bound: how many rows of the table this round has not looked at yet
+_LEFT = const(0)  # +1 unbound, +2 bound: looks left in this round, for loud rows first, then for the rest
 _AT = const(2)  # +1, +2: the row looked at last; after a round cut short the next continues there
 _TURN = const(5)
 _BINDINGS = const(6)  # BINDINGS frames that this round may still send
@@ -78,7 +79,7 @@ def tick(now: int) -> None:
         passed = min(time.ticks_diff(now, _now[_BUDGET_AT]), 60000)
         _now[_BUDGET_AT] = now
         _now[_BUDGET] = min(_now[_BUDGET] + passed * settings.values[_FRAMES], _BURST)
-        _now[_LEFT + 1] = _now[_LEFT + 2] = _ROWS
+        _now[_LEFT + 1] = _now[_LEFT + 2] = 2 * _ROWS
         _now[_BINDINGS] = _BINDINGS_MAX
     state = 3 - _now[_TURN]
     if not _now[_LEFT + state]:
@@ -117,9 +118,11 @@ def _rows(now: int, state: int) -> bool:
         packets = table[row + 21]
         if table[row + 24] != state or not packets or (known and not table[row + 25] | table[row + 26]):
             continue
+        rssi = scan.rssi(table, row)
+        if (left < _ROWS) == (_LOUD_DBM <= rssi <= 0):
+            continue
         if not rows:
             end = link.begin(wire.BINDINGS if state == 1 else wire.SIGHTINGS)
-        rssi = scan.rssi(table, row)
         age = scan.age(row, now) << 3
         if state == 1:
             end = wire.pack_binding(link.buf, end, slot, rssi, age, packets, table[row : row + 19])
@@ -140,7 +143,8 @@ def _rows(now: int, state: int) -> bool:
         return True
     while rows:
         rows -= 1
-        struct.pack_into("3s", table, link.buf[wire.HEADER_SIZE + rows * size] * _SIZE + 19, b"")
+        row = link.buf[wire.HEADER_SIZE + rows * size] * _SIZE
+        struct.pack_into(">hB", table, row + 19, -scan.rssi(table, row), 0)
     if not known:
         _now[_LEFT + state] = left
         _now[_AT + state] = slot
@@ -244,11 +248,6 @@ def adapt(now: int) -> None:
     _now[_PUSHED] += pushed - _now[_BUSY]
     _now[_CALM] = 0 if pushed != _now[_BUSY] else _now[_CALM] + 1
     _now[_BUSY] = pushed
-    if _now[_PUSHED] >= 3:
+    if _now[_PUSHED] >= 3 or _now[_CALM] >= 6:
+        scan.shift = min(scan.shift + 1, 2) if _now[_PUSHED] >= 3 else max(scan.shift - 1, 0)
         _now[_PUSHED] = _now[_CALM] = 0
-        if scan.shift < 2:
-            scan.restart(scan.shift + 1)
-    elif _now[_CALM] >= 6:
-        _now[_PUSHED] = _now[_CALM] = 0
-        if scan.shift:
-            scan.restart(scan.shift - 1)

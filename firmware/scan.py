@@ -2,14 +2,16 @@
 #
 # A row has 29 bytes; its number is the slot on the wire:
 #   0..18 newest advertisement (its id at 1..8) | 19..20 sum of -rssi since the last report (0xFFFF: no packet had a
-#   level) | 21 packets since then | 22..23 last heard, 8 ms steps, wraps | 24 state: 0 free, 1 unbound, 2 bound |
+#   level); without a packet since then, -rssi as it was reported | 21 packets since then | 22..23 last heard, 8 ms
+#   steps, wraps | 24 state: 0 free, 1 unbound, 2 bound |
 #   25..26 mark: what its next cry carries (0: of no tag that the gateway knows); stays while the row is bound anew |
 #   27..28 low half of the sequence of the first BINDINGS frame since it was unbound (0: none)
 # A row of `neighbours` has 22 bytes, one burst of another reader's beacon: 0..18 the beacon (first byte 0: free) |
 # 19..20 sum of -rssi | 21 packets
 #
 # Anybody can advertise any id. So a row with a mark gives way to no row without one (at most _KNOWN_MAX have one, the
-# rest of the table is for those that the gateway has not seen yet), and which of the others gives way is drawn.
+# rest of the table is for those that the gateway has not seen yet). Among the others, and among those with a mark, who
+# is louder stays: near the reader a row says where a child is, and far from it another reader hears the child better.
 # Rows with the same first id byte (mod 64) form a chain: `_head` by that byte, `_next` by slot; slot + 1, 0 ends it.
 import os
 import struct
@@ -25,7 +27,10 @@ from micropython import const
 
 _SIZE = const(29)
 _ROWS = const(128)
-_KNOWN_MAX = const(96)
+_KNOWN_MAX = const(112)
+_LOUDER_DB = const(4)  # than a row is worth: so much a newcomer must be, or two rows would take turns
+_LOOKS = const(32)  # rows that a newcomer is looked for: a search through the whole table takes too long
+_ANY = const(247)  # of 255: one newcomer in 32 takes any row without a mark, so that none is kept out for ever
 _FRESH = const(7500)  # 60 s in 8 ms steps
 _NO_LEVEL = const(0xFFFF)
 _DRAIN_MS = const(30)  # of a pass, for what the scanner has queued
@@ -55,21 +60,22 @@ _TRY = const(6)  # ticks when the scan is started next
 _DOWN = const(7)  # ticks since when there is no scan
 _WAIT_MS = const(5000)  # between two starts that fail; the first second every pass tries: a stop may be late
 _WORKED = const(8)  # there was a scan in this boot
+_USED = const(9)  # the interval of the scan that runs
+_ALARM = const(4)
 
 table = health.table
 _head = bytearray(64)
 _next = bytearray(_ROWS)
 tags = 0
-shift = 0
+shift = 0  # how often the settings' interval is doubled because the mesh suffers
 neighbours = bytearray(_NEIGHBOURS)
-_turn = [-1, 7500, 1, 0, 0, 0, 0, 0, 0]  # as if a burst ended at the first call
+_turn = [-1, 7500, 1, 0, 0, 0, 0, 0, 0, 0]  # as if a burst ended at the first call
 _scanner: "ble._gap_scan | None" = None
 
 
-def restart(doublings: int) -> None:
-    """Scan from now on with the settings' interval, doubled so often because the mesh suffers. `drain` starts it."""
-    global _scanner, shift
-    shift = doublings
+def restart() -> None:
+    """End the scan. `drain` starts it anew, with what the settings, `shift` and the alarms ask for then."""
+    global _scanner
     _turn[_TRY] = _turn[_DOWN] = time.ticks_ms()
     old = _scanner
     _scanner = None
@@ -87,7 +93,8 @@ def _start(now: int) -> None:
     alarm.light()
     try:
         ble.active(True)
-        _scanner = ble.gap_scan(0, interval_us=_interval_us(), window_us=_window_us())
+        _turn[_USED] = _interval_us()
+        _scanner = ble.gap_scan(0, interval_us=_turn[_USED], window_us=_window_us())
         _turn[_WORKED] = 1
     except Exception:
         if time.ticks_diff(now, _turn[_DOWN]) > 1000:
@@ -100,7 +107,10 @@ def _window_us() -> int:
 
 
 def _interval_us() -> int:
-    return settings.values[_INTERVAL_MS] * 1000 << shift
+    """Return the settings' interval; while a press waits for a person at least _ALARM windows, or its answer may not
+    come. Once help is shown the scan goes on: others arrive meanwhile."""
+    waits = alarm.lit[4] and alarm.lit[2] < wire.ACKNOWLEDGED
+    return max(settings.values[_INTERVAL_MS], waits and settings.values[_WINDOW_MS] * _ALARM) * 1000 << shift
 
 
 def later(wait_ms: int) -> None:
@@ -123,7 +133,7 @@ def drain(now: int) -> None:
     try:
         if _scanner is None or _scanner.stopped():
             if _scanner is not None:
-                restart(shift)
+                restart()
             _start(now)
         elif _scanner.any():
             alarm.light()  # nobody knows that the next line never waits
@@ -136,9 +146,11 @@ def drain(now: int) -> None:
                     health.fault(_FAULT_ADVERTISEMENT)
                 if not _scanner.any() or time.ticks_diff(time.ticks_ms(), now) > _DRAIN_MS:
                     break
+        if _scanner is not None and _turn[_USED] != _interval_us():
+            restart()  # if an alarm has begun, it is sent before there is a scan again
     except Exception:
         health.fault(_FAULT_SCAN)
-        restart(shift)
+        restart()
         _turn[_TRY] = time.ticks_add(now, _WAIT_MS)
 
 
@@ -197,7 +209,9 @@ def _take(data: bytes, loss: int, now: int) -> None:
         if (table[row + 9] ^ data[9]) & ~wire.FLAG_MOVING or table[row + 10] != data[10]:
             unbind(row)
     else:
-        slot = _room(now) + 1
+        slot = _room(now, _LOUDER_DB if data[9] & wire.FLAG_SOS else -loss) + 1
+        if not slot:
+            return
         row = (slot - 1) * _SIZE
         struct.pack_into("HHHHH", table, row + 19, 0, 0, 0, 0, 0)
         table[row + 24] = 1
@@ -217,7 +231,7 @@ def take(buf: bytearray, row: int, loss: int) -> None:
         return
     if loss < 0:
         total = _NO_LEVEL
-    elif total == _NO_LEVEL:
+    elif not packets or total == _NO_LEVEL:
         total = loss
         packets = 0
     else:
@@ -226,9 +240,9 @@ def take(buf: bytearray, row: int, loss: int) -> None:
 
 
 def rssi(buf: bytearray, row: int) -> int:
-    """Return the mean level of a row's packets, wire.RSSI_NONE if none had one."""
+    """Return the mean level of a row's packets, wire.RSSI_NONE if none had one; without a packet the reported one."""
     total = buf[row + 19] << 8 | buf[row + 20]
-    packets = buf[row + 21]
+    packets = max(buf[row + 21], 1)
     return wire.RSSI_NONE if total == _NO_LEVEL else -((total + packets // 2) // packets)
 
 
@@ -264,18 +278,28 @@ def age(row: int, now: int) -> int:
     return (now >> 3) - (table[row + 22] << 8 | table[row + 23]) & 0xFFFF
 
 
-def _room(now: int) -> int:
-    """Return a free slot; if none is free, one drawn of those that have no mark or are stale."""
-    i = os.urandom(1)[0]
-    for _ in range(_ROWS):
+def _worth(row: int, now: int) -> int:
+    """Return what keeps a row: its level, 2 dB less for each second since it was heard; a cry comes before all."""
+    return 0 if table[row + 9] & wire.FLAG_SOS else rssi(table, row) - (age(row, now) >> 6)
+
+
+def _room(now: int, level: int) -> int:
+    """Return a free slot. If none is free: one that is stale, or that has no mark and is worth less than this level, or
+    now and then any without a mark; -1: none of those looked at."""
+    i = dice = os.urandom(1)[0]
+    for n in range(_ROWS):
         i = (i + 1) % _ROWS
         row = i * _SIZE
         if not table[row + 24]:
             return i
-        if tags == _ROWS and (not (table[row + 25] | table[row + 26]) or age(row, now) >= _FRESH):
-            break
-    if age(i * _SIZE, now) < _FRESH:
-        link.counters[_EVICTIONS] += 1
+        if tags == _ROWS:
+            if age(row, now) >= _FRESH:
+                break
+            if not (table[row + 25] | table[row + 26]) and (dice > _ANY or _worth(row, now) + _LOUDER_DB <= level):
+                link.counters[_EVICTIONS] += 1
+                break
+            if n > _LOOKS and dice <= _ANY:
+                return -1
     free(i)
     return i
 
@@ -322,16 +346,15 @@ def bind(slot: int, sequence: int, mark: int, now: int) -> None:
     if not mark:
         return
     struct.pack_into(">H", table, row + 25, mark)
-    known = stalest = 0
-    worst = -1
+    known = least = 0
+    quietest = slot
     for i in range(_ROWS):
         row = i * _SIZE
         if table[row + 24] and table[row + 25] | table[row + 26]:
             known += 1
-            if i != slot and age(row, now) > worst:
-                worst = age(row, now)
-                stalest = i
+            worth = _worth(row, now)
+            if i != slot and (quietest == slot or worth < least):
+                least = worth
+                quietest = i
     if known > _KNOWN_MAX:
-        if worst < _FRESH:
-            link.counters[_EVICTIONS] += 1
-        free(stalest)
+        struct.pack_into("2s", table, quietest * _SIZE + 25, b"")

@@ -40,6 +40,18 @@ class Area:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordedGate:
+    """An opening in the outline of a place of a recorded zone."""
+
+    id: str
+    place: str
+    at_m: tuple[float, float]
+    inward_deg: float
+    """The direction in which one enters, like a heading."""
+    width_m: float = 3.0
+
+
+@dataclass(frozen=True, slots=True)
 class RecordedSite:
     """Where the readers of a recording are, and what is known of its tags."""
 
@@ -63,6 +75,11 @@ class RecordedSite:
     places: tuple[Area, ...] | None = None
     dangers: tuple[Area, ...] | None = None
     """`places` and `dangers` of the zone that a gateway watched; None: not recorded."""
+    gates: tuple[RecordedGate, ...] = ()
+    look: Floats | None = None
+    """(readers,): where each reader's antenna looks (`gateway.antenna`); None: all are dipoles."""
+    guards: tuple[tuple[str, Literal["outer", "inner"]] | None, ...] = ()
+    """The gate that each reader guards, and its side; None: it guards none. Empty: no reader does."""
     origin_lonlat: tuple[float, float] | None = None
     """Longitude and latitude of x = y = 0, if the site is on the map with x east and y north."""
     notes: tuple[str, ...] = ()

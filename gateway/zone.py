@@ -21,6 +21,8 @@ TagId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")]
 EARTH_RADIUS_M = 6_371_008.8  # IUGG mean radius
 FOOTPATHS_MAX, FOOTPATH_PIECES_MAX = 2000, 4000
 """Most lines of footpaths, and most straight pieces in all of them. A zone of 100 readers has about 300."""
+FRAMES_A_S = 30
+"""Routine frames a second for one coordinator: a third of what its radio channel and its serial line carry."""
 
 
 class Reader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,7 +47,7 @@ class Reader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scan_interval_ms: Annotated[int, Meta(ge=3, le=255)] | None = None
     scan_window_ms: Annotated[int, Meta(ge=3, le=255)] | None = None
     frames_per_min: Annotated[int, Meta(ge=6, le=600)] | None = None
-    """This reader's own settings; None: those of the zone."""
+    """This reader's own settings, interval and window together; None: those of the zone, or of a gate reader."""
 
 
 class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -166,6 +168,12 @@ class Field:
 def direction(bearing_deg: float) -> tuple[float, float]:
     """Return a compass bearing as (east, north) of length 1."""
     return math.sin(math.radians(bearing_deg)), math.cos(math.radians(bearing_deg))
+
+
+def offset_m(east_m: float, north_m: float, inward_deg: float) -> tuple[float, float]:
+    """Return what lies so far east and north of a gate as metres (inwards, to the right of who enters)."""
+    east, north = direction(inward_deg)
+    return east_m * east + north_m * north, east_m * north - north_m * east
 
 
 def distance_to_polygon_m(x_m: float, y_m: float, ring: Sequence[tuple[float, float]]) -> float:

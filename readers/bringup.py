@@ -61,8 +61,8 @@ ROUNDS: tuple[tuple[str, ...], ...] = (
     ("watchdog",),
 )
 """The steps of one start each. cold must be the first use of Bluetooth, modules has the heap for itself."""
-BY_HAND = ("outage", "receive")
-"""Steps that need a person at the stick: done only with `only`."""
+BY_HAND = ("outage", "receive", "duty")
+"""Steps that need a person at the stick, or a network: done only with `only`."""
 ORDERS = {
     "outage": "the stick should be unplugged now",
     "receive": "send 12 frames to this module within 15 s",
@@ -70,7 +70,7 @@ ORDERS = {
 }
 PARTS = "probe_parts"
 PLACES = {
-    **dict.fromkeys(("scan", "stop", "count", "queue", "transmit", "cold", "outage", "receive"), "probe_radio"),
+    **dict.fromkeys(("scan", "stop", "count", "queue", "transmit", "cold", *BY_HAND), "probe_radio"),
     "modules": "probe",
     "nest": "probe",
 }

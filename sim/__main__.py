@@ -15,6 +15,7 @@ from sim.demo.processes import StartError
 from sim.demo.records import RecordsError
 from sim.demo.show import Show
 from sim.ncp.command import coordinator_command
+from sim.plan.command import accept_command, plan_command
 from sim.street import osm, site
 from sim.street.extract import OsmError, read_extract
 from sim.walks.command import app as walks
@@ -33,6 +34,8 @@ app.add_typer(sites, name="site")
 app.add_typer(walks, name="walks")
 app.command(name="coordinator")(coordinator_command)
 app.command(name="xbee")(xbee_command)
+app.command(name="plan")(plan_command)
+app.command(name="accept")(accept_command)
 
 
 Once = Annotated[bool, typer.Option("--once", help="Run by itself to the end, measure, and say what broke.")]
@@ -67,7 +70,7 @@ def demo_command(
     once: Once = False,
     seconds: Seconds = 90,
     children: Children = 20,
-    readers: Readers = 8,
+    readers: Readers = 12,
     seed: Seed = 1,
     json_file: Json = None,
     fault: FaultOption = None,
@@ -79,7 +82,7 @@ def demo_command(
     site_file: SiteFile = site.GONGDEOK,
     runs: Runs = folder.RUNS,
 ) -> None:
-    """Run broker, gateway and city for a simulated school zone: 20 children, 8 readers, one SOS, one bell.
+    """Run broker, gateway and city for a simulated school zone: 20 children, 12 readers, one SOS, one bell.
 
     Without --once it goes on until Ctrl-C, and somebody may open the page and press Acknowledge. With --once the exit
     code is 0 when nothing was lost, doubled or falsely told and every lamp was lit, 1 when something was, 2 when the
@@ -125,7 +128,7 @@ def derive(
     out: Annotated[Path, typer.Option(help="The site file to write (GeoJSON).")],
     radius_m: Annotated[float, typer.Option(min=50, max=2000, help="How far round the gate.")] = 300.0,
 ) -> None:
-    """Make a site file from a map: streets, school and danger road from the map; poles, gate and homes placed by us."""
+    """Make a site file: streets, school and danger road from the map; gate, readers, poles and homes placed by us."""
     notes: list[str] = []
     try:
         found = re.fullmatch(r"\s*(-?[0-9]+(?:\.[0-9]+)?)\s*,\s*(-?[0-9]+(?:\.[0-9]+)?)\s*", gate, re.ASCII)

@@ -1,5 +1,6 @@
 """Runs all tests as two pytest runs side by side: those of the city and the stories, mostly, wait for servers and
-browsers, the others compute. `python -m tests.halves` prints the second while it runs, then the first, then one closing line.
+browsers, the others compute. `python -m tests.halves` prints the second while it runs, then the first, then one
+closing line.
 """
 
 import re
@@ -45,7 +46,10 @@ def main(arguments: list[str]) -> int:
             for line in second.stdout:
                 print(line, end="", flush=True)
                 computed.write(line)
-            print("the tests of the city, the stories, the readers' tools and the benchmarks, which ran meanwhile:", flush=True)
+            print(
+                "the tests of the city, the stories, the readers' tools and the benches, which ran meanwhile:",
+                flush=True,
+            )
             codes = (first.wait(), second.wait())
         except KeyboardInterrupt:
             for run in (first, second):

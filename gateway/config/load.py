@@ -6,16 +6,19 @@ would be right. `docs/GATEWAY.md` lists every key.
 
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gateway.config import files, rules
+from gateway.config import files, gates, rules
 from gateway.config.convert import convert
 from gateway.config.findings import ConfigError, Findings, Problem, short
 from gateway.config.toml_lines import key_lines, lookalike, monstrous
-from gateway.options import Installation
+from gateway.options import GatewayConfig, Installation
 from gateway.zone import Zone
 from readers.files import BadFile, bytes_of, text_of
+
+GATES_SHOWN = 20
 
 
 def load(path: Path) -> Installation:
@@ -54,15 +57,29 @@ def summary(installation: Installation) -> str:
         f"{len(c.readers)} readers, {len(c.bells)} bells, {len(installation.tag_keys)} tags, "
         f"{len(c.places)} places, {len(c.dangers)} danger areas, {len(c.routes)} routes, {len(c.paused)} tags paused",
         f"{len(c.footpaths)} footpaths{'' if c.footpaths else ': everybody may walk everywhere'}",
+        *_gate_lines(c),
     ]
     return "\n".join([*lines, *(f"note: {note}" for note in installation.notes)])
+
+
+def _gate_lines(config: GatewayConfig) -> Iterator[str]:
+    """Yield who guards each gate."""
+    for gate in config.gates[:GATES_SHOWN]:
+        sides = []
+        for side in ("outer", "inner"):
+            guards = [str(r.number) for r in config.readers if r.gate == gate.id and r.side == side]
+            sides.append(f"{side} {' and '.join(guards) or 'none'}")
+        what = f"gate {gate.id} of {gate.place}, {gate.width_m:g} m wide, one enters to {gate.inward_deg:g} degrees"
+        yield f"{what}: readers {', '.join(sides)}"
+    if len(config.gates) > GATES_SHOWN:
+        yield f"and {len(config.gates) - GATES_SHOWN} gates more"
 
 
 def _checked(findings: Findings, raw: dict[str, Any]) -> Installation:
     config = convert(findings, raw)
     if config is None:
         raise ConfigError(findings.path, findings.problems)
-    for rule in rules.RULES:
+    for rule in (*rules.RULES, *gates.RULES):
         rule(findings, config)
     reader_keys = files.reader_keys(findings, config)
     tag_keys = files.tag_keys(findings, config)

@@ -19,18 +19,19 @@ from gateway.core.frames import Frame, Malformed, ReaderLinks, Report
 from gateway.core.losses import Losses
 from gateway.core.neighbours import Neighbours
 from gateway.core.reader_health import Health
-from gateway.core.reader_settings import SettingsAnswers
+from gateway.core.reader_settings import SettingsAnswers, gate_duty_pct
 from gateway.core.resolve import UNRESOLVED, KeptTag, Resolver
 from gateway.core.sightings import Sighting, Table, WallClock
 from gateway.core.sos import Emergencies
 from gateway.effects import AlarmMemory, Effect
 from gateway.events import ClockQuality, PresenceState
 from gateway.fix import Fix, Reading, too_far_apart
-from gateway.locate.crosscheck import Calibration, Crosscheck
+from gateway.locate.crosscheck import Calibration, Crosscheck, ReaderFinding
 from gateway.locate.ground import Ground
 from gateway.locate.hearing import Hearing
 from gateway.locate.locator import ZoneLocator
 from gateway.presence.settle import Settler
+from gateway.presence.twins import Twins
 from gateway.recording import RecordedSite, Survey
 from gateway.zone import Field, Zone
 from readers import wire
@@ -62,6 +63,7 @@ class State:
     neighbours: Neighbours
     crosscheck: Crosscheck
     buttons: Buttons
+    twins: Twins
     now_s: float
     silence_at_s: float
     fill_at_s: float
@@ -112,9 +114,10 @@ class State:
         emergencies.relight(now_s)
         return cls(
             counts, wall, links, losses, Table(links, losses, resolver, counts), resolver, field, locator, alarms,
-            emergencies, settler, concluder, Health(reader_keys, wall, counts, now_s),
-            SettingsAnswers(zone.settings, len(reader_keys), links, counts), Neighbours(links, counts),
-            Crosscheck(field.readers, counts, now_s), Buttons(alarms, wall, counts), now_s, now_s + SILENCE_S, now_s,
+            emergencies, settler, concluder, Health(reader_keys, wall, counts, now_s, gate_duty_pct(zone)),
+            SettingsAnswers(zone, reader_keys, links, counts), Neighbours(links, counts),
+            Crosscheck(field.readers, counts, now_s, look=ground.look, walls=ground.walls),
+            Buttons(alarms, wall, counts), Twins(zone, now_s), now_s, now_s + SILENCE_S, now_s,
         )  # fmt: skip
 
 
@@ -179,7 +182,13 @@ def on_tick(state: State, now_s: float) -> Iterator[Effect]:
         yield from state.health.crosscheck(word, now_s)
     if state.crosscheck.calibration is not state.calibrated:
         state.calibrated = state.crosscheck.calibration
-        state.locator.set_offsets({} if state.calibrated is None else state.calibrated.offsets_db)
+        known = state.calibrated
+        state.locator.set_offsets({} if known is None else known.offsets_db, None if known is None else known.walls_db)
+    if state.twins.deadline_s() <= now_s:
+        for finding in state.twins.tick(now_s):
+            word = ReaderFinding("gate_reader_deaf", finding.reader, finding.ok, finding.detail)
+            yield from state.health.crosscheck(word, now_s)
+        state.settler.set_offsets(state.twins.offsets_db)
     if now_s >= state.silence_at_s:
         state.silence_at_s = now_s + SILENCE_S
         for change in state.settler.silence(now_s, state.health.is_silent):
@@ -199,6 +208,7 @@ def next_deadline_s(state: State) -> float:
         state.silence_at_s,
         state.health.deadline_s(),
         state.crosscheck.deadline_s(),
+        state.twins.deadline_s(),
         state.emergencies.deadline_s(),
         state.table.deadline_s(),
         state.locator.deadline_s(),
@@ -238,6 +248,7 @@ def fit(state: State, survey: tuple[RecordedSite, Survey]) -> Iterator[tuple[int
 def learn(state: State, sector: int, hearings: list[Hearing] | None, now_s: float) -> Iterator[Effect]:
     """Take one part that `fit` yielded; yield the effects. hearings None: the walk test cannot be used there."""
     state.locator.learn(sector, hearings)
+    state.settler.set_walked(state.locator.walked_db())
     if hearings is None:
         yield from state.health.unfit(state.locator.home(sector), now_s)
 
@@ -282,11 +293,12 @@ class _Snapshot(msgspec.Struct, frozen=True, array_like=True):
     about_s: dict[str, dict[str, float]] = {}
     crosscheck: list[tuple[int, float, float, float, bool]] = []
     faults: list[tuple[int, int]] = []
+    usual_db: dict[int, float] = {}
 
 
 def snapshot(state: State) -> bytes:
     """Return what should survive a restart in addition to memories: readers' boots and sequences, tags' counters,
-    presence, the crosscheck, and the readers' faults that were reported."""
+    presence, the crosscheck, the readers' faults that were reported, and how loud gate readers usually hear."""
     settled = [(state.resolver.tags[tag].name, s.state, s.place) for tag, s in state.settler.tags.items()]
     off = [state.resolver.tags[tag].name for tag, s in state.settler.tags.items() if s.way is not None and s.way.off]
     about = {
@@ -304,6 +316,7 @@ def snapshot(state: State) -> bytes:
             about,
             state.crosscheck.snapshot(),
             state.health.snapshot(),
+            state.twins.usual_db,
         )
     )
 
@@ -319,6 +332,7 @@ def restore(state: State, data: bytes) -> None:
     state.resolver.restore(kept.tags, state.now_s)
     state.crosscheck.restore(kept.crosscheck, state.now_s)
     state.health.restore(kept.faults)
+    state.twins.restore(kept.usual_db)
     for name, presence, place in kept.settled:
         row = state.resolver.rows.get(name)
         if row is not None:
@@ -361,6 +375,8 @@ def _follow(state: State, sighting: Sighting, now_s: float) -> None:
     if state.tap is not None and not state.settler.is_paused(sighting.tag):
         state.tap(tag.name, reading)
     state.locator.hear(sighting.tag, reading, now_s)
+    state.settler.hear(sighting.tag, reading, now_s)
+    state.twins.hear(sighting.tag, reading, now_s)
 
 
 def _settle(state: State, tag: int, fix: Fix, late: Fix | None, now_s: float) -> Iterator[Effect]:

@@ -1,7 +1,7 @@
 """The health of readers: heartbeats and the faults they report, silence, and frames that cannot be used."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway.core import reader_faults
@@ -38,6 +38,8 @@ _NOISE = {
 }
 FAULT_OVER_S = 600.0
 """A fault is over when its reader has run this long since a restart without it. Some faults take minutes to show."""
+DUTY_FOR_S = 150.0
+"""A gate reader that listens less than its settings say for this long is reported; a calm minute restores its scan."""
 
 
 @dataclass(slots=True)
@@ -52,12 +54,24 @@ class _Watched:
     """Boot and sequence of the newest heartbeat."""
     faults: int = 0
     """Bits of wire.FAULTS that were reported and are not over."""
+    listens_less: bool | None = None
+    """What was reported last: whether it listens less than its settings say. None: nothing since the gateway began."""
+    turned_at_s: float | None = None
+    """When its heartbeats began to say otherwise."""
 
 
 class Health:
-    """All readers that have a key in this gateway."""
+    """All readers that have a key in this gateway. duty_pct: gate reader -> how much its settings let it listen."""
 
-    def __init__(self, readers: Iterable[int], wall: WallClock, counts: Counter[str], now_s: float) -> None:
+    def __init__(
+        self,
+        readers: Iterable[int],
+        wall: WallClock,
+        counts: Counter[str],
+        now_s: float,
+        duty_pct: Mapping[int, int] | None = None,
+    ) -> None:
+        self._duty_pct = dict(duty_pct or {})
         self._readers = {number: _Watched(now_s) for number in readers}
         self._wall, self._counts = wall, counts
         self._reported: dict[tuple[str, int | str], float] = {}
@@ -92,6 +106,7 @@ class Health:
         if report.kind == wire.HEARTBEAT and (report.boot != reader.beat[0] or report.sequence > reader.beat[1]):
             reader.beat = report.boot, report.sequence  # one that was overtaken knows less
             yield from self._faults(report.reader, reader, now_s)
+            yield from self._duty(report.reader, reader, now_s)
 
     def noise(self, malformed: Malformed, now_s: float) -> Iterator[Commit]:
         """Count a frame that cannot be used. Report its reader, at most once in NOISE_S."""
@@ -173,6 +188,34 @@ class Health:
                 reader.faults &= ~(1 << bit)
                 over = f"not true any more since its restart: reader {number} {trouble}"
                 yield self._word(what, True, over, {"reader": number}, now_s)
+
+    def _duty(self, number: int, reader: _Watched, now_s: float) -> Iterator[Commit]:
+        """Report a gate reader that listens less than its settings say, and when that is over.
+
+        It does so by itself when frames get lost (report.adapt in the firmware), and arrivals there come later.
+        """
+        wanted_pct, now_pct = self._duty_pct.get(number), reader.last["scan_duty_pct"]
+        less = wanted_pct is not None and now_pct < wanted_pct
+        if wanted_pct is None or less == reader.listens_less:
+            reader.turned_at_s = None
+            return
+        reader.turned_at_s = now_s if reader.turned_at_s is None else reader.turned_at_s
+        if now_s - reader.turned_at_s < DUTY_FOR_S:
+            return
+        what = f"reader_{number}_duty"
+        if less:
+            detail = (
+                f"gate reader {number} listens {now_pct} % of the time instead of {wanted_pct} %, so arrivals there "
+                "are told later; frames to or from it get lost: put a reader between it and the coordinator. If its "
+                "settings were changed, raise settings.version"
+            )
+            for word in self._tell(what, number, detail, now_s):
+                reader.listens_less = True
+                yield word
+        else:
+            reader.listens_less = False
+            detail = f"gate reader {number} listens {now_pct} % of the time, as its settings say"
+            yield self._word(what, True, detail, {"reader": number}, now_s)
 
     def _commit(self, number: int, reader: _Watched, now_s: float) -> Commit:
         return Commit(

@@ -11,8 +11,12 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
-from gateway.locate import pathloss
+import numpy as np
+
+from gateway.antenna import gain_db
+from gateway.locate import pathloss, shapes
 from gateway.locate.pathloss import BeaconLink, LocatedReader
+from gateway.locate.ways import PathLine
 
 ROUND_S = 600.0
 SLICE_S = 0.05
@@ -50,6 +54,8 @@ class Calibration:
     pairs: int
     """Directed pairs behind the law."""
     fitted_at_s: float
+    walls_db: dict[str, float] = field(default_factory=dict)
+    """Place -> the loss in its wall. Not kept over a restart: until it is measured again, none is believed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +91,25 @@ class _Checked:
 class Crosscheck:
     """The check of all readers of a zone. at_m: reader -> (x, y, height), metres on one plane."""
 
-    def __init__(self, at_m: Mapping[int, tuple[float, float, float]], counts: Counter[str], now_s: float) -> None:
+    def __init__(
+        self,
+        at_m: Mapping[int, tuple[float, float, float]],
+        counts: Counter[str],
+        now_s: float,
+        *,
+        look: Mapping[int, float] | None = None,
+        walls: Mapping[str, PathLine] | None = None,
+    ) -> None:
+        """look: reader -> where its antenna looks (`gateway.antenna`). walls: place -> its outline, m."""
         self.calibration: Calibration | None = None
         """Of the last complete round or of `restore`; None before either."""
         self._numbers = sorted(at_m)
         self._at = [at_m[number] for number in self._numbers]
         self._index = {number: i for i, number in enumerate(self._numbers)}
+        looks = [math.nan if look is None else look.get(number, math.nan) for number in self._numbers]
+        self._look, self._walls = np.array(looks, float), tuple(walls or {})
+        spots = np.array(self._at, float).reshape(-1, 3)[:, :2]
+        self._sides = [shapes.side(spots, ring) for ring in (walls or {}).values()]
         self._pairs: dict[int, dict[int, _Pair]] = {number: {} for number in self._numbers}
         self._readers = {number: _Checked() for number in self._numbers}
         self._suspects: set[int] = set()
@@ -196,7 +215,8 @@ class Crosscheck:
 
     def _round(self, now_s: float) -> Generator[None, None, list[ReaderFinding]]:
         links = self._links(now_s)
-        law = yield from pathloss.fitting(self._at, links, [self._index[number] for number in self._suspects])
+        silent = [self._index[number] for number in self._suspects]
+        law = yield from pathloss.fitting(self._at, links, silent, len(self._walls))
         known = self.calibration
         if known is not None and now_s < self._hold_until_s and law.links < known.pairs / 2:
             return []
@@ -210,7 +230,10 @@ class Crosscheck:
         offsets = {number: float(law.received_db[k]) for number, k in self._index.items()}
         deviations = {number: float(law.received_sd_db[k]) for number, k in self._index.items()}
         errors = {number: found.error_m for number, found in located.items()}
-        self.calibration = Calibration(law.exponent, law.exponent_sd, offsets, deviations, errors, law.links, now_s)
+        walls = {place: max(float(loss_db), 0.0) for place, loss_db in zip(self._walls, law.wall_db, strict=True)}
+        self.calibration = Calibration(
+            law.exponent, law.exponent_sd, offsets, deviations, errors, law.links, now_s, walls
+        )
         self._counts["calibrations"] += 1
         off = {
             number
@@ -236,9 +259,20 @@ class Crosscheck:
                         BeaconLink(
                             self._index[receiver], self._index[sender], pair.level_db + pair.power_dbm,
                             pair.spread_db**2 / worth + STEP_VARIANCE_DB2, pair.power_dbm,
+                            self._gain_db(receiver, sender), self._between(receiver, sender),
                         )
                     )  # fmt: skip
         return links
+
+    def _gain_db(self, one: int, other: int) -> float:
+        i, j = self._index[one], self._index[other]
+        to_m = np.array(self._at[j][:2]) - self._at[i][:2]
+        return float(gain_db(to_m, self._look[i]) + gain_db(-to_m, self._look[j]))
+
+    def _between(self, one: int, other: int) -> tuple[tuple[int, float], ...]:
+        i, j = self._index[one], self._index[other]
+        shares = (float(shapes.crossing(sides[i], sides[j])) for sides in self._sides)
+        return tuple((wall, share) for wall, share in enumerate(shares) if share > 0)
 
     def _room(self, receiver: int, sender: int) -> bool:
         pairs = self._pairs[receiver]

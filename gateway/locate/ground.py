@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from gateway.antenna import look_of
 from gateway.locate import shapes
 from gateway.locate.sectors import HEARD_M, Sector, sectors
 from gateway.locate.space import PATH_WIDTH_M, Space, footpaths, joined, open_ground
 from gateway.locate.ways import SEGMENTS_MAX, Chain, PointM, chains
-from gateway.zone import LonLat, Plane, Zone
+from gateway.zone import LonLat, Plane, Zone, direction
 
 REACH_M = 80.0
 """Footpaths and places farther than this from every reader are left out: no tag is located there."""
@@ -35,6 +36,8 @@ OPEN_MARGIN_M, BARE_MARGIN_M, BARE_M = 60.0, 40.0, 30.0
 place within BARE_M."""
 GATE_M, DOOR_M = 4.0, 6.0
 """A dead end this near to a wall is at a gate. A door is this near to its footpath, unless it is the only door."""
+OUTSIDE_M = 2.0
+"""So far before a gate is what it leads out to."""
 DOOR_GAP_M, SEAM_GAP_M = 3.0, 10.0
 """Least distance between doors: in a wall; and at an edge where only the map ends."""
 HEADINGS = 4
@@ -67,18 +70,24 @@ class Ground:
             sum(point[0] for point in points) / len(points), sum(point[1] for point in points) / len(points)
         )
         self.readers = {r.number: (*self.plane.to_xy_m(r.lon, r.lat), r.height_m) for r in zone.readers}
+        self.look = {reader.number: look_of(reader) for reader in zone.readers}
         self.places = tuple(place.id for place in zone.places)
         self.dangers = tuple(danger.id for danger in zone.dangers)
         self.routes = {route.id: i for i, route in enumerate(zone.routes)}
         self.notes: list[str] = []
         """What a person who draws the zone wants to know."""
         rings = [self._shape(polygon) for polygon in places]
+        self.walls = dict(zip(self.places, rings, strict=True))
         warned = [(self._shape(danger.polygon), danger.warn_m) for danger in zone.dangers]
         lines = [self._shape(path.line) for path in zone.footpaths]
         self._spots = np.array([(x, y) for x, y, _ in self.readers.values()] or [(0.0, 0.0)])
         self._patches: list[_Patch] = []
         self._ways: list[Chain] = []
         self._crossings: list[tuple[PointM, int, int]] = []
+        self._gates: dict[str, list[tuple[PointM, PointM]]] = {}
+        for gate in zone.gates:
+            (x, y), (east, north) = self.plane.to_xy_m(gate.lon, gate.lat), direction(gate.inward_deg)
+            self._gates.setdefault(gate.place, []).append(((x, y), (x - OUTSIDE_M * east, y - OUTSIDE_M * north)))
         if lines:
             self._lay_yards(list(zip(self.places, rings, strict=True)))
             self._lay_paths(lines)
@@ -169,13 +178,31 @@ class Ground:
     def _whole(self) -> Space:
         spaces = [patch.space for patch in self._patches]
         doors = _Doors(self._paths, spaces)
+        guarded = {n for n, patch in enumerate(self._patches) if patch.place in self._gates}
+        unguarded = []
+        for n in sorted(guarded):
+            place = str(self._patches[n].place)
+            for at, before in self._gates[place]:
+                doors.cut(at, n, 0.0, beyond=self._patch_at(before, n), near_m=math.inf)
         for at, one, other in self._crossings:
-            doors.cut(at, max(one, other), DOOR_GAP_M, beyond=min(one, other))
+            if guarded.isdisjoint((one, other)):
+                doors.cut(at, max(one, other), DOOR_GAP_M, beyond=min(one, other))
+            else:
+                unguarded += [
+                    str(self._patches[n].place)
+                    for n in guarded.intersection((one, other))
+                    if min(math.dist(at, gate) for gate, _ in self._gates[str(self._patches[n].place)]) > DOOR_M
+                ]
+        if unguarded:
+            away = f"over {DOOR_M:.0f} m from its gates, and nobody is believed to enter there: place"
+            self.notes.append(f"a footpath leads in {away} {_named(sorted(set(unguarded)))}")
         if self._paths is None:
             return joined(spaces, doors.found)
         dead_ends = _dead_ends(self._ways)
         shut: list[str] = []
         for n, patch in enumerate(self._patches):
+            if n in guarded:
+                continue
             spots, near_m, deep_m, gap_m = self._paths.xy_m, DOOR_M, math.inf, SEAM_GAP_M
             if patch.place is not None:
                 spots, near_m, deep_m, gap_m = dead_ends, GATE_M, shapes.SHALLOW_M, DOOR_GAP_M
@@ -188,6 +215,14 @@ class Ground:
             way = "its door is where one comes nearest; draw the way through its gate"
             self.notes.append(f"no footpath leads into place {_named(shut)}, so {way}")
         return joined([self._paths, *spaces], doors.found)
+
+    def _patch_at(self, at: PointM, but: int) -> int:
+        """Return the patch of a place that holds a point, -1 if none does."""
+        here = np.array([at])
+        for n, patch in enumerate(self._patches):
+            if n != but and bool(shapes.inside(here, patch.ring)[0]):
+                return n
+        return -1
 
     # ---- areas -------------------------------------------------------------------------------------------------------
 
@@ -245,14 +280,17 @@ class _Doors:
         self._at: dict[int, list[PointM]] = {}
         self.found: list[tuple[int, int, int, int]] = []
 
-    def cut(self, at: PointM, patch: int, gap_m: float, beyond: int = -1) -> None:
-        """Add a door into a patch, from the footpaths or the patch `beyond`, unless it has a door within gap_m."""
+    def cut(self, at: PointM, patch: int, gap_m: float, beyond: int = -1, near_m: float = DOOR_M) -> None:
+        """Add a door into a patch, from the footpaths or the patch `beyond`, unless it has a door within gap_m.
+
+        near_m: how far the cells on its two sides may be from it.
+        """
         if any(math.dist(at, other) < gap_m for other in self._at.get(patch, ())):
             return
         if beyond < 0 and not self._first:
             return
         one, other = self._first + beyond if beyond >= 0 else 0, self._first + patch
-        i, j = self._nearest(one, at), self._nearest(other, at)
+        i, j = self._nearest(one, at, near_m), self._nearest(other, at, near_m)
         if i is not None and j is not None:
             self._use(one, i, other, j)
             for each in {patch, beyond} - {-1}:
@@ -273,11 +311,11 @@ class _Doors:
         self._at[patch] = [(float(at[0]), float(at[1]))]
         return True
 
-    def _nearest(self, n: int, at: PointM) -> int | None:
+    def _nearest(self, n: int, at: PointM, near_m: float) -> int | None:
         space = self._spaces[n]
         far = np.where(self._free[n], np.hypot(*(space.xy_m - at).T), np.inf)
         cell = int(far.argmin())
-        return cell if far[cell] <= DOOR_M + space.size_m[cell] else None
+        return cell if np.isfinite(far[cell]) and far[cell] <= near_m + space.size_m[cell] else None
 
     def _use(self, one: int, i: int, other: int, j: int) -> None:
         self._free[one][i] = self._free[other][j] = False

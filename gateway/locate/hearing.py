@@ -14,10 +14,9 @@ FREEDOM = 4.0
 """Of Student's t: about one reading in thirty is far off (bodies, doors, reflections). With 5 % of the readings
 20-40 dB off, a normal law doubles the mean error and this law adds 5 % to it."""
 TEMPER = 0.4
-"""The likelihood is raised to this power. On recorded walks residuals about a map correlate by r = 0.3-0.5 from one
-second to the next (0.7 about a law): n seconds are worth n (1 - r) / (1 + r) independent ones."""
-TEMPER_UNSURVEYED = 0.5
-"""The same for a place without a walk test. Its errors are larger and last longer."""
+"""The likelihood is raised to this power until more is known of a tag (`Beliefs.tempers`). On recorded walks
+residuals about a map correlate by r = 0.3-0.5 from one second to the next (0.7 about a law): n seconds are worth
+n (1 - r) / (1 + r) independent ones."""
 SLOW_DB, FAST_DB = 2.3, 2.5
 """Spread of what no map knows of a place, and spread of packets. A reading is the mean of `packets` packets."""
 PACKETS_USUAL = 2.0
@@ -60,12 +59,8 @@ class Hearing:
         """power_dbm: what to add to the model's levels to get dBm. Only the floor of hearing needs it."""
         means, spreads, slopes = [], [], []
         for block in space.blocks:
-            faced: list[Any] = []
-            for facing in (*block.facings, np.full(block.cells, np.nan)):
+            for facing in block.facings:
                 level, sd_db = model.expect(space.xy_m[block.span], facing)
-                if len(faced) == block.headings:  # standing: the facing is unknown, which adds a spread
-                    sd_db = np.sqrt(sd_db**2 + np.var(faced, axis=0))
-                faced.append(level)
                 means.append(level)
                 spreads.append(sd_db)
                 slopes.append(model.steepness(space.xy_m[block.span]))
@@ -82,6 +77,9 @@ class Hearing:
         self.slope = np.ascontiguousarray(slope, np.float32)
         """[readers, looks]: change in dB when the exponent grows by 1."""
         self.exponent_sd, self.power_sd_db = model.exponent_sd, model.power_sd_db
+        law = getattr(model, "law", None)
+        self.p0_db: Any = None if law is None else law.p0_dbm
+        """[readers]: the law's level at 1 m; None for a model without a law."""
         rows = np.stack([1 / sd, mean / sd, slope / sd], axis=1)
         self._rows = np.ascontiguousarray(rows, np.float32)  # [readers, 3, looks]; twice as fast in this order
         self._log_sd = np.ascontiguousarray(np.log(sd), np.float32)
@@ -107,7 +105,7 @@ class Hearing:
         exponent: Any,
         apart_s: Any,
         *,
-        temper: float | None = None,
+        temper: Any | None = None,
         complete: bool = False,
     ) -> Any:
         """Return the log-likelihood [tags, looks], shifted so that each row's largest is 0, and that shift [tags].
@@ -119,9 +117,10 @@ class Hearing:
         """
         heard = packets > 0
         spread = FAST_DB**2 / np.maximum(packets, 1) - FAST_DB**2 / PACKETS_USUAL
-        worth = np.where(heard, (1 - (1 - self.temper) ** np.clip(apart_s, 1.0, APART_MAX_S)) / self.temper, 0.0)
+        own = np.broadcast_to(np.asarray(self.temper if temper is None else temper, float), (len(level), 1))
+        worth = np.where(heard, (1 - (1 - own) ** np.clip(apart_s, 1.0, APART_MAX_S)) / own, 0.0)
         scale = np.sqrt(worth / (FREEDOM * np.maximum(1 + spread / self.usual_db2, 0.3)))
-        looks = slice(-2 * self.space.cells if self._flat else 0, None)  # the last heading, and standing
+        looks = slice(-self.space.cells if self._flat else 0, None)
         product = np.ones((len(level), len(self._log_silent[0, looks])), np.float32)
         off = np.empty_like(product)
         pair = np.stack([scale * np.where(heard, level, 0.0), -scale, -scale * exponent[:, None]], axis=2)
@@ -143,12 +142,11 @@ class Hearing:
         if silent.any():
             log_silent = self._log_silent_whole if complete else self._log_silent
             result += silent.astype(np.float32) @ log_silent[:, looks]
-        result *= self.temper if temper is None else temper
+        result *= own.astype(np.float32)
         top = result.max(axis=1)
         result -= top[:, None]
         if self._flat:
-            one = result[:, : self.space.cells]
-            result = np.concatenate([one] * self.space.blocks[0].headings + [result[:, self.space.cells :]], axis=1)
+            result = np.tile(result, (1, self.space.blocks[0].headings))
         return result, top
 
 

@@ -4,12 +4,13 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 
 import numpy as np
 
 from gateway.fix import Fix, Reading
 from gateway.locate.ground import Ground
-from gateway.locate.hearing import TEMPER, TEMPER_UNSURVEYED, Hearing
+from gateway.locate.hearing import Hearing
 from gateway.locate.models import models_of, models_of_street, of_readers
 from gateway.locate.sectors import Sector
 from gateway.locate.tracker import STEP_S, Tracker
@@ -29,6 +30,8 @@ LOST_S = 3.0
 """If for this long only readers outside its sector hear a tag, it begins again in their sector."""
 CARRIED_MIN = 0.2
 """With a smaller share of its belief in the new sector, a tag begins again there."""
+WALL_STEP_DB = 1.0
+"""A wall's loss that changed by less is not worth computing the expected levels anew."""
 BREATH_S = 0.002
 """Pause between two batches, for all other work."""
 
@@ -49,7 +52,8 @@ class ZoneLocator:
         """
         self._ground, self._counts, self._routes = ground, counts, dict(routes or {})
         self._surveyed = [False] * len(ground.sectors)
-        self._hearings: list[Sequence[Hearing]] = [_of_street(ground, sector) for sector in ground.sectors]
+        self._walls_db: dict[str, float] = {}
+        self._hearings: list[Sequence[Hearing]] = [_of_street(ground, sector, {}) for sector in ground.sectors]
         self._options: dict[str, int] = {}
         self._trackers = [self._tracker(sector) for sector in range(len(ground.sectors))]
         self._sector: dict[int, int] = {}
@@ -83,8 +87,9 @@ class ZoneLocator:
             if not self._walked(part, rows):
                 return []
             power_dbm = POWER_DBM if site.tag_power_dbm is None else site.tag_power_dbm
-            models = models_of(site, rows, power_dbm=power_dbm)
-            hearings = [Hearing(part.space, model, power_dbm=power_dbm, temper=TEMPER) for model in models]
+            site = replace(site, look=np.array(_looks(self._ground, part)))
+            models = models_of(site, rows, power_dbm=power_dbm, walls=tuple(self._ground.walls.values()))
+            hearings = [Hearing(part.space, model, power_dbm=power_dbm) for model in models]
         except (ValueError, ArithmeticError, np.linalg.LinAlgError):
             return None
         usable = all(np.isfinite(each.mean).all() and np.isfinite(each.usual_db2).all() for each in hearings)
@@ -97,6 +102,16 @@ class ZoneLocator:
         if hearings:
             self._surveyed[sector], self._hearings[sector] = True, hearings
             self._trackers[sector] = self._tracker(sector)
+
+    def walked_db(self) -> dict[int, float]:
+        """Return by how many dB readers hear louder than the mean of their sector, by the walk test; {} without one."""
+        found: dict[int, float] = {}
+        for part, hearings, surveyed in zip(self._ground.sectors, self._hearings, self._surveyed, strict=True):
+            p0_db = hearings[0].p0_db if surveyed else None
+            if p0_db is not None:
+                offsets = zip(part.readers, p0_db - p0_db.mean(), strict=True)
+                found |= {number: float(db) for number, db in offsets if number in part.home}
+        return found
 
     def anew(self, **options: int) -> "ZoneLocator":
         """Return a locator with the same hearings that follows no tag yet, for a replay. options: `Tracker`'s
@@ -164,11 +179,22 @@ class ZoneLocator:
         loudest = max(known, key=lambda reading: -200.0 if reading.rssi_dbm is None else reading.rssi_dbm)
         return self._trackers[self._ground.home[loudest.reader]].once(known, now_s)
 
-    def set_offsets(self, offsets_db: Mapping[int, float]) -> None:
-        """Take by how many dB readers hear too loud. In walked sectors the walk test's levels already contain it."""
+    def set_offsets(self, offsets_db: Mapping[int, float], walls_db: Mapping[str, float] | None = None) -> None:
+        """Take by how many dB readers hear too loud, and the loss in the walls of places that their beacons measured.
+
+        In walked sectors the walk test's levels already contain both.
+        """
         for tracker, surveyed in zip(self._trackers, self._surveyed, strict=True):
             if not surveyed:
                 tracker.set_offsets(offsets_db)
+        known = {place: loss_db for place, loss_db in (walls_db or {}).items() if place in self._ground.walls}
+        if all(abs(known.get(p, 0.0) - self._walls_db.get(p, 0.0)) < WALL_STEP_DB for p in {*known, *self._walls_db}):
+            return
+        self._walls_db = known
+        for n, sector in enumerate(self._ground.sectors):
+            if not self._surveyed[n]:
+                self._hearings[n] = _of_street(self._ground, sector, known)
+                self._trackers[n].set_hearings(self._hearings[n])
 
     def followed(self) -> int:
         """Return how many tags have a belief."""
@@ -187,7 +213,7 @@ class ZoneLocator:
         return Tracker(
             part.space, self._hearings[sector], part.readers, self._counts, shares=self._ground.shares[part.cells],
             places=self._ground.places, dangers=self._ground.dangers, routes=self._routes,
-            surveyed=self._surveyed[sector], **self._options,
+            **self._options,
         )  # fmt: skip
 
     def _look_round(self, tag: int, fix: Fix) -> None:
@@ -219,6 +245,15 @@ class ZoneLocator:
         self._counts["tags_moved_on"] += 1
 
 
-def _of_street(ground: Ground, sector: Sector) -> list[Hearing]:
-    models = models_of_street([ground.readers[number] for number in sector.readers])
-    return [Hearing(sector.space, each, power_dbm=POWER_DBM, temper=TEMPER_UNSURVEYED) for each in models]
+def _looks(ground: Ground, sector: Sector) -> list[float]:
+    return [ground.look[number] for number in sector.readers]
+
+
+def _of_street(ground: Ground, sector: Sector, walls_db: Mapping[str, float]) -> list[Hearing]:
+    models = models_of_street(
+        [ground.readers[number] for number in sector.readers],
+        _looks(ground, sector),
+        [ground.walls[place] for place in walls_db],
+        list(walls_db.values()),
+    )
+    return [Hearing(sector.space, each, power_dbm=POWER_DBM) for each in models]

@@ -8,6 +8,7 @@ import numpy as np
 from gateway.locate import levels
 from gateway.locate.hearing import Model
 from gateway.locate.levels import Law, Lawful, LevelMap
+from gateway.locate.ways import PathLine
 from gateway.recording import DeviceLaw, RecordedSite, Survey
 
 CHANNEL = DeviceLaw(-45.0, 2.5, 6.0)
@@ -22,12 +23,19 @@ BAG_DB = -5.0
 TAG_HEIGHT_M = 1.0
 
 
-def models_of(site: RecordedSite, survey: Survey, *, power_dbm: float = 0.0) -> list[Model]:
-    """Return the models of a recorded site, with power_dbm subtracted from their levels."""
+def models_of(
+    site: RecordedSite, survey: Survey, *, power_dbm: float = 0.0, walls: Sequence[PathLine] | None = None
+) -> list[Model]:
+    """Return the models of a recorded site, with power_dbm subtracted from their levels.
+
+    walls: outlines in which the walk test may have lost something; None: those of the site's places.
+    """
     worn = site.worn == "body"
+    if walls is None:
+        walls = [[(float(x), float(y)) for x, y in area.ring_m] for area in site.places or ()]
     if len(survey):
         rows = levels.rows_of(survey.xy_m, survey.heading_deg, survey.reader, survey.rssi_dbm - power_dbm, survey.count)
-        law = levels.fit_law(site.readers_m, site.tag_height_m, rows, worn=worn)
+        law = levels.fit_law(site.readers_m, site.tag_height_m, rows, worn=worn, look=site.look, walls=walls)
         return [Lawful(law, levels.SURVEYED_SD, levels.TAG_SD_DB), LevelMap(law, rows)]
     channel = site.channel or CHANNEL
     bodies = (levels.BODY_DB, -levels.BODY_DB) if worn else (0.0,)
@@ -35,7 +43,7 @@ def models_of(site: RecordedSite, survey: Survey, *, power_dbm: float = 0.0) -> 
     tag_sd_db = levels.UNKNOWN_SD_DB if site.channel is None else levels.KIND_SD_DB
     return [
         Lawful(
-            Law(site.readers_m, site.tag_height_m, p0_dbm, channel.exponent, body_db, channel.sigma_db),
+            Law(site.readers_m, site.tag_height_m, p0_dbm, channel.exponent, body_db, channel.sigma_db, site.look),
             levels.UNSURVEYED_SD,
             tag_sd_db,
         )
@@ -43,10 +51,22 @@ def models_of(site: RecordedSite, survey: Survey, *, power_dbm: float = 0.0) -> 
     ]
 
 
-def models_of_street(readers_m: Sequence[tuple[float, float, float]]) -> list[Model]:
-    """Return the model of a zone without a walk test, for a tag on a bag. Levels are relative to the tag's power."""
+def models_of_street(
+    readers_m: Sequence[tuple[float, float, float]],
+    look: Sequence[float] | None = None,
+    walls: Sequence[PathLine] = (),
+    wall_db: Sequence[float] = (),
+) -> list[Model]:
+    """Return the model of a zone without a walk test, for a tag on a bag. Levels are relative to the tag's power.
+
+    look: of each reader's antenna (`gateway.antenna`); None: all dipoles. walls: outlines, with the loss of each as
+    the readers' beacons measured it.
+    """
     at = np.array(readers_m, float).reshape(-1, 3)
-    law = Law(at, TAG_HEIGHT_M, np.full(len(at), STREET_P0_DB), STREET_EXPONENT, BAG_DB, STREET_SIGMA_DB)
+    law = Law(
+        at, TAG_HEIGHT_M, np.full(len(at), STREET_P0_DB), STREET_EXPONENT, BAG_DB, STREET_SIGMA_DB,
+        None if look is None else np.array(look, float), walls=tuple(walls), wall_db=tuple(wall_db),
+    )  # fmt: skip
     return [Lawful(law, STREET_EXPONENT_SD, STREET_TAG_SD_DB)]
 
 
@@ -64,4 +84,5 @@ def of_readers(site: RecordedSite, survey: Survey, names: Sequence[str]) -> tupl
     reader = new[survey.reader]
     kept = reader >= 0
     fewer = Survey(survey.xy_m[kept], survey.heading_deg[kept], reader[kept], survey.rssi_dbm[kept], survey.count[kept])
-    return replace(site, reader_ids=tuple(names), readers_m=site.readers_m[order]), fewer
+    look = None if site.look is None else site.look[order]
+    return replace(site, reader_ids=tuple(names), readers_m=site.readers_m[order], look=look), fewer

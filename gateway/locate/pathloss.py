@@ -1,14 +1,16 @@
 """The law of path loss between readers, fitted to what they hear of each other; numpy, no state.
 
-    level[i, j] = P - 10 n log10(d[i, j]) + g[i] + t[j] + b[i, j] + a[i, j]     dB
+    level[i, j] = P - 10 n log10(d[i, j]) + G[i, j] + g[i] + t[j] - w[i, j] + b[i, j] + a[i, j]     dB
 
 level: what reader i reads of reader j's beacon, minus the power at 1 m that j states. n: exponent. P: what all readers
-have in common. g: receive offset of a reader, t: its transmit offset. b: what stands in the street between two poles,
-the same both ways (reciprocity), sd 4 dB. a: the difference between the two ways, sd 2 dB (54 links of IoT-LAB Lille:
-2.2 dB). So the two directions of a pair are turned into their sum, which has b in it, and their difference, which has
-not.
+have in common. G: gain of both antennas towards each other (`gateway.antenna`), known. w: loss in the walls of places
+between the two poles, one figure for each wall. g: receive offset of a reader, t: its transmit offset. b: what stands
+in the street between two poles, the same both ways (reciprocity), sd 4 dB. a: the difference between the two ways, sd
+2 dB (54 links of IoT-LAB Lille: 2.2 dB). So the two directions of a pair are turned into their sum, which has b in it,
+and their difference, which has not.
 
-Priors: n 2.5 sd 0.4, g and t 0 sd 2.5 dB with heavy tails (a broken antenna follows no normal law), P 0 sd 10 dB.
+Priors: n 2.5 sd 0.4, g and t 0 sd 2.5 dB with heavy tails (a broken antenna follows no normal law), P 0 sd 10 dB,
+w 0 sd 2 dB.
 The likelihood has the tails of Student's t with 4 degrees of freedom, by reweighting. What the links do not show stays
 at its prior, with the prior's sd. Gauge: the g of all readers that take part sum to 0, and so do the t.
 
@@ -24,7 +26,9 @@ import numpy as np
 
 EXPONENT, EXPONENT_SD = 2.5, 0.4
 OFFSET_SD_DB = 2.5
-POWER_SD_DB = 10.0
+POWER_SD_DB, WALL_SD_DB = 10.0, 2.0
+WALLS_MAX = 2
+"""The most walls of a link that count; who hears through more of them hears by luck."""
 SHADOW_SD_DB, ASYMMETRY_SD_DB = 4.0, 2.0
 SD_WORTH = 8.0
 """Each of the two prior sd above counts as this many pairs when it is estimated."""
@@ -55,6 +59,10 @@ class BeaconLink:
     """Variance of that mean, by sampling alone."""
     power_dbm: int
     """The power at 1 m that the sender states."""
+    gain_db: float = 0.0
+    """What the two antennas add to the level towards each other, by `gateway.antenna`."""
+    walls: tuple[tuple[int, float], ...] = ()
+    """Walls between the two: their number, and how surely they are between (0..1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,8 @@ class Fit:
     sent_sd_db: Any
     shadow_db: float
     asymmetry_db: float
+    wall_db: Any
+    """float [walls]: loss of each wall."""
     links: int
     """Directed pairs that took part."""
     silent: frozenset[int]
@@ -95,7 +105,7 @@ class LocatedReader:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Independent observations: value = sum of coefficients x parameters + error. Each has at most six parameters."""
+    """Independent observations: value = sum of coefficients x parameters + error. Each has few parameters."""
 
     columns: Any
     coefficients: Any
@@ -107,15 +117,19 @@ class _Rows:
     losses: Any
     """-10 log10 of the distance: the change in dB for one unit of exponent."""
     powers: Any
-    """Stated power, dBm, to compute the level that the law expects."""
+    """Stated power and antennas' gain, dBm, to compute the level that the law expects."""
 
 
-def fit(at_m: Sequence[tuple[float, float, float]], links: Sequence[BeaconLink], silent: Sequence[int] = ()) -> Fit:
+def fit(
+    at_m: Sequence[tuple[float, float, float]], links: Sequence[BeaconLink], silent: Sequence[int] = (), walls: int = 0
+) -> Fit:
     """Return the law for readers at these positions (x, y, height; metres). silent: readers; their links do not count.
+
+    walls: how many walls the links name.
 
     It never fails because links are missing: with none, it is the prior.
     """
-    work = fitting(at_m, links, silent)
+    work = fitting(at_m, links, silent, walls)
     while True:
         try:
             next(work)
@@ -125,20 +139,21 @@ def fit(at_m: Sequence[tuple[float, float, float]], links: Sequence[BeaconLink],
 
 
 def fitting(
-    at_m: Sequence[tuple[float, float, float]], links: Sequence[BeaconLink], silent: Sequence[int] = ()
+    at_m: Sequence[tuple[float, float, float]], links: Sequence[BeaconLink], silent: Sequence[int] = (), walls: int = 0
 ) -> Generator[None, None, Fit]:
     """Do what `fit` does in slices of a few milliseconds, one for each `next`."""
     at = np.asarray(at_m, float).reshape(-1, 3)
     readers = len(at)
     rows = _rows(at, links)
-    size = _FIRST + 2 * readers
+    stop = _FIRST + 2 * readers
+    size = stop + walls
     counts = np.ones(len(rows.values), bool)
     for k in set(silent):
         counts &= ~_touches(rows, k, readers)
     mean = np.zeros(size)
     mean[_N] = EXPONENT
     precision = np.full(size, OFFSET_SD_DB**-2)
-    precision[_P], precision[_N] = POWER_SD_DB**-2, EXPONENT_SD**-2
+    precision[_P], precision[_N], precision[stop:] = POWER_SD_DB**-2, EXPONENT_SD**-2, WALL_SD_DB**-2
     shadow2, asymmetry2 = SHADOW_SD_DB**2, ASYMMETRY_SD_DB**2
     tail, prior, taken, weights = np.ones(len(rows.values)), precision.copy(), counts, counts
     for turn in range(ROUNDS):
@@ -156,21 +171,22 @@ def fitting(
             shadow2 = _variance(share, free, taken & (rows.shadows > 0), SHADOW_SD_DB)
             variance = rows.shadows * shadow2 + asymmetry2 + rows.sampling
         tail = (FREEDOM + 1) / (FREEDOM + residual2 / variance)
-        prior[_FIRST:] = precision[_FIRST:] * (FREEDOM + 1) / (FREEDOM + theta[_FIRST:] ** 2 * precision[_FIRST:])
+        offsets = slice(_FIRST, stop)
+        prior[offsets] = precision[offsets] * (FREEDOM + 1) / (FREEDOM + theta[offsets] ** 2 * precision[offsets])
         if turn in (1, 3):
             taken = counts & (rows.powers + theta[_P] + theta[_N] * rows.losses >= SURE_DBM)
         yield
     covariance = np.linalg.inv(information)
-    used = taken[:, None] & (rows.columns >= _FIRST) & (rows.coefficients != 0)
+    used = taken[:, None] & (rows.columns >= _FIRST) & (rows.columns < stop) & (rows.coefficients != 0)
     part = np.isin(np.arange(readers), (rows.columns[used] - _FIRST) % max(readers, 1))
     half = _FIRST + readers
     received, received_sd = _gauged(theta[_FIRST:half], covariance[_FIRST:half, _FIRST:half], part)
-    sent, sent_sd = _gauged(theta[half:], covariance[half:, half:], part)
+    sent, sent_sd = _gauged(theta[half:stop], covariance[half:stop, half:stop], part)
     pairs = int(2 * (taken & (rows.shadows == 0)).sum() + (taken & (rows.shadows == 1)).sum())
     return Fit(
         float(theta[_N]), float(np.sqrt(covariance[_N, _N] * _LOST)), received, received_sd, sent, sent_sd,
-        float(np.sqrt(shadow2)), float(np.sqrt(asymmetry2)), pairs, frozenset(silent), at, links, rows, weights,
-        information, right,
+        float(np.sqrt(shadow2)), float(np.sqrt(asymmetry2)), theta[stop:], pairs, frozenset(silent), at, links, rows,
+        weights, information, right,
     )  # fmt: skip
 
 
@@ -206,7 +222,8 @@ def locate(law: Fit, k: int) -> LocatedReader | None:
     for link, other in mine:
         way, n = int(link.sender == other), place[other]
         column = _FIRST + other + readers * way
-        value[way, n] = link.level_dbm - link.power_dbm - theta[_P] - theta[column]
+        value[way, n] = link.level_dbm - link.power_dbm - link.gain_db - theta[_P] - theta[column]
+        value[way, n] += sum(share * theta[_FIRST + 2 * readers + wall] for wall, share in link.walls)
         doubt[way, n] = doubts[column] + law.asymmetry_db**2 + link.variance_db2
     known = ~np.isnan(value)
     both = known.all(axis=0)
@@ -263,9 +280,15 @@ def _belief(
 
 
 def _rows(at: Any, links: Sequence[BeaconLink]) -> _Rows:
+    links = [link for link in links if link.receiver != link.sender]
     data = np.array(
-        [(x.receiver, x.sender, x.level_dbm, x.variance_db2, x.power_dbm) for x in links if x.receiver != x.sender]
+        [(x.receiver, x.sender, x.level_dbm - x.gain_db, x.variance_db2, x.power_dbm) for x in links]
     ).reshape(-1, 5)
+    gain = np.array([link.gain_db for link in links])
+    wall, crossed = np.zeros((len(links), WALLS_MAX), int), np.zeros((len(links), WALLS_MAX))
+    for row, link in enumerate(links):
+        for n, (number, share) in enumerate(link.walls[:WALLS_MAX]):
+            wall[row, n], crossed[row, n] = _FIRST + 2 * len(at) + number, share
     i, j = data[:, 0].astype(int), data[:, 1].astype(int)
     distance = np.sqrt(((at[i] - at[j]) ** 2).sum(axis=1))
     loss, level = -10 * np.log10(np.maximum(distance, 1.0)), data[:, 2] - data[:, 4]
@@ -275,21 +298,25 @@ def _rows(at: Any, links: Sequence[BeaconLink]) -> _Rows:
     back = place[j, i]
     lone, one = np.flatnonzero(back < 0), np.flatnonzero((back >= 0) & (i < j))
     two = back[one]
-    nothing, both, power = np.zeros(len(one)), np.full(len(one), np.sqrt(0.5)), np.minimum(data[one, 4], data[two, 4])
+    nothing, both = np.zeros(len(one)), np.full(len(one), np.sqrt(0.5))
+    power = np.minimum(data[one, 4], data[two, 4]) + gain[one]
     pair = [nothing + _P, nothing + _N, g + i[one], t + j[one], g + j[one], t + i[one]]
     sums = [2 * both, 2 * both * loss[one], both, both, both, both]
     differences = [nothing, nothing, both, both, -both, -both]
     alone, single = np.zeros(len(lone)), [np.ones(len(lone)), loss[lone], np.ones(len(lone)), np.ones(len(lone))]
     noise = (data[one, 3] + data[two, 3]) / 2
+    other = np.stack([alone + _P, alone + _N, g + i[lone], t + j[lone], alone, alone], 1)
+    through = np.concatenate([-2 * both[:, None] * crossed[one], 0 * crossed[one], -crossed[lone]])
+    shares = np.concatenate([np.stack(sums, 1), np.stack(differences, 1), np.stack([*single, alone, alone], 1)])
+    columns = np.concatenate([np.stack(pair, 1), np.stack(pair, 1), other]).astype(int)
     return _Rows(
-        np.concatenate([np.stack(pair, 1), np.stack(pair, 1),
-                        np.stack([alone + _P, alone + _N, g + i[lone], t + j[lone], alone, alone], 1)]).astype(int),
-        np.concatenate([np.stack(sums, 1), np.stack(differences, 1), np.stack([*single, alone, alone], 1)]),
+        np.concatenate([columns, wall[np.concatenate([one, one, lone])]], axis=1),
+        np.concatenate([shares, through], axis=1),
         np.concatenate([(level[one] + level[two]) * both, (level[one] - level[two]) * both, level[lone]]),
         np.concatenate([noise, noise, data[lone, 3]]),
         np.concatenate([nothing + 2, nothing, alone + 1]).astype(int),
         np.concatenate([loss[one], loss[one], loss[lone]]),
-        np.concatenate([power, power, data[lone, 4]]),
+        np.concatenate([power, power, data[lone, 4] + gain[lone]]),
     )  # fmt: skip
 
 

@@ -34,6 +34,16 @@ def depths_m(xy_m: Any, ring: PathLine) -> Any:
     return np.where(inside(xy_m, ring), away, -away)
 
 
+def side(xy_m: Any, ring: PathLine) -> Any:
+    """Return 1 for points inside an outline, -1 for those outside, and in between within SHALLOW_M of it."""
+    return np.clip(depths_m(xy_m, ring) / SHALLOW_M, -1.0, 1.0)
+
+
+def crossing(side: Any, other: Any) -> Any:
+    """Return 1 for points on different sides (`side`) of an outline, 0 on the same side or if one is on its line."""
+    return np.maximum(-side * other, 0.0)
+
+
 def off_line_m(xy_m: Any, line: PathLine) -> Any:
     """Return `gateway.zone.distance_to_line_m` for each point."""
     nearest2 = np.full(len(xy_m), np.inf)

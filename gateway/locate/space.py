@@ -1,7 +1,7 @@
 """The states a tag can be in: cells of footpaths and of open ground, each with the directions a walker can face there.
 
 A block is one kind of ground. On footpaths a walker faces along the path or back; on open ground one of `HEADINGS`.
-Every block has one more plane for a walker who stands. `Space.walk` carries a belief one second forward,
+Who stands faces somewhere too. `Space.walk` carries a belief one second forward,
 `Space.recall` a likelihood one second back. Both are linear except for scaling; each is the other's transpose.
 
 Beliefs are float32 [tags, states], plane by plane, block after block. Metres, seconds, radians anticlockwise from east.
@@ -26,8 +26,11 @@ PACES = (SLOW, WALK)
 PACE_CHANGES = ((0.85, 0.05, 0.1), (0.04, 0.92, 0.04), (0.1, 0.05, 0.85))
 """Chance per second to change from (slow, walking, standing) to each of them. Without standing as a separate state the
 mean error rises by 5 to 45 % on recorded walks."""
+STANDING = len(PACES)
+"""The pace of who stands."""
 TURN, ABOUT = 0.12, 0.03
-"""Chance per second to turn on open ground, and to turn back on a footpath."""
+"""Chance per second to turn on open ground, and to turn back on a footpath; who stands turns as often. While a heading
+was forgotten at rest, a wearer who stood and turned was 1.7 m off along the last one (girolami_path3)."""
 SHIFTS_MAX = 5
 """The most cells that a walker crosses in a second; a faster one is left to `JUMP`."""
 WANDER = 0.2
@@ -46,11 +49,10 @@ PATH_WIDTH_M = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Cells of one kind. States `start`..`stop`: a plane for each pace and heading, then one for standing.
+    """Cells of one kind. States `start`..`stop`: a plane for each pace and heading, those of who stands last.
 
-    What is heard depends on the cell and the facing, not on the pace. So a *look* is a cell and a heading, or, for a
-    walker who stands, a cell and an unknown heading. Looks from `first_look` on lie heading by heading, the standing
-    ones last.
+    What is heard depends on the cell and the facing, not on the pace. So a *look* is a cell and a heading. Looks from
+    `first_look` on lie heading by heading.
     """
 
     start: int
@@ -78,13 +80,13 @@ class Block:
 
     @property
     def stand(self) -> int:
-        """First state of the standing plane."""
-        return self.stop - self.cells
+        """First state of who stands."""
+        return self.stop - self.headings * self.cells
 
     @property
     def last_look(self) -> int:
         """One after the last look."""
-        return self.first_look + (self.headings + 1) * self.cells
+        return self.first_look + self.headings * self.cells
 
     @property
     def span(self) -> slice:
@@ -139,9 +141,8 @@ class Space:
         """Return a belief summed over paces: [tags, looks]."""
         parts = []
         for b in self.blocks:
-            moving = belief[:, b.start : b.stand].reshape(len(belief), -1, b.headings * b.cells)
-            parts += [moving.sum(axis=1), belief[:, b.stand : b.stop]]
-        return np.concatenate(parts, axis=1)
+            parts.append(belief[:, b.start : b.stop].reshape(len(belief), -1, b.headings * b.cells).sum(axis=1))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def by_cell(self, belief: Any) -> Any:
         """Return a belief summed over paces and facings: [tags, cells]."""
@@ -151,9 +152,8 @@ class Space:
     def weigh(self, belief: Any, likely: Any) -> None:
         """Multiply a belief by a likelihood [tags, looks], in place."""
         for b in self.blocks:
-            moving = belief[:, b.start : b.stand].reshape(len(belief), -1, b.headings * b.cells)
-            moving *= likely[:, None, b.first_look : b.last_look - b.cells]
-            belief[:, b.stand : b.stop] *= likely[:, b.last_look - b.cells : b.last_look]
+            whole = belief[:, b.start : b.stop].reshape(len(belief), -1, b.headings * b.cells)
+            whole *= likely[:, None, b.first_look : b.last_look]
 
     def walk(self, belief: Any) -> Any:
         """Return a belief one second later; each row sums to 1."""
@@ -246,7 +246,7 @@ class Space:
         for b in self.blocks:
             size_m = self.size_m[b.span]
             area_m2 = self.within[b.span] * size_m * (PATH_WIDTH_M if b.wide is None else size_m)
-            share = np.append(np.full(b.planes - 1, 0.6 / (b.planes - 1)), 0.4)
+            share = np.repeat([0.3, 0.3, 0.4], b.headings) / b.headings
             parts.append((share[:, None] * area_m2).ravel())
         whole = np.concatenate(parts)
         open_ground = np.concatenate([np.full(b.planes * b.cells, b.wide is not None) for b in self.blocks])
@@ -271,7 +271,7 @@ def open_ground(x0: float, y0: float, x1: float, y1: float, step_m: float, headi
     turn = (1 - TURN) * np.eye(headings) + 0.2 * TURN / headings
     for h in range(headings):
         turn[h, [(h + 1) % headings, h - 1]] += 0.4 * TURN
-    planes = len(PACES) * headings + 1
+    planes = (len(PACES) + 1) * headings
     states = planes * cells
     behind = np.full((planes, columns, rows), states)
     ahead = behind.copy()
@@ -281,14 +281,14 @@ def open_ground(x0: float, y0: float, x1: float, y1: float, step_m: float, headi
         gap_m[h] = step_m * math.hypot(dx, dy)
         here = np.s_[max(dx, 0) : columns + min(dx, 0), max(dy, 0) : rows + min(dy, 0)]
         back = np.s_[max(-dx, 0) : columns + min(-dx, 0), max(-dy, 0) : rows + min(-dy, 0)]
-        for plane in range(h, planes - 1, headings):
+        for plane in range(h, STANDING * headings, headings):
             index = plane * cells + np.arange(cells).reshape(columns, rows)
             behind[(plane, *here)] = index[back]
             ahead[(plane, *back)] = index[here]
     facings = np.repeat(np.arange(headings)[:, None] * (math.tau / headings), cells, axis=1)
     block = Block(0, 0, 0, cells, facings, _turning(turn), (columns, rows))
     xy_m = np.stack([x.ravel(), y.ravel()], axis=1)
-    return Space(xy_m, np.full(cells, step_m), [block], behind.ravel(), ahead.ravel(), _weights(gap_m.ravel(), cells))
+    return Space(xy_m, np.full(cells, step_m), [block], behind.ravel(), ahead.ravel(), _weights(gap_m.ravel()))
 
 
 def footpaths(chains: Sequence[Chain], step_m: float) -> Space:
@@ -302,7 +302,7 @@ def footpaths(chains: Sequence[Chain], step_m: float) -> Space:
         ends.append((chain.start, chain.end, first, first + len(middles) - 1))
         first += len(middles)
     cells = first
-    states = (2 * len(PACES) + 1) * cells
+    states = 2 * (len(PACES) + 1) * cells
     behind, ahead = np.full(states, states), np.full(states, states)
     into: dict[tuple[int, int], list[int]] = {}
     out: dict[tuple[int, int], list[int]] = {}
@@ -320,7 +320,7 @@ def footpaths(chains: Sequence[Chain], step_m: float) -> Space:
     angles, sizes = np.concatenate(facing), np.concatenate(size)
     turn = np.array([[1 - ABOUT, ABOUT], [ABOUT, 1 - ABOUT]])
     block = Block(0, 0, 0, cells, np.stack([angles, angles + math.pi]), _turning(turn))
-    weights = _weights(np.concatenate([sizes, sizes]), cells)
+    weights = _weights(np.concatenate([sizes, sizes]))
     return Space(np.concatenate(spots), sizes, [block], behind, ahead, weights, _forks(into, out))
 
 
@@ -359,21 +359,10 @@ def joined(spaces: Sequence[Space], doors: Sequence[tuple[int, int, int, int]]) 
 
 def _turning(turn: Any) -> Any:
     """Return float32 [planes, planes]: headings change by `turn`, paces by `PACE_CHANGES`."""
-    headings, stand = len(turn), len(PACES)
-    planes = stand * headings + 1
-    out = np.zeros((planes, planes))
-    for old in range(stand):
-        for new in range(stand):
-            out[old * headings : (old + 1) * headings, new * headings : (new + 1) * headings] = (
-                PACE_CHANGES[old][new] * turn
-            )
-        out[old * headings : (old + 1) * headings, -1] = PACE_CHANGES[old][stand]
-        out[-1, old * headings : (old + 1) * headings] = PACE_CHANGES[stand][old] / headings
-    out[-1, -1] = PACE_CHANGES[stand][stand]
-    return out.astype(np.float32)
+    return np.kron(np.array(PACE_CHANGES), turn).astype(np.float32)
 
 
-def _weights(gap_m: Any, cells: int) -> Any:
+def _weights(gap_m: Any) -> Any:
     """Return float32 [shifts + 1, states]: chance to be 0, 1, 2 .. cells ahead after a second. Each column sums to 1.
 
     gap_m [headings * cells]: how far the cell ahead is.
@@ -390,7 +379,7 @@ def _weights(gap_m: Any, cells: int) -> Any:
             np.add.at(out, (np.minimum(low + 1, SHIFTS_MAX), index), np.where(within, share * (ahead - low), 0.0))
         out /= np.maximum(out.sum(axis=0), 1e-9)
         planes.append(out)
-    stand = np.zeros((SHIFTS_MAX + 1, cells))
+    stand = np.zeros((SHIFTS_MAX + 1, len(gap_m)))
     stand[0] = 1.0
     whole = np.concatenate([*planes, stand], axis=1)
     most = int(np.flatnonzero(whole.max(axis=1) > 0)[-1])

@@ -69,8 +69,6 @@ class Leaving:
     readers: tuple[int, ...]
     """The order of the readers in `row`."""
     ears: dict[int, _HeardBy]
-    stay: tuple[Any, float, float]
-    """From `_Batch.stays`: the running mean of its fixes, over how many seconds, and the factor of its radii."""
 
 
 class _Batch:
@@ -81,38 +79,16 @@ class _Batch:
         self.tags: list[int | None] = [None] * len(beliefs.trust)
         self.stepped_at_s: float | None = None
         self.steps = 0
-        self.about_m = np.zeros((len(self.tags), 2))
-        """Running means of the fixes of each row."""
-        self.seconds = np.zeros(len(self.tags))
-        self.wider = np.ones(len(self.tags))
 
     def begin(self, row: int, tag: int) -> None:
         """Give a row to a tag."""
         self.tags[row] = tag
-        self.seconds[row], self.wider[row] = 0.0, 1.0
         self.beliefs.forget(row)
 
-    def stays(self, rows: Sequence[int], fixes: Sequence[Fix]) -> None:
-        """Note where the tags of some rows are, and whether they stay there."""
-        at_m = np.array([(fix.x_m, fix.y_m) for fix in fixes]).reshape(-1, 2)
-        radius_m = np.array([fix.radius_50_m for fix in fixes]) / self.wider[rows]
-        share = np.maximum(1 / STAYS_S, 1 / (self.seconds[rows] + 1))
-        self.about_m[rows] += share[:, None] * (at_m - self.about_m[rows])
-        self.seconds[rows] += 1
-        apart = np.hypot(*(at_m - self.about_m[rows]).T) / np.maximum(radius_m, 1e-6)
-        known = self.seconds[rows] >= STAYS_S
-        self.wider[rows] = 1 + STAYS_WIDER * known * np.clip(1.0 - apart, 0.0, 1.0)
 
-
-INSTANT, LATE, UNSURVEYED = (0.86, 0.87), (0.96, 1.02), (1.55, 1.45)
-"""Factors of the 50 %, and of the 90 and 95 % radii of a belief, so that they hold what they claim: for a fix, for a
-smoothed fix, and one more factor where no walk test was made. Found on recorded and simulated walks."""
-
-
-STAYS_S, STAYS_WIDER = 30.0, 1.0
-"""A tag that stays has the same error as long as it stays, and a filter takes that for agreement. So if a fix lies
-within its own 50 % radius of the mean of the last STAYS_S, its radii grow by a factor of up to 1 + STAYS_WIDER. In
-simulated streets the 95 % radius of children who stood for minutes held 67 to 81 % without it."""
+LATE_WIDER = 1.1
+"""Factor of the 90 and 95 % radii of a smoothed fix: the seconds after it share its errors, and smoothing takes them
+for agreement. The radii of a fix are those of its belief."""
 
 
 class Tracker:
@@ -129,21 +105,18 @@ class Tracker:
         places: Sequence[str] = (),
         dangers: Sequence[str] = (),
         routes: Mapping[int, int] | None = None,
-        surveyed: bool = True,
         look_back: int = LOOK_BACK,
         late_every: int = LATE_EVERY,
         batch: int = BATCH,
     ) -> None:
         """shares [cells, places + dangers + routes]: how much of each cell lies in each area, in that order.
 
-        routes: tag -> column of its agreed route among the routes. surveyed: a walk test was made here. late_every 0:
-        no smoothed fixes.
+        routes: tag -> column of its agreed route among the routes. late_every 0: no smoothed fixes.
         """
         self._space, self._hearings, self._counts = space, tuple(hearings), counts
         self._columns = {number: i for i, number in enumerate(readers)}
         self._shares = None if shares is None else np.ascontiguousarray(shares, np.float32)
         self._places, self._dangers, self._routes = tuple(places), tuple(dangers), dict(routes or {})
-        self._surveyed = surveyed
         self._look_back, self._late_every, self._rows = look_back, late_every, batch
         self._tags: dict[int, _Followed] = {}
         self._batches: list[_Batch] = []
@@ -183,6 +156,12 @@ class Tracker:
         for number, offset_db in offsets_db.items():
             if number in self._columns and math.isfinite(offset_db):
                 self._offsets_db[self._columns[number]] = offset_db
+
+    def set_hearings(self, hearings: Sequence[Hearing]) -> None:
+        """Take as many other hearings on the same space. What is believed stays."""
+        self._hearings = tuple(hearings)
+        for batch in self._batches:
+            batch.beliefs.hearings = self._hearings
 
     # ---- out ---------------------------------------------------------------------------------------------------------
 
@@ -233,7 +212,7 @@ class Tracker:
         whole = None
         for hearing in self._hearings:
             likely, top = hearing.log_likelihood(
-                level, packets, silent, np.zeros(1), np.ones_like(level), temper=1.0, complete=True
+                level, packets, silent, np.zeros(1), np.ones_like(level), temper=np.ones((1, 1)), complete=True
             )
             belief = self._space.prior[None].copy()
             self._space.weigh(belief, np.exp(likely))
@@ -262,9 +241,7 @@ class Tracker:
         """Stop following a tag and return what is believed of it."""
         followed = self._tags.pop(tag)
         followed.batch.tags[followed.row] = None
-        batch, row = followed.batch, followed.row
-        stay = batch.about_m[row].copy(), float(batch.seconds[row]), float(batch.wider[row])
-        return Leaving(batch.beliefs.row(row), tuple(self._columns), followed.ears, stay)
+        return Leaving(followed.batch.beliefs.row(followed.row), tuple(self._columns), followed.ears)
 
     def enter(self, tag: int, leaving: Leaving) -> None:
         """Follow a tag, starting with what was believed of it. leaving.row.now is in this tracker's states."""
@@ -272,10 +249,9 @@ class Tracker:
         row = leaving.row
         order = [leaving.readers.index(n) if n in leaving.readers else -1 for n in self._columns]
         faults = np.concatenate([row.faults, np.zeros((2, 1))], axis=1)[:, order]
-        apart_s = np.append(row.apart_s, np.inf)[order]
-        followed.batch.beliefs.set_row(followed.row, replace(row, faults=faults, apart_s=apart_s))
-        batch, at = followed.batch, followed.row
-        batch.about_m[at], batch.seconds[at], batch.wider[at] = leaving.stay
+        apart_s, lasting_db = np.append(row.apart_s, np.inf)[order], np.append(row.lasting_db, 0.0)[order]
+        here = replace(row, faults=faults, apart_s=apart_s, lasting_db=lasting_db)
+        followed.batch.beliefs.set_row(followed.row, here)
         followed.ears = {n: ear for n, ear in leaving.ears.items() if n in self._columns}
         followed.heard_at_s = max((ear.heard_at_s for ear in followed.ears.values()), default=-math.inf)
 
@@ -357,15 +333,13 @@ class Tracker:
         batch.steps += 1
         fresh = [tag is not None and self._tags[tag].heard_at_s >= now_s - WINDOW_S for tag in batch.tags]
         self._counts["fixes"] += sum(fresh)
-        fixes = list(self._fixes(batch.beliefs.by_cell(), batch.tags, rows, now_s, 0.0, fresh, batch.wider))
+        fixes = list(self._fixes(batch.beliefs.by_cell(), batch.tags, rows, now_s, 0.0, fresh))
         late: list[Fix] = []
         if self._late_every and batch.steps % self._late_every == 0:
             past = batch.beliefs.smoothed(self._look_back)
             if past is not None:
                 back_s = batch.beliefs.seconds_back(self._look_back) * STEP_S
-                late = list(self._fixes(past, batch.tags, rows, now_s - back_s, back_s, fresh, batch.wider))
-        if fixes:
-            batch.stays([i for i, is_fresh in enumerate(fresh) if is_fresh], fixes)
+                late = list(self._fixes(past, batch.tags, rows, now_s - back_s, back_s, fresh))
         for ears in rows:
             for ear in ears.values():
                 ear.total, ear.packets = 0.0, 0
@@ -383,12 +357,10 @@ class Tracker:
         at_s: float,
         lag_s: float,
         which: Sequence[bool] | None = None,
-        wider: Any | None = None,
     ) -> Iterator[Fix]:
         """Yield the fix of each row (of `which`): mean, radii, areas, evidence."""
         if which is not None:
             pick = np.flatnonzero(which).tolist()
-            wider = None if wider is None else wider[pick]
             mass, tags, rows = mass[pick], [tags[i] for i in pick], [rows[i] for i in pick]
         if not len(mass):
             return
@@ -397,11 +369,9 @@ class Tracker:
         far_m += np.subtract.outer(middle[:, 1], self._moments[:, 1]) ** 2
         far_m += self._half_m2
         np.sqrt(far_m, out=far_m)
-        scale_50, scale_90 = np.array(LATE if lag_s else INSTANT) * (1.0 if self._surveyed else UNSURVEYED)
-        radii_m = _held(far_m, mass, self._bin_m, (0.5, 0.9, 0.95)) * (scale_50, scale_90, scale_90)
-        if wider is not None:
-            radii_m *= wider[:, None]
-        np.maximum.accumulate(radii_m, axis=1, out=radii_m)  # the factors differ: no radius may be below the one before
+        radii_m = _held(far_m, mass, self._bin_m, (0.5, 0.9, 0.95))
+        if lag_s:
+            radii_m[:, 1:] *= LATE_WIDER
         areas = np.zeros((len(mass), 0)) if self._shares is None else np.minimum(mass @ self._shares, 1.0)
         n, m = len(self._places), len(self._places) + len(self._dangers)
         oldest_s, heard_s = at_s - WINDOW_S, at_s + lag_s

@@ -1,5 +1,7 @@
 """At which named place a tag is. It enters and leaves a place only on evidence that a shifted fix cannot give.
 
+Where a place has gates with readers on both sides, that evidence is a crossing (`crossing`), within seconds. All else
+here is for a place without them, and for who enters or leaves a place otherwise: over the wall, or past a dead reader.
 A tag that stands still is located with an error that stays for minutes (`evidence`). So near an edge the probability
 alone decides nothing: it is weighed together with how far inside or outside the fixes lie. Far beyond the edge, seconds
 are enough. A few metres beyond it, many minutes are needed, or it never happens.
@@ -12,6 +14,7 @@ from functools import partial
 
 from gateway.fix import Fix
 from gateway.presence.changes import Arrived, Left
+from gateway.presence.crossing import AtGates, Gates
 from gateway.presence.evidence import Evidence, log_odds, probability
 from gateway.zone import Plane, Zone, depth_m
 
@@ -54,6 +57,11 @@ every reader, and its fixes wander with each fade. On a simulated edge, such wan
 PROOF_LATER_DBM = -84.0
 """The same for the arrival of a tag that waits next to a place. One child was 17 m outside, where no footpath leads and
 no reader heard it over -86 dBm. Its fixes drifted 26 m inside with 99 % within minutes."""
+PASSED_SHARE = 0.4
+"""Of FAR_M and of WALKED_M, for who was at a gate of the place (`crossing.PASSED_DB`): a pavement along the wall lies
+beside the readers' view, and who goes that way is 4 to 10 m from the wall for minutes. Of 180 who left 98.9 % were told
+within 60 s, with it all; no false word of 120 who played at the gate for 15 min and of 12 who sat for an hour (3 airs
+that chose nothing; measured with 1/3)."""
 INSIDE, WALKED_M = 0.5, 80.0
 """A street often runs along a school's wall, and a child who leaves by it is never far from the edge. So WALKED_M away
 from where it was last inside (probability INSIDE or more) counts like FAR_M from the edge. With invented errors, 60 m
@@ -82,6 +90,8 @@ class Whereabouts:
     place: str | None = None
     """The place it is at; kept while it is unseen there."""
     about: dict[str, About] = field(default_factory=dict)
+    crossings: dict[str, AtGates] = field(default_factory=dict)
+    """By place: what its gates say."""
     anew: Evidence | None = None
     """Set after a pause: the first place then found is no arrival, unless the tag was seen outside before. This is the
     evidence for being outside."""
@@ -92,6 +102,7 @@ class Places:
 
     def __init__(self, zone: Zone, plane: Plane) -> None:
         self.rings = {p.id: tuple(plane.to_xy_m(lon, lat) for lon, lat in p.polygon) for p in zone.places}
+        self.gates = Gates(zone)
 
     def probabilities(self, fix: Fix) -> dict[str, float]:
         """Return the probability of each place. A place with NaN is left out."""
@@ -117,6 +128,11 @@ class Places:
                 own.anew = None
         here = odds.get(own.place, 0.0) if own.place is not None else 0.0
         for place, p in odds.items():
+            crossing = own.crossings.get(place)
+            if crossing is not None and self.gates.crossed(crossing, place, place == own.place, p, now_s):
+                here = p if place != own.place else 0.0
+                yield from self._cross(own, place, tag, fix, now_s)
+                continue
             about = own.about.get(place)
             if about is None:
                 if p < UNLIKELY and place != own.place:
@@ -127,7 +143,8 @@ class Places:
             if place == own.place:
                 if p >= INSIDE:
                     about.inside_m = at_m
-                if outside(about.evidence, p, partial(self._beyond_m, about, place, at_m), FAR_M, fix, now_s):
+                far_m = FAR_M * (PASSED_SHARE if self.gates.passed(crossing, place, now_s) else 1.0)
+                if outside(about.evidence, p, partial(self._beyond_m, about, place, at_m), far_m, fix, now_s):
                     own.about[place] = About(Evidence(now_s), now_s, now_s)
                     own.place = None
                     yield Left(tag, place, fix)
@@ -144,6 +161,26 @@ class Places:
                 about.near_s = now_s
             elif about.evidence.proof <= 0.0 and now_s - about.near_s > AWAY_S:
                 del own.about[place]
+
+    def doubtful(self, own: Whereabouts, odds: Mapping[str, float]) -> bool:
+        """Return whether a tag may have left its place unseen: it seems outside, and a gate of the place is blind."""
+        return own.place is not None and odds.get(own.place, 0.0) < UNLIKELY and self.gates.blind(own.place)
+
+    @staticmethod
+    def _cross(own: Whereabouts, place: str, tag: int, fix: Fix, now_s: float) -> Iterator[Arrived | Left]:
+        """Take a crossing of a gate of a place, in or out."""
+        own.about[place] = About(Evidence(now_s), now_s, now_s)
+        if own.place == place:
+            own.place = None
+            yield Left(tag, place, fix)
+            return
+        left, own.place = own.place, place
+        if left is not None:
+            own.about[left] = About(Evidence(now_s), now_s, now_s)
+            yield Left(tag, left, fix)
+        if own.anew is None:
+            yield Arrived(tag, place, fix)
+        own.anew = None
 
     def _beyond_m(self, about: About, place: str, at_m: tuple[float, float]) -> float:
         """Return how far outside a tag is: from the edge, or its scaled distance from where it was inside, if more."""

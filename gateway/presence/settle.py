@@ -3,7 +3,8 @@
 The biases are opposite. A place is entered and left slowly (`places`), because a false message costs a parent's trust
 and a few seconds cost nothing. A danger area is near quickly and clear slowly (`danger`). Silence proves nothing: a tag
 that is not heard is "unseen", never "left". It is "not covered" when the readers that heard it best are silent
-themselves. Nothing is concluded, kept or reported about a paused tag; after the pause it starts again.
+themselves. A tag at a place that the engine believes elsewhere, while a gate of the place is blind, is "uncertain".
+Nothing is concluded, kept or reported about a paused tag; after the pause it starts again.
 """
 
 import math
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gateway.events import PresenceState
-from gateway.fix import Fix
+from gateway.fix import Fix, Reading
 from gateway.presence import danger
 from gateway.presence.changes import Change, PresenceChange
 from gateway.presence.danger import Near
@@ -72,6 +73,22 @@ class Settler:
         self._routes = Routes(zone, plane, rows, self._places)
         self.tags: dict[int, Settled] = {}
 
+    def hear(self, tag: int, reading: Reading, now_s: float) -> None:
+        """Take a reading; it counts at the tag's next step. Only those of gate readers matter."""
+        settled = self.tags.get(tag)
+        if settled is None:
+            settled = self.tags[tag] = Settled()
+        if not settled.paused:
+            self._places.gates.hear(settled.where.crossings, reading)
+
+    def set_offsets(self, offsets_db: Mapping[int, float]) -> None:
+        """Take by how many dB gate readers hear too loud; one that is not named hears as it should."""
+        self._places.gates.set_offsets(offsets_db)
+
+    def set_walked(self, offsets_db: Mapping[int, float]) -> None:
+        """Take by how many dB gate readers hear louder than others by the walk test. `set_offsets` comes on top."""
+        self._places.gates.set_walked(offsets_db)
+
     def step(self, tag: int, fix: Fix, still_since_s: float | None, now_s: float) -> Iterator[Change]:
         """Take a fix. still_since_s: since when the tag reports that it does not move; None: it moves."""
         settled = self.tags.setdefault(tag, Settled())
@@ -87,10 +104,14 @@ class Settler:
                 settled.way = RouteState(Evidence(now_s))
             yield from self._routes.step(settled.way, odds, tag, fix, at_m, now_s)
         still = _still(settled, at_m, still_since_s, now_s)
-        yield from _told(tag, settled, _wanted(settled, fix, max(odds.values(), default=0.0), still), still, now_s)
+        wanted = _wanted(settled, fix, max(odds.values(), default=0.0), still)
+        if wanted == "at" and self._places.doubtful(settled.where, odds):
+            wanted = "uncertain"
+        yield from _told(tag, settled, wanted, still, now_s)
 
     def silence(self, now_s: float, is_silent: Callable[[int], bool]) -> Iterator[Change]:
         """Yield changes of tags that no reader hears, and of paused tags. is_silent(reader): whether it is silent."""
+        self._places.gates.set_silent(is_silent)
         for tag, settled in self.tags.items():
             state: PresenceState
             if settled.paused:
@@ -174,14 +195,15 @@ def _wanted(settled: Settled, fix: Fix, best: float, still: bool) -> PresenceSta
 def _told(tag: int, settled: Settled, wanted: PresenceState, still: bool, now_s: float) -> Iterator[PresenceChange]:
     if wanted != settled.next_state:
         settled.next_state, settled.next_since_s = wanted, now_s
-    at_once = "at" in (wanted, settled.state) or settled.state in _AT_ONCE
+    doubted = settled.place is not None and "uncertain" in (wanted, settled.state)
+    at_once = (not doubted and "at" in (wanted, settled.state)) or settled.state in _AT_ONCE
     moved = settled.state == "idle" and settled.rest_m is None
     if wanted != settled.state and not (at_once or moved) and now_s - settled.next_since_s < HOLD_S:
         return
     still = still and wanted in ("at", "idle")
     if (wanted, still) != (settled.state, settled.still):
         settled.state, settled.still = wanted, still
-        yield PresenceChange(tag, wanted, settled.place, settled.fix, still)
+        yield PresenceChange(tag, wanted, settled.place if wanted == "at" else None, settled.fix, still)
 
 
 def _still(settled: Settled, at_m: tuple[float, float], still_since_s: float | None, now_s: float) -> bool:

@@ -1,6 +1,7 @@
 """A walk with known truth -> rows of a walk test, and whether they can be trusted.
 
-It looks at the clocks, at the directions, and at the errors before and after. Pure; the engine is passed in.
+It looks at the clocks, at the directions, at the gates, and at the errors before and after. Pure; the engine is passed
+in.
 
 A walk must be long enough, its levels must fall with distance, and its truth must be on the same clock as the
 sightings. It is reported how much of the way was walked in both directions, because the map of a worn tag holds only
@@ -14,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.recording import Floats, Ints, RecordedSite, Survey, TimedFix, Track
+from gateway.recording import Floats, Ints, RecordedGate, RecordedSite, Survey, TimedFix, Track
 
 ROW_S = 1.0
 """One row for each second and reader: at walking pace, a row every 1.3 m."""
@@ -31,6 +32,19 @@ CELL_M, AGAIN_M, OPPOSITE_DEG, BOTH_MIN = 4.0, 2.0, 120.0, 0.5
 FOLDS, GUARD_S, LEAD_S = 5, 3.0, 10.0
 """The walk is cut into FOLDS parts. Each is located with a map of the other parts, without the rows within GUARD_S of
 it, and with the LEAD_S of sightings before it."""
+
+GATE_FROM_M, GATE_TO_M, GATE_ASIDE_M = 2.0, 4.0, 1.0
+"""A gate is judged this far before and behind its line, and so far beyond its width."""
+GATE_SECONDS_MIN = 10
+"""On each side, with readers of both sides heard."""
+GATE_LEAST_DB, GATE_SOUND_DB = 6.0, 20.0
+"""Inner minus outer, inside minus outside. By the law of distance and `gateway.antenna`, four patches 2 m before and
+3 m behind the wall have 32 dB, with or without a loss in the wall; with one of them turned round 22, with dipoles 15.
+Shadows of 4 dB, half of them common, blur it by 3 dB: a gate that tells nothing has 6 dB once in forty walks."""
+GATE_LEAN_MAX_DB = 8.0
+"""The middle between outside and inside: -3 dB at a sound gate, -11 if both inner readers are 8 dB deaf."""
+READER_LEAST_DB = 4.0
+"""How much louder a gate reader is on its own side: a patch 16 dB, a dipole 7, a patch turned round -2."""
 
 At = Callable[[Floats], tuple[Floats, Floats]]
 """Times -> position (times, 2) and velocity (times, 2) of the walker; NaN where they are not known."""
@@ -69,6 +83,40 @@ class ClockFit:
     def suspected(self) -> bool:
         gain = 1 - (1 - self.explained) / max(1 - self.explained_now, 1e-9)
         return abs(self.shift_s) >= SHIFT_MIN_S and gain >= SHIFT_GAIN
+
+
+@dataclass(frozen=True, slots=True)
+class GateReaderTrial:
+    """What one gate reader heard at its gate."""
+
+    reader: int
+    side: str
+    rows_outside: int
+    rows_inside: int
+    louder_db: float
+    """By how much its median level on its own side is louder than on the other. NaN: not heard on one of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class GateTrial:
+    """Whether a walk test can tell inside from outside at a gate."""
+
+    gate: RecordedGate
+    readers: tuple[GateReaderTrial, ...]
+    seconds_outside: int
+    seconds_inside: int
+    outside_db: float
+    """Median of inner minus outer readers, GATE_FROM_M to GATE_TO_M before the gate. NaN: no such second."""
+    inside_db: float
+    """The same behind the gate."""
+
+    @property
+    def walked(self) -> bool:
+        return min(self.seconds_outside, self.seconds_inside) >= GATE_SECONDS_MIN
+
+    @property
+    def apart_db(self) -> float:
+        return self.inside_db - self.outside_db
 
 
 def rows(track: Track, at: At, shift_s: float = 0.0) -> SurveyRows:
@@ -171,6 +219,48 @@ def both_ways(survey: Survey) -> float:
         turned = np.abs((heading[mine][:, None] - np.unique(heading[mine])[None, :] + 180) % 360 - 180)
         met[mine] = (turned >= OPPOSITE_DEG).any(axis=1)
     return float(met.mean())
+
+
+def gate_trials(site: RecordedSite, found: SurveyRows) -> list[GateTrial]:
+    """Return for each gate with readers what they heard before and behind it. A second counts if both sides heard."""
+    guards = [guard or ("", "") for guard in site.guards] or [("", "")] * len(site.reader_ids)
+    trials = []
+    for gate in site.gates:
+        inwards = np.array([np.cos(np.radians(gate.inward_deg)), np.sin(np.radians(gate.inward_deg))])
+        off_m = found.survey.xy_m - np.array(gate.at_m)
+        deep_m, aside_m = off_m @ inwards, np.abs(off_m @ np.array([inwards[1], -inwards[0]]))
+        near = (np.abs(deep_m) >= GATE_FROM_M) & (np.abs(deep_m) <= GATE_TO_M)
+        near &= aside_m <= gate.width_m / 2 + GATE_ASIDE_M
+        places = {"outer": near & (deep_m < 0), "inner": near & (deep_m > 0)}
+        mine = {side: [n for n, guard in enumerate(guards) if guard == (gate.id, side)] for side in places}
+        if not any(mine.values()):
+            continue
+        differences = [_differences(found, place, mine) for place in places.values()]
+        readers = []
+        for side, numbers in mine.items():
+            for number in numbers:
+                of_it = [found.survey.rssi_dbm[place & (found.survey.reader == number)] for place in places.values()]
+                own, other = of_it if side == "outer" else of_it[::-1]
+                readers.append(
+                    GateReaderTrial(number, side, len(of_it[0]), len(of_it[1]), _median(own) - _median(other))
+                )
+        outside, inside = differences
+        trials.append(GateTrial(gate, tuple(readers), len(outside), len(inside), _median(outside), _median(inside)))
+    return trials
+
+
+def _differences(found: SurveyRows, place: NDArray[np.bool_], mine: dict[str, list[int]]) -> Floats:
+    """Return mean inner minus mean outer level for each second in which readers of both sides were heard."""
+    second = np.floor(found.t_s / ROW_S)
+    inner, outer = (place & np.isin(found.survey.reader, mine[side]) for side in ("inner", "outer"))
+    both = np.intersect1d(second[inner], second[outer])
+    level = found.survey.rssi_dbm
+    means = [level[inner & (second == one)].mean() - level[outer & (second == one)].mean() for one in both]
+    return np.array(means, dtype=np.float64)
+
+
+def _median(values: Floats) -> float:
+    return float(np.median(values)) if len(values) else float("nan")
 
 
 def walked_again(found: SurveyRows) -> float:

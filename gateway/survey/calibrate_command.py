@@ -1,18 +1,20 @@
 """`ansim-gateway calibrate`: a recorded walk and its truth -> rows of the site's walk test, if they are of use."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from gateway.recording import RecordedSite, Survey, TimedFix, Track
 from gateway.survey import calibrate, picture, read, write
-from gateway.survey.calibrate import ClockFit, SurveyRows, WalkRefused
+from gateway.survey.calibrate import ClockFit, GateTrial, SurveyRows, WalkRefused
 from gateway.survey.expected import Expected, ExpectedLaw
 from gateway.survey.score import Score, errors_m, score
 from gateway.survey.truth import TrueWalk, load_walk, moment_of
 from gateway.survey.write import RecordingError, add_seen_track, json_object, save_truth, write_text
 
+OUTER_BEFORE_MAX_M = 3.0
+"""As `gateway.config.gates` has it: who waits 2 m before the wall is behind a patch further out."""
 WORSE, WORSE_WALKED_ONCE = 1.05, 1.3
 """A walk that multiplies the mean error by more is refused, unless --keep is given. The second factor holds if most of
 the way was walked only once."""
@@ -48,6 +50,7 @@ def run(
         )
     if agreed.explained < calibrate.FALL_MIN:
         say("warning: levels do not fall with distance here: the right tag, the right truth?")
+    gates_told(site, found, walk.source, say)
     known = read.load_survey(folder, site, without=name)
     words = _judged(site, known, found, track, walk, keep, say)
     _write(folder, site, name, found, walk, offset_s or 0.0, [*_summary(walk, found, agreed), *words], say)
@@ -91,6 +94,69 @@ def _told(site: RecordedSite, walk: TrueWalk, found: SurveyRows, say: Callable[[
             f"warning: walked in both directions on {share:.0%} of the way only; a worn tag's map holds only in the "
             "directions walked: walk back the same way"
         )
+
+
+def gates_told(site: RecordedSite, found: SurveyRows, source: str, say: Callable[[str], None]) -> None:
+    """Say for each gate whether in can be told from out there, and what a technician can do before leaving."""
+    trials = calibrate.gate_trials(site, found)
+    if trials and source == "GPS":
+        say("note: GPS is off by metres, and a gate is judged to 2 m: tap the points of the walk through a gate")
+    for trial in trials:
+        name = f"gate {trial.gate.id}"
+        if not trial.walked:
+            say(
+                f"{name}: both sides heard for {trial.seconds_outside} s outside and {trial.seconds_inside} s inside, "
+                f"{calibrate.GATE_SECONDS_MIN} s are the least: stand 3 m outside and 3 m inside for 20 s each"
+            )
+        else:
+            say(
+                f"{name}: inner - outer is {trial.outside_db:+.0f} dB outside ({trial.seconds_outside} s), "
+                f"{trial.inside_db:+.0f} dB inside ({trial.seconds_inside} s): {trial.apart_db:.0f} dB apart, "
+                f"{calibrate.GATE_LEAST_DB:.0f} dB are the least"
+            )
+        for reader in trial.readers:
+            louder = "" if np.isnan(reader.louder_db) else f", {reader.louder_db:+.0f} dB on its own side"
+            say(
+                f"  reader {site.reader_ids[reader.reader]} {reader.side}: {reader.rows_outside} rows outside, "
+                f"{reader.rows_inside} inside{louder}"
+            )
+        steps = list(_next_steps(site, trial))
+        if trial.walked and trial.apart_db < calibrate.GATE_LEAST_DB:
+            say(f"warning: cannot tell in from out at this gate: {name}, {trial.apart_db:.0f} dB apart")
+        elif trial.walked and trial.apart_db < calibrate.GATE_SOUND_DB:
+            say(f"warning: {name} is weak: a sound one has {calibrate.GATE_SOUND_DB:.0f} dB and more")
+        for step in steps:
+            say(f"  next: {step}")
+
+
+def _next_steps(site: RecordedSite, trial: GateTrial) -> Iterator[str]:
+    gate, found = trial.gate, False
+    inwards = np.array([np.cos(np.radians(gate.inward_deg)), np.sin(np.radians(gate.inward_deg))])
+    for side in ("outer", "inner"):
+        if side not in [reader.side for reader in trial.readers]:
+            yield f"mount an {side} reader; with one side only, nobody is told at the gate"
+            found = True
+    for reader in trial.readers:
+        name = f"reader {site.reader_ids[reader.reader]} ({reader.side})"
+        deep_m = float((site.readers_m[reader.reader, :2] - np.array(gate.at_m)) @ inwards)
+        if not reader.rows_outside + reader.rows_inside and trial.seconds_outside + trial.seconds_inside:
+            yield f"{name} was not heard at the gate: is it alive, is its antenna connected?"
+        elif reader.louder_db < calibrate.READER_LEAST_DB and reader.side == "outer" and deep_m < -OUTER_BEFORE_MAX_M:
+            yield f"{name} stands {-deep_m:.1f} m before the wall, too far out: move it to 2 m at most"
+        elif reader.louder_db < calibrate.READER_LEAST_DB:
+            look_deg = write.turned_deg(gate.inward_deg + (180.0 if reader.side == "outer" else 0.0))
+            where = f" to {look_deg:.0f} degrees" if site.origin_lonlat is not None else " away from the wall"
+            yield f"{name} hears the other side as well as its own: turn its antenna{where}, free of metal and wall"
+        else:
+            continue
+        found = True
+    lean_db = (trial.inside_db + trial.outside_db) / 2
+    if trial.walked and abs(lean_db) > calibrate.GATE_LEAN_MAX_DB:
+        deaf = "inner" if lean_db < 0 else "outer"
+        yield f"the {deaf} readers hear about {abs(lean_db):.0f} dB too little: check their antennas and cables"
+        found = True
+    if trial.walked and not found and trial.apart_db < calibrate.GATE_SOUND_DB:
+        yield "are there patch antennas on all its readers, and does each look away from the wall?"
 
 
 def _judged(
@@ -171,7 +237,7 @@ def _write(
     write_text(walked, picture.walk_picture(picture.scene_of(site, f"Walk test {name}"), found.survey, words))
     whole = read.load_survey(folder, site)
     law, source = law_of(site, whole)
-    e = Expected(site.readers_m, site.tag_height_m, law)
+    e = Expected(site.readers_m, site.tag_height_m, law, site.look)
     scene = picture.scene_of(site, f"{site.name}: how exactly is a tag located?")
     write_text(expected, picture.error_picture(scene, e.error_m, e.readers_in_reach, source))
     for path in (*written, walked, expected):
@@ -195,7 +261,7 @@ def law_of(site: RecordedSite, survey: Survey) -> tuple[ExpectedLaw, str]:
     from gateway.locate import levels
 
     rows = levels.rows_of(survey.xy_m, survey.heading_deg, survey.reader, survey.rssi_dbm, survey.count)
-    law = levels.fit_law(site.readers_m, site.tag_height_m, rows, worn=site.worn == "body")
+    law = levels.fit_law(site.readers_m, site.tag_height_m, rows, worn=site.worn == "body", look=site.look)
     floor_dbm = float(np.percentile(survey.rssi_dbm, 2))
     found = ExpectedLaw(float(np.mean(law.p0_dbm)), law.exponent, law.sigma_db, floor_dbm)
     return found, (

@@ -136,7 +136,7 @@ def draw(installation: Installation, path: Path, reach: bool, say: Callable[[str
     law, source = law_of(
         installation.site or site, installation.survey if installation.survey is not None else Survey.empty()
     )
-    e = Expected(site.readers_m, site.tag_height_m, law)
+    e = Expected(site.readers_m, site.tag_height_m, law, site.look)
     question = "where is a tag heard?" if reach else "how exactly is a tag located?"
     scene = scene_of_zone(installation.zone, installation.config.site, question, installation.config.attribution)
     try:

@@ -7,13 +7,17 @@ is better on average. A walk test makes it better, and so does a tag that walks.
 
 Right below a reader the law is flat and that bound is infinite, although a tag a few steps away can be distinguished
 from there. So the information is taken as its mean over NEAR_M to each side.
+
+A patch antenna (`gateway.antenna`) hears further ahead and less far behind, and its level also tells the direction.
 """
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from gateway.antenna import FRONT_BACK_DB, gain_db
 from gateway.recording import DeviceLaw, Floats
 
 SPREAD_M = 50.0
@@ -50,29 +54,39 @@ class Expected:
     readers_m: Floats
     tag_height_m: float = 1.0
     law: ExpectedLaw = ExpectedLaw()
+    look: Floats | None = None
+    """(readers,): where each antenna looks (`gateway.antenna`); None: all are dipoles."""
 
     def readers_in_reach(self, xy_m: Floats) -> Floats:
         """Return how many readers hear a tag by its mean level, at each of (points, 2)."""
-        counts = [(self._distances_m(part)[1] <= self.law.reach_m()).sum(axis=1) for part in _parts(xy_m)]
+        counts = [self._distances_m(part)[2].sum(axis=1) for part in _parts(xy_m)]
         return np.concatenate(counts).astype(float)
 
     def error_m(self, xy_m: Floats) -> Floats:
         """Return the least rms error in metres with one reading of every reader in reach, at each of (points, 2)."""
         return np.concatenate([self._bound_m(part) for part in _parts(xy_m)])
 
-    def _distances_m(self, xy_m: Floats) -> tuple[Floats, Floats]:
+    def _distances_m(self, xy_m: Floats) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+        """Return the offsets from each reader, the distances, and who hears a tag there."""
         flat = xy_m[:, None, :] - self.readers_m[None, :, :2]
         rise = self.readers_m[None, :, 2] - self.tag_height_m
-        return flat, np.maximum(np.sqrt((flat**2).sum(axis=2) + rise**2), NEAREST_M)
+        far = np.maximum(np.sqrt((flat**2).sum(axis=2) + rise**2), NEAREST_M)
+        gain = 0.0 if self.look is None else gain_db(flat, self.look[None, :])
+        return flat, far, far <= self.law.reach_m() * 10 ** (gain / (10 * self.law.exponent))
 
     def _bound_m(self, xy_m: Floats) -> Floats:
-        flat, far = self._distances_m(xy_m)
-        slope = 10 * self.law.exponent / math.log(10) / self.law.sigma_db
-        weight = (slope / far**2) ** 2 * (far <= self.law.reach_m())
-        prior = 1 / SPREAD_M**2
-        xx = (weight * (flat[:, :, 0] ** 2 + NEAR_M**2)).sum(axis=1) + prior
-        yy = (weight * (flat[:, :, 1] ** 2 + NEAR_M**2)).sum(axis=1) + prior
-        xy = (weight * flat[:, :, 0] * flat[:, :, 1]).sum(axis=1)
+        flat, far, heard = self._distances_m(xy_m)
+        x, y = flat[:, :, 0], flat[:, :, 1]
+        fall = 10 * self.law.exponent / math.log(10) / self.law.sigma_db / far**2 * heard
+        gx, gy = fall * x, fall * y  # how the level falls, in sigmas a metre
+        if self.look is not None:
+            off = np.where(np.isfinite(self.look), np.arctan2(y, x) - np.nan_to_num(self.look), 0.0)
+            turn = FRONT_BACK_DB / 2 * np.sin(off) / self.law.sigma_db / np.maximum(x**2 + y**2, NEAR_M**2) * heard
+            gx, gy = gx - turn * y, gy + turn * x
+        prior, near = 1 / SPREAD_M**2, (fall * NEAR_M) ** 2
+        xx = (gx**2 + near).sum(axis=1) + prior
+        yy = (gy**2 + near).sum(axis=1) + prior
+        xy = (gx * gy).sum(axis=1)
         bound: Floats = np.sqrt((xx + yy) / (xx * yy - xy**2))
         return bound
 

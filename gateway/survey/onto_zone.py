@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gateway.antenna import look_of
 from gateway.recording import RecordedSite, Survey, moved
 from gateway.survey.read import load_site, load_survey
 from gateway.survey.write import RecordingError
@@ -12,6 +13,9 @@ from gateway.zone import Field, Plane, Zone
 
 MOVED_MAX_M = 3.0
 """A reader mounted further than this from its place at the walk test has other levels."""
+TURNED_MAX_DEG = 30.0
+"""An antenna that looks further from where it looked has other levels: 14 dB (1 - cos 30) / 2 are 1 dB ahead, 3.5 dB at
+its sides."""
 AWAY_MAX_M = 1000.0
 
 
@@ -43,6 +47,14 @@ def walk_test_of_zone(folder: Path, zone: Zone) -> tuple[RecordedSite, Survey, l
     if elsewhere:
         what = f"not where it was at the walk test: {', '.join(elsewhere[:5])}{' ..' if len(elsewhere) > 5 else ''}"
         raise RecordingError(path, 0, what, "walk again, or give the reader's right lon and lat")
+    look = {str(reader.number): look_of(reader) for reader in zone.readers}
+    turned = [] if site.look is None else [
+        f"reader {name}" for name, then in zip(site.reader_ids, site.look.tolist(), strict=True)
+        if name in look and not _same_way(then, look[name])
+    ]  # fmt: skip
+    if turned:
+        what = f"another antenna than at the walk test, or turned: {', '.join(turned[:5])}"
+        raise RecordingError(path, 0, what, "walk again, or give the reader's right antenna and look_deg")
     kept = np.array([name in now_m for name in site.reader_ids])[survey.reader]
     notes = [f"walk test: {note}" for note in site.notes]
     notes += [f"walk test: {count} rows left out: {reason}" for reason, count in survey.skipped.items()]
@@ -61,12 +73,17 @@ def walk_test_of_zone(folder: Path, zone: Zone) -> tuple[RecordedSite, Survey, l
         None if areas is None else tuple(replace(area, ring_m=moved(area.ring_m, there, here)) for area in areas)
         for areas in (site.places, site.dangers)
     )
+    patches = [name for name, angle in look.items() if np.isfinite(angle)]
+    if site.look is None and patches:
+        listed = ", ".join(patches[:20])
+        notes.append(f"walk test: it knows no antennas; walk again if the patches of readers {listed} came later")
     came = [r for r in zone.readers if str(r.number) not in site.reader_ids]
     new_readers_m = [(*now_m[str(r.number)], r.height_m) for r in came]
+    names = (*site.reader_ids, *(str(r.number) for r in came))
     site = replace(
-        site, reader_ids=(*site.reader_ids, *(str(r.number) for r in came)), bounds_m=bounds_m, origin_lonlat=origin,
-        readers_m=np.concatenate([readers_m, np.array(new_readers_m).reshape(-1, 3)]), footpaths=footpaths,
-        places=places, dangers=dangers,
+        site, look=np.array([look.get(name, np.nan) for name in names]), reader_ids=names, bounds_m=bounds_m,
+        origin_lonlat=origin, readers_m=np.concatenate([readers_m, np.array(new_readers_m).reshape(-1, 3)]),
+        footpaths=footpaths, places=places, dangers=dangers, gates=(), guards=(),  # the zone has those of today
     )  # fmt: skip
     xy_m = moved(survey.xy_m[kept], there, here)
     if len(xy_m) and np.abs(xy_m).max() > AWAY_MAX_M + max(abs(value) for value in bounds_m):
@@ -75,3 +92,10 @@ def walk_test_of_zone(folder: Path, zone: Zone) -> tuple[RecordedSite, Survey, l
         column[kept] for column in (survey.heading_deg, survey.reader, survey.rssi_dbm, survey.count)
     )
     return site, Survey(xy_m, heading_deg, reader, rssi_dbm, count, survey.skipped), notes
+
+
+def _same_way(then: float, now: float) -> bool:
+    """Return whether two looks are those of one antenna. Not a number: a dipole."""
+    if not (np.isfinite(then) and np.isfinite(now)):
+        return bool(np.isnan(then) and np.isnan(now))
+    return float(np.cos(then - now)) >= float(np.cos(np.radians(TURNED_MAX_DEG)))

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from gateway.recording import Floats, RecordedSite, Survey, TimedFix, Track
+from gateway.antenna import look_of
+from gateway.recording import Floats, RecordedGate, RecordedSite, Survey, TimedFix, Track
 from gateway.survey.canvas import DANGER, INK, Canvas, Scene
 from gateway.zone import Field, LonLat, Zone
 
@@ -44,6 +45,7 @@ def error_picture(scene: Scene, expected_error_m: PerPoint, readers_in_reach: Pe
     canvas.raster(shown, GOOD_TO_POOR)
     canvas.zone()
     canvas.end_map()
+    canvas.gate_plans()
     canvas.bar("Expected error of a position, metres", GOOD_TO_POOR, [f"{step:g} m" for step in steps_m])
     canvas.symbols([_PALE])
     canvas.note(source, "small")
@@ -63,6 +65,7 @@ def reach_picture(scene: Scene, readers_in_reach: PerPoint, source: str) -> str:
     canvas.raster(shown, colours)
     canvas.zone()
     canvas.end_map()
+    canvas.gate_plans()
     canvas.bar("How many readers hear a tag there", colours, READER_WORDS)
     canvas.symbols([_PALE])
     canvas.note(source, "small")
@@ -86,6 +89,7 @@ def track_picture(site: RecordedSite, track: Track, fixes: Sequence[TimedFix], w
         canvas.circle(x, y, 4, f'fill="{_FIXES}"')
     canvas.zone()
     canvas.end_map()
+    canvas.gate_plans()
     dot = f'<circle r="5" fill="{_FIXES}"/>'
     ring = f'<circle r="15" fill="{_FIXES}" fill-opacity="0.10" stroke="{_FIXES}" stroke-opacity="0.5"/>'
     line = f'<path d="M-22 0h44" stroke="{INK}" stroke-width="5"/>'
@@ -106,13 +110,14 @@ def walk_picture(scene: Scene, survey: Survey, words: Sequence[str]) -> str:
         colour = GOOD_TO_POOR[::-1][int(kind)]
         canvas.circle(x, y, 7, f'fill="{colour}" stroke="{INK}" stroke-width="1"')
     canvas.end_map()
+    canvas.gate_plans()
     canvas.bar("How many readers heard the tag there", GOOD_TO_POOR[::-1], READER_WORDS)
     canvas.symbols()
     return canvas.svg(" ".join(words))
 
 
 def scene_of(site: RecordedSite, title: str) -> Scene:
-    """Return the scene of a recorded site: its readers, footpaths, places and danger areas."""
+    """Return the scene of a recorded site: its readers, footpaths, places, gates and danger areas."""
     readers = [(name, float(x), float(y)) for name, (x, y, _) in zip(site.reader_ids, site.readers_m, strict=True)]
     x0, y0, x1, y1 = site.bounds_m
     low, high = site.readers_m[:, :2].min(axis=0), site.readers_m[:, :2].max(axis=0)
@@ -128,7 +133,11 @@ def scene_of(site: RecordedSite, title: str) -> Scene:
         [(area.id, [(float(x), float(y)) for x, y in area.ring_m]) for area in areas or ()]
         for areas in (site.places, site.dangers)
     )
-    return Scene(title, bounds_m, readers, places, dangers, paths, site.origin_lonlat is not None)
+    looks = [] if site.look is None else site.look.tolist()
+    return Scene(
+        title, bounds_m, readers, places, dangers, paths, site.origin_lonlat is not None, gates=site.gates, looks=looks,
+        guards=site.guards,
+    )  # fmt: skip
 
 
 _FIXES = DANGER
@@ -151,7 +160,7 @@ def _thinned(points: Floats) -> Floats:
 
 
 def scene_of_zone(zone: Zone, name: str, question: str, attribution: str | None = None) -> Scene:
-    """Return the scene of a zone: readers, places, danger areas and footpaths, on its `Field`'s plane.
+    """Return the scene of a zone: readers, gates, places, danger areas and footpaths, on its `Field`'s plane.
 
     attribution: the source of their map data.
     """
@@ -167,4 +176,12 @@ def scene_of_zone(zone: Zone, name: str, question: str, attribution: str | None 
     (x0, y0), (x1, y1) = points.min(axis=0) - EDGE_M, points.max(axis=0) + EDGE_M
     bounds_m = (float(x0), float(y0), float(x1), float(y1))
     paths = [shape(path.line) for path in zone.footpaths]
-    return Scene(f"{name}: {question}", bounds_m, readers, places, dangers, paths, True, attribution)
+    gates = [
+        RecordedGate(gate.id, gate.place, plane.to_xy_m(gate.lon, gate.lat), (90 - gate.inward_deg) % 360, gate.width_m)
+        for gate in zone.gates
+    ]
+    guards = [(r.gate, r.side) if r.gate is not None and r.side is not None else None for r in zone.readers]
+    return Scene(
+        f"{name}: {question}", bounds_m, readers, places, dangers, paths, True, attribution, gates,
+        [look_of(r) for r in zone.readers], guards,
+    )  # fmt: skip

@@ -10,11 +10,11 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from gateway.recording import Area, DeviceLaw, Floats, RecordedSite, Survey, Track
+from gateway.recording import Area, DeviceLaw, Floats, RecordedGate, RecordedSite, Survey, Track
 from gateway.survey.write import (
     INFO,
     PACKETS,
@@ -24,6 +24,7 @@ from gateway.survey.write import (
     TRUTH,
     RecordingError,
     json_object,
+    turned_deg,
 )
 from readers.files import BadFile, bytes_of
 
@@ -40,6 +41,8 @@ AREAS_MAX, CORNERS_MAX = 2000, 200
 """Places or danger areas at most, and corners of one of them: a gateway takes no more corners."""
 WARN_M, WARN_MAX_M = 15.0, 200.0
 """Warning distance of a danger area: the default and the maximum of a gateway's configuration."""
+GATE_M, GATE_MAX_M = 3.0, 40.0
+"""Width of a gate: the default and the maximum of a gateway's configuration."""
 SPAN_MAX_S = 7 * 86400.0
 """A sighting further than this from the median time of its track has a wrong clock."""
 RSSI_MIN_DBM, RSSI_MAX_DBM = -127.0, 20.0
@@ -62,6 +65,8 @@ def load_site(folder: Path) -> RecordedSite:
         notes.append(f"no height of the tag: {HEIGHT_TAG_M} m taken")
         height_m = HEIGHT_TAG_M
     seen = raw.get("seen_tracks")
+    places = _areas(path, "places", raw.get("places"))
+    gates = _gates(path, raw.get("gates"), places or ())
     return RecordedSite(
         name=str(raw.get("name") or folder.resolve().name)[:200],
         bounds_m=_bounds(raw.get("bounds"), readers, notes),
@@ -74,8 +79,11 @@ def load_site(folder: Path) -> RecordedSite:
         channel=_channel(raw.get("channel"), notes),
         seen_tracks=tuple(str(name) for name in seen) if isinstance(seen, list) else (),
         footpaths=_footpaths(raw.get("footpaths"), notes),
-        places=_areas(path, "places", raw.get("places")),
+        places=places,
         dangers=_areas(path, "dangers", raw.get("dangers")),
+        gates=gates,
+        look=_look(path, raw["readers"]),
+        guards=_guards(raw["readers"], gates, notes),
         origin_lonlat=_origin(raw.get("origin"), notes),
         notes=tuple(notes),
     )
@@ -134,6 +142,49 @@ def _areas(path: Path, key: str, raw: Any) -> tuple[Area, ...] | None:
             )  # fmt: skip
         areas[name] = Area(name, np.array(ring, dtype=float), warn_m or 0.0 if key == "dangers" else 0.0)
     return tuple(areas.values())
+
+
+def _gates(path: Path, raw: Any, places: tuple[Area, ...]) -> tuple[RecordedGate, ...]:
+    """Refuse what is not a gate: without it the wall would have no door there, and no one would notice."""
+    if raw is None:
+        return ()
+    if not isinstance(raw, list) or len(raw) > AREAS_MAX:
+        raise RecordingError(path, 0, f"gates: not a list of at most {AREAS_MAX}", "give each its id, place, x_m, y_m")
+    gates: dict[str, RecordedGate] = {}
+    for n, row in enumerate(raw, 1):
+        row = row if isinstance(row, dict) else {}
+        name, place = row.get("id"), row.get("place")
+        at = _point([row.get("x_m"), row.get("y_m")])
+        inward_deg, width_m = number(row.get("inward_deg")), number(row.get("width_m", GATE_M))
+        if not isinstance(name, str) or not name.strip() or name in gates:
+            raise RecordingError(path, 0, f"gates, entry {n}: no id of its own", 'like "id": "main", each once')
+        if place not in [area.id for area in places]:
+            what, right = "its place is not in this file", "name one of places"
+        elif at is None:
+            what, right = "no x_m and y_m", "give them in the site's metres"
+        elif inward_deg is None or not 0 <= inward_deg < 360:
+            what, right = "inward_deg is not 0 to below 360", "the compass bearing at which one enters"
+        elif width_m is None or not 0 < width_m <= GATE_MAX_M:
+            what, right = f"width_m is not 0 to {GATE_MAX_M:.0f} metres", f"leave it out for {GATE_M:.0f}"
+        else:
+            gates[name] = RecordedGate(name, str(place), at, turned_deg(inward_deg), width_m)
+            continue
+        raise RecordingError(path, 0, f"gates, entry {n} ({name[:60]!r}): {what}", right)
+    return tuple(gates.values())
+
+
+def _guards(
+    rows: list[dict[str, Any]], gates: tuple[RecordedGate, ...], notes: list[str]
+) -> tuple[tuple[str, Literal["outer", "inner"]] | None, ...]:
+    known = {gate.id for gate in gates}
+    guards: list[tuple[str, Literal["outer", "inner"]] | None] = []
+    for row in rows:
+        gate, side = row.get("gate"), row.get("side")
+        guards.append((gate, side) if isinstance(gate, str) and gate in known and side in ("outer", "inner") else None)
+    said = sum(row.get("gate") is not None or row.get("side") is not None for row in rows)
+    if unknown := said - sum(guard is not None for guard in guards):
+        notes.append(f"{unknown} readers guard a gate that is not in the file, or no side of it: they guard none")
+    return tuple(guards) if any(guards) else ()
 
 
 def _point(raw: Any) -> tuple[float, float] | None:
@@ -345,6 +396,21 @@ def _readers(path: Path, raw: Any, notes: list[str]) -> tuple[tuple[str, ...], F
     if without:
         notes.append(f"no height of {without} readers: {HEIGHT_READER_M} m taken")
     return tuple(ids), readers
+
+
+def _look(path: Path, raw: list[dict[str, Any]]) -> Floats | None:
+    """Return where the readers' antennas look; refuse what is neither kind: all their levels would be misread."""
+    look = np.full(len(raw), math.nan)
+    for n, row in enumerate(raw):
+        kind, look_deg = row.get("antenna", "dipole"), number(row.get("look_deg"))
+        if kind not in ("dipole", "patch") or (kind == "patch" and (look_deg is None or not 0 <= look_deg < 360)):
+            raise RecordingError(
+                path, 0, f"reader {str(row['id'])[:60]!r}: its antenna is no dipole, and no patch with a look_deg",
+                "leave it out for a dipole; look_deg: a compass bearing, clockwise from y",
+            )  # fmt: skip
+        if kind == "patch" and look_deg is not None:
+            look[n] = math.radians(turned_deg(look_deg))
+    return look if np.isfinite(look).any() else None
 
 
 def _bounds(raw: Any, readers: Floats, notes: list[str]) -> tuple[float, float, float, float]:

@@ -16,9 +16,10 @@ from typing import IO, Any
 
 import numpy as np
 
+from gateway.antenna import looks_of
 from gateway.locate import shapes
 from gateway.locate.ground import REACH_M
-from gateway.recording import Area, RecordedSite
+from gateway.recording import Area, RecordedGate, RecordedSite
 from gateway.survey import read, write
 from gateway.survey.record_socket import SOCKET
 from gateway.survey.write import (
@@ -29,6 +30,7 @@ from gateway.survey.write import (
     checked_name,
     set_areas,
     set_tag_power,
+    turned_deg,
     write_text,
 )
 from gateway.zone import LonLat, Plane, Zone
@@ -48,7 +50,7 @@ FLUSH_S = 1.0
 def site_of(zone: Zone, name: str) -> RecordedSite:
     """Return a zone as a recorded site: metres east and north of the readers' middle, readers named by their number.
 
-    It has the footpaths as far as readers hear, and all places and danger areas.
+    It has the footpaths as far as readers hear, and all places, gates and danger areas.
     """
     lon = sum(reader.lon for reader in zone.readers) / len(zone.readers)
     lat = sum(reader.lat for reader in zone.readers) / len(zone.readers)
@@ -63,6 +65,7 @@ def site_of(zone: Zone, name: str) -> RecordedSite:
 
     lines = [[plane.to_xy_m(*corner) for corner in path.line] for path in zone.footpaths]
     runs = [run for found in shapes.cut(lines, [], np.array(at), REACH_M) for run in found]
+    guards = tuple((r.gate, r.side) if r.gate is not None and r.side is not None else None for r in zone.readers)
     (x0, y0), (x1, y1) = points.min(axis=0) - MARGIN_M, points.max(axis=0) + MARGIN_M
     return RecordedSite(
         name=name,
@@ -73,6 +76,13 @@ def site_of(zone: Zone, name: str) -> RecordedSite:
         footpaths=tuple(np.array(corners).round(3) for label, corners in runs if label == shapes.OUT),
         places=tuple(Area(place.id, ring_m(place.polygon)) for place in zone.places),
         dangers=tuple(Area(danger.id, ring_m(danger.polygon), danger.warn_m) for danger in zone.dangers),
+        gates=tuple(
+            RecordedGate(gate.id, gate.place, (round(x, 3), round(y, 3)), turned_deg(gate.inward_deg), gate.width_m)
+            for gate in zone.gates
+            for x, y in [plane.to_xy_m(gate.lon, gate.lat)]
+        ),
+        look=looks_of(zone.readers),
+        guards=guards if any(guards) else (),
     )
 
 
@@ -136,29 +146,41 @@ def _begin_site(out: Path, site: RecordedSite, say: Callable[[str], None]) -> Re
         return site
     known = read.load_site(out)
     same = known.reader_ids == site.reader_ids and known.origin_lonlat == site.origin_lonlat
-    if not same or not np.allclose(known.readers_m, site.readers_m, atol=0.01):
+    same = same and np.allclose(known.readers_m, site.readers_m, atol=0.01)
+    if not same or not _same_look(known.look, site.look):
         raise RecordingError(out / "site.json", 0, "another zone, or its readers were moved", "name a new folder")
     if known.places is None and known.dangers is None:
         set_areas(out, site)
     elif not _same_zone(known, site):
         say(
-            f"note: places, danger areas or footpaths of the zone are not those of {out / 'site.json'}, which stay: a "
-            "replay runs on them. Name a new folder to record the zone as it is now"
+            f"note: places, gates, danger areas or footpaths of the zone are not those of {out / 'site.json'}, which "
+            "stay: a replay runs on them. Name a new folder to record the zone as it is now"
         )
     return known
 
 
+def _same_look(one: Any, other: Any) -> bool:
+    if one is None or other is None:
+        return one is other
+    turned = np.abs((one - other + np.pi) % (2 * np.pi) - np.pi)
+    return bool((np.isnan(one) == np.isnan(other)).all() and (np.nan_to_num(turned) < 0.01).all())
+
+
 def _same_zone(one: RecordedSite, other: RecordedSite) -> bool:
-    """Return whether two sites have the same areas and footpaths."""
+    """Return whether two sites have the same areas, gates and footpaths."""
 
     def shapes_of(site: RecordedSite) -> list[tuple[str, float, Any]]:
         areas = (*(site.places or ()), *(site.dangers or ()))
         return [(area.id, area.warn_m, area.ring_m) for area in areas] + [("", 0.0, line) for line in site.footpaths]
 
     here, there = shapes_of(one), shapes_of(other)
-    return len(here) == len(there) and all(
-        a[:2] == b[:2] and a[2].shape == b[2].shape and np.allclose(a[2], b[2], atol=0.01)
-        for a, b in zip(here, there, strict=True)
+    return (
+        (one.gates, one.guards) == (other.gates, other.guards)
+        and len(here) == len(there)
+        and all(
+            a[:2] == b[:2] and a[2].shape == b[2].shape and np.allclose(a[2], b[2], atol=0.01)
+            for a, b in zip(here, there, strict=True)
+        )
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from gateway.fix import Fix, Reading
 from gateway.locate.ground import Ground
-from gateway.locate.hearing import TEMPER, TEMPER_UNSURVEYED, Hearing
+from gateway.locate.hearing import Hearing
 from gateway.locate.locator import POWER_DBM, ZoneLocator
 from gateway.locate.models import models_of
 from gateway.locate.space import Space, footpaths, open_ground
@@ -26,7 +26,7 @@ from gateway.locate.ways import chains
 from gateway.presence.changes import Arrived, DangerChange, Left
 from gateway.presence.settle import Settler
 from gateway.recording import Floats, RecordedSite, Survey, TimedFix, Track, moved
-from gateway.zone import DangerArea, Footpath, LonLat, Place, Plane, Reader, Zone
+from gateway.zone import DangerArea, Footpath, Gate, LonLat, Place, Plane, Reader, Zone
 
 LAG_S, LAG_MAX_S = 3.0, 10.0
 CELLS, STEP_MIN_M = 1600, 0.25
@@ -55,8 +55,7 @@ class ReplayEngine:
         zone = zone_of(site)
         if zone is None or site.origin_lonlat is None:
             self.space = space_of(site)
-            temper = TEMPER if self._surveyed else TEMPER_UNSURVEYED
-            self.hearings = [Hearing(self.space, model, temper=temper) for model in models_of(site, survey)]
+            self.hearings = [Hearing(self.space, model) for model in models_of(site, survey)]
             return
         self._zone, ground = zone, Ground(zone)
         self.notes += ground.notes
@@ -96,8 +95,9 @@ class ReplayEngine:
             power_dbm = next((p for p in (track.power_dbm, self.site.tag_power_dbm) if p is not None), POWER_DBM)
             settler = Settler(self._zone, self._there, {})
             for fix in self._run(
-                track, lag, lambda: locator.anew(look_back=lag, late_every=min(lag, 1), batch=1), power_dbm
-            ):
+                track, lag, lambda: locator.anew(look_back=lag, late_every=min(lag, 1), batch=1), power_dbm,
+                lambda reading, now_s: settler.hear(TAG, reading, now_s),
+            ):  # fmt: skip
                 if told is not None and not fix.lag_s:
                     for change in settler.step(TAG, fix, None, fix.fixed_at_s):
                         if isinstance(change, Arrived | Left | DangerChange):
@@ -109,12 +109,19 @@ class ReplayEngine:
         def new() -> Tracker:
             return Tracker(
                 self.space, self.hearings, self._numbers, Counter(), shares=shares, places=places, look_back=lag,
-                late_every=min(lag, 1), batch=1, surveyed=self._surveyed,
+                late_every=min(lag, 1), batch=1,
             )  # fmt: skip
 
         yield from self._run(track, lag, new, 0.0)
 
-    def _run(self, track: Track, lag: int, new: Callable[[], Tracker | ZoneLocator], power_dbm: float) -> Iterator[Fix]:
+    def _run(
+        self,
+        track: Track,
+        lag: int,
+        new: Callable[[], Tracker | ZoneLocator],
+        power_dbm: float,
+        heard: Callable[[Reading, float], None] | None = None,
+    ) -> Iterator[Fix]:
         tracker, began_s, told = new(), -math.inf, set[float]()
         at_s = -math.inf
         for second, rows in _seconds(track):
@@ -129,7 +136,10 @@ class ReplayEngine:
                 packets = 1 if track.packets is None else int(track.packets[i])
                 number, level = self._numbers[int(track.reader[i])], float(track.rssi_dbm[i])
                 # `Reading`'s levels are whole in a live gateway; a recording may hold means.
-                tracker.hear(TAG, Reading(number, level, packets, float(track.t_s[i]), power_dbm), second)  # type: ignore[arg-type]
+                reading = Reading(number, level, packets, float(track.t_s[i]), power_dbm)  # type: ignore[arg-type]
+                tracker.hear(TAG, reading, second)
+                if heard is not None:
+                    heard(reading, second)
             told.add(second)
             for _, fix, late in _step(tracker, second):
                 yield fix
@@ -181,13 +191,38 @@ def zone_of(site: RecordedSite) -> Zone | None:
 
     named = all(_NUMBER.fullmatch(name) for name in site.reader_ids)
     numbers = [int(name) if named else n for n, name in enumerate(site.reader_ids, 1)]
-    spots = zip(numbers, shape(site.readers_m[:, :2]), site.readers_m[:, 2].tolist(), strict=True)
+    look = np.full(len(numbers), math.nan) if site.look is None else site.look
+    guards = site.guards or (None,) * len(numbers)
+    readers_m = site.readers_m
+    spots = zip(numbers, shape(readers_m[:, :2]), readers_m[:, 2].tolist(), look.tolist(), guards, strict=True)
     return Zone(
-        readers=tuple(Reader(n, f"{n:016x}", lon, lat, height_m) for n, (lon, lat), height_m in spots),
+        readers=tuple(
+            Reader(
+                n,
+                f"{n:016x}",
+                lon,
+                lat,
+                height_m,
+                antenna="dipole" if math.isnan(angle) else "patch",
+                look_deg=None if math.isnan(angle) else _compass(math.degrees(angle)),
+                gate=guard[0] if guard else None,
+                side=guard[1] if guard else None,
+            )
+            for n, (lon, lat), height_m, angle, guard in spots
+        ),
+        gates=tuple(
+            Gate(gate.id, gate.place, *plane.to_lonlat(*gate.at_m), _compass(gate.inward_deg), gate.width_m)
+            for gate in site.gates
+        ),
         places=tuple(Place(area.id, "other", shape(area.ring_m)) for area in site.places or ()),
         dangers=tuple(DangerArea(area.id, shape(area.ring_m), area.warn_m) for area in site.dangers or ()),
         footpaths=tuple(Footpath(shape(line)) for line in site.footpaths),
     )
+
+
+def _compass(heading_deg: float) -> float:
+    """Return a heading as a compass shows it: degrees clockwise from north."""
+    return (90.0 - heading_deg) % 360.0
 
 
 def space_of(site: RecordedSite) -> Space:

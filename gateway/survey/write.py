@@ -53,6 +53,7 @@ def save_site(folder: Path, site: RecordedSite) -> None:
         {"id": name, "x_m": round(float(x), 3), "y_m": round(float(y), 3), "z_m": round(float(z), 3)}
         for name, (x, y, z) in zip(site.reader_ids, site.readers_m, strict=True)
     ]
+    readers = [row | more for row, more in zip(readers, _antennas(site), strict=True)]
     raw: dict[str, Any] = {"name": site.name, "frame": "local metres", "bounds": list(site.bounds_m)}
     raw |= {"readers": readers, "tag": tag, "radio": site.radio}
     if site.channel is not None:
@@ -79,7 +80,33 @@ def _areas(site: RecordedSite) -> dict[str, Any]:
         raw["places"] = [row(place) for place in site.places]
     if site.dangers is not None:
         raw["dangers"] = [row(danger) | {"warn_m": danger.warn_m} for danger in site.dangers]
+    if site.gates:
+        raw["gates"] = [
+            {"id": gate.id, "place": gate.place, "x_m": round(gate.at_m[0], 3), "y_m": round(gate.at_m[1], 3)}
+            | {"inward_deg": turned_deg(gate.inward_deg), "width_m": gate.width_m}
+            for gate in site.gates
+        ]
     return raw
+
+
+def _antennas(site: RecordedSite) -> list[dict[str, Any]]:
+    """Return for each reader what is said of its antenna and of the gate that it guards."""
+    looks = [math.nan] * len(site.reader_ids) if site.look is None else site.look.tolist()
+    rows: list[dict[str, Any]] = []
+    for look, guard in zip(looks, site.guards or [None] * len(looks), strict=True):
+        row: dict[str, Any] = {}
+        if not math.isnan(look):
+            row |= {"antenna": "patch", "look_deg": turned_deg(math.degrees(look))}
+        rows.append(row | ({"gate": guard[0], "side": guard[1]} if guard else {}))
+    return rows
+
+
+def turned_deg(angle_deg: float) -> float:
+    """Return a heading (anticlockwise from x) as a compass bearing (clockwise from y), or a bearing as a heading.
+
+    site.json has bearings, as the configuration of a gateway. Rounded to 0.001 degrees; 0 to below 360.
+    """
+    return round((90.0 - angle_deg) % 360.0, 3) % 360.0
 
 
 def _corners(line: Floats) -> list[list[float]]:
@@ -144,7 +171,7 @@ def set_tag_power(folder: Path, power_dbm: float) -> None:
 
 
 def set_areas(folder: Path, site: RecordedSite) -> None:
-    """Set in site.json the places and danger areas of a site; the rest stays. Raises RecordingError."""
+    """Set in site.json the places, gates and danger areas of a site; the rest stays. Raises RecordingError."""
     _save_again(folder, _site_again(folder) | _areas(site))
 
 

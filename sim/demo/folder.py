@@ -8,18 +8,20 @@ import secrets
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from gateway.uplink import KEY_B, format_keys, with_new_key
+from gateway.zone import LonLat, Zone
 from readers.advertisement import TagKeys
 from sim import chance
 from sim.demo import technician
 from sim.demo.broker import CITY, password, secret
 from sim.demo.processes import StartError, console
-from sim.street.paths import Spot
 from sim.street.site import Pole, Site
+from sim.street.zone import zone_of
 from sim.walks import sites
 from sim.xbee.module import install_code
 
@@ -96,7 +98,7 @@ def write_gateway(
 ) -> Path:
     """Write the gateway's configuration, its files of secrets and its walk test; return the path of the TOML file.
 
-    walked: the result of `survey.walk`; None: the zone has no walk test.
+    walked: the result of `technician.walk`; None: the zone has no walk test.
     """
     base = folder / "gateway"
     base.mkdir(mode=0o700)
@@ -133,30 +135,7 @@ def write_gateway(
     ]
     if walked is not None:
         lines += ["[locate]", f"survey = {_text(technician.write(base, walked).name)}"]
-    for pole in poles:
-        lon, lat = site.plane.to_lonlat(*pole.at)
-        lines += [
-            "[[readers]]",
-            f"number = {pole.number}",
-            f"eui64 = {_text(eui64_of(seed, pole.number).hex())}",
-            f"lon = {lon:.7f}",
-            f"lat = {lat:.7f}",
-            f"height_m = {pole.height_m}",
-            f"pole = {_text(pole.name)}",
-        ]
-    school = _lonlats(site, site.school)
-    lines += ["[[places]]", f"id = {_text(site.school_id)}", 'kind = "school"', f"polygon = {school}"]
-    for danger in site.dangers:
-        lines += [
-            "[[dangers]]",
-            f"id = {_text(danger.id)}",
-            f"polygon = {_lonlats(site, danger.ring)}",
-            f"warn_m = {danger.warn_m}",
-        ]
-    for path in site.footpaths([pole.at for pole in poles]):
-        lines += ["[[footpaths]]", f"line = {_lonlats(site, path)}"]
-    for pole in poles:
-        lines += ["[[bells]]", f"id = {_text(bell_id(pole.number))}", f"reader = {pole.number}"]
+    lines += _zone_lines(zone_of(site, poles, partial(eui64_of, seed)))
     (base / "gateway.toml").write_text("\n".join(lines) + "\n")
     return base / "gateway.toml"
 
@@ -206,15 +185,40 @@ def write_city(
     return base / "city.toml"
 
 
-def bell_id(reader: int) -> str:
-    """Return the id of the bell on the pole of a reader."""
-    return f"bell{reader:02d}"
+def _zone_lines(zone: Zone) -> Iterator[str]:
+    """Yield the zone's tables in the gateway's file."""
+    for reader in zone.readers:
+        yield from ("[[readers]]", f"number = {reader.number}", f"eui64 = {_text(reader.eui64)}")
+        yield from (*_at(reader.lon, reader.lat), f"height_m = {reader.height_m}", f"pole = {_text(reader.pole)}")
+        if reader.antenna == "patch":
+            yield from ('antenna = "patch"', f"look_deg = {reader.look_deg}")
+        if reader.gate is not None:
+            yield from (f"gate = {_text(reader.gate)}", f"side = {_text(reader.side)}")
+        if reader.scan_interval_ms is not None:
+            yield f"scan_interval_ms = {reader.scan_interval_ms}"
+            yield f"scan_window_ms = {reader.scan_window_ms}"
+    for place in zone.places:
+        yield from ("[[places]]", f"id = {_text(place.id)}", f"kind = {_text(place.kind)}")
+        yield f"polygon = {_lonlats(place.polygon)}"
+    for gate in zone.gates:
+        yield from ("[[gates]]", f"id = {_text(gate.id)}", f"place = {_text(gate.place)}", *_at(gate.lon, gate.lat))
+        yield from (f"inward_deg = {gate.inward_deg}", f"width_m = {gate.width_m}")
+    for danger in zone.dangers:
+        yield from ("[[dangers]]", f"id = {_text(danger.id)}", f"polygon = {_lonlats(danger.polygon)}")
+        yield f"warn_m = {danger.warn_m}"
+    for path in zone.footpaths:
+        yield from ("[[footpaths]]", f"line = {_lonlats(path.line)}")
+    for bell in zone.bells:
+        yield from ("[[bells]]", f"id = {_text(bell.id)}", f"reader = {bell.reader}")
 
 
 def _text(value: object) -> str:
     return json.dumps(str(value), ensure_ascii=False)
 
 
-def _lonlats(site: Site, points: Sequence[Spot]) -> str:
-    degrees = [site.plane.to_lonlat(*point) for point in points]
-    return "[" + ", ".join(f"[{lon:.7f}, {lat:.7f}]" for lon, lat in degrees) + "]"
+def _at(lon: float, lat: float) -> tuple[str, str]:
+    return f"lon = {lon:.7f}", f"lat = {lat:.7f}"
+
+
+def _lonlats(points: Sequence[LonLat]) -> str:
+    return "[" + ", ".join(f"[{lon:.7f}, {lat:.7f}]" for lon, lat in points) + "]"

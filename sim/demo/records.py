@@ -45,6 +45,7 @@ class CityRecords:
     same: int = 0
     """Rows equal to another row in type, subject, time and body: the same thing stored twice."""
     arrivals: list[dict[str, Any]] = field(default_factory=list)
+    departures: list[dict[str, Any]] = field(default_factory=list)
     dangers: list[dict[str, Any]] = field(default_factory=list)
     """Events that a child is near a danger area. Events that it is clear again are not among them."""
     incidents: list[dict[str, Any]] = field(default_factory=list)
@@ -87,12 +88,14 @@ def read_city(path: Path) -> CityRecords:
         same = "SELECT sum(n - 1) FROM (SELECT count(*) AS n FROM event GROUP BY type, subject, observed_at, body)"
         records.same = db.execute(same).fetchone()[0] or 0
         for kind, subject, observed_at, stored_at, body in db.execute(
-            "SELECT type, subject, observed_at, stored_at, body FROM event WHERE type IN ('arrival', 'danger') "
-            "ORDER BY stored_at"
+            "SELECT type, subject, observed_at, stored_at, body FROM event "
+            "WHERE type IN ('arrival', 'departure', 'danger') ORDER BY stored_at"
         ):
             row = {**json.loads(body), "tag": subject, "observed_at_unix": observed_at, "stored_at": stored_at}
             if kind == "arrival":
                 records.arrivals.append(row)
+            elif kind == "departure":
+                records.departures.append(row)
             elif row["near"]:
                 records.dangers.append(row)
         for (body,) in db.execute("SELECT body FROM incident ORDER BY number"):

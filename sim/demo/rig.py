@@ -50,6 +50,11 @@ class Rig:
             self.clock.after(n * POWER_EVERY_S, partial(self.mesh.power, number, True))
 
 
+def ears_of(poles: Sequence[Pole]) -> list[ReaderEar]:
+    """Return the readers on these poles as the air knows them."""
+    return [ReaderEar(pole.number, pole.at, pole.height_m, pole.antenna, pole.look_deg or 0.0) for pole in poles]
+
+
 @asynccontextmanager
 async def set_up(
     folder: Path,
@@ -82,8 +87,7 @@ async def set_up(
         )
         mesh.add(reader, eui64_of(seed, pole.number), pole.at, gate)
         await asyncio.sleep(0)
-    ears = [ReaderEar(pole.number, pole.at, pole.height_m) for pole in poles]
-    air = Air(seed, ears, channel, walled=world.site.school)
+    air = Air(seed, ears_of(poles), channel, walled=world.site.school)
     tags = {child.number: Tag(seed, child.number, child.tag) for child in world.children}
     macs = {number: _mac(key) for number, key in reader_keys.items()}
     zone = RunningZone(clock, world, tags, air, mesh, mac_of=macs.__getitem__, bell_pin=BELL_PIN)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import signal
 import time
 from collections import Counter
@@ -20,7 +21,6 @@ from typing import Any
 
 import httpx
 
-from readers.advertisement import EPOCH_S
 from sim import chance
 from sim.demo import broker, folder, records, report, scenario, technician
 from sim.demo.auto_operator import AutoOperator, Seen
@@ -33,7 +33,8 @@ from sim.reader import switches
 from sim.reader.switches import Switches
 from sim.street import site
 from sim.street.children import Child, World
-from sim.street.tag import CLOCK_SIGMA_S, SILENT_S
+from sim.street.tag import CALM_S, calm_in_s
+from sim.street.zone import bell_id
 from sim.walks import sites
 
 JOIN_S = 180.0
@@ -43,10 +44,6 @@ STORY_BEFORE_S = 1.0
 ANSWER_S = (2.0, 4.0)
 """How long an operator needs to see an incident and press Acknowledge, from .. to."""
 NO_ANSWER_WARN_S = 30.0
-AFTER_STORY_S = 75.0
-"""The zone continues at most this long after the story, until true arrivals are reported: a report takes time."""
-CALM_S = SILENT_S + 3 * CLOCK_SIGMA_S
-"""Before and after each change of the tags' ids for so long some tags are silent."""
 SHORT_S = 300.0
 """A story up to this length waits for a time in which no id changes, so that a seed tells the same at any hour."""
 DRAIN_S = 30.0
@@ -55,16 +52,13 @@ QUIET_S = 3.0
 SAMPLE_S = 1.0
 
 
-def calm_in_s(unix_s: float, seconds: float) -> float:
-    """Return after how long a story of `seconds` begins in which no tag changes its id; 0: now.
+def needed_calm_s(seconds: float) -> float:
+    """Return for how long no tag may change its id when a story of this length begins.
 
-    A story longer than SHORT_S only waits until every tag sends.
+    It is the story and the time in which its last arrival is told. A story longer than SHORT_S, or one without an end,
+    only waits until every tag sends.
     """
-    since_s = unix_s % EPOCH_S
-    if since_s < CALM_S:
-        return CALM_S - since_s
-    needed_s = seconds if seconds <= SHORT_S else 0.0
-    return EPOCH_S - since_s + CALM_S if since_s + needed_s > EPOCH_S - CALM_S else 0.0
+    return seconds + report.TOLD_S if seconds <= SHORT_S else 0.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +67,7 @@ class Options:
 
     seconds: float = 90.0
     children: int = 20
-    readers: int = 8
+    readers: int = 12
     seed: int = 1
     once: bool = False
     faults: tuple[Fault, ...] = ()
@@ -113,7 +107,10 @@ class Demo:
         self.faults_done: list[dict[str, Any]] = []
         self.switched: list[dict[str, Any]] = []
         self.settled_s = 0.0
+        self.told_s = report.told_within_s(self.poles)
         self.arrived: set[str] = set()
+        self.told: set[tuple[str, bool]] = set()
+        """Tags that the city said have arrived (True), and that have left (False)."""
         self.words: dict[str, dict[str, Any]] = {}
         self._rig: Rig | None = None
         self.operator: AutoOperator
@@ -278,8 +275,8 @@ class Demo:
 
     async def _story(self) -> None:
         clock = self.rig.clock
-        seconds = self.options.seconds if self.options.once else 0.0
-        if wait_s := calm_in_s(self.rig.wall_of(clock.now_s) + STORY_BEFORE_S, seconds):
+        needed_s = needed_calm_s(self.options.seconds if self.options.once else math.inf)
+        if wait_s := calm_in_s(self.rig.wall_of(clock.now_s) + STORY_BEFORE_S, needed_s):
             self.show.say(f"the tags change their ids and are silent for it; the story begins in {wait_s:.0f} s")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._over.wait(), wait_s)
@@ -311,7 +308,7 @@ class Demo:
         if press.kind == "sos":
             subject, story_s = zone.child(press.tag).tag, zone.press_tag(press.tag)
         else:
-            subject, story_s = folder.bell_id(press.reader), zone.press_bell(press.reader)
+            subject, story_s = bell_id(press.reader), zone.press_bell(press.reader)
         self.presses.add(press, subject, self.rig.wall_of(self.rig.clock.now_s), story_s)
         self.show.say(f"{press.kind.upper()}: {subject} is pressed", "alarm")
 
@@ -377,6 +374,8 @@ class Demo:
 
     def _on_word(self, word: dict[str, Any]) -> None:
         kind, subject = str(word.get("kind")), str(word.get("subject"))
+        if kind in ("arrival", "departure"):
+            self.told.add((subject, kind == "arrival"))
         if kind == "arrival" and subject not in self.arrived:
             self.arrived.add(subject)
             self.show.say(f"city: {subject} has arrived at school", "good")
@@ -410,16 +409,23 @@ class Demo:
         self.figures = self._figures_before + self._figures_now
 
     async def _settle(self) -> None:
-        """Continue until every arrival true at the story's end is reported, or for SETTLE_S; then silence the tags."""
-        true_arrivals = set(report.truly_arrived(self.world, self.options.seconds))
+        """Continue until all that is due is told, or its time is over; then silence the tags."""
+        zone, end_s = self.rig.zone, self.options.seconds
+        due = [one for one in report.passages_until(self.world, end_s, end_s, self.told_s) if one.due]
         began = time.monotonic()
-        untold = len(true_arrivals - self.arrived)
-        self.show.say(f"the story is over: {len(true_arrivals)} children have arrived, {untold} not yet told")
-        limit_s = AFTER_STORY_S
-        if calm_in_s(self.rig.wall_of(self.rig.clock.now_s), limit_s):
-            limit_s += 2 * CALM_S  # nobody is reported in a silence
+
+        def waits() -> bool:
+            return any(
+                (one.tag, one.arrives) not in self.told
+                and zone.story_s - one.at_s < report.patience_s(self.told_s, self._unix_of(one.at_s))
+                for one in due
+            )
+
+        untold = sum((one.tag, one.arrives) not in self.told for one in due)
+        self.show.say(f"the story is over: {len(due)} children have arrived or left, {untold} not yet told")
+        limit_s = self.told_s + 2 * CALM_S + SAMPLE_S
         with contextlib.suppress(StartError):
-            await until(lambda: not true_arrivals - self.arrived, "arrivals", *self.programs.values(), limit_s=limit_s)
+            await until(lambda: not waits(), "what is due", *self.programs.values(), limit_s=limit_s)
         self.settled_s = time.monotonic() - began
         self.rig.zone.end()
 
@@ -441,8 +447,7 @@ class Demo:
         return None
 
     def _report(self, drained_s: float | None, stats: dict[str, Any]) -> dict[str, Any]:
-        zone, gateway, options = self.rig.zone, self.programs["gateway"], self.options
-        assert zone.began_s is not None
+        gateway, options = self.programs["gateway"], self.options
         return report.build(
             report.Measured(
                 options={
@@ -458,8 +463,9 @@ class Demo:
                 city=records.read_city(self.folder / "city" / "city.db"),
                 stats=stats,
                 figures=self.figures,
-                began_unix_s=self.rig.wall_of(zone.began_s),
+                began_unix_s=self._unix_of(0.0),
                 seconds=options.seconds,
+                told_s=self.told_s,
                 gateway_rss_mb=gateway.usage.rss_max_mb,
                 gateway_cpu_s=self._cpu_s,
                 setup_s=self.setup_s,
@@ -469,6 +475,12 @@ class Demo:
                 switches=self.switched,
             )
         )
+
+    def _unix_of(self, story_s: float) -> float:
+        """Return the UTC time of an instant of the story."""
+        began_s = self.rig.zone.began_s
+        assert began_s is not None
+        return self.rig.wall_of(began_s + story_s)
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(work)

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from gateway.zone import ReaderSettings
 from sim import chance
 from sim.air.radio import Air, rssi_of
 from sim.chance import Floats
 from sim.street.paths import Spot, inside
 from sim.street.site import Pole, Site
 from sim.street.tag import BEACON_S, POWER_DBM, POWER_SIGMA_DB
+from sim.street.zone import duty
 from sim.walks import sites
 
 NAME = "walk_test"
@@ -37,9 +37,6 @@ TAP_EVERY_M = 20.0
 TAP_SIGMA_M = 1.0
 """The technician taps the map about every TAP_EVERY_M. A tap has this error (sigma) on each axis; between two taps the
 error changes linearly."""
-DUTY = ReaderSettings().scan_window_ms / ReaderSettings().scan_interval_ms
-"""Share of the time a reader of the demo listens while its mesh is well. It hears at most one of the three copies of a
-beacon, which leave within 1 ms: the one on its channel. How long the windows are changes nothing in this."""
 MARGIN_M = 5.0
 
 
@@ -47,12 +44,15 @@ def walk(site: Site, poles: Sequence[Pole], air: Air, seed: int) -> sites.Simula
     """Return the walk test of a zone whose readers are mounted on `poles`, in metres on the site's plane.
 
     It covers every footpath in the configuration of a gateway with these poles, and lanes over the yard, in both
-    directions. A row is one packet at one reader. The technician's tag differs from its calibrated power as any tag
-    does. air: the air of these poles, in this order.
+    directions. A row is one packet at one reader. A reader hears at most one of the three copies of a beacon, which
+    leave within 1 ms: the one on its channel. How long its scan windows are changes nothing in this, only which share
+    of the time they take. The technician's tag differs from its calibrated power as any tag does.
+    air: the air of these poles, in this order.
     """
     spots = [pole.at for pole in poles]
     lines = [np.array(line, float) for line in (*site.footpaths(spots), *lanes(site.school, spots))]
     ids = np.array([ear.number for ear in air.ears], np.int64)
+    listens = np.array([duty(pole) for pole in poles])
     own_db = POWER_SIGMA_DB * float(chance.normal(seed, TECHNICIAN, "power")[0])
     rows: list[sites.SurveyRow] = []
     event = 0
@@ -62,9 +62,8 @@ def walk(site: Site, poles: Sequence[Pole], air: Air, seed: int) -> sites.Simula
         xy, heading = walked.xy_m[at], walked.heading[at]
         events = (event + np.arange(len(at), dtype=np.int64))[:, None]
         event += len(at)
-        mean = [air.mean_dbm(float(x), float(y), float(h), own_db) for (x, y), h in zip(xy, heading, strict=True)]
-        dbm, readable = air.listen(TECHNICIAN, events, np.array(mean))
-        heard = readable & (chance.uniform(seed, TECHNICIAN, "scan", events, ids) < DUTY)
+        dbm, readable = air.listen(TECHNICIAN, events, air.means_dbm(xy, heading, own_db))
+        heard = readable & (chance.uniform(seed, TECHNICIAN, "scan", events, ids) < listens)
         tapped = xy + _tap_error_m(xy, seed, n)
         degrees = np.round(np.degrees(heading)) % 360
         rows += [
@@ -112,7 +111,9 @@ def _facts(site: Site, poles: Sequence[Pole], air: Air, lines: Sequence[Floats])
         "name": NAME, "frame": "local metres", "bounds": np.round([*low, *high], 1).tolist(),
         "origin": {"lon": site.plane.lon, "lat": site.plane.lat},
         "readers": [
-            {"id": str(p.number), "x_m": round(p.at[0], 3), "y_m": round(p.at[1], 3), "z_m": p.height_m} for p in poles
+            {"id": str(p.number), "x_m": round(p.at[0], 3), "y_m": round(p.at[1], 3), "z_m": p.height_m}
+            | ({"antenna": p.antenna, "look_deg": p.look_deg} if p.antenna == "patch" else {})
+            for p in poles
         ],
         "tag": {"worn": "body", "height_m": air.channel.tag_height_m, "power_dbm": POWER_DBM}, "radio": "ble",
     }  # fmt: skip

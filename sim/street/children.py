@@ -1,7 +1,8 @@
 """Children of a school zone: where each one is at every instant, from a seed. There is no clock and no radio here.
 
 Most walk to school, wait at crossings, enter by the gate and stay in the yard. Some pass the gate and do not enter.
-Some stop at the kerb of the danger area on their way. Speeds: N(1.22, 0.17) m/s, a group 0.12 m/s slower, limited to
+Some stop at the kerb of the danger area on their way. In a story that ends, some only bring something and go home; else
+nobody would leave in it. Speeds: N(1.22, 0.17) m/s, a group 0.12 m/s slower, limited to
 0.8-1.7 (adult walkers; we found no published street speed of children with school bags that we could check).
 """
 
@@ -20,7 +21,7 @@ from gateway.zone import distance_to_polygon_m
 from sim.street.paths import Paths, Spot, distance_to_edge_m
 from sim.street.site import Site
 
-Role = Literal["pupil", "passer", "kerb"]
+Role = Literal["pupil", "passer", "kerb", "errand"]
 
 SPEED_MEAN, SPEED_SIGMA, SPEED_MIN, SPEED_MAX, GROUP_SLOWER = 1.22, 0.17, 0.8, 1.7, 0.12
 GROUP_SIZES = ((1, 0.55), (2, 0.28), (3, 0.12), (4, 0.05))
@@ -36,6 +37,8 @@ START_M = (20.0, 150.0)
 START_NEAR_M, START_NEAR = 60.0, 0.6
 """Six in ten groups start within this distance, so that children arrive even in a story of 90 s."""
 START_DELAY_S = 8.0
+ERRAND_START_M, ERRAND_DEPTH_M, ERRAND_S = (20.0, 30.0), (15.0, 20.0), (12.0, 18.0)
+"""Who brings something starts so near, goes so far in, stays so long and does not dawdle: it leaves within 80 s."""
 YARD_DEPTH_M = (15.0, 42.0)
 """How far from the gate children are once inside: at the school's doors and in the yard before them."""
 YARD_EDGE_M = 10.0
@@ -138,6 +141,16 @@ class World:
             since, t = t, t - step_s
         return since
 
+    def crossings_s(self, child: Child, until_s: float, step_s: float = 0.5) -> list[tuple[float, bool]]:
+        """Return when the child went in (True) or out of the school, to a step, from the story's start to until_s."""
+        found, before = list[tuple[float, bool]](), False
+        for n in range(int(until_s / step_s) + 1):
+            inside_now = self.at_school(child, n * step_s)
+            if inside_now != before:
+                found.append((n * step_s, inside_now))
+            before = inside_now
+        return found
+
     def at_school(self, child: Child, t_s: float) -> bool:
         where = child.at(t_s)
         return self.site.at_school((where.x_m, where.y_m))
@@ -167,8 +180,8 @@ class World:
             size = chance.choices([n for n, _ in GROUP_SIZES], [p for _, p in GROUP_SIZES])[0]
             role = self._role(group, chance)
             speed = chance.gauss(SPEED_MEAN, SPEED_SIGMA) - (GROUP_SLOWER if size > 1 else 0)
-            speed = min(max(speed, SPEED_MIN), SPEED_MAX)
-            home, start_m, delay_s = self._start(chance)
+            speed = min(max(speed, SPEED_MEAN if role == "errand" else SPEED_MIN), SPEED_MAX)
+            home, start_m, delay_s = self._start(chance, role)
             for member in range(min(size, count - len(people))):
                 number = len(people) + 1
                 own = random.Random(f"{self.seed}/child/{number}")
@@ -182,7 +195,9 @@ class World:
         return people
 
     def _role(self, group: int, chance: random.Random) -> Role:
-        """Group 2 passes by and group 4 stops at the kerb, so that any seed shows each role. The others are drawn."""
+        """Group 1 runs an errand, 2 passes by, 4 stops at the kerb, so that any seed shows each. Others are drawn."""
+        if group == 1 and not self.endless:
+            return "errand"
         if group in (2, 4):
             return "passer" if group == 2 else "kerb" if self._kerb else "pupil"
         drawn = chance.random()
@@ -190,11 +205,12 @@ class World:
             return "passer"
         return "kerb" if drawn < PASSERS + KERB and self._kerb else "pupil"
 
-    def _start(self, chance: random.Random) -> tuple[int, float, float]:
+    def _start(self, chance: random.Random, role: Role) -> tuple[int, float, float]:
         far = [node for node, distance in self._homes if distance > START_M[0] + 10]
         near = chance.random() < START_NEAR
         start_m = chance.uniform(START_M[0], START_NEAR_M) if near else chance.uniform(START_NEAR_M, START_M[1])
-        return chance.choice(far), start_m, chance.uniform(0, START_DELAY_S)
+        home, delay_s = chance.choice(far), chance.uniform(0, START_DELAY_S)
+        return home, chance.uniform(*ERRAND_START_M) if role == "errand" else start_m, delay_s
 
     def _homes_by_distance(self) -> list[tuple[int, float]]:
         nodes = [self._paths.attach(home) for _, home in self.site.homes]
@@ -253,8 +269,8 @@ class _Plan:
             else:
                 self._follow(way)
                 self._enter()
-                if world.endless:
-                    self.walk.stay(self.own.uniform(*SCHOOL_S))
+                if world.endless or self.role == "errand":
+                    self.walk.stay(self.own.uniform(*(SCHOOL_S if world.endless else ERRAND_S)))
                     self._follow([world.site.gates[0], *_points(world._paths, world._paths.route(door, self.home))])
                 else:
                     yield from self._play_for_ever()
@@ -302,8 +318,9 @@ class _Plan:
         """
         site = self.world.site
         start = near or site.gates[0]
+        deep_m = ERRAND_DEPTH_M if self.role == "errand" else YARD_DEPTH_M
         for _ in range(200):
-            reach = self.own.uniform(*(YARD_DEPTH_M if near is None else (2.0, 8.0)))
+            reach = self.own.uniform(*(deep_m if near is None else (2.0, 8.0)))
             angle = self.own.uniform(-math.pi, math.pi)
             spot = (start[0] + reach * math.cos(angle), start[1] + reach * math.sin(angle))
             depth = math.dist(spot, site.gates[0])

@@ -1,8 +1,8 @@
 """An OpenStreetMap extract -> the site file of one school: its streets, danger road, poles and homes.
 
 Taken from the map: streets and footways, buildings, the school's outline, crossings, the nearest main road. Added by us
-and marked with `"origin": "ansim"`: the gate's exact spot, poles, homes. Names are left out, except the name of the
-danger area. The result is a derived database under ODbL, so the attribution stays in the file.
+and marked with `"origin": "ansim"`: the gate's exact spot and width, poles, homes. Names are left out, except the name
+of the danger area. The result is a derived database under ODbL, so the attribution stays in the file.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 from gateway.zone import LonLat, Plane
 from readers.files import printable
 from sim.street.extract import Extract, OsmError
+from sim.street.gates import Entrance, guards, inward_deg
 from sim.street.paths import JOIN_M, Paths, Spot, distance_to_edge_m, inside, nearest_on_segment
 
 ATTRIBUTION = "(c) OpenStreetMap contributors, ODbL 1.0 (openstreetmap.org/copyright)"
@@ -31,6 +32,12 @@ CROSSINGS = ("crossing", "traffic_signals")
 POLE_GAP_M = 32.0
 """Least distance between poles. At 30-40 m two or three readers hear a tag on the street."""
 POLE_ASIDE_M = 2.5
+POLE_HEIGHT_M = 3.5
+GUARDS = 4
+"""Readers that guard a gate. They have the first numbers: the other poles follow, the nearest to the gate first."""
+SCHOOL_ID = "school"
+GATE_WIDTH_M = 5.0
+"""Two wings, wide enough for a lorry. Assumed: maps draw a gate as a point."""
 HOME_GAP_M = 18.0
 HOME_ASIDE_M = 6.0
 HOMES_MAX = 60
@@ -83,6 +90,12 @@ def derive(
     door = paths.attach(entrance)
     danger_name, danger = draft.danger()
     yard = _yard_points(entrance, ring)
+    gate_ = Entrance("gate1", SCHOOL_ID, entrance, inward_deg(entrance, ring), GATE_WIDTH_M)
+    notes += [
+        f"the wall bends at the gate: reader {n} is on the wrong side of it; move it to the {guard.side} side by hand"
+        for n, guard in enumerate(guards(gate_), 1)
+        if inside(guard.at, ring) != (guard.side == "inner")
+    ]
     poles = [
         ("gate", _inwards(entrance, yard[0], 1.0)),
         *(("yard", point) for point in yard),
@@ -91,18 +104,34 @@ def derive(
     features = [
         *(_feature("street", "LineString", draft.degrees(line), {"class": kind}) for kind, line in streets),
         *(_feature("building", "Polygon", [draft.degrees(line)], {}) for line in draft.buildings()),
-        _feature("school", "Polygon", [draft.degrees([*ring, ring[0]])], {"id": "school"}),
+        _feature("school", "Polygon", [draft.degrees([*ring, ring[0]])], {"id": SCHOOL_ID}),
         _feature("danger", "Polygon", [draft.degrees([*danger, danger[0]])],
                  {"id": "road", "what": danger_name, "warn_m": WARN_M}),
         *(_feature("crossing", "Point", draft.degrees([p])[0], {}) for p in draft.crossings(streets)),
-        _feature("gate", "Point", draft.degrees([entrance])[0], {"origin": "ansim"}),
+        *guarded_gate(gate_, draft.plane),
         *(_feature("reader", "Point", draft.degrees([p])[0],
-                   {"number": n, "pole": f"P{n:02d} {name}", "height_m": 3.5, "origin": "ansim"})
-          for n, (name, p) in enumerate(poles, 1)),
+                   {"number": n, "pole": f"P{n:02d} {name}", "height_m": POLE_HEIGHT_M, "origin": "ansim"})
+          for n, (name, p) in enumerate(poles, 1 + GUARDS)),
         *(_feature("home", "Point", draft.degrees([p])[0], {"id": f"home{n:02d}", "origin": "ansim"})
           for n, p in enumerate(_homes(paths, door, ring, danger), 1)),
     ]  # fmt: skip
     return {"type": "FeatureCollection", "site": site, "attribution": ATTRIBUTION, "features": features}
+
+
+def guarded_gate(gate: Entrance, plane: Plane, first: int = 1) -> list[dict[str, Any]]:
+    """Return the features of a gate and of the GUARDS readers that guard it. first: the number of the first of them."""
+    at = {"id": gate.id, "place": gate.place, "inward_deg": gate.inward_deg, "width_m": gate.width_m}
+    features = [_feature("gate", "Point", _degrees(plane, gate.at), {**at, "origin": "ansim"})]
+    for n, guard in enumerate(guards(gate)):
+        post = "left" if n < GUARDS // 2 else "right"
+        features.append(
+            _feature("reader", "Point", _degrees(plane, guard.at), {
+                "number": first + n, "pole": f"P{first + n:02d} gate {post} {guard.side}", "height_m": POLE_HEIGHT_M,
+                "gate": gate.id, "side": guard.side, "antenna": "patch", "look_deg": round(guard.look_deg, 1),
+                "origin": "ansim",
+            })
+        )  # fmt: skip
+    return features
 
 
 def write(site: dict[str, Any], path: Path) -> None:
@@ -163,7 +192,7 @@ class _Draft:
         return lines
 
     def degrees(self, line: Sequence[Spot]) -> list[list[float]]:
-        return [[round(value, 6) for value in self.plane.to_lonlat(*point)] for point in line]
+        return [_degrees(self.plane, point) for point in line]
 
     def streets(self) -> list[tuple[str, list[Spot]]]:
         found, cut = [], 0
@@ -369,6 +398,10 @@ def _turn(a: Spot, b: Spot, c: Spot) -> float:
 
 def _key(point: Spot) -> tuple[int, int]:
     return round(point[0] * 10), round(point[1] * 10)
+
+
+def _degrees(plane: Plane, point: Spot) -> list[float]:
+    return [round(value, 6) for value in plane.to_lonlat(*point)]
 
 
 def _feature(kind: str, shape: str, coordinates: Any, properties: dict[str, Any]) -> dict[str, Any]:

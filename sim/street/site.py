@@ -7,6 +7,11 @@ It is a FeatureCollection with "attribution" and "site" at the top. `properties.
     crossing  Point       where a walker waits for cars    reader    Point    number, pole, height_m
     gate      Point       on the school's edge             home      Point    id
 
+A gate may have `id` (gate1, gate2, .. if not), `place` (the school's id), `inward_deg` (straight through the nearest
+edge) and `width_m`. A reader that guards a gate has `gate` (its id) and `side` (outer or inner). Any reader may have
+`antenna` (dipole, or patch) and a patch `look_deg`; a gate reader's patch looks away from the wall if it has none.
+Bearings are degrees from north, clockwise.
+
 The file is in degrees. This module works in metres: x east and y north of the school's first gate.
 """
 
@@ -15,14 +20,15 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from gateway.zone import LonLat, Plane
 from readers.files import BadFile, bytes_of, printable, table_of
+from sim.street.gates import WIDTH_M, Entrance, Side, inward_deg, look_deg
 from sim.street.paths import Paths, Spot, distance_to_edge_m, inside, nearest_on_segment
 
 SITES = Path(__file__).resolve().parent / "sites"
@@ -43,12 +49,16 @@ class SiteError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Pole:
-    """A reader on its pole."""
+    """A reader on its pole. look_deg: where a patch looks; gate, side: what a gate reader guards."""
 
     number: int
     name: str
     at: Spot
     height_m: float
+    antenna: Literal["dipole", "patch"] = "dipole"
+    look_deg: float | None = None
+    gate: str | None = None
+    side: Side | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +82,16 @@ class Site:
     crossings: tuple[Spot, ...]
     school_id: str
     school: tuple[Spot, ...]
-    gates: tuple[Spot, ...]
+    entrances: tuple[Entrance, ...]
+    """The gates. Children of the demo use the first."""
     dangers: tuple[DangerPatch, ...]
     poles: tuple[Pole, ...]
     homes: tuple[tuple[str, Spot], ...]
+
+    @property
+    def gates(self) -> tuple[Spot, ...]:
+        """The middle of each gate."""
+        return tuple(gate.at for gate in self.entrances)
 
     def paths(self) -> Paths:
         """Return the footpath graph: all streets except those where children do not walk (primary and larger)."""
@@ -105,8 +121,8 @@ class Site:
         return inside(point, self.school)
 
 
-def load(path: Path = GONGDEOK) -> Site:
-    """Read a site file. Raises SiteError."""
+def load(path: Path = GONGDEOK, *, bare: bool = False) -> Site:
+    """Read a site file. bare: one without readers is good too, they are still to be planned. Raises SiteError."""
     try:
         data = table_of(bytes_of(path, SITE_MAX_B))
     except OSError as error:
@@ -121,7 +137,7 @@ def load(path: Path = GONGDEOK) -> Site:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", data["site"]):
         raise SiteError(f"{path}: site {printable(data['site'], 40)!r}: 1 to 32 of A-Z a-z 0-9 _ -, no blank")
     try:
-        return _site(data, [_Feature(n, raw) for n, raw in enumerate(data["features"], 1)])
+        return _site(data, [_Feature(n, raw) for n, raw in enumerate(data["features"], 1)], bare)
     except _BadFeature as error:
         raise SiteError(f"{path}, {error}") from error
 
@@ -196,16 +212,28 @@ class _Feature:
             )
         return float(value)
 
+    def bearing(self, key: str, default: float | None = None) -> float:
+        if self.properties.get(key) == 360:
+            raise self.bad(f"its {key} is 360; north is 0")
+        return self.number(key, 0, 360, default)
+
+    def one_of(self, key: str, *names: str) -> str | None:
+        """Return one of the names; None when the key is not there."""
+        value = self.properties.get(key)
+        if value is not None and value not in names:
+            raise self.bad(f"its {key} is {printable(repr(value), 40)}, and must be {' or '.join(names)}")
+        return value
+
     def bad(self, what: str) -> _BadFeature:
         return _BadFeature(f"{self.name}: {what}")
 
 
-def _site(data: dict[str, Any], features: Sequence[_Feature]) -> Site:
+def _site(data: dict[str, Any], features: Sequence[_Feature], bare: bool = False) -> Site:
     kinds: dict[str, list[_Feature]] = {kind: [] for kind in _SHAPES}
     for each in features:
         kinds[str(each.kind)].append(each)
     for kind in ("street", "school", "gate", "reader", "home"):
-        if not kinds[kind]:
+        if not kinds[kind] and not (bare and kind == "reader"):
             raise _BadFeature(f"the whole file: it has no {kind}; derive it again")
     if all(each.text("class") == "primary" for each in kinds["street"]):
         raise _BadFeature("the whole file: it has no street on which children walk, only primary ones; derive it again")
@@ -227,10 +255,10 @@ def _site(data: dict[str, Any], features: Sequence[_Feature]) -> Site:
             raise feature.bad("it encloses less than a square metre")
         return points
 
-    poles = [
-        Pole(_reader_number(each), each.text("pole", ""), spots(each)[0], each.number("height_m", 0.1, 30, 3.5))
-        for each in kinds["reader"]
-    ]
+    school, school_id = ring(kinds["school"][0]), kinds["school"][0].text("id")
+    gates = [_gate(each, n, spots(each)[0], school, school_id) for n, each in enumerate(kinds["gate"], 1)]
+    by_id = {gate.id: gate for gate in gates}
+    poles = [_pole(each, spots(each)[0], by_id) for each in kinds["reader"]]
     homes = [(each.text("id"), spots(each)[0]) for each in kinds["home"]]
     dangers = [
         DangerPatch(each.text("id"), each.text("what"), ring(each), each.number("warn_m", 0, 200))
@@ -238,6 +266,7 @@ def _site(data: dict[str, Any], features: Sequence[_Feature]) -> Site:
     ]
     for kind, what, names in (
         ("reader", "number", [str(pole.number) for pole in poles]),
+        ("gate", "id", [gate.id for gate in gates]),
         ("home", "id", [name for name, _ in homes]),
         ("danger", "id", [danger.id for danger in dangers]),
     ):
@@ -253,13 +282,45 @@ def _site(data: dict[str, Any], features: Sequence[_Feature]) -> Site:
         plane=plane,
         streets=tuple((each.text("class"), spots(each)) for each in kinds["street"]),
         crossings=tuple(spots(each)[0] for each in kinds["crossing"]),
-        school_id=kinds["school"][0].text("id"),
-        school=ring(kinds["school"][0]),
-        gates=tuple(spots(each)[0] for each in kinds["gate"]),
+        school_id=school_id,
+        school=school,
+        entrances=tuple(gates),
         dangers=tuple(dangers),
         poles=tuple(sorted(poles, key=lambda pole: pole.number)),
         homes=tuple(homes),
     )
+
+
+def _gate(feature: _Feature, n: int, at: Spot, school: Sequence[Spot], school_id: str) -> Entrance:
+    name, place = feature.text("id", f"gate{n}"), feature.text("place", school_id)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", name):
+        raise feature.bad(f"its id is {printable(repr(name), 40)}: 1 to 32 of A-Z a-z 0-9 _ -, a letter or digit first")
+    if place != school_id:
+        raise feature.bad(f"its place is {printable(repr(place), 40)}; the site's only place is {school_id}")
+    inward = feature.bearing("inward_deg", inward_deg(at, school))
+    return Entrance(name, place, at, inward, feature.number("width_m", 0.5, 40, WIDTH_M))
+
+
+def _pole(feature: _Feature, at: Spot, gates: Mapping[str, Entrance]) -> Pole:
+    gate, side = feature.properties.get("gate"), cast(Side | None, feature.one_of("side", "outer", "inner"))
+    if gate is not None and (not isinstance(gate, str) or gate not in gates):
+        raise feature.bad(f"its gate is {printable(repr(gate), 40)}; the gates are {', '.join(gates)}")
+    if (gate is None) != (side is None):
+        raise feature.bad("a gate reader has both gate and side (outer or inner); give both or neither")
+    antenna = cast(Literal["dipole", "patch"], feature.one_of("antenna", "dipole", "patch") or "dipole")
+    look = None
+    if "look_deg" in feature.properties:
+        look = feature.bearing("look_deg")
+        if antenna == "dipole":
+            raise feature.bad("it has look_deg, and a dipole hears all round; give antenna patch, or leave it out")
+    elif antenna == "patch":
+        if gate is None or side is None:
+            raise feature.bad("it has a patch antenna; say where it looks: look_deg, degrees from north, clockwise")
+        look = look_deg(gates[gate], side)
+    return Pole(
+        _reader_number(feature), feature.text("pole", ""), at, feature.number("height_m", 0.1, 30, 3.5),
+        antenna, look, gate, side,
+    )  # fmt: skip
 
 
 def _reader_number(feature: _Feature) -> int:

@@ -31,9 +31,19 @@ POWER_SIGMA_DB = 1.5
 CLOCK_SIGMA_S = 2.0
 CLOCK_SIGMA_PPM = 20.0
 """Spread of the tags' crystals. Assumed; data sheets state 20 to 50 as a limit."""
+CALM_S = SILENT_S + 3 * CLOCK_SIGMA_S
+"""Before and after each change of the ids, some tags may be silent for so long."""
 BATTERY_LOW_MV = 2400
 MOVING_FOR_S = 60.0
 """How long the motion flag stays set after the last step. A shorter time tells children apart by how they play."""
+
+
+def calm_in_s(unix_s: float, seconds: float) -> float:
+    """Return after how long a time of `seconds` begins in which no tag is silent; 0: now. seconds: under 840."""
+    since_s = unix_s % EPOCH_S
+    if since_s < CALM_S:
+        return CALM_S - since_s
+    return EPOCH_S - since_s + CALM_S if since_s + seconds > EPOCH_S - CALM_S else 0.0
 
 
 @dataclass(frozen=True, slots=True)

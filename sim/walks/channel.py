@@ -73,6 +73,18 @@ class WalkAir:
         result: Floats = level
         return result
 
+    def listen(
+        self, tag: str, t_s: Floats, xy_m: Floats, heading: Floats, offset_db: float = 0.0
+    ) -> tuple[Ints, Ints, Floats]:
+        """Return what is received (see `hear`) of packets sent at t_s (N,) from places (N, 2), facing heading (N,)."""
+        return self.hear(tag, t_s, self.level_dbm(xy_m, heading) + offset_db)
+
+    def level_dbm(self, xy_m: Floats, heading: Floats) -> Floats:
+        """Return `mean_dbm`, computed once for a tag that does not move or turn."""
+        if len(xy_m) > 1 and (xy_m == xy_m[0]).all() and (heading == heading[0]).all():
+            return np.repeat(self.mean_dbm(xy_m[:1], heading[:1]), len(xy_m), axis=0)
+        return self.mean_dbm(xy_m, heading)
+
     def hear(self, tag: str, t_s: Floats, level_dbm: Floats) -> tuple[Ints, Ints, Floats]:
         """Return what is received of packets sent at t_s (N,): (packet, reader, dBm) of all readings, sorted by packet.
 
@@ -84,25 +96,50 @@ class WalkAir:
         if c.slow_m <= 0:
             second: Ints = np.ceil(t_s).astype(np.int64)[:, None]
             level = level + c.slow_db * chance.normal(self._seed, "white", tag, second, self._numbers)
-        k = 10.0 ** (c.rice_k_db / 10.0)
+        real, imaginary = (self.packet_fading(tag, packet, part) for part in (1, 2))
+        return self.receive(tag, level + self.fading_db(real, imaginary))
+
+    def packet_fading(self, tag: str, packet: Ints, part: int) -> Floats:
+        """Return the scattered part of the field, real (1) or imaginary (2), new for each packet (N, K): spread 1."""
+        return chance.normal(self._seed, "fade", tag, part, packet, self._numbers)
+
+    def fading_db(self, real: Floats, imaginary: Floats) -> Floats:
+        """Return the gain of a steady wave together with a scattered field of spread 1 in each part (Rice)."""
+        k = 10.0 ** (self.channel.rice_k_db / 10.0)
         sigma = math.sqrt(0.5 / (k + 1.0))
-        real = math.sqrt(k / (k + 1.0)) + sigma * chance.normal(self._seed, "fade", tag, 1, packet, self._numbers)
-        imaginary = sigma * chance.normal(self._seed, "fade", tag, 2, packet, self._numbers)
-        level = level + 10.0 * np.log10(real**2 + imaginary**2)
+        found: Floats = 10.0 * np.log10((math.sqrt(k / (k + 1.0)) + sigma * real) ** 2 + (sigma * imaginary) ** 2)
+        return found
+
+    def receive(self, tag: str, level: Floats) -> tuple[Ints, Ints, Floats]:
+        """Return which packets (N, K) are received and with what level: see `hear`."""
+        c = self.channel
+        packet: Ints = np.arange(len(level), dtype=np.int64)[:, None]
         chances = (1.0 - c.loss) / (1.0 + np.exp(-np.clip((level - c.edge_dbm) / c.edge_db, -60.0, 60.0)))
         got, reader = np.nonzero(chance.uniform(self._seed, "read", tag, packet, self._numbers) < chances)
         dbm = np.clip(np.round(level[got, reader] / c.quantum_db) * c.quantum_db, RSSI_MIN_DBM, RSSI_MAX_DBM)
         return got.astype(np.int64), reader.astype(np.int64), dbm
 
     def _shadow(self, reader: int, xy_m: Floats) -> Floats:
-        """Shadowing of spread 1 as a sum of plane waves.
+        return self.shadow("wave", "phase", reader, xy_m)
+
+    def shadow(self, waves: str, phases: str, reader: int, xy_m: Floats) -> Floats:
+        """Return shadowing of spread 1 at places (N, 2) as a sum of plane waves; the two keys select the draw.
 
         exp(-r / D) in the plane is the characteristic function of a bivariate Cauchy distribution of scale 1 / D (the
         Matern class with index 1/2). So waves drawn from it have exactly this correlation (Rahimi and Recht 2007).
         """
         wave: Ints = np.arange(WAVES, dtype=np.int64)
-        draw = [chance.normal(self._seed, "wave", reader, wave, axis) for axis in (1, 2, 3)]
+        draw = [chance.normal(self._seed, waves, reader, wave, axis) for axis in (1, 2, 3)]
         number = np.stack(draw[:2]) / np.abs(draw[2]) / self.channel.slow_m
-        phase = 2.0 * np.pi * chance.uniform(self._seed, "phase", reader, wave)
+        phase = 2.0 * np.pi * chance.uniform(self._seed, phases, reader, wave)
         result: Floats = np.cos(xy_m @ number + phase).sum(1) * math.sqrt(2.0 / WAVES)
         return result
+
+
+def smooth(x: Floats, seed: int, key: str) -> Floats:
+    """Return a smooth random function of x (N,), the sum of eight cosines: spread 1, scale about 1."""
+    n: Ints = np.arange(8, dtype=np.int64)
+    waves = chance.normal(seed, key, "smooth wave", n)
+    phases = 2.0 * np.pi * chance.uniform(seed, key, "smooth phase", n)
+    result: Floats = np.cos(np.multiply.outer(x, waves) + phases).sum(-1) / 2.0
+    return result

@@ -1,12 +1,14 @@
 """`ansim-sim walks`: make simulated recorded sites for locating engines, and put faults into recorded sites."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sim.walks import faults
+from sim.walks import families, faults
 from sim.walks import sites as walks
+from sim.walks.families import FAMILIES
 from sim.walks.places import KINDS
 
 WRONG = 2
@@ -18,13 +20,21 @@ app = typer.Typer(help="Recorded sites with known truth, and faults for any reco
 def make_command(
     out: Annotated[Path, typer.Argument(help="Folder for the sites, one folder each; made where it is missing.")],
     sites: Annotated[int, typer.Option(min=1, max=1000, help="How many sites.")] = 12,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first site; the next has the next.")] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the first site, the next has the next; or of a family.")
+    ] = 1,
     kind: Annotated[str, typer.Option(help="street, room, yard, or mixed: of every four, two rooms.")] = "mixed",
+    family: Annotated[str, typer.Option(help="train or judge: disturbed sites of six kinds instead.")] = "",
 ) -> None:
     """Write simulated sites in the recorded-site format: places, surveys, walks, truth and footpaths."""
     if kind not in (*KINDS, "mixed"):
         _stop(f"--kind {kind!r}: street, room, yard or mixed")
-    if kind == "mixed":
+    if family and (family not in FAMILIES or kind != "mixed"):
+        _stop(f"--family {family!r}: train or judge, without --kind")
+    made: Iterable[walks.SimulatedSite]
+    if family:
+        made = families.family_of(next(f for f in FAMILIES if f == family), sites, seed)
+    elif kind == "mixed":
         made = walks.collection(sites, seed)
     else:
         made = [walks.make(next(k for k in KINDS if k == kind), seed + i) for i in range(sites)]

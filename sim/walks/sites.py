@@ -18,7 +18,7 @@ import numpy as np
 
 from sim import chance
 from sim.chance import Floats
-from sim.walks.channel import Ints, WalkAir
+from sim.walks.channel import Ints, WalkAir, smooth
 from sim.walks.places import PlaceKind, WalkPlace, channel_of, place_of
 
 STEP_S = 0.1
@@ -100,35 +100,44 @@ def make(
     other_tag = chance.one(seed, key, "other tag") < 0.5
     offset_db = 2.5 * float(chance.normal(seed, key, "tag")[0])
     survey_offset_db = 2.5 * float(chance.normal(seed, key, "survey tag")[0]) if other_tag else offset_db
-    rows: tuple[SurveyRow, ...] = ()
-    if surveyed and place.worn == "rig":
-        rows = _survey_points(air, place, seed, survey_offset_db)
-    elif surveyed:
-        rows = _survey_walk(air, place, seed, survey_offset_db)
+    rows = survey_of(air, place, seed, survey_offset_db) if surveyed else ()
     tracks: dict[str, SimulatedTrack] = {}
     for i, line in enumerate(place.lines):
         name = f"walk_{i + 1}"
         speed = place.speed_m_s * (1.0 + 0.12 * float(np.clip(chance.normal(seed, key, "speed", i)[0], -2, 2)))
         walk = along(line, speed, seed, f"{key} {name}", stop_gap_m=place.stop_gap_m, wander_m=place.wander_m)
         tracks[name] = record(air, walk, rate_hz, name, seed, offset_db)
-    facts: dict[str, Any] = {
-        "name": f"{kind}_{seed:04d}", "frame": "local metres", "bounds": [round(v, 3) for v in place.bounds_m],
-        "readers": [
-            {"id": f"r{i + 1:02d}", "x_m": round(float(x), 3), "y_m": round(float(y), 3), "z_m": round(float(z), 3)}
-            for i, (x, y, z) in enumerate(place.readers_m)
-        ],
-        "tag": {"worn": place.worn, "height_m": place.height_m}, "radio": place.radio,
-    }  # fmt: skip
+    facts = facts_of(f"{kind}_{seed:04d}", place)
     if not surveyed:  # as a data sheet of the device type would say; not what this seed drew
         facts["channel"] = {"p0_dbm": -50.0, "exponent": 2.3, "sigma_db": 6.0, "note": "law of the simulated type"}
-    if place.footpaths:
-        facts["footpaths"] = [np.round(line, 3).tolist() for line in place.footpaths]
     facts["simulated"] = {
         "seed": seed, "kind": kind, "rate_hz": rate_hz, "tag_offset_db": round(offset_db, 2),
         "survey_tag_offset_db": round(survey_offset_db, 2), "tag_height_m": round(height_m, 2),
         "reader_offset_db": np.round(air.offset_db, 2).tolist(), "channel": asdict(air_numbers),
     }  # fmt: skip
     return SimulatedSite(facts, rows, tracks)
+
+
+def facts_of(name: str, place: WalkPlace) -> dict[str, Any]:
+    """Return what site.json says of a place."""
+    facts: dict[str, Any] = {
+        "name": name, "frame": "local metres", "bounds": [round(v, 3) for v in place.bounds_m],
+        "readers": [
+            {"id": f"r{i + 1:02d}", "x_m": round(float(x), 3), "y_m": round(float(y), 3), "z_m": round(float(z), 3)}
+            for i, (x, y, z) in enumerate(place.readers_m)
+        ],
+        "tag": {"worn": place.worn, "height_m": place.height_m}, "radio": place.radio,
+    }  # fmt: skip
+    if place.footpaths:
+        facts["footpaths"] = [np.round(line, 3).tolist() for line in place.footpaths]
+    return facts
+
+
+def survey_of(air: WalkAir, place: WalkPlace, seed: int, offset_db: float) -> tuple[SurveyRow, ...]:
+    """Return the rows of a survey: a rig for a minute at each point of a lattice, or a person who walks both ways."""
+    if place.worn == "rig":
+        return _survey_points(air, place, seed, offset_db)
+    return _survey_walk(air, place, seed, offset_db)
 
 
 def record(
@@ -141,16 +150,26 @@ def record(
     sent_s = sent_s + 0.01 * chance.uniform(seed, tag, "late", n)
     xy = np.stack([np.interp(sent_s, walk.t_s, walk.xy_m[:, axis]) for axis in (0, 1)], axis=1)
     facing = np.interp(sent_s, walk.t_s, np.unwrap(walk.heading))
-    got, reader, dbm = air.hear(tag, sent_s, air.mean_dbm(xy, facing) + offset_db)
+    got, reader, dbm = air.listen(tag, sent_s, xy, facing, offset_db)
     return SimulatedTrack(walk, sent_s[got], reader, dbm)
 
 
 def along(
-    line: Floats, speed_m_s: float, seed: int, key: str, *, stop_gap_m: float = math.inf, wander_m: float = 0.0
+    line: Floats,
+    speed_m_s: float,
+    seed: int,
+    key: str,
+    *,
+    stop_gap_m: float = math.inf,
+    wander_m: float = 0.0,
+    stop_s: tuple[float, float] = (3.0, 20.0),
+    turn_gap_s: float = math.inf,
+    end_s: float = WALK_MAX_S,
 ) -> SimulatedWalk:
     """Return a walk along a polyline. Its speed varies by a fifth, its distance from the line has spread `wander_m`.
 
-    Stops come every `stop_gap_m` on average and last 3-20 s. At a stop the wearer faces another way.
+    Stops come every `stop_gap_m` on average and last `stop_s`. At a stop the wearer faces another way, and after
+    `turn_gap_s` on average yet another one. The walk ends with the line, or after `end_s`.
     """
     piece = np.linalg.norm(np.diff(line, axis=0), axis=1)
     at = np.r_[0.0, np.cumsum(piece)]
@@ -163,11 +182,13 @@ def along(
             stop_at - stop_gap_m * math.log(chance.one(seed, key, "stop", stops)) if stop_gap_m < math.inf else math.inf
         )
 
-    stop_at, still_s, turn = next_stop(), 0.0, 0.0
+    stop_at, still_s, turn, turns = next_stop(), 0.0, 0.0, 0
     phase = 2.0 * math.pi * chance.one(seed, key, "pace")
-    while distance[-1] < at[-1] and len(distance) * STEP_S < WALK_MAX_S:
+    while distance[-1] < at[-1] and len(distance) * STEP_S < min(end_s, WALK_MAX_S):
         if still_s > 0:
             still_s -= STEP_S
+            if turn_gap_s < math.inf and chance.one(seed, key, "turns", len(distance)) < STEP_S / turn_gap_s:
+                turn, turns = 2.0 * math.pi * (chance.one(seed, key, "turned", turns) - 0.5), turns + 1
             distance.append(distance[-1])
             turned.append(turn)
             continue
@@ -176,7 +197,7 @@ def along(
         turned.append(0.0)
         if distance[-1] >= stop_at:
             still_s, turn = (
-                3.0 + 17.0 * chance.one(seed, key, "wait", stops),
+                stop_s[0] + (stop_s[1] - stop_s[0]) * chance.one(seed, key, "wait", stops),
                 1.2 * float(chance.normal(seed, key, stops)[0]),
             )
             stops += 1
@@ -185,7 +206,7 @@ def along(
     xy = np.stack([np.interp(d, at, line[:, axis]) for axis in (0, 1)], axis=1)
     i = np.clip(np.searchsorted(at, d, side="right") - 1, 0, len(piece) - 1)
     course = np.arctan2(*np.diff(line, axis=0).T[::-1])[i]
-    beside = wander_m * _smooth(d / 5.0, seed, key)
+    beside = wander_m * smooth(d / 5.0, seed, key)
     xy = xy + beside[:, None] * np.stack([-np.sin(course), np.cos(course)], axis=1)
     heading = _rounded(np.unwrap(course + np.array(turned)))
     return SimulatedWalk(
@@ -236,8 +257,8 @@ def _survey_points(air: WalkAir, place: WalkPlace, seed: int, offset_db: float) 
     t_s = np.arange(120) / 2.0
     for i, x in enumerate(np.arange(x0 + step_m / 2, x1, step_m)):
         for j, y in enumerate(np.arange(y0 + step_m / 2, y1, step_m)):
-            level = air.mean_dbm(np.array([[x, y]]), np.zeros(1)) + offset_db
-            _, reader, dbm = air.hear(f"survey {i} {j}", t_s, level)
+            here = np.tile([x, y], (len(t_s), 1))
+            _, reader, dbm = air.listen(f"survey {i} {j}", t_s, here, np.zeros(len(t_s)), offset_db)
             for k in range(len(place.readers_m)):
                 levels, counts = np.unique(dbm[reader == k], return_counts=True)
                 rows += [(float(x), float(y), None, k, float(v), int(n)) for v, n in zip(levels, counts, strict=True)]
@@ -265,12 +286,3 @@ def _survey_walk(air: WalkAir, place: WalkPlace, seed: int, offset_db: float) ->
                 heard = track.rssi_dbm[(second == s) & (track.reader == k)]
                 rows.append((float(x), float(y), round(heading) % 360, int(k), float(heard.mean()), len(heard)))
     return tuple(rows)
-
-
-def _smooth(x: Floats, seed: int, key: str) -> Floats:
-    """A smooth random function, the sum of eight cosines: spread 1, scale about 1."""
-    n: Ints = np.arange(8, dtype=np.int64)
-    waves = chance.normal(seed, key, "smooth wave", n)
-    phases = 2.0 * np.pi * chance.uniform(seed, key, "smooth phase", n)
-    result: Floats = np.cos(np.multiply.outer(x, waves) + phases).sum(-1) / 2.0
-    return result

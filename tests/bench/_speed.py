@@ -1,4 +1,4 @@
-"""The process that `speed` starts: one thread, figures as JSON on standard output.
+"""The processes that `speed` starts: one thread each, figures as JSON on standard output.
 
 The zone: a street of 150 m with a reader every 30 m on both sides, footpaths on both, three crossings, a danger area
 and an agreed route; one row also has a school's yard, one also a walk test. Every tag walks and is heard by all 12
@@ -6,12 +6,16 @@ readers every second. Every update gives the fix with its radii, areas, route an
 smoothed fix.
 """
 
+import contextlib
 import gc
 import json
+import resource
 import statistics
+import sys
 import time
 import tracemalloc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +25,7 @@ from gateway.fix import Reading
 from gateway.locate.tracker import LATE_EVERY
 from gateway.zone import DangerArea, Footpath, Place, Plane, Reader, Route, Zone
 from sim import chance
-from tests.bench import _ours
+from tests.bench import _ours, core
 
 SPACING_M, POLES, SIDE_M, HEIGHT_M, TAG_HEIGHT_M = 30.0, 6, 7.0, 3.5, 1.0
 PATH_M, BEYOND_M = 6.0, 5.0
@@ -32,6 +36,10 @@ TAGS = (1, 40, 400)
 WARM, CYCLES, UPDATES = 2, 6, 1600
 """Cycles (from one smoothed fix to the next) that are not timed; fewest timed cycles; tag updates to time."""
 SOLVED = 200
+YARDSTICK_ROUNDS = 15
+GATEWAY = ("us_a_fix", "fixes_per_s", "longest_tick_with_fixes_ms", "p99_tick_with_fixes_ms", "start_ms",
+           "load_of_this_zone_with_fixes_pct", "open_ground_us_a_fix", "sightings_us_a_frame")  # fmt: skip
+"""Figures of `core` that belong here too."""
 SEED = 3
 
 END_M = SPACING_M * (POLES - 1)
@@ -90,11 +98,11 @@ def _figures(label: str, engine: _ours.Locator, tags: int) -> dict[str, float | 
         step_s = hear_s = 0.0
         for _ in range(LATE_EVERY):
             heard = second(tags, now_s)
-            begun = time.perf_counter()
+            begun = time.process_time()
             engine.hear(heard, float(now_s))
-            told = time.perf_counter()
+            told = time.process_time()
             fixes = engine.step(float(now_s))
-            done = time.perf_counter()
+            done = time.process_time()
             assert fixes == tags, f"{fixes} fixes of {tags} tags"
             hear_s, step_s = hear_s + told - begun, step_s + done - told
             longest_s = max(longest_s, done - begun) if len(steps) >= WARM else 0.0
@@ -168,14 +176,64 @@ def by_scipy(found: dict[str, float | int | str]) -> None:
     found["scipy_soft_l1_us_a_tag_update"] = round(statistics.median(taken) * 1e6, 1)
 
 
-def main() -> None:
+def yardstick_ms(clock: Callable[[], float]) -> float:
+    """Return the median time of a fixed piece of work: array arithmetic like a filter's, and dicts in plain Python."""
+    rng = np.random.default_rng(SEED)
+    level, belief = (rng.random((400, 1500), dtype=np.float32) for _ in range(2))
+    cells = rng.integers(0, 1500, 3000)
+    taken = []
+    for _ in range(YARDSTICK_ROUNDS):
+        begun = clock()
+        weighed = belief * np.exp(-np.log1p(level * level))
+        weighed = weighed / weighed.sum(axis=1, keepdims=True)
+        weighed[:, cells].sum(axis=1)
+        counted: dict[int, int] = {}
+        for number in range(20_000):
+            counted[number % 997] = counted.get(number % 997, 0) + number
+        taken.append(clock() - begun)
+    return 1e3 * statistics.median(taken)
+
+
+def of_engine() -> dict[str, float | int | str]:
     found: dict[str, float | int | str] = {"readers": len(XY_M), "threads": 1}
+    before_ms = yardstick_ms(time.process_time)
     ours(found)
     by_scipy(found)
+    yard_ms = (before_ms + yardstick_ms(time.process_time)) / 2
+    found["yardstick_cpu_ms"] = round(yard_ms, 2)
     for tags in TAGS:
         mine = float(found[f"ours_{tags}_tags_with_readings_us"])
         found[f"scipy_to_ours_{tags}_tags"] = round(float(found["scipy_soft_l1_us_a_tag_update"]) / mine, 1)
-    print(json.dumps(found))
+    for name in [name for name in found if "_400_" in name and name.endswith("with_readings_us")]:
+        found[name.replace("_us", "_yardsticks")] = round(400 * float(found[name]) / 1e3 / yard_ms, 3)
+    found["engine_peak_mb"] = _peak_mb()
+    return found
+
+
+def of_gateway() -> dict[str, float | int | str]:
+    """Return the figures of `core`: 100 readers, 2000 tags. Its process holds two such zones, one after the other."""
+    bare_mb, before_ms = _peak_mb(), yardstick_ms(time.process_time)
+    cpu_time = patch("tests.bench.core.time.perf_counter", time.process_time)
+    with contextlib.redirect_stdout(sys.stderr), cpu_time:
+        all_figures = core.run()
+    yard_ms = (before_ms + yardstick_ms(time.process_time)) / 2
+    found: dict[str, float | int | str] = {
+        "gateway_readers": all_figures["readers"], "gateway_tags": all_figures["tags"],
+        "gateway_yardstick_cpu_ms": round(yard_ms, 2),
+    }  # fmt: skip
+    found |= {f"gateway_{name}": all_figures[name] for name in GATEWAY}
+    fixes_ms = core.TAGS * float(all_figures["us_a_fix"]) / 1e3
+    found["gateway_second_of_fixes_yardsticks"] = round(fixes_ms / yard_ms, 3)
+    found |= {"gateway_peak_mb": _peak_mb(), "gateway_peak_without_zones_mb": bare_mb}
+    return found
+
+
+def _peak_mb() -> float:
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+
+
+def main() -> None:
+    print(json.dumps(of_gateway() if sys.argv[1:] == ["gateway"] else of_engine()))
 
 
 if __name__ == "__main__":

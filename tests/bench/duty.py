@@ -17,6 +17,7 @@ import math
 import os
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -38,6 +39,7 @@ from sim.clock import Clock
 from sim.demo.running_zone import RunningZone
 from sim.reader.process import ReaderProcess
 from sim.reader.switches import Switches
+from sim.street.paths import Spot
 from sim.street.tag import Tag
 from tests.sim.demo.bed import Gateway, air_of_readers, mac_of, mesh_of_readers
 
@@ -53,7 +55,13 @@ DUTIES = {"none": (20, 5), "25_10in40": (40, 10), "25_5in20": (20, 5), "50_10in2
           "100": (20, 20)}  # fmt: skip
 HEAP_B = 64 * 1024
 """More than a reader has: what is kept in config.py for a benchmark must not decide whether the firmware starts."""
-KEPT = "import scan\n_restart = scan.restart\nscan.restart = lambda halvings: halvings or _restart(0)\n"
+KEPT = """import report
+_adapt = report.adapt
+def _kept(now):
+    _adapt(now)
+    report.scan.shift = 0
+report.adapt = _kept
+"""
 """Lines of config.py: the scan never slows down."""
 TAKEN = "import settings\nsettings.values = {}\n"
 """The same: settings without a gateway that sends them, because a reader that is deaf to the mesh could not get them.
@@ -145,7 +153,7 @@ def measure(seed: int, duty: str, way: str, adapts: bool) -> Seen:
     with tempfile.TemporaryDirectory() as folder:
         kind = Unfelt if duty == "none" else ReaderProcess
         config = TAKEN.format((0, 2000, interval_ms, window_ms, 60, 60, COMPANY_ID_TEST)) + ("" if adapts else KEPT)
-        line = _Line(Path(folder), seed, settings, WAYS[way], config, kind)
+        line = Line(Path(folder), seed, settings, WAYS[way], config, kind)
         try:
             asyncio.run(line.clock.run(BEGIN_S + WARM_S + MEASURED_S))
             return line.seen()
@@ -154,12 +162,13 @@ def measure(seed: int, duty: str, way: str, adapts: bool) -> Seen:
                 station.reader.stop()
 
 
-class _Cries(Gateway):
-    """The gateway's core, and when it first said that a tag cries."""
+class Cries(Gateway):
+    """The gateway's core, and when it first said that a tag cries. It closes every alarm CLOSE_S later."""
 
-    def __init__(self, clock: Clock, tags: dict[int, Tag], settings: ReaderSettings) -> None:
-        super().__init__(clock, {tag.name: tag.keys for tag in tags.values()}, at=AT, settings=settings)
+    def __init__(self, clock: Clock, tags: dict[int, Tag], settings: ReaderSettings, at: Mapping[int, Spot]) -> None:
+        super().__init__(clock, {tag.name: tag.keys for tag in tags.values()}, at=at, settings=settings)
         self.cried_s: dict[str, float] = {}
+        self.close_s = CLOSE_S
         self.newest: dict[int, tuple[int, int]] = {}
         """Boot and sequence of each reader's newest frame."""
 
@@ -174,9 +183,11 @@ class _Cries(Gateway):
 
     def _watched(self, step: Any) -> Any:
         for effect in step:
-            if isinstance(effect, Commit) and isinstance(effect.event, events.Sos) and not effect.event.revision:
-                self.cried_s.setdefault(effect.event.tag, self.clock.now_s)
-                self.clock.after(CLOSE_S, partial(self._close, effect.event.alarm))
+            if isinstance(effect, Commit) and isinstance(effect.event, events.Sos | events.Bell):
+                if not effect.event.revision:
+                    self.clock.after(self.close_s, partial(self._close, effect.event.alarm))
+                if isinstance(effect.event, events.Sos) and not effect.event.revision:
+                    self.cried_s.setdefault(effect.event.tag, self.clock.now_s)
             yield effect
 
     def _close(self, alarm: str) -> None:
@@ -190,22 +201,29 @@ class _Cries(Gateway):
             self.send(reader, wire.encode(wire.STAGE, reader, boot, sequence, body, mac_of(reader)))
 
 
-class _Line:
-    """Eight poles, their tags, the gateway, and what is measured."""
+class Line:
+    """Poles, tags round them, the gateway, and what is measured. at: number -> where a pole stands."""
 
     def __init__(
-        self, folder: Path, seed: int, settings: ReaderSettings, mac: Mac, config: str, kind: type[ReaderProcess]
+        self,
+        folder: Path,
+        seed: int,
+        settings: ReaderSettings,
+        mac: Mac,
+        config: str,
+        kind: type[ReaderProcess],
+        at: Mapping[int, Spot] = AT,
     ) -> None:
         self.clock = clock = Clock(None)
         self.tags = {n: Tag(seed, n, f"tag-{n:03d}") for n in range(1, TAGS + 1)}
-        self.gateway = _Cries(clock, self.tags, settings)
+        self.gateway = Cries(clock, self.tags, settings, at)
         pipeline.set_clock(self.gateway.state, UTC_S, 0.0, "good")
         self.mesh = mesh_of_readers(
             clock,
             self.gateway,
             folder,
             seed,
-            at=AT,
+            at=at,
             centre=(0.0, 0.0),
             mac=mac,
             config=config,
@@ -213,7 +231,7 @@ class _Line:
         )
         world = SimpleNamespace(children=[_Standing(n) for n in self.tags])
         self.zone = RunningZone(
-            clock, world, self.tags, air_of_readers(Channel(), seed, AT), self.mesh, mac_of=mac_of, bell_pin="D4"  # type: ignore[arg-type]
+            clock, world, self.tags, air_of_readers(Channel(), seed, at), self.mesh, mac_of=mac_of, bell_pin="D4"  # type: ignore[arg-type]
         )  # fmt: skip
         self.cries: dict[str, float] = {}
         self.up_ms: list[float] = []
@@ -223,7 +241,7 @@ class _Line:
         self._begin_s = BEGIN_S + WARM_S
         self._on_frame, self.mesh.on_frame = self.mesh.on_frame, self._up
         self.mesh.on_delivery = self._down
-        for n in AT:
+        for n in at:
             clock.after(POWER_WITHIN_S * chance.one(seed, n, "power"), partial(self.mesh.power, n, True))
             clock.after(BEGIN_S + chance.one(seed, n, "stage"), partial(self._stage, n, 1))
         self.mesh.start_joining()

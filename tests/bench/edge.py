@@ -25,15 +25,16 @@ from gateway.locate.locator import ZoneLocator
 from gateway.presence.changes import Arrived, Left
 from gateway.presence.settle import Settler
 from gateway.survey import onto_zone
-from gateway.zone import DangerArea, Footpath, Place, Reader, Zone, depth_m
+from gateway.zone import Zone, depth_m
 from sim.air.radio import Air, ReaderEar, rssi_of
 from sim.chance import Floats, one
 from sim.demo import technician as walk_test
 from sim.street import site as sites
 from sim.street.children import ChildAt, Walk, World
 from sim.street.paths import Spot
-from sim.street.site import Site
+from sim.street.site import Pole, Site
 from sim.street.tag import POWER_DBM, POWER_SIGMA_DB
+from sim.street.zone import duty, zone_of
 
 CHILDREN, READERS, HOURS, SEED = 30, 8, 1.0, 1
 NEAR_M, FAR_M, REACH_M = 3.0, 8.0, 45.0
@@ -47,7 +48,7 @@ WAIT_S, BEFORE_M, BESIDE_M = 600.0, (1.5, 12.0), 15.0
 YARD_M, LEAVES_S, GONE_S = (4.0, 30.0), (60.0, 240.0), 360.0
 """A child that leaves first stands this deep in the yard, until a time in LEAVES_S; it is watched for GONE_S more."""
 WINDOW_S = 2
-"""A reader reports a tag at this interval. A tag beacons each second; a reader listens `walk_test.DUTY` of the time."""
+"""A reader reports a tag at this interval. A tag beacons each second; a reader listens `duty` of the time."""
 
 Way = Callable[[float], ChildAt]
 Word = tuple[int, int, bool]
@@ -129,14 +130,15 @@ class _Street:
 
     def __init__(self, seed: int, children: int) -> None:
         self.site = sites.load()
-        poles = self.site.poles[:READERS]
-        zone = _zone(self.site)
+        poles = _poles(self.site)
+        zone = zone_of(self.site, poles)
         ground = Ground(zone)
         self.seed = seed
         self.world = World(self.site, seed, 1)
         self.dx, self.dy = ground.plane.to_xy_m(self.site.plane.lon, self.site.plane.lat)
         self.air = Air(seed, [ReaderEar(p.number, p.at, p.height_m) for p in poles], walled=self.site.school)
         self.numbers = [pole.number for pole in poles]
+        self.listens = np.array([duty(pole) for pole in poles])
         self.locator = ZoneLocator(ground, Counter(), survey=_walk_test(self.site, zone, self.air, seed))
         self.settler = Settler(zone, ground.plane, {f"tag-{n}": n for n in range(children)})
         self.offsets_db = [POWER_SIGMA_DB * (2 * one(seed, "edge power", n) - 1) for n in range(children)]
@@ -155,7 +157,7 @@ class _Street:
                     mean = self.air.mean_dbm(where.x_m, where.y_m, where.heading, self.offsets_db[n])
                     still[n] = where, mean
                 dbm, read = self.air.listen(n + 1, second, still[n][1])
-                for k in np.flatnonzero(read & (rng.random(READERS) < walk_test.DUTY)):
+                for k in np.flatnonzero(read & (rng.random(READERS) < self.listens)):
                     heard_at_s = second + rng.uniform(0, 1)
                     window.append((n, Reading(self.numbers[k], rssi_of(float(dbm[k])), 1, heard_at_s, POWER_DBM)))
             if second % WINDOW_S == WINDOW_S - 1:
@@ -239,7 +241,7 @@ def _outside(site: Site, a: Spot, b: Spot) -> bool:
 def _spots(site: Site, inside: bool, near_m: float, far_m: float) -> Iterator[Spot]:
     """Yield places at this distance from the school's edge, inside or outside, with a reader in reach."""
     rng, found = np.random.default_rng(SEED + inside), 0
-    poles = [pole.at for pole in site.poles[:READERS]]
+    poles = [pole.at for pole in _poles(site)]
     xs, ys = zip(*site.school, strict=True)
     while found < CHILDREN:
         x, y = rng.uniform(min(xs) - 10, max(xs) + 10), rng.uniform(min(ys) - 10, max(ys) + 10)
@@ -251,28 +253,14 @@ def _spots(site: Site, inside: bool, near_m: float, far_m: float) -> Iterator[Sp
 
 def _walk_test(site: Site, zone: Zone, air: Air, seed: int) -> tuple[gateway_site.RecordedSite, gateway_site.Survey]:
     with tempfile.TemporaryDirectory() as folder:
-        walked = walk_test.walk(site, site.poles[:READERS], air, seed)
+        walked = walk_test.walk(site, _poles(site), air, seed)
         found, survey, _ = onto_zone.walk_test_of_zone(walk_test.write(Path(folder), walked), zone)
     return found, survey
 
 
-def _zone(site: Site) -> Zone:
-    """Return the demo's zone as a gateway is configured with it."""
-
-    def lonlat(points: object) -> tuple[tuple[float, float], ...]:
-        return tuple(site.plane.to_lonlat(x, y) for x, y in points)  # type: ignore[attr-defined]
-
-    poles = site.poles[:READERS]
-    readers = [(p, site.plane.to_lonlat(*p.at)) for p in poles]
-    return Zone(
-        readers=tuple(
-            Reader(number=p.number, eui64=f"{p.number:016x}", lon=lon, lat=lat, height_m=p.height_m)
-            for p, (lon, lat) in readers
-        ),
-        places=(Place(id=site.school_id, kind="school", polygon=lonlat(site.school)),),
-        dangers=tuple(DangerArea(id=d.id, polygon=lonlat(d.ring), warn_m=d.warn_m) for d in site.dangers),
-        footpaths=tuple(Footpath(line=lonlat(line)) for line in site.footpaths([p.at for p in poles])),
-    )
+def _poles(site: Site) -> Sequence[Pole]:
+    """Return the demo's poles without those that guard its gate: here depth alone decides."""
+    return [pole for pole in site.poles if pole.gate is None][:READERS]
 
 
 if __name__ == "__main__":

@@ -1,16 +1,23 @@
 """Our engine compared with every peer and the reference on the recorded sites; then again with faults in them.
 
 The tables go into the Markdown file whole; the figures are what has to hold. Sites, scorer, peers and reference are
-those of ../shared. Where they are absent, the run says so and compares nothing. All sets are BLE and indoors.
-`python -m tests.bench.locating FOLDER` instead prints our engine and the reference for the sites of any folder.
+those of ../shared. Where they are absent, the run says so and compares nothing. All walks are BLE and indoors; one set
+is outdoors and stands still. Every recording was looked at while constants were chosen, so parts of the surveys are
+left out (`_folds`), and a family of simulated sites judges that no constant is chosen on (`_families`).
+
+    python -m tests.bench.locating FOLDER                               ours and the reference on any folder's sites
+    python -m tests.bench.locating --folds                              parts of the surveys left out
+    python -m tests.bench.locating --family judge --sites 24 --seed 7   with a seed that nobody tuned on
 """
 
+import argparse
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tests.bench import _recorded, _zones
+from sim.walks.families import FAMILIES
+from tests.bench import _families, _folds, _held, _recorded, _zones
 
 Figures = dict[str, float | int | str]
 
@@ -29,6 +36,8 @@ FAULTS = {
     "reader_dead": "dead",
 }
 ALSO_REFERENCE = ("outliers_5pct", "reader_8db_high", "half_lost")
+FOUR_READERS: dict[str, tuple[int, ...]] = {"girolami_path3": (1, 2), "lora_field": (1,)}
+"""Sites with four readers, and the seeds of their faults."""
 SEEDS = (1, 2, 3)
 """Seeds of the faults: they decide which rows and which reader are faulty."""
 
@@ -38,27 +47,31 @@ def run() -> Figures:
     if (why := _recorded.missing()) is not None:
         return {"skipped": why}
     shared = _recorded.tools()
-    figures: Figures = {}
-    text: list[str] = ["## Locating on recorded sites", ""]
+    results, text, figures = _beside_peers(shared)
+    figures |= _pooled(results)
+    parts = [_zone_words(shared, results), _faults(shared, results), _four_readers(), _left_out(shared), _judged()]
+    for lines, more in parts:
+        text += lines
+        figures |= more
+    figures["_markdown"] = "\n".join(text)
+    return figures
+
+
+def _beside_peers(shared: Any) -> tuple[dict[str, dict[str, dict[str, Any]]], list[str], Figures]:
+    """Return results by site and method, tables and figures: ours beside every peer on every recording."""
     results: dict[str, dict[str, dict[str, Any]]] = {}
-    for folder in _recorded.site_folders():
+    text, figures = ["## Locating on recorded sites", ""], Figures()
+    for folder in _recorded.site_folders(still=True):
         name = folder.name
         print(f"  {name} ...", flush=True)
         found = results[name] = {}
         mine = _recorded.ours(folder)
         found[OURS] = {**_recorded.scored(shared, folder, mine.fixes), "ms_per_fix": round(mine.ms_per_fix, 3)}
         figures[f"{name}_ours_start_ms"] = round(mine.start_ms, 1)
-        site = shared.site_io.load_site(folder)
-        survey, tracks = shared.site_io.load_survey(folder, site), shared.site_io.load_tracks(folder, site)
-        found |= shared.score.run_peers(site, survey, tracks, None)
+        found |= _recorded.by_peers(shared, folder)
         figures |= _site_figures(name, found)
         text += [f"### {name}", "", shared.score.table(found)]
-    figures |= _pooled(results)
-    for lines, more in (_zone_words(shared, results), _faults(shared, results)):
-        text += lines
-        figures |= more
-    figures["_markdown"] = "\n".join(text)
-    return figures
+    return results, text, figures
 
 
 def _site_figures(name: str, found: dict[str, dict[str, Any]]) -> Figures:
@@ -90,10 +103,11 @@ def _site_figures(name: str, found: dict[str, dict[str, Any]]) -> Figures:
 def _pool(parts: Iterable[dict[str, Any] | None], key: str) -> float:
     """Return a figure's mean over all fixes of the parts."""
     known = [part for part in parts if part]
-    return sum(part[key] * part["fixes"] for part in known) / max(sum(part["fixes"] for part in known), 1)
+    return float(sum(part[key] * part["fixes"] for part in known) / max(sum(part["fixes"] for part in known), 1))
 
 
 def _pooled(results: dict[str, dict[str, dict[str, Any]]]) -> Figures:
+    """Return figures over sites: "pooled" weighs fixes, "all_sites" counts each site the same, however long it is."""
     figures: Figures = {}
     ranked = [name for name in RANKED if name in results]
     figures["pooled_sites"] = " + ".join(ranked)
@@ -104,9 +118,10 @@ def _pooled(results: dict[str, dict[str, dict[str, Any]]]) -> Figures:
         figures[f"pooled_{kind}_reference_mean_m"] = round(reference, 3)
         figures[f"pooled_{kind}_ours_to_reference"] = round(mine / reference, 3)
         for key in ("cover50", "cover90"):
-            for label, names in (("pooled", ranked), ("all_sites", list(results))):
-                share = _pool((results[n][OURS]["pooled"][kind] for n in names), key)
-                figures[f"{label}_{kind}_ours_{key}"] = round(share, 3)
+            share = _pool((results[n][OURS]["pooled"][kind] for n in ranked), key)
+            figures[f"pooled_{kind}_ours_{key}"] = round(share, 3)
+            each = [float(results[n][OURS]["pooled"][kind][key]) for n in results]
+            figures[f"all_sites_{kind}_ours_{key}"] = round(sum(each) / len(each), 3)
     return figures
 
 
@@ -185,6 +200,44 @@ def _faults(shared: Any, results: dict[str, dict[str, dict[str, Any]]]) -> tuple
     return [*lines, ""], figures
 
 
+def _four_readers() -> tuple[list[str], Figures]:
+    """One reader 8 dB off where there are four in all: the worst case of a small site."""
+    figures: Figures = {}
+    lines = ["### One of four readers 8 dB off", "", "| site | fault | ours, m | 50/90 % |", "|---|---|---|---|"]
+    for folder in (each for each in _recorded.site_folders(still=True) if each.name in FOUR_READERS):
+        print(f"  one of four readers off on {folder.name} ...", flush=True)
+        for fault in ("reader_off=8", "reader_off=-8"):
+            found = []
+            for seed in FOUR_READERS[folder.name]:
+                with _recorded.faulty(folder, fault, seed) as home:
+                    found.append(_families.one(Path(home) / folder.name, None).ours)
+            parts = _held.cut(found, lagged=False)
+            shares = [_held.cover(parts, q) for q in (50, 90)]
+            label = f"{folder.name}_{'high' if '-' not in fault else 'low'}_8db"
+            figures[f"{label}_instant_ours_mean_m"] = round(_held.mean_m(parts), 3)
+            figures[f"{label}_instant_ours_cover90"] = round(shares[1], 3)
+            text = "/".join(map(_folds.percent, shares))
+            lines.append(f"| {folder.name} | {fault} | {_held.mean_m(parts):.2f} | {text} |")
+    return [*lines, ""], figures
+
+
+def _left_out(shared: Any) -> tuple[list[str], Figures]:
+    """Leave parts of the recorded surveys out; judge radii on sites that their factor was not fitted on."""
+    folds: list[_folds.Fold] = []
+    for folder in _recorded.site_folders(still=True):
+        print(f"  parts left out of {folder.name} ...", flush=True)
+        folds += _folds.folds_of(shared, folder)
+    return [_folds.overview(folds), _folds.table(folds), _folds.radii_left_out(folds)], _folds.figures(folds)
+
+
+def _judged() -> tuple[list[str], Figures]:
+    """Judge on the family of simulated sites that no constant is chosen on."""
+    print(f"  {_families.SITES} disturbed sites ...", flush=True)
+    table = _families.judge("judge", _families.SITES, _families.SEED, reference=True)
+    figures: Figures = {f"judge_{name}": value for name, value in table.figures().items()}
+    return [table.text(f"Disturbed sites, family judge, seed {_families.SEED}")], figures
+
+
 def of_sites(folder: Path) -> Figures:
     """Print ours and the reference for each site of a folder (`ansim-sim walks make` can write one); return means."""
     shared = _recorded.tools()
@@ -207,7 +260,30 @@ def of_sites(folder: Path) -> Figures:
     return figures
 
 
+def main(arguments: list[str]) -> Figures:
+    """What `python -m tests.bench.locating` does: everything, or one part of it."""
+    say = argparse.ArgumentParser(prog="python -m tests.bench.locating", description=(__doc__ or "").split("\n")[0])
+    say.add_argument("folder", nargs="?", type=Path, help="ours and the reference on the sites of any folder")
+    say.add_argument("--family", choices=FAMILIES, help="on disturbed simulated sites instead")
+    say.add_argument("--sites", type=int, default=_families.SITES, help="of the family")
+    say.add_argument("--seed", type=int, default=_families.SEED, help="of the family")
+    say.add_argument("--peers", action="store_true", help="only ours beside every peer on the recordings")
+    say.add_argument("--folds", action="store_true", help="on the recordings with parts of their surveys left out")
+    say.add_argument("--reference", action="store_true", help="with --family: the reference of ../shared as well")
+    asked = say.parse_args(arguments)
+    if asked.family:
+        table = _families.judge(asked.family, asked.sites, asked.seed, reference=asked.reference)
+        title = f"Disturbed sites, family {asked.family}, seed {asked.seed}"
+        return {**table.figures(), "_markdown": table.text(title)}
+    if asked.peers:
+        _, text, figures = _beside_peers(_recorded.tools())
+        return {**figures, "_markdown": "\n".join(text)}
+    if asked.folds:
+        text, figures = _left_out(_recorded.tools())
+        return {**figures, "_markdown": "\n".join(text)}
+    return of_sites(asked.folder) if asked.folder else run()
+
+
 if __name__ == "__main__":
-    found = of_sites(Path(sys.argv[1])) if len(sys.argv) > 1 else run()
-    for figure, value in found.items():
+    for figure, value in main(sys.argv[1:]).items():
         print(f"{figure:60} {value}" if figure != "_markdown" else f"\n{value}")

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,9 @@ import pytest
 
 from gateway.locate.tracker import LATE_EVERY
 from gateway.recording import Floats, RecordedSite, Survey, Track
-from gateway.survey import write
+from gateway.survey import read, write
 from tests.bench import __main__ as bench
-from tests.bench import _ours, _recorded, _speed, _zones, street
+from tests.bench import _families, _folds, _held, _ours, _recorded, _speed, _zones, speed, street
 from tests.roots import SHARED
 
 READERS: Floats = np.array([[0.0, 0.0, 2.5], [9.0, 0.0, 2.5], [9.0, 6.0, 2.5], [0.0, 6.0, 2.5]])
@@ -108,3 +109,89 @@ def test_every_benchmark_that_make_bench_runs_can_be_run() -> None:
     assert {"core", "frames", "lanes", "locating"} <= set(bench.known())
     for name in bench.known():
         assert callable(importlib.import_module(f"tests.bench.{name}").run), name
+
+
+@TOOLS
+def test_what_is_left_out_of_a_survey_is_not_in_it_and_the_fixes_there_are_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_folds, "ROUTE_M", 1.5)  # the lattice's rows are 1 m beside the walk
+    folder = make_site(tmp_path / "room")
+    site = read.load_site(folder)
+    survey, track = read.load_survey(folder, site), read.load_track(folder, site, "there_and_back")
+    for fold in ("thinned", "route", "quarter"):
+        for left, tracks, where in _folds._parts(site, survey, [track], fold):
+            assert len(left) < len(survey)
+            assert len(tracks) == 1
+            if fold == "route":
+                assert np.abs(left.xy_m[:, 1] - 2.0).min() >= _folds.ROUTE_M  # the walk is on y = 2
+            if fold == "quarter":
+                assert not where(left.xy_m).any()
+    quarters = [where for *_, where in _folds._parts(site, survey, [track], "quarter")]
+    inside = np.array([where(np.array([[1.0, 1.0], [8.0, 5.0], [4.4, 2.9]])) for where in quarters])
+    assert (inside.sum(axis=0) == 1).all()  # each place is in one quarter
+    folds = list(_folds.folds_of(_recorded.tools(), folder, ("whole", "none", "one way")))
+    assert [fold.name for fold in folds] == ["whole", "none"]  # this survey has no headings
+    whole, none = folds
+    assert whole.ours is not None
+    assert none.ours is not None
+    assert none.rows == 0
+    means = [_held.mean_m(_held.cut([fold.ours], lagged=False)) for fold in folds if fold.ours]
+    assert means[0] < means[1]
+    for text in (_folds.overview(folds), _folds.table(folds)):
+        assert "| room |" in text
+        assert f"{means[0]:.2f}" in text
+
+
+def test_a_radius_factor_is_what_the_other_sites_ask_for() -> None:
+    def part(site: str, off_m: float) -> _held.Held:
+        off = np.linspace(0.0, off_m, 101)
+        rows = np.zeros(101, dtype=bool)
+        return _held.Held(site, off, np.full(101, 1.0), np.full(101, 2.0), rows, rows, np.zeros((101, 2)))
+
+    folds = [_folds.Fold(name, "whole", 9, part(name, off), None) for name, off in (("danis_room", 4.0), ("x", 2.0))]
+    assert _folds._factor([part("x", 2.0)], 50) == pytest.approx(1.0)
+    assert _folds._factor([part("x", 2.0)], 90) == pytest.approx(0.9)
+    row = next(line for line in _folds.radii_left_out(folds).splitlines() if "danis_room" in line)
+    assert "| 26/50 |" in row  # radii of 1 and 2 m, errors spread over 0 to 4 m
+    assert "1.00 and 0.90" in row
+
+
+def test_standing_is_told_from_walking_and_intervals_resample_sites() -> None:
+    truth = np.array([[0.0, 0.0], [10.0, 0.0], [10.0, 0.0]])
+    track = Track("a", np.arange(20.0), np.zeros(20, dtype=np.int64), np.zeros(20), np.array([0.0, 10.0, 20.0]), truth)
+    fixes = [(float(t), min(float(t), 10.0), 0.5, 0.4, 0.6, 0.0) for t in range(1, 20)]
+    found = _held.held("a", [track], {"a": [*fixes, (25.0, 0.0, 0.0, 1.0, 1.0, 0.0), (5.0, 5.0, 0.0, 1.0, 1.0, 2.0)]})
+    assert len(found.off_m) == 20  # 25 s is after the truth
+    walking, standing = (_held.cut([found], lagged=False, standing=each) for each in (False, True))
+    assert [len(parts[0].off_m) for parts in (walking, standing)] == [10, 9]
+    assert _held.mean_m(standing) == pytest.approx(0.5)
+    assert (_held.cover(walking, 50), _held.cover(walking, 90)) == (0.0, 1.0)
+    assert _held.interval(standing, _held.mean_m) is None  # one site says nothing about others
+    sites = [
+        _held.held(str(n), [track], {"a": [(t, x, y + n, 1.0, 1.0, 0.0) for t, x, y, *_ in fixes]}) for n in range(6)
+    ]
+    ends = _held.interval(sites, _held.mean_m)
+    assert ends is not None
+    assert 0.5 < ends[0] < _held.mean_m(sites) < ends[1] < 5.5
+    assert _held.ratio(sites[1:], sites[1:]) == pytest.approx(1.0)
+
+
+def test_a_family_is_judged_and_its_table_has_every_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sim.walks.families.WALK_S", 25.0)
+    monkeypatch.setattr("sim.walks.families.STILL_S", (25.0, 30.0))
+    said: list[str] = []
+    table = _families.judge("judge", 2, 3, reference=False, said=said.append)
+    assert len(said) == len(table.judged) == 2
+    figures, text = table.figures(), table.text("Judge")
+    assert 0.0 < float(figures["instant_ours_mean_m"]) < 60.0
+    assert 0.0 <= float(figures["lagged_standing_ours_cover90"]) <= 1.0
+    assert "instant_reference_mean_m" not in figures
+    assert "| every site | 2 |" in text
+    assert "| kind: street | 1 |" in text
+
+
+def test_the_yardstick_is_work_and_the_speed_bench_has_both_parts() -> None:
+    assert 0.5 < _speed.yardstick_ms(time.process_time) < 500.0
+    assert speed.PARTS == ("engine", "gateway")
+    assert set(_speed.GATEWAY) >= {"us_a_fix", "longest_tick_with_fixes_ms"}

@@ -326,7 +326,7 @@ def test_a_level_that_is_not_known_is_none_and_never_0_dbm(levels: tuple[int, ..
     assert row[3] == told
     for kind in (wire.BINDINGS, wire.SIGHTINGS):
         pole.sent.clear()
-        pole.reader.report._now[1:3] = [128, 128]
+        pole.reader.report._now[1:3] = [256, 256]  # both looks through the table
         pole.reader.call(pole.reader.report._rows, pole.now, (kind == wire.SIGHTINGS and 2) or 1)
         [(_, body)] = pole.sent
         assert (wire.decode_bindings if kind == wire.BINDINGS else wire.decode_sightings)(body)[0][1] == told
@@ -361,24 +361,26 @@ def test_a_copied_id_takes_no_mark_from_its_row_and_a_flood_no_row() -> None:
     assert pole.scan.tags == 128
 
 
-def test_a_crowd_of_known_tags_leaves_a_quarter_of_the_table_to_those_that_come() -> None:
+def test_a_crowd_of_known_tags_leaves_an_eighth_of_the_table_to_those_that_come() -> None:
     pole = Pole()
     crowd = [Child(i) for i in range(200)]
     for child in crowd:
-        pole.wait(100)
+        pole.wait(200)
         pole.hear(child.body(cries=False))
         pole.bind(child.body(cries=False), child.next_mark())
     table = pole.scan.table
     rows = [table[29 * i : 29 * i + 29] for i in range(128) if table[29 * i + 24]]
     known = {bytes(row[1:9]) for row in rows if row[25] | row[26]}
-    assert known == {child.body()[1:9] for child in crowd[104:]}, "of the known the stalest went"
+    assert len(known) == 112
+    assert known <= {child.body()[1:9] for child in crowd[80:]}, "of equally loud ones those heard longest ago went"
     dice = random.Random(10)
     seen = set()
-    for _ in range(300):
+    for _ in range(100):
         body = forged(dice)
+        pole.wait(250)
         pole.hear(body)
         seen |= {bytes(table[29 * i + 1 : 29 * i + 9]) for i in range(128)} & {body[1:9]}
-    assert len(seen) == 300
+    assert len(seen) >= 90, "a row without a mark gives way after 2 s to who is as loud"
     assert known <= {bytes(table[29 * i + 1 : 29 * i + 9]) for i in range(128)}
 
 

@@ -158,6 +158,15 @@ def test_a_step_measured_alone_joins_what_the_file_has(tmp_path: Path) -> None:
     assert "transmit" not in found["switches"], "an outage is no property of the module"
 
 
+def test_sends_while_it_scans_are_measured_for_each_duty(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    found = lab.only("duty")
+    told = {key: value for key, value in found["measured"]["duty"].items() if key.startswith("in_")}
+    assert list(told) == ["in_20_ms_0", "in_20_ms_5", "in_16_ms_7", "in_10_ms_5", "in_20_ms_10", "in_20_ms_20"]
+    assert all(failed == 0 and mean_ms <= slowest_ms for failed, mean_ms, slowest_ms in told.values())
+    assert "duty" not in {step for steps in ROUNDS for step in steps}, "it needs a network"
+
+
 def test_a_module_outside_any_network_says_so_and_sets_no_switch_of_sending(tmp_path: Path) -> None:
     found = Lab(tmp_path, joined=False).only("transmit")
     assert found["measured"]["transmit"]["sent"][0][1] == ["OSError", 7107]

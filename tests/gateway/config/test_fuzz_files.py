@@ -32,7 +32,25 @@ FOOTPATHS = """
 [[footpaths]]
 line = [[126.950, 37.543], [126.951, 37.543]]
 """
-ALL = GOOD.replace("channel = 20", 'channel = 20\nenrolment = "readers.json"') + MORE
+GATES = """
+[[gates]]
+id = "main"
+place = "school"
+lon = 126.9505
+lat = 37.543
+inward_deg = 0.0
+width_m = 3
+"""
+GUARD = """antenna = "patch"
+look_deg = 180
+gate = "main"
+side = "outer"
+scan_interval_ms = 10
+scan_window_ms = 5
+frames_per_min = 60
+"""
+PLACED = GOOD.replace("lon = 126.9520\nlat = 37.5440\n", "lon = 126.9505\nlat = 37.54298\n" + GUARD)
+ALL = PLACED.replace("channel = 20", 'channel = 20\nenrolment = "readers.json"') + MORE + GATES
 ALL = ALL.replace("port = 1883", 'port = 1883\nusername = "u"\npassword_file = "word"\nca_file = "ca.pem"')
 
 
@@ -42,7 +60,7 @@ def whole(folder: Path) -> Path:
     secret(folder / "readers.json", READERS)
     secret(folder / "word", "hunter2\n")
     secret(folder / "ca.pem", "-----BEGIN CERTIFICATE-----\n")
-    load(written(folder, ALL))
+    assert load(written(folder, ALL)).zone.readers[0].gate == "main"
     return folder
 
 
@@ -55,7 +73,7 @@ def test_a_configuration_is_loaded_or_refused(whole: Path) -> None:
         loaded = outcome(partial(load, path), ConfigError)
         counts[loaded is None] += 1
         assert loaded is None or summary(loaded)
-    assert min(counts) > 100
+    assert min(counts) > 50
 
 
 ODD = ("nan", "-inf", "1e400", "1" + "0" * 400, "-1", "0", "37.5", '""', '"“x”"', '"x\\u200b"', "[]", "[[]]", "{}",

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from gateway.locate.levels import Law
-from gateway.locate.space import Space, footpaths, joined, open_ground
+from gateway.locate.space import STANDING, Space, footpaths, joined, open_ground
 from gateway.locate.ways import chains
 
 HEIGHT_M, POLE_M = 1.0, 3.5
@@ -66,10 +66,12 @@ def state(space: Space, x_m: float, y_m: float, *, pace: int | None, heading: fl
     cell = nearest(space, x_m, y_m)
     block = next(b for b in space.blocks if b.first_cell <= cell < b.first_cell + b.cells)
     within = cell - block.first_cell
-    if pace is None:
-        return block.stand + within
     off = np.cos(block.facings[:, within] - heading)
-    return block.start + (pace * block.headings + int(np.argmax(off))) * block.cells + within
+    return (
+        block.start
+        + ((STANDING if pace is None else pace) * block.headings + int(np.argmax(off))) * block.cells
+        + within
+    )
 
 
 def surely(space: Space, *states: int) -> Any:

@@ -72,4 +72,4 @@ def no_jumps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def by_look(space: Space, by_cell: Any) -> Any:
     """Return a likelihood that depends on the place alone, [1, looks]."""
-    return np.concatenate([np.tile(by_cell[block.span], block.headings + 1) for block in space.blocks])[None]
+    return np.concatenate([np.tile(by_cell[block.span], block.headings) for block in space.blocks])[None]

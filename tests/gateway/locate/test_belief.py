@@ -101,7 +101,9 @@ def test_looking_back_is_what_forward_and_backward_by_whole_matrices_give() -> N
     for n, seconds in enumerate(steps):
         level = hear(rng, truth, (3.0 + 2.5 * n, 0.0))
         own = level - believed.own[:, :1] - believed.faults_db()
-        log, _ = hearing.log_likelihood(own, packets, loud, believed.own[:, 1].copy(), apart_s + seconds)
+        log, _ = hearing.log_likelihood(
+            own, packets, loud, believed.own[:, 1].copy(), apart_s + seconds, temper=believed.tempers()
+        )
         apart_s = np.zeros((1, 2))
         states = np.ones((1, space.states), np.float32)
         space.weigh(states, np.exp(log))

@@ -75,7 +75,7 @@ def test_what_only_fades_bring_over_the_floor_makes_no_tag_louder(monkeypatch: p
     monkeypatch.setattr(Hearing, "lift_db", lambda self, level, power_dbm=None: np.zeros_like(level))
     fooled_db = learned_db()
     print(f"learned {found_db:+.1f} dB, without {fooled_db:+.1f} dB")
-    assert abs(found_db) < 1.0
+    assert abs(found_db) < 1.3
     assert fooled_db > found_db + 1.0
 
 

@@ -20,7 +20,7 @@ def looks_of(space: Space) -> tuple[Any, Any]:
     """Return (place, facing) of every look, in the order that `Block` documents."""
     xy_m, facing = [], []
     for block in space.blocks:
-        for angles in (*block.facings, np.full(block.cells, np.nan)):
+        for angles in block.facings:
             xy_m.append(space.xy_m[block.span])
             facing.append(angles)
     return np.concatenate(xy_m), np.concatenate(facing)
@@ -41,10 +41,6 @@ def reference(
     """The log-likelihood of one tag over looks, written directly from the formula, reader by reader."""
     xy_m, facing = looks_of(space)
     expected, sd_db = model.expect(xy_m, facing)
-    for block in space.blocks:  # who stands may face anywhere: the headings' differences are one more spread
-        faced = expected[block.first_look : block.last_look].reshape(block.headings + 1, block.cells, -1)
-        stand = slice(block.last_look - block.cells, block.last_look)
-        sd_db[stand] = np.sqrt(sd_db[stand] ** 2 + faced[:-1].var(axis=0))
     slope = model.steepness(xy_m)
     total = np.zeros(len(xy_m))
     for k in range(len(level)):

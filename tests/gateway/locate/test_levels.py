@@ -186,9 +186,9 @@ def test_far_from_the_survey_the_map_is_the_law_and_says_how_little_it_knows() -
     far = np.array([[200.0, 200.0], [-150.0, 40.0]])
     level, sd_db = made.expect(far, np.zeros(2))
     assert level == pytest.approx(found.expect(far, np.zeros(2)), abs=0.01)
-    assert sd_db == pytest.approx(np.full(sd_db.shape, levels.SPREAD_DB), abs=0.01)
+    assert sd_db == pytest.approx(np.full(sd_db.shape, made.spread_db), abs=0.01)
     _, here_db = made.expect(rows[0][:5], rows[1][:5])
-    assert (here_db < 0.9 * levels.SPREAD_DB).all()
+    assert (here_db < 0.9 * made.spread_db).all()
 
 
 def test_only_the_way_walked_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,8 +227,8 @@ def test_a_survey_of_one_reader_leaves_the_others_at_the_law() -> None:
     level, sd_db = made.expect(places, np.zeros(2))
     others = [0, 1, 3, 4]
     assert level[:, others] == pytest.approx(found.expect(places, np.zeros(2))[:, others])
-    assert sd_db[:, others] == pytest.approx(np.full((2, 4), levels.SPREAD_DB))
-    assert (sd_db[:, 2] < levels.SPREAD_DB).all()
+    assert sd_db[:, others] == pytest.approx(np.full((2, 4), made.spread_db))
+    assert (sd_db[:, 2] < made.spread_db).all()
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3])

@@ -21,11 +21,11 @@ def _neighbours(ground: Ground) -> tuple[cut.Sector, cut.Sector]:
 
 
 def ground_headings(ground: Ground, sector: cut.Sector) -> Any:
-    """Return [states, 2]: the direction in which each state faces, 0 for one that stands."""
+    """Return [states, 2]: the direction in which each state faces."""
     ways = np.zeros((ground.space.states, 2), np.float32)
     for block in ground.space.blocks:
-        facings = np.tile(block.facings.ravel(), (block.planes - 1) // block.headings)
-        ways[block.start : block.stand] = np.stack([np.cos(facings), np.sin(facings)], axis=1)
+        facings = np.tile(block.facings.ravel(), block.planes // block.headings)
+        ways[block.start : block.stop] = np.stack([np.cos(facings), np.sin(facings)], axis=1)
     return ways[sector.states]
 
 

@@ -50,18 +50,23 @@ def test_a_large_zone_is_several_sectors_and_a_tag_is_carried_from_one_to_the_ne
     assert max(jumps) < 40
     for n in moved:
         here, there = fixes[n - 1], fixes[n]
-        assert math.dist((here.x_m, here.y_m), (there.x_m, there.y_m)) < 15, "it does not jump from sector to sector"
+        assert math.dist((here.x_m, here.y_m), (there.x_m, there.y_m)) < 18, "it does not jump from sector to sector"
         assert there.radius_90_m < 1.5 * here.radius_90_m + 5, "a belief is carried along, not begun anew"
 
 
 def test_who_stays_is_known_to_stay_in_the_next_sector_too() -> None:
     gateway = Gateway(block())
+    first = None
     for _ in range(90):
         fixes = gateway.second({7: loud((1, -70), (3, -78), at_s=gateway.now_s)})
-    [tracker_] = gateway.locator._trackers
-    assert tracker_._batches[0].wider[0] > 1.3, "it stays"
+        [tracker_] = gateway.locator._trackers
+        first = first or float(tracker_._batches[0].beliefs.tempers()[0, 0])
+    worth = float(tracker_._batches[0].beliefs.tempers()[0, 0])
+    assert first is not None
+    assert worth < 0.7 * first, "it stays, so what is heard of it is little news"
     before = fixes[7][0].radius_90_m
     tracker_.enter(7, tracker_.leave(7))
+    assert float(tracker_._batches[0].beliefs.tempers()[0, 0]) == pytest.approx(worth)
     after = gateway.second({7: loud((1, -70), (3, -78), at_s=gateway.now_s)})[7][0].radius_90_m
     assert after == pytest.approx(before, rel=0.1)
 

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway.__main__ import app
-from gateway.recording import Area, Floats, RecordedSite, Survey, TimedFix, Track
+from gateway.recording import Area, Floats, RecordedGate, RecordedSite, Survey, TimedFix, Track
 from gateway.survey import calibrate, read, write
 from gateway.survey.calibrate import WalkRefused
 from gateway.survey.truth import TrueWalk
@@ -218,12 +218,17 @@ def test_calibrate_keeps_what_the_recording_says_of_the_tag_and_the_footpaths(fo
     line = np.array([[-10.0, 0.0], [100.0, 0.0]])
     yard = Area("yard", np.array([[20.0, 4.0], [60.0, 4.0], [60.0, 20.0]]))
     there = replace(SITE, tag_power_dbm=-57.0, footpaths=(line,), origin_lonlat=(126.95, 37.54), places=(yard,))
+    gate = RecordedGate("main", "yard", (40.0, 4.0), 90.0, 3.0)
+    there = replace(there, gates=(gate,), guards=(None, ("main", "outer"), ("main", "inner"), None))
     write.save_site(folder, there)
     code, said = run(folder)
     assert code == 0, said
+    assert "gate main: both sides heard for 9 s outside and 0 s inside, 10 s are the least: stand 3 m outside" in said
     assert "next: name the folder in the gateway's file" in said
     site = read.load_site(folder)
     assert site.tag_power_dbm == -57.0
+    assert site.gates == there.gates
+    assert site.guards == there.guards
     assert np.array_equal(site.footpaths, (line,))
     assert [place.id for place in site.places or ()] == ["yard"]
     assert ">yard</text>" in (folder / "w.walk.svg").read_text()

@@ -1,5 +1,6 @@
 """Pictures: well-formed, readable on a phone, true to their data; and the error bound that they are made from."""
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +9,11 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from gateway.recording import DeviceLaw, Floats, RecordedSite, Survey, TimedFix, Track
+from gateway.antenna import gain_db
+from gateway.recording import DeviceLaw, Floats, RecordedGate, RecordedSite, Survey, TimedFix, Track
 from gateway.survey import picture
 from gateway.survey.canvas import LINE_CHARS, SMALL_CHARS, TITLE_CHARS, Canvas, Scene
-from gateway.survey.expected import Expected, ExpectedLaw
+from gateway.survey.expected import NEAR_M, SPREAD_M, Expected, ExpectedLaw
 
 READERS = np.array([[0.0, 0.0, 3.5], [60.0, 0.0, 3.5], [0.0, 60.0, 3.5], [60.0, 60.0, 3.5]])
 SCENE = Scene(
@@ -127,6 +129,105 @@ def test_a_walk_shows_where_it_went() -> None:
     drawn(picture.walk_picture(picture.scene_of(SITE, "walk"), Survey.empty(), []))
 
 
+GATE = RecordedGate("main", "school", (25.0, 10.0), 90.0, 4.0)
+GUARDED = replace(
+    SCENE,
+    readers=[("1", 0.0, 0.0), ("7", 23.0, 8.0), ("8", 27.0, 13.0)],
+    gates=[GATE],
+    looks=[math.nan, -math.pi / 2, math.pi / 2],
+    guards=[None, ("main", "outer"), ("main", "inner")],
+)
+
+
+def corners(node: ElementTree.Element) -> Floats:
+    return np.array([point.split(",") for point in node.attrib["points"].split()], dtype=float)
+
+
+def test_a_gate_is_drawn_in_the_map_and_in_a_plan_with_its_readers() -> None:
+    e = Expected(READERS)
+    root = drawn(picture.reach_picture(GUARDED, e.readers_in_reach, ""))
+    text = words(root)
+    for word in (
+        "Gate main: 4 m wide, one enters to 0",
+        "degrees",
+        "7 outer",
+        "8 inner",
+        "5 m",
+        "gate, and its way in",
+    ):
+        assert word in text, word
+    assert "where it hears best" in text
+    turned = [node for node in root.iter(f"{SVG}path") if "rotate(270.0)" in node.attrib.get("transform", "")]
+    assert len(turned) == 6, "in the map and in the plan: halo, bar and arrow, which points to the north"
+    bars = [float(found[1]) for node in turned if (found := re.fullmatch(r"M0 -[\d.]+V([\d.]+)", node.attrib["d"]))]
+    assert bars[0] == pytest.approx(4 / 2 * 752 / 100, abs=0.06), "as wide as it is"
+    assert bars[-1] > 2 * bars[0], "the plan is larger"
+    lobes = [corners(node) for node in root.iter(f"{SVG}polygon") if node.attrib["fill"] != "none"]
+    assert len(lobes) == 4, "7 and 8 far enough from each other for the map, and in the plan"
+    for south, north in (lobes[:2], lobes[2:]):
+        assert np.ptp(south[:, 1]) == pytest.approx(np.ptp(north[:, 1]), abs=0.3)
+        assert south[:, 1].mean() > north[:, 1].mean(), "the outer one hears the south"
+
+
+def test_readers_that_would_cover_each_other_are_drawn_large_in_the_plan_alone() -> None:
+    e = Expected(READERS)
+    wide = replace(GUARDED, bounds_m=(-400.0, -300.0, 400.0, 300.0))
+    root = drawn(picture.error_picture(wide, e.error_m, e.readers_in_reach, ""))
+    assert [node.text for node in root.iter(f"{SVG}text") if node.text in ("1", "7", "8", "7 outer", "8 inner")] == [
+        "1",
+        "7 outer",
+        "8 inner",
+    ]
+
+
+def test_a_zone_without_gates_has_no_plan_and_many_gates_have_a_few() -> None:
+    e = Expected(READERS)
+    assert "gate," not in words(drawn(picture.reach_picture(SCENE, e.readers_in_reach, "")))
+    gates = [replace(GATE, id=f"g{n}", inward_deg=40.0 * n, width_m=40.0) for n in range(6)]
+    for scene in (replace(GUARDED, gates=gates), replace(GUARDED, gates=gates, north_up=False, looks=[], guards=[])):
+        text = words(drawn(picture.reach_picture(scene, e.readers_in_reach, "")))
+        assert text.count("40 m wide") == 4
+        assert "2 more gates have no plan here." in text
+
+
+def test_a_recorded_site_shows_its_gates() -> None:
+    site = replace(
+        SITE, gates=(GATE,), look=np.array([0.0, np.nan, np.nan, np.nan]), guards=(("main", "outer"),) + 3 * (None,)
+    )
+    scene = picture.scene_of(site, "walk")
+    assert scene.gates == (GATE,)
+    root = drawn(picture.walk_picture(scene, Survey.empty(), []))
+    assert "a outer" in words(root)
+
+
+def test_a_patch_hears_further_ahead_and_less_far_behind() -> None:
+    reader = np.array([[0.0, 0.0, 1.0]])
+    dipole, patch = Expected(reader), Expected(reader, look=np.array([0.0]))
+    reach_m = dipole.law.reach_m()
+    ahead_m, behind_m = reach_m * 10 ** (3 / 25), reach_m * 10 ** (-11 / 25)
+    spots = np.array([[0.99 * ahead_m, 0], [1.01 * ahead_m, 0], [-0.99 * behind_m, 0], [-1.01 * behind_m, 0]])
+    assert patch.readers_in_reach(spots).tolist() == [1.0, 0.0, 1.0, 0.0]
+    assert Expected(reader, look=np.array([np.nan])).error_m(spots).tolist() == dipole.error_m(spots).tolist()
+
+
+def test_the_bound_of_patches_is_that_of_their_levels() -> None:
+    """Against the level's own slope, by differences: a patch tells the direction too, where it looks aside."""
+    readers, look = np.array([[0.0, 0.0, 1.0], [30.0, 5.0, 1.0]]), np.array([0.3, 2.0])
+    law = ExpectedLaw()
+    e, xy = Expected(readers, 1.0, law, look), np.array([12.0, 9.0])
+
+    def level(at: Floats) -> Floats:
+        to = at - readers[:, :2]
+        return -10 * law.exponent * np.log10(np.hypot(to[:, 0], to[:, 1])) + gain_db(to, look)
+
+    steps = np.eye(2) * 1e-4
+    slope = np.stack([(level(xy + step) - level(xy - step)) / 2e-4 for step in steps], axis=-1) / law.sigma_db
+    far2 = ((xy - readers[:, :2]) ** 2).sum(axis=1)
+    near = ((10 * law.exponent / np.log(10) / law.sigma_db / far2 * NEAR_M) ** 2).sum() + 1 / SPREAD_M**2
+    bound_m = np.sqrt(np.trace(np.linalg.inv(slope.T @ slope + near * np.eye(2))))
+    assert e.error_m(xy[None])[0] == pytest.approx(bound_m, rel=1e-4)
+
+
 def test_one_circle_of_readers_has_the_bound_of_the_textbook() -> None:
     """K readers evenly around at one distance: rms = (ln 10 / 10) (s / n) d sqrt(4 / K), flat ground, weak prior."""
     d, k, law = 30.0, 8, ExpectedLaw(p0_dbm=-40.0, exponent=2.5, sigma_db=5.0)
@@ -163,7 +264,7 @@ def test_a_browser_keeps_every_word_within_the_picture(tmp_path: Path) -> None:
 
     e = Expected(READERS)
     scene = replace(
-        SCENE, attribution="(c) OpenStreetMap contributors, ODbL 1.0", title="How exactly is a child located here?"
+        GUARDED, attribution="(c) OpenStreetMap contributors, ODbL 1.0", title="How exactly is a child located here?"
     )
     path = tmp_path / "error.svg"
     source = "Computed from distances alone: the Cramer-Rao bound of one reading of each reader."

@@ -137,7 +137,7 @@ def test_a_site_of_an_older_gateway_gets_the_areas_and_other_areas_are_told_of(t
     assert not said
     moved = msgspec.structs.replace(zone(3), places=(Place("school", "school", box(-40, -30, 61, 80)),))
     record._begin_site(tmp_path, record.site_of(moved, "here"), said.append)
-    assert "places, danger areas or footpaths of the zone are not those of" in said[0]
+    assert "places, gates, danger areas or footpaths of the zone are not those of" in said[0]
     np.testing.assert_array_equal((read.load_site(tmp_path).places or ())[0].ring_m, (site.places or ())[0].ring_m)
 
 

@@ -6,6 +6,7 @@ The same readings, so the same fixes. The only difference: a recording has milli
 import json
 import math
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway.__main__ import app
+from gateway.antenna import gain_db, look_of
 from gateway.fix import Fix, Reading
 from gateway.locate import sectors
 from gateway.locate.ground import Ground
@@ -29,7 +31,7 @@ from gateway.survey import record as record_live
 from gateway.survey.commands import words
 from gateway.survey.record_socket import Recorder, _Client
 from gateway.survey.replay import ReplayEngine
-from gateway.zone import DangerArea, Footpath, Place, Plane, Reader, Zone, depth_m
+from gateway.zone import DangerArea, Footpath, Gate, Place, Plane, Reader, Zone, depth_m
 from tests.gateway.core.bed import UTC_S, Pole, Shell, advertisement, at, box
 
 XY = tuple[float, float]
@@ -53,6 +55,20 @@ def block(**more: Any) -> Zone:
     }
     readers = tuple(Reader(n, f"{n:016x}", *at(*spot)) for n, spot in enumerate(spots, 1))
     return Zone(readers, **(parts | more))
+
+
+def guarded() -> Zone:
+    """The block with four readers at the gate of its yard, and fewer in the streets."""
+    zone, spots = block(), [(58.3, 8.0), (61.7, 8.0), (58.3, 13.0), (61.7, 13.0)]
+    readers = [
+        Reader(
+            n, f"{n:016x}", *at(*spot), antenna="patch", look_deg=180.0 if spot[1] < 10 else 0.0, gate="south",
+            side="outer" if spot[1] < 10 else "inner",
+        )
+        for n, spot in enumerate(spots, 5)
+    ]  # fmt: skip
+    gate = Gate("south", "yard", *at(60.0, 10.0), 0.0, 3.4)
+    return msgspec.structs.replace(zone, readers=(*zone.readers[:4], *readers, *zone.readers[8:]), gates=(gate,))
 
 
 def street() -> Zone:
@@ -82,6 +98,7 @@ class Air:
         plane = Ground(msgspec.structs.replace(zone, places=(), dangers=(), footpaths=())).plane
         shift = plane.to_xy_m(*at(0.0, 0.0))
         self.spots = {r.number: np.subtract(plane.to_xy_m(r.lon, r.lat), shift) for r in zone.readers}
+        self._looks = {r.number: look_of(r) for r in zone.readers}
         self._rng, self._shadow_db = random.Random(seed), dict.fromkeys(self.spots, 0.0)
 
     def hear(self, xy_m: XY) -> Iterator[tuple[int, int]]:
@@ -89,6 +106,7 @@ class Air:
         for number, spot in self.spots.items():
             self._shadow_db[number] = 0.85 * self._shadow_db[number] + self._rng.gauss(0, 2.0)
             level = POWER_DBM - 6 - 25 * math.log10(math.hypot(math.dist(spot, xy_m), 2.5)) + self._shadow_db[number]
+            level += float(gain_db(np.subtract(xy_m, spot), self._looks[number]))
             if level > -97 and self._rng.random() < 0.8:
                 yield number, round(level)
 
@@ -107,8 +125,10 @@ def same(ours: Sequence[float], fix: Fix, site_m: XY) -> bool:
 # ---- the whole path from frames to the replay ------------------------------------------------------------------------
 
 
-def test_a_child_in_the_yard_is_replayed_where_the_gateway_saw_it(tmp_path: Path) -> None:
-    zone = block()
+@pytest.mark.parametrize(("zone", "told_within_s"), [(block(), 115.0), (guarded(), 25.0)], ids=["depth", "gate"])
+def test_a_child_in_the_yard_is_replayed_where_the_gateway_saw_it(
+    tmp_path: Path, zone: Zone, told_within_s: float
+) -> None:
     shell, air, poles = Shell(zone_=zone), Air(zone, seed=4), {r.number: Pole(r.number) for r in zone.readers}
     start_s = shell.now_s - 1.0
     recorder = Recorder(tmp_path, "gw1", on_health=lambda *_: None, on_change=lambda _: None)
@@ -130,7 +150,7 @@ def test_a_child_in_the_yard_is_replayed_where_the_gateway_saw_it(tmp_path: Path
             yield change
 
     locator.step, shell.state.settler.step = overheard, settled  # type: ignore[method-assign]
-    way = walk((10.0, 0.0), (60.0, 0.0), (60.0, 14.0), (57.0, 31.0), stand_s=75)
+    way = walk((10.0, 0.0), (60.0, 0.0), (60.0, 14.0), (57.0, 31.0), stand_s=95)
     for n, xy_m in enumerate(way):  # the gateway's seconds begin with the first reading; the others come within them
         raw = advertisement(count=n + 1, power_dbm=POWER_DBM, utc_s=UTC_S + n)
         for number, rssi_dbm in air.hear(xy_m):
@@ -146,7 +166,9 @@ def test_a_child_in_the_yard_is_replayed_where_the_gateway_saw_it(tmp_path: Path
     done = CliRunner().invoke(app, ["locate", str(site), "--out", str(tmp_path / "fixes")])
     assert done.exit_code == 0, done.output
     assert [line for line in done.output.splitlines() if " s: " in line] == concluded
-    assert any("arrived at yard" in line for line in concluded), concluded
+    [arrived] = [line for line in concluded if "arrived at yard" in line]
+    entered_s = next(n for n, (x, y) in enumerate(way) if y > YARD[1] and x > YARD[0])
+    assert 0 < int(re.findall(r" (\d+) s:", arrived)[0]) - entered_s < told_within_s, arrived
 
     here, there = shell.state.field.plane, Plane(*(read.load_site(site).origin_lonlat or ()))
     rows = table(tmp_path / "fixes" / "tag-003.fixes.csv")

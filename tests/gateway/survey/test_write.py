@@ -16,8 +16,23 @@ from tests.gateway.survey.bed import SITE, put
 def test_a_site_comes_back_as_it_was_written(folder: Path) -> None:
     back = read.load_site(folder)
     assert np.array_equal(back.readers_m, SITE.readers_m)
-    for name in ("name", "bounds_m", "reader_ids", "worn", "tag_height_m", "radio", "channel", "seen_tracks", "notes"):
+    for name in (
+        "name",
+        "bounds_m",
+        "reader_ids",
+        "worn",
+        "tag_height_m",
+        "radio",
+        "channel",
+        "seen_tracks",
+        "notes",
+        "gates",
+        "guards",
+    ):
         assert getattr(back, name) == getattr(SITE, name), name
+    assert back.look is not None
+    assert SITE.look is not None
+    np.testing.assert_array_equal(back.look, SITE.look)
     assert back.tag_power_dbm == SITE.tag_power_dbm
     for got, wrote in zip(back.footpaths, SITE.footpaths, strict=True):
         assert np.array_equal(got, wrote)
@@ -31,7 +46,7 @@ def test_places_and_dangers_come_back_and_none_is_not_the_same_as_nobody_says(fo
         for one, other in zip(got, wrote, strict=True):
             assert (one.id, one.warn_m) == (other.id, other.warn_m)
             assert np.array_equal(one.ring_m, other.ring_m)
-    write.save_site(folder, replace(SITE, places=(), dangers=None))
+    write.save_site(folder, replace(SITE, places=(), dangers=None, gates=(), guards=()))
     assert read.load_site(folder).places == ()
     assert read.load_site(folder).dangers is None
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from sim.demo import run, scenario
+from sim.demo import report, run, scenario
 from sim.demo.scenario import Fault, ScenarioError, Switching
 from sim.reader.switches import Switches
 from sim.street import site
 from sim.street.children import World
+from sim.street.tag import CALM_S, Tag, calm_in_s
 
 ZONE = site.load()
 POLES = ZONE.poles[:8]
@@ -119,13 +120,29 @@ def test_a_fault_with_no_place_in_the_story_is_refused(fault: Fault, words: str)
         scenario.write(World(ZONE, 1, 3), POLES, seconds=90, faults=[fault])
 
 
+LAST_S = 900 - CALM_S - report.TOLD_S
+"""So long after a change of the ids, a story may still end whose last arrival is told before the next."""
+
+
 @pytest.mark.parametrize(
     ("since_s", "story_s", "waits_s"),
     [
-        (0.0, 90.0, run.CALM_S), (10.0, 90.0, run.CALM_S - 10), (450.0, 90.0, 0.0),
-        (900 - run.CALM_S - 90.5, 90.0, 0.0), (900 - run.CALM_S - 89.5, 90.0, 2 * run.CALM_S + 89.5),
-        (880.0, 5000.0, 20 + run.CALM_S), (800.0, 5000.0, 0.0), (890.0, 0.0, 10 + run.CALM_S),
+        (0.0, 90.0, CALM_S), (10.0, 90.0, CALM_S - 10), (450.0, 90.0, 0.0),
+        (LAST_S - 90.5, 90.0, 0.0), (LAST_S - 89.5, 90.0, 900 - LAST_S + 89.5 + CALM_S),
+        (880.0, 5000.0, 20 + CALM_S), (800.0, 5000.0, 0.0), (890.0, math.inf, 10 + CALM_S), (500.0, math.inf, 0.0),
     ],
 )  # fmt: skip
 def test_a_short_story_waits_until_no_tag_changes_its_id_in_it(since_s: float, story_s: float, waits_s: float) -> None:
-    assert run.calm_in_s(2_000_000 * 900 + since_s, story_s) == pytest.approx(waits_s)
+    begins_s = 2_000_000 * 900 + since_s
+    assert calm_in_s(begins_s, run.needed_calm_s(story_s)) == pytest.approx(waits_s)
+
+
+def test_no_tag_of_a_zone_is_silent_in_a_calm_time() -> None:
+    """Every tag sends once a second from CALM_S after a change of the ids until CALM_S before the next."""
+    change_s = 2_000_000 * 900.0
+    for number in range(1, 200):
+        tag = Tag(7, number, "tag", change_s + CALM_S)
+        last_s = 0.0
+        while tag.next_s < 900 - 2 * CALM_S:
+            assert tag.next_s - last_s < 1.1, (number, tag.next_s)
+            last_s = tag.advertise(moving=True).sent_s

@@ -7,21 +7,23 @@ import numpy as np
 import pytest
 
 from gateway.survey.onto_zone import walk_test_of_zone
-from gateway.zone import Reader, Zone
-from sim.air.radio import Air, ReaderEar
+from gateway.zone import direction
+from sim.air.radio import Air
 from sim.demo import technician as walk_test
+from sim.demo.rig import ears_of
 from sim.street import site
 from sim.street.paths import inside
 from sim.street.tag import POWER_DBM
+from sim.street.zone import zone_of
 from sim.walks import sites
 
 ZONE = site.load()
-POLES = ZONE.poles[:8]
-ON_PLANE = Zone(tuple(Reader(p.number, f"{p.number:016x}", *ZONE.plane.to_lonlat(*p.at), p.height_m) for p in POLES))
+POLES = ZONE.poles[:12]
+ON_PLANE = zone_of(ZONE, POLES)
 
 
 def air_of(seed: int) -> Air:
-    return Air(seed, [ReaderEar(p.number, p.at, p.height_m) for p in POLES], walled=ZONE.school)
+    return Air(seed, ears_of(POLES), walled=ZONE.school)
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +46,24 @@ def test_levels_fall_with_distance_as_the_airs_law_says(walked: sites.SimulatedS
     assert dbm.max() < POWER_DBM + 10
 
 
+def test_a_gate_reader_listens_twice_as_long_and_hears_best_where_it_looks(walked: sites.SimulatedSite) -> None:
+    x, y, _, reader, dbm, _ = columns(walked).T
+    gate = ZONE.entrances[0]
+    ahead = np.array([x - gate.at[0], y - gate.at[1]]).T @ direction(gate.inward_deg)
+    near = np.hypot(x - gate.at[0], y - gate.at[1]) < 30
+    for k in (0, 2):  # the two of a post, whatever the tag, the body and the fading: outside and inside
+        less_db = [
+            dbm[(reader == k + 1) & there].mean() - dbm[(reader == k) & there].mean()
+            for there in (near & (ahead < -3), near & (ahead > 8))
+        ]
+        assert less_db[1] - less_db[0] > 10, POLES[k].name
+    heard = np.bincount(reader[near].astype(int), minlength=len(POLES))
+    assert heard[:4].sum() / 4 > 1.5 * heard[4], "P05 is at the gate too"
+
+
 def test_every_way_is_walked_both_ways_and_so_is_the_yard(walked: sites.SimulatedSite) -> None:
     rows = columns(walked)
-    for line in (*ZONE.footpaths([POLES[0].at], 20.0), *walk_test.lanes(ZONE.school, [POLES[1].at])):
+    for line in (*ZONE.footpaths([POLES[4].at], 20.0), *walk_test.lanes(ZONE.school, [POLES[5].at])):
         a, b = line[0], line[1]
         if math.dist(a, b) < 15:
             continue

@@ -50,11 +50,16 @@ def test_nobody_jumps_and_nobody_leaves_the_streets_but_into_the_school(seed: in
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_everybody_does_its_part(seed: int) -> None:
     world = World(ZONE, seed, 25)
-    assert {"pupil", "passer", "kerb"} <= {child.role for child in world.children}
+    assert {"pupil", "passer", "kerb", "errand"} == {child.role for child in world.children}
     for child in world.children:
         inside = [world.at_school(child, t) for t in range(END_S)]
         if child.role == "passer":
             assert not any(inside)
+        elif child.role == "errand":
+            (came_s, comes), (left_s, leaves) = world.crossings_s(child, END_S)
+            assert (comes, leaves) == (True, False)
+            assert left_s - came_s > 25, "long enough for a gateway to say so"
+            assert not inside[-1]
         else:
             assert inside[-1]
             assert inside == sorted(inside), "who has entered stays"
@@ -70,8 +75,20 @@ def test_several_of_twenty_arrive_within_ninety_seconds_whatever_the_seed() -> N
         assert sum(world.at_school(child, 80) for child in world.children) >= 3, seed
 
 
+def test_crossings_are_when_a_child_is_on_the_line() -> None:
+    world = World(ZONE, 2, 20)
+    for child in world.children:
+        crossings = world.crossings_s(child, 120.0)
+        inside = [n for n in range(241) if world.at_school(child, 0.5 * n)]
+        assert [arrives for _, arrives in crossings] == [n % 2 == 0 for n in range(len(crossings))]
+        assert bool(crossings) == bool(inside)
+        if crossings:
+            assert crossings[0][0] == 0.5 * inside[0]
+
+
 def test_an_endless_story_goes_home_and_comes_again() -> None:
     world = World(ZONE, 1, 8, endless=True)
+    assert "errand" not in {child.role for child in world.children}, "everybody goes home in it"
     pupil = next(child for child in world.children if child.role == "pupil")
     inside = [world.at_school(pupil, t) for t in range(0, 3600, 5)]
     assert sum(a and not b for a, b in itertools.pairwise(inside)) >= 2

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from gateway.zone import Plane, distance_to_polygon_m
+from gateway.zone import Plane, depth_m, direction, distance_to_polygon_m
 from sim.__main__ import app
 from sim.street import osm, site
 from sim.street.extract import OsmError, read_extract
+from sim.street.gates import WIDTH_M, inward_deg
+from sim.street.zone import duty, zone_of
 from tests.sim.street.bed import LAT, LON, osm_text
 
 
@@ -30,11 +32,10 @@ def test_the_repositorys_site_has_what_a_story_needs() -> None:
     assert "ODbL" in zone.attribution
     assert len(zone.poles) >= 24
     assert [pole.number for pole in zone.poles] == list(range(1, len(zone.poles) + 1))
-    assert "gate" in zone.poles[0].name
-    assert math.dist(zone.poles[0].at, zone.gates[0]) < 3
+    assert all("gate" in pole.name and math.dist(pole.at, zone.gates[0]) < 5.5 for pole in zone.poles[:5])
     assert zone.dangers[0].what == "carriageway of Mapo-daero"
-    near = [pole for pole in zone.poles[:8] if distance_to_polygon_m(*pole.at, list(zone.dangers[0].ring)) < 20]
-    assert near, "one of the first eight poles stands at the danger area"
+    near = [pole for pole in zone.poles[:12] if distance_to_polygon_m(*pole.at, list(zone.dangers[0].ring)) < 20]
+    assert near, "one of the first twelve poles stands at the danger area"
     street = [pole for pole in zone.poles if "street" in pole.name]
     assert all(not zone.at_school(pole.at) for pole in street)
     gaps = [min(math.dist(a.at, b.at) for b in street if b is not a) for a in street]
@@ -47,7 +48,7 @@ def test_the_repositorys_site_has_what_a_story_needs() -> None:
 
 def test_a_gateway_is_told_of_the_streets_near_its_readers_and_of_the_gate() -> None:
     zone = site.load()
-    ways = zone.footpaths([pole.at for pole in zone.poles[:8]])
+    ways = zone.footpaths([pole.at for pole in zone.poles[:12]])
     assert 5 < len(ways) < len(zone.footpaths([pole.at for pole in zone.poles]))
     street, gate, yard = ways[-1]
     assert gate == zone.gates[0]
@@ -64,6 +65,7 @@ def test_the_repositorys_site_holds_no_names_but_the_danger_roads() -> None:
     text = site.GONGDEOK.read_text("utf-8")
     assert len(text) < 100_000
     allowed = {"kind", "class", "id", "what", "warn_m", "number", "pole", "height_m", "origin"}
+    allowed |= {"place", "inward_deg", "width_m", "gate", "side", "antenna", "look_deg"}
     assert {key for f in json.loads(text)["features"] for key in f["properties"]} <= allowed
     assert text.isascii()
 
@@ -78,8 +80,40 @@ def test_a_map_becomes_a_site(extract: Path, tmp_path: Path) -> None:
     assert math.hypot(*zone.gates[0]) < 0.2, "metres are counted from the gate"
     assert zone.dangers[0].what == "carriageway of Main Road"
     assert distance_to_polygon_m(-100, 0, list(zone.dangers[0].ring)) == 0
+    assert guards_of(zone) == guards_of(site.load()) == [(1, "outer"), (2, "inner"), (3, "outer"), (4, "inner")]
+    assert [(gate.id, gate.place, gate.inward_deg) for gate in zone.entrances] == [("gate1", "school", 90.0)]
     assert osm.derive(read_extract(extract), "100", gate, site="try") == made, "the same map gives the same file"
     assert "a name" not in (tmp_path / "site.geojson").read_text()
+
+
+def test_gate_readers_that_a_corner_puts_on_the_wrong_side_are_named(extract: Path) -> None:
+    for y_m, readers in ((60.0, []), (114.0, [2])):
+        notes: list[str] = []
+        osm.derive(read_extract(extract), "100", Plane(LON, LAT).to_lonlat(0, y_m), site="try", notes=notes)
+        found = [note for note in notes if "the wall bends" in note]
+        assert len(found) == len(readers), notes
+        for number, note in zip(readers, found, strict=True):
+            assert f"reader {number} is on the wrong side of it; move it to the inner side by hand" in note
+
+
+def guards_of(zone: site.Site) -> list[tuple[int, str | None]]:
+    """Check the readers of the first gate, and return their numbers and sides: they are the first of the zone."""
+    gate = zone.entrances[0]
+    assert [pole for pole in zone.poles if pole.gate is not None] == list(zone.poles[: osm.GUARDS])
+    inward = direction(gate.inward_deg)
+    assert zone.at_school((gate.at[0] + 2 * inward[0], gate.at[1] + 2 * inward[1]))
+    for pole in zone.poles[: osm.GUARDS]:
+        deep_m = depth_m(*pole.at, zone.school)
+        assert (pole.gate, pole.antenna) == (gate.id, "patch")
+        if pole.side == "outer":
+            assert -2.0 <= deep_m <= -1.8, "who waits 2 m before the wall is not behind it"
+        else:
+            assert 3.0 < deep_m < 3.4
+        assert pole.look_deg is not None
+        looks = sum(a * b for a, b in zip(inward, direction(pole.look_deg), strict=True))
+        assert looks == pytest.approx(1.0 if pole.side == "inner" else -1.0)
+        assert gate.width_m / 2 < math.dist(pole.at, gate.at) < gate.width_m / 2 + 3.0, "on a post beside the opening"
+    return [(pole.number, pole.side) for pole in zone.poles[: osm.GUARDS]]
 
 
 @pytest.mark.parametrize(
@@ -137,6 +171,22 @@ BROKEN: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (told("reader", number="7"), "its number is '7', and must be a number"),
     (told("reader", number=1.5), "its number is 1.5, and must be whole"),
     (told("reader", height_m=-3.5), "its height_m is -3.5, and must be a number from 0.1 to 30"),
+    (told("gate", id="the gate"), "its id is 'the gate': 1 to 32 of A-Z"),
+    (told("gate", place="yard"), "its place is 'yard'; the site's only place is school"),
+    (told("gate", inward_deg=-10), "its inward_deg is -10, and must be a number from 0 to 360"),
+    (told("gate", inward_deg=360), "its inward_deg is 360; north is 0"),
+    (told("gate", width_m=0.2), "its width_m is 0.2, and must be a number from 0.5 to 40"),
+    (lambda d: d["features"].append(at("gate")(d)), "its id gate1 is given twice"),
+    (told("reader", gate="gate9"), "its gate is 'gate9'; the gates are gate1"),
+    (told("reader", gate=["gate1"]), r"its gate is \['gate1'\]; the gates are gate1"),
+    (told("reader", side="left"), "its side is 'left', and must be outer or inner"),
+    (told("reader", side=["outer"]), r"its side is \['outer'\], and must be outer or inner"),
+    (lambda d: at("reader")(d)["properties"].pop("side"), "a gate reader has both gate and side"),
+    (lambda d: at("reader")(d)["properties"].pop("gate"), "a gate reader has both gate and side"),
+    (told("reader", antenna="yagi"), "its antenna is 'yagi', and must be dipole or patch"),
+    (told("reader", antenna="dipole"), "it has look_deg, and a dipole hears all round"),
+    (told("reader", look_deg="north"), "its look_deg is 'north', and must be a number from 0 to 360"),
+    (lambda d: at("reader", 6)(d)["properties"].update(antenna="patch"), "a patch antenna; say where it looks"),
     (told("danger", warn_m=-12), "its warn_m is -12, and must be a number from 0 to 200"),
     (told("danger", id=""), "its id is '', and must be text"),
     (told("home", id=5), "its id is 5, and must be text"),
@@ -166,6 +216,42 @@ def test_a_broken_site_file_is_refused_by_name(
     with pytest.raises(site.SiteError, match=words) as raised:
         site.load(path)
     assert str(path) in str(raised.value)
+
+
+def test_what_a_site_file_does_not_say_of_a_gate_follows_from_the_outline(tmp_path: Path) -> None:
+    """A file from before gates were guarded, and one whose gate readers say no more than which gate and side."""
+    data = json.loads(site.GONGDEOK.read_text())
+    for feature in data["features"]:
+        for key in ("id", "place", "inward_deg", "width_m") if feature["properties"]["kind"] == "gate" else ():
+            del feature["properties"][key]
+        feature["properties"].pop("look_deg", None)
+    path = tmp_path / "site.geojson"
+    path.write_text(json.dumps(data))
+    zone, whole = site.load(path), site.load()
+    assert zone.poles[: osm.GUARDS] == whole.poles[: osm.GUARDS]
+    assert zone.entrances == (replace(whole.entrances[0], width_m=WIDTH_M),)
+
+
+@pytest.mark.parametrize("clockwise", [False, True])
+def test_inward_is_straight_through_the_wall_whichever_way_the_outline_runs(clockwise: bool) -> None:
+    ring = [(0.0, 0.0), (40.0, 0.0), (40.0, 30.0), (0.0, 30.0)][:: -1 if clockwise else 1]
+    sides = {(20.0, 0.3): 0.0, (39.0, 10.0): 270.0, (12.0, 31.0): 180.0, (0.0, 20.0): 90.0}
+    assert {spot: inward_deg(spot, ring) for spot in sides} == sides
+
+
+def test_a_gateways_zone_has_the_gates_that_a_reader_guards() -> None:
+    whole = site.load()
+    zone = zone_of(whole, whole.poles[:12])
+    assert [(r.number, r.gate, r.side, r.scan_window_ms, r.scan_interval_ms) for r in zone.readers[:5]] == [
+        (1, "gate1", "outer", 7, 16), (2, "gate1", "inner", 7, 16), (3, "gate1", "outer", 7, 16),
+        (4, "gate1", "inner", 7, 16), (5, None, None, None, None),
+    ]  # fmt: skip
+    assert [duty(pole) for pole in whole.poles[3:6]] == [0.5, 0.25, 0.25]
+    assert [(gate.id, gate.place, gate.inward_deg) for gate in zone.gates] == [
+        (gate.id, zone.places[0].id, gate.inward_deg) for gate in whole.entrances
+    ]
+    assert [bell.reader for bell in zone.bells] == [reader.number for reader in zone.readers]
+    assert zone_of(whole, whole.poles[4:12]).gates == (), "nobody would hear who passes there"
 
 
 def test_a_height_in_a_place_and_a_mark_of_an_editor_are_left_out(tmp_path: Path) -> None:
