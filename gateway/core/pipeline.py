@@ -293,7 +293,7 @@ class _Snapshot(msgspec.Struct, frozen=True, array_like=True):
     about_s: dict[str, dict[str, float]] = {}
     crosscheck: list[tuple[int, float, float, float, bool]] = []
     faults: list[tuple[int, int]] = []
-    usual_db: dict[int, float] = {}
+    usual_db: dict[str, float] = {}
 
 
 def snapshot(state: State) -> bytes:
@@ -316,7 +316,7 @@ def snapshot(state: State) -> bytes:
             about,
             state.crosscheck.snapshot(),
             state.health.snapshot(),
-            state.twins.usual_db,
+            state.twins.snapshot(),
         )
     )
 

@@ -50,8 +50,10 @@ neighbours alike."""
 ROWS_MAX, ROWS_TRIED = 900, 250
 """The most rows of a reader that its map keeps, and that are used to choose its length."""
 LENGTHS_M, TURNED = (1.0, 2.0, 4.0, 8.0), (0.0, 0.3, 0.6)
-SPREADS_DB, NUGGETS = (2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0), (0.5, 0.9)
-"""Tried for the sd of the map around the law, and for that of a row around the map relative to it."""
+SPREADS_DB, NUGGETS = (3.0, 3.5, 4.0, 5.0, 6.0, 8.0), (0.67, 0.9)
+"""Tried for the sd of the map around the law, and for that of a row around the map relative to it. In simulated streets
+2 to 2.5 dB and 0.5 fit the rows better, and the mean error of tags grows by 4 %: the person who walks the test is not
+the one who is located."""
 SPREAD_DB = 3.5
 """Sd of the map around the law if the rows show none."""
 BLOCKS, BLOCK_MIN_M = 36, 1.0

@@ -213,7 +213,7 @@ class ZoneLocator:
         return Tracker(
             part.space, self._hearings[sector], part.readers, self._counts, shares=self._ground.shares[part.cells],
             places=self._ground.places, dangers=self._ground.dangers, routes=self._routes,
-            **self._options,
+            surveyed=self._surveyed[sector], **self._options,
         )  # fmt: skip
 
     def _look_round(self, tag: int, fix: Fix) -> None:

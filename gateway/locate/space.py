@@ -30,7 +30,8 @@ STANDING = len(PACES)
 """The pace of who stands."""
 TURN, ABOUT = 0.12, 0.03
 """Chance per second to turn on open ground, and to turn back on a footpath; who stands turns as often. While a heading
-was forgotten at rest, a wearer who stood and turned was 1.7 m off along the last one (girolami_path3)."""
+was forgotten at rest, a wearer who stood and turned was 1.7 m off along the last one (girolami_path3). On a footpath
+who sets off again goes either way: with the old heading a tag on a wrong way stayed there for longer."""
 SHIFTS_MAX = 5
 """The most cells that a walker crosses in a second; a faster one is left to `JUMP`."""
 WANDER = 0.2
@@ -319,7 +320,7 @@ def footpaths(chains: Sequence[Chain], step_m: float) -> Space:
             out.setdefault((pace, start), []).append(on + low)
     angles, sizes = np.concatenate(facing), np.concatenate(size)
     turn = np.array([[1 - ABOUT, ABOUT], [ABOUT, 1 - ABOUT]])
-    block = Block(0, 0, 0, cells, np.stack([angles, angles + math.pi]), _turning(turn))
+    block = Block(0, 0, 0, cells, np.stack([angles, angles + math.pi]), _turning(turn, np.full((2, 2), 0.5)))
     weights = _weights(np.concatenate([sizes, sizes]))
     return Space(np.concatenate(spots), sizes, [block], behind, ahead, weights, _forks(into, out))
 
@@ -357,9 +358,16 @@ def joined(spaces: Sequence[Space], doors: Sequence[tuple[int, int, int, int]]) 
     )
 
 
-def _turning(turn: Any) -> Any:
-    """Return float32 [planes, planes]: headings change by `turn`, paces by `PACE_CHANGES`."""
-    return np.kron(np.array(PACE_CHANGES), turn).astype(np.float32)
+def _turning(turn: Any, sets_off: Any | None = None) -> Any:
+    """Return float32 [planes, planes]: headings change by `turn`, paces by `PACE_CHANGES`.
+
+    sets_off: how headings change when who stands sets off; None: by `turn`.
+    """
+    changes, first = np.array(PACE_CHANGES), STANDING * len(turn)
+    whole = np.kron(changes, turn)
+    if sets_off is not None:
+        whole[first:, :first] = np.kron(changes[STANDING:, :STANDING], sets_off)
+    return whole.astype(np.float32)
 
 
 def _weights(gap_m: Any) -> Any:

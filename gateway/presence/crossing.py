@@ -33,12 +33,16 @@ SCALE_DB = 4.0
 STRIP_DB = (-4.0, 3.0)
 """Differences of a tag in the gate, on neither side. Only a lower one speaks for having left, a higher one for having
 arrived. Without the strip, one in 70 children who play in the gate or stand behind it was told to have left."""
-LOUD_DB, LOUD_S = -24.0, 45.0
-"""Only who is at the gate passes it: for LOUD_S after a reader of the gate heard the tag louder than LOUD_DB, relative
-to its power at 1 m (-72 dBm of a usual tag). Of 120 who stood beside the gate for 10 min (2 airs), 3 caused a false
-word at -26 dB and 5 at -30; without this rule 10 of 80. Of those who came or went, none is lost by it."""
-PASSED_DB, PASSED_S = -30.0, 180.0
-"""Who was so loud at a gate, so recently, may have passed it beside its readers' view: `places.PASSED_SHARE`."""
+CLOSE_DB, CLOSE_S = -40.0, 45.0
+"""A tag that a reader of the gate hears louder than this, relative to its power at 1 m, is near the gate (-88 dBm of a
+usual tag: 15 to 30 m), and only who was so within CLOSE_S passes it. Without this, 2 of 200 who had left were told to
+have come back minutes later, 70 m away. A threshold that only who is in the gate reaches does not hold elsewhere: with
+-24 dB and the shadows of another street 24 % of departures were lost."""
+WAITS_S, WAITS_DB = 60.0, 8.0
+"""Who has been near the gate for WAITS_S without a word waits there, perhaps beside it at the wall, where both sides
+hear it alike. Then only a difference over WAITS_DB speaks for having arrived; inside it is 15 dB and more."""
+PASSED_S = 180.0
+"""Who was near a gate so recently may have passed it beside its readers' view: `places.PASSED_SHARE`."""
 SUM_MAX = 6.0
 """The most that the readers of the gates can say. With 7 and a belief of 8 (an engine of 73 %), 3 of 24 children who
 play 2 m inside the gate were told to have left; with 14 (the readers alone) 7 of 24."""
@@ -50,9 +54,11 @@ gate was told to have left."""
 ENGINE_S = 1.5
 """The engine's log-odds are smoothed over this. Without it 4 of 48 children at play in the gate were told to have left;
 with 2 s words come 0.5 s later."""
-UNANSWERED_MAX = 40
+LOUD_DB, UNANSWERED_MAX = -24.0, 40
 """A gate reader is deaf when it hears nothing while the others of its gate hear so many readings over LOUD_DB: at that
 level all of them hear a tag. Ten children pass in that many."""
+AUDIBLE_DBM = -85
+"""And at least so loud in all, whatever power the tag states: nobody hears a tag that sends in vain."""
 
 
 @dataclass(slots=True)
@@ -62,9 +68,10 @@ class AtGates:
     heard: dict[int, tuple[float, float]] = field(default_factory=dict)
     """Gate reader -> (level relative to the tag's power at 1 m in dB, when)."""
     at_s: float = -math.inf
-    loud_s: float = -math.inf
-    passed_s: float = -math.inf
-    """When a reader of a gate last heard it over LOUD_DB, and over PASSED_DB."""
+    close_s: float = -math.inf
+    """When it was last near a gate."""
+    since_s: float = math.inf
+    """Since when it has been near a gate without a word."""
     total: float = 0.0
     """Log-odds that the gate's readers gave for the change: 0 to SUM_MAX."""
     engine: float = 0.0
@@ -123,13 +130,14 @@ class Gates:
         level_db = float(reading.rssi_dbm - reading.power_dbm)
         for offsets_db in (self._walked_db, self._offsets_db):
             level_db -= offsets_db.get(reading.reader, 0.0)
-        if level_db >= LOUD_DB:
-            crossing.loud_s = max(crossing.loud_s, reading.heard_at_s)
+        if level_db >= LOUD_DB and reading.rssi_dbm >= AUDIBLE_DBM:
             for other in self._gates[place][self._sides[reading.reader]]:
                 self._unanswered[other] += 1
         self._unanswered[reading.reader] = 0
-        if level_db >= PASSED_DB:
-            crossing.passed_s = max(crossing.passed_s, reading.heard_at_s)
+        if level_db >= CLOSE_DB:
+            if reading.heard_at_s - crossing.close_s > GAP_S:
+                crossing.since_s = reading.heard_at_s
+            crossing.close_s = max(crossing.close_s, reading.heard_at_s)
         known = crossing.heard.get(reading.reader)
         if known is None or reading.heard_at_s >= known[1]:
             crossing.heard[reading.reader] = level_db, reading.heard_at_s
@@ -145,21 +153,23 @@ class Gates:
         share = passed_s / (ENGINE_S + passed_s)
         crossing.engine += share * (log_odds(p) - crossing.engine)
         difference_db = self._difference_db(crossing, place, now_s)
-        if now_s - crossing.loud_s > LOUD_S:
+        if now_s - crossing.close_s > CLOSE_S:
             crossing.total = 0.0
         elif difference_db is not None:
-            beyond_db = STRIP_DB[0] - difference_db if at else difference_db - STRIP_DB[1]
+            waits = now_s - crossing.close_s <= GAP_S and now_s - crossing.since_s > WAITS_S
+            least_db = WAITS_DB if waits else STRIP_DB[1]
+            beyond_db = STRIP_DB[0] - difference_db if at else difference_db - least_db
             crossing.total = min(max(crossing.total + passed_s * beyond_db / SCALE_DB, 0.0), SUM_MAX)
         belief = crossing.total + (-crossing.engine if at else crossing.engine)
         if belief < (LEFT if at else ARRIVED):
             return False
-        crossing.total = 0.0
+        crossing.total, crossing.since_s = 0.0, -math.inf  # who has just left does not come back at once
         return True
 
     def passed(self, crossing: AtGates | None, place: str, now_s: float) -> bool:
         """Return whether a tag was at a gate a while ago: it may have gone through beside the readers' view. Never
         while a reader of the gates is deaf, for the engine lacks it too."""
-        if crossing is None or now_s - crossing.passed_s > PASSED_S:
+        if crossing is None or now_s - crossing.close_s > PASSED_S:
             return False
         return not any(self._deaf(reader) for readers in self._gates[place].values() for reader in readers)
 

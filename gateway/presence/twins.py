@@ -36,8 +36,9 @@ DEAF_DB, DEAF_OVER_DB = 4.0, 2.5
 median wanders by 1.0 dB (sd, simulated)."""
 OFFSET_MAX_DB = 15.0
 NEXT_STEP = "check its antenna, its cable and where it looks"
-SAMPLES_MAX, OPEN_MAX = 512, 512
-"""Kept for a side: samples of the last MEMORY_S, and tags that are heard right now. The oldest give way."""
+SAMPLES_MAX, OPEN_MAX, SAMPLES_OF_TAG_MAX = 512, 512, 12
+"""Kept for a side: samples of the last MEMORY_S, and tags that are heard right now; the oldest give way. And samples of
+one tag: a few who linger at a gate must not push out all who pass it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,9 @@ class Twins:
         self._judge_at_s = now_s + JUDGE_S
         self.offsets_db: Mapping[int, float] = {}
         """Reader -> by how much it hears too loud; readers without an entry are sound, or not judged yet."""
-        self._deaf: set[int] = set()
+        self._told: dict[int, str] = {}
+        """Reader -> what was last said of it, if it was "weak" or "deaf"."""
+        self._eui64 = {reader.number: reader.eui64 for reader in zone.readers if reader.number in self._of}
         self.usual_db: dict[int, float] = {}
         """Reader -> how much louder than the others on its side it usually hears, once that is known."""
 
@@ -123,10 +126,15 @@ class Twins:
         """Return when `tick` next has work; inf without twins."""
         return self._judge_at_s if self._sides else float("inf")
 
-    def restore(self, usual_db: Mapping[int, float]) -> None:
-        """Take over what was usual before a restart. Readers without a twin and numbers that are none are ignored."""
-        for reader, level_db in usual_db.items():
-            if reader in self._of and -USUAL_MAX_DB <= level_db <= USUAL_MAX_DB:
+    def snapshot(self) -> dict[str, float]:
+        """Return what is usual, by the module's EUI64: for another module on the pole it is learned anew."""
+        return {self._eui64[reader]: level_db for reader, level_db in self.usual_db.items()}
+
+    def restore(self, usual_db: Mapping[str, float]) -> None:
+        """Take over what was usual before a restart. Modules without a twin and numbers that are none are ignored."""
+        for reader, eui64 in self._eui64.items():
+            level_db = usual_db.get(eui64, math.inf)
+            if -USUAL_MAX_DB <= level_db <= USUAL_MAX_DB:
                 self.usual_db[reader] = level_db
 
     def _judge(self, side: _Side, reader: int, offsets_db: dict[int, float]) -> Iterator[TwinFinding]:
@@ -134,23 +142,26 @@ class Twins:
         if beside is None or (beside > -math.inf and reader not in self.usual_db):
             return
         beside -= self.usual_db.get(reader, 0.0)
-        deaf = beside <= -(DEAF_OVER_DB if reader in self._deaf else DEAF_DB)
+        weak = beside <= -(DEAF_OVER_DB if reader in self._told else DEAF_DB)
+        now = "deaf" if beside == -math.inf else "weak" if weak else ""
         offsets_db.pop(reader, None)
-        if deaf and beside > -math.inf:
+        if now == "weak":
             offsets_db[reader] = max(beside, -OFFSET_MAX_DB)
-        if deaf == (reader in self._deaf):
+        if now == self._told.get(reader, ""):
             return
-        self._deaf ^= {reader}
-        if not deaf:
+        self._told.pop(reader, None)
+        if not now:
             detail = f"reader {reader} hears as well as the others on the {side.name}"
-        elif beside == -math.inf:
+        elif now == "deaf":
             detail = f"reader {reader} hears none of the children that the others hear on the {side.name}; {NEXT_STEP}"
         else:
             weaker = (
                 f"{-beside:.0f} dB weaker than it used to, beside the others on the {side.name}; that is made up for"
             )
             detail = f"reader {reader} hears children {weaker}; {NEXT_STEP}"
-        yield TwinFinding(reader, not deaf, offsets_db.get(reader, 0.0), detail)
+        if now:
+            self._told[reader] = now
+        yield TwinFinding(reader, not now, offsets_db.get(reader, 0.0), detail)
 
     @staticmethod
     def _beside_db(side: _Side, reader: int) -> float | None:
@@ -172,7 +183,8 @@ class Twins:
         levels = {number: statistics.fmean(each) for number, each in side.open.pop(tag).levels.items()}
         if max(levels.values()) < LOUD_DBM:
             return
-        side.samples.append((now_s, tag, levels))
+        if sum(of == tag for _, of, _ in side.samples) < SAMPLES_OF_TAG_MAX:
+            side.samples.append((now_s, tag, levels))
         for reader in levels.keys() - self.usual_db.keys():
             others = [level for number, level in levels.items() if number != reader]
             if others:

@@ -109,7 +109,7 @@ class ReplayEngine:
         def new() -> Tracker:
             return Tracker(
                 self.space, self.hearings, self._numbers, Counter(), shares=shares, places=places, look_back=lag,
-                late_every=min(lag, 1), batch=1,
+                late_every=min(lag, 1), batch=1, surveyed=self._surveyed,
             )  # fmt: skip
 
         yield from self._run(track, lag, new, 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -226,7 +227,15 @@ def _write(
 def _read_limits(path: Path) -> tuple[list[Limit], float]:
     try:
         data = table_of(bytes_of(path, PLAN_MAX_B))
-        return [Limit(**row) for row in data["limits"]], float(data["radius_m"])
+        limits, radius_m = [Limit(**row) for row in data["limits"]], float(data["radius_m"])
+        if not limits:
+            raise ValueError("it has no limits")
+        if not math.isfinite(radius_m):
+            raise ValueError(f"its radius is {radius_m:g} m")
+        for limit in limits:
+            if type(limit.key) is not str or type(limit.least) not in (int, float) or not math.isfinite(limit.least):
+                raise ValueError(f"the limit {limit.key!r} is no number")
+        return limits, radius_m
     except OSError as error:
         raise LayoutError(f"cannot read {path}: {error.strerror}; `ansim-sim plan` writes it") from error
     except (BadFile, KeyError, TypeError, ValueError) as error:

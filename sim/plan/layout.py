@@ -134,7 +134,9 @@ def at_gate(gate: Entrance, ring: Sequence[Spot]) -> tuple[list[Planned], list[s
             notes.append(f"{called(gate.id)}: {where} stands nearer to the middle, because the wall bends there.")
         post = f"{called(gate.id)} {name} {guard.side}"
         found.append(
-            Planned("gate", Pole(0, post, good, HEIGHT_M, "patch", round(guard.look_deg, 1), gate.id, guard.side))
+            Planned(
+                "gate", Pole(0, post, good, HEIGHT_M, "patch", round(guard.look_deg, 1) % 360.0, gate.id, guard.side)
+            )
         )
     if gate.width_m > WIDE_M:
         notes.append(

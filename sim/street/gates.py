@@ -54,7 +54,7 @@ class Guard:
 
 def inward_deg(at: Spot, ring: Sequence[Spot]) -> float:
     """Return the bearing that leads from a gate straight through the nearest edge into the ring, 0 to below 360."""
-    edges = list(zip(ring, [*ring[1:], ring[0]], strict=True))
+    edges = [(a, b) for a, b in zip(ring, [*ring[1:], ring[0]], strict=True) if a != b]
     a, b = min(edges, key=lambda edge: math.dist(at, nearest_on_segment(at, *edge)))
     foot, length = nearest_on_segment(at, a, b), math.dist(a, b)
     right = (b[1] - a[1]) / length, (a[0] - b[0]) / length

@@ -9,7 +9,8 @@ from gateway.fix import Fix, Reading
 from gateway.presence import crossing
 from gateway.presence.changes import Arrived, Change, Left, PresenceChange
 from gateway.presence.crossing import ARRIVED, LEFT, SUM_MAX, UNANSWERED_MAX, AtGates, Gates
-from gateway.presence.evidence import log_odds
+from gateway.presence.evidence import Evidence, log_odds
+from gateway.presence.places import About, Places, Whereabouts
 from gateway.presence.settle import HOLD_S, Settler
 from gateway.zone import Gate, Place, Plane, Reader, Zone
 from tests.roots import ROOT
@@ -153,12 +154,29 @@ def test_what_the_walk_test_found_is_taken_off_too() -> None:
     assert words(child.stay(12, 0.95, dict.fromkeys(OUTER, -68) | {2: -68, 4: -68})) == [Arrived]
 
 
-def test_only_who_is_at_the_gate_passes_it() -> None:
-    """-85 dBm is a child across the street, or beside the gate with its body between."""
+def test_who_waits_beside_the_gate_needs_a_clearer_difference() -> None:
+    """6 dB: enough for who comes, not for who stood there for a minute; 16 dB are enough for both."""
+    assert words(Child().stay(14, 0.97, gate_of(-74, -68))) == [Arrived]
     child = Child()
-    assert words(child.stay(300, 0.97, gate_of(-95, -85))) == []
-    assert words(child.stay(2, 0.5, gate_of(-70, -70))) == []
-    assert words(child.stay(14, 0.97, gate_of(-95, -85))) == [Arrived]
+    child.stay(70, 0.3, gate_of(-74, -72))
+    assert words(child.stay(300, 0.97, gate_of(-74, -68))) == []
+    assert words(child.stay(14, 0.97, gate_of(-82, -66), YARD)) == [Arrived]
+
+
+def test_what_the_gate_said_of_one_who_went_away_is_forgotten() -> None:
+    child = Child()
+    assert words(child.stay(30, 0.3, gate_of(-82, -66))) == [], "the readers are sure, the engine is not"
+    assert words(child.stay(60, 0.3, gate_of(-97, -96))) == []
+    assert words(child.stay(60, 0.97, gate_of(-97, -96))) == []
+
+
+def test_who_has_just_left_does_not_come_back_on_a_small_difference() -> None:
+    child = Child()
+    child.stay(12, 0.95, INSIDE, YARD)
+    assert words(child.stay(12, 0.01, OUTSIDE)) == [Left]
+    assert words(child.stay(60, 0.97, gate_of(-74, -68))) == []
+    child.stay(30, 0.1, gate_of(-95, -95))
+    assert words(child.stay(14, 0.97, gate_of(-74, -68))) == [Arrived], "away for a while, it may come again"
 
 
 @pytest.mark.parametrize(("at_the_gate", "told"), [(-70, [Left]), (-92, [])])
@@ -244,3 +262,118 @@ def test_the_gateways_page_names_every_constant_with_its_value() -> None:
         assert flat in ([], values), names
     wanted = {name for name in vars(crossing) if name.isupper()} - {"GAP_S", "STEP_MAX_S"}
     assert wanted <= {name for names in said for name in re.findall(r"[A-Z_]+", names)}
+
+
+def test_a_little_outwards_of_the_middle_is_no_departure() -> None:
+    child = Child()
+    assert words(child.stay(12, 0.95, INSIDE, YARD)) == [Arrived]
+    assert words(child.stay(60, 0.05, gate_of(-64, -67), YARD)) == []
+
+
+def test_who_waits_near_the_gate_needs_more_to_arrive() -> None:
+    assert words(Child().stay(20, 0.97, gate_of(-70, -64))) == [Arrived]
+    child = Child()
+    child.stay(60, 0.5, gate_of(-70, -70))
+    assert words(child.stay(60, 0.97, gate_of(-70, -64))) == []
+    child.stay(60, 0.5, gate_of(-95, -95))
+    assert words(child.stay(20, 0.97, gate_of(-70, -64))) == [Arrived], "it went away and came anew"
+
+
+def test_who_has_just_left_needs_more_to_come_back() -> None:
+    child = Child()
+    child.stay(12, 0.95, INSIDE, YARD)
+    child.stay(60, 0.99, gate_of(-95, -95), YARD)
+    assert words(child.stay(12, 0.01, OUTSIDE)) == [Left]
+    assert words(child.stay(30, 0.97, gate_of(-70, -64))) == []
+    assert words(child.stay(12, 0.97, INSIDE)) == [Arrived]
+
+
+def test_what_spoke_for_an_arrival_does_not_speak_for_a_departure() -> None:
+    child = Child()
+    assert words(child.stay(12, 0.95, INSIDE, YARD)) == [Arrived]
+    assert words(child.stay(30, 0.02, gate_of(-70, -70), YARD)) == []
+
+
+def test_a_departure_needs_more_than_an_arrival() -> None:
+    child = Child()
+    assert words(child.stay(30, 0.905, INSIDE)) == [Arrived]
+    assert words(child.stay(60, 0.095, OUTSIDE, YARD)) == []
+
+
+def test_the_levels_of_a_side_are_averaged() -> None:
+    child = Child()
+    child.stay(12, 0.95, INSIDE, YARD)
+    assert words(child.stay(60, 0.05, {1: -60, 3: -80, 2: -70, 4: -66}, YARD)) == []
+
+
+def test_the_gate_with_the_loudest_reader_speaks() -> None:
+    child = Child()
+    child.stay(12, 0.95, INSIDE, YARD)
+    assert words(child.stay(12, 0.01, gate_of(-60, -90) | {OUTER_B: -80, INNER_B: -70})) == [Left]
+
+
+def test_a_late_reading_replaces_no_newer_one() -> None:
+    gates, crossings = Gates(zone()), dict[str, AtGates]()
+    for rssi_dbm, at_s in ((-64, 200.0), (-80, 150.0)):
+        gates.hear(crossings, Reading(1, rssi_dbm, 2, at_s, POWER_DBM))
+    assert crossings["school"].heard == {1: (-16.0, 200.0)}
+    assert crossings["school"].close_s == 200.0
+
+
+def test_only_loud_readings_make_a_silent_side_deaf_and_either_side_blinds() -> None:
+    for rssi_dbm, blind in ((-90, False), (-64, True)):
+        gates = Gates(zone())
+        for n in range(2 * UNANSWERED_MAX):
+            gates.hear({}, Reading(INNER[n % 2], rssi_dbm, 2, float(n), POWER_DBM))
+        assert gates.blind("school") is blind
+    gates = Gates(zone())
+    gates.set_silent(set(OUTER).__contains__)
+    assert gates.blind("school")
+    assert gates._mates == {1: 2, 2: 1, 3: 4, 4: 3, 5: 6, 6: 5}
+
+
+def test_a_step_back_in_time_is_no_fault() -> None:
+    gates, crossing_ = Gates(zone()), AtGates()
+    for now_s in (100.0, 98.5):
+        assert not gates.crossed(crossing_, "school", False, 0.9, now_s)
+
+
+def test_a_dead_side_makes_nobody_doubtful_who_seems_inside() -> None:
+    child = Child()
+    child.stay(12, 0.95, INSIDE, YARD)
+    list(child.settler.silence(child.now_s, set(INNER).__contains__))
+    where = child.settler.tags[1].where
+    assert not child.settler._places.doubtful(where, {"school": 0.97})
+    assert child.settler._places.doubtful(where, {"school": 0.02})
+
+
+def test_a_crossing_leaves_the_other_place_and_forgets_what_spoke_before() -> None:
+    fix = Fix(*YARD, 4.0, 10.0, (), 9.0)
+    old = About(Evidence(1.0, 20.0), 1.0, 1.0)
+    own = Whereabouts("home", {"school": old, "home": old})
+    assert words(list(Places._cross(own, "school", 1, fix, 9.0))) == [Left, Arrived]
+    assert [own.about[place].evidence.proof for place in ("school", "home")] == [0.0, 0.0]
+    own = Whereabouts(anew=Evidence(1.0))
+    told = [words(list(Places._cross(own, "school", 1, fix, 9.0))) for _ in range(3)]
+    assert told == [[], [Left], [Arrived]], "only the first place after a pause is no arrival"
+
+
+def test_a_crossing_uses_up_what_spoke_for_it() -> None:
+    gates, own = Gates(zone()), AtGates(at_s=99.0, close_s=99.0, total=SUM_MAX, engine=3.5)
+    assert gates.crossed(own, "school", False, 0.97, 100.0)
+    assert own.total == 0.0
+    assert not any(gates.crossed(own, "school", True, 0.02, 101.0 + n) for n in range(15))
+
+
+def test_who_was_near_the_gate_a_minute_ago_does_not_pass_it_from_afar() -> None:
+    child = Child()
+    child.stay(4, 0.5, gate_of(-70, -70))
+    child.stay(60, 0.5, gate_of(-95, -95))
+    assert words(child.stay(20, 0.97, gate_of(-97, -90))) == []
+
+
+def test_a_weak_tag_makes_no_reader_deaf_whatever_power_it_states() -> None:
+    gates = Gates(zone())
+    for n in range(2 * UNANSWERED_MAX):
+        gates.hear({}, Reading(INNER[n % 2], -90, 2, float(n), -80))
+    assert not gates.blind("school")

@@ -29,25 +29,38 @@ def zone(*, posts: int = 2) -> Zone:
 
 
 def pass_by(
-    each: Twins, tag: int, at_s: float, deaf_db: Mapping[int, float], chance: random.Random, *, level: float = -68.0
+    each: Twins,
+    tag: int,
+    at_s: float,
+    deaf_db: Mapping[int, float],
+    chance: random.Random,
+    *,
+    level: float = -68.0,
+    deaf: tuple[int, ...] = (),
 ) -> Iterator[TwinFinding]:
-    """Let a child pass: 12 s, each reader heard every 2 s with 4 dB of fading."""
+    """Let a child pass: 12 s, each reader that is not deaf hears it every 2 s with 4 dB of fading."""
     for step in range(6):
         now_s = at_s + 2 * step
-        for reader in (1, 2, 3, 4):
+        for reader in {1, 2, 3, 4} - set(deaf):
             dbm = round(level - deaf_db.get(reader, 0.0) + chance.gauss(0.0, 4.0))
             each.hear(tag, Reading(reader, dbm, 2, now_s, -59), now_s)
         yield from each.tick(now_s)
 
 
 def morning(
-    each: Twins, from_s: float, children: int, deaf_db: Mapping[int, float], *, level: float = -68.0
+    each: Twins,
+    from_s: float,
+    children: int,
+    deaf_db: Mapping[int, float],
+    *,
+    level: float = -68.0,
+    deaf: tuple[int, ...] = (),
 ) -> list[TwinFinding]:
     """Let an hour pass in which so many children come."""
     chance = random.Random(f"{SEED}/{from_s}/{children}")
     found: list[TwinFinding] = []
     for tag in range(children):
-        found += pass_by(each, tag, from_s + 3600.0 * tag / children, deaf_db, chance, level=level)
+        found += pass_by(each, tag, from_s + 3600.0 * tag / children, deaf_db, chance, level=level, deaf=deaf)
     return [*found, *each.tick(from_s + 3600.0)]
 
 
@@ -123,6 +136,30 @@ def test_strangers_and_crowds_are_bounded() -> None:
     assert not list(each.tick(400.0))
 
 
+def test_a_few_who_linger_do_not_hide_a_deaf_reader() -> None:
+    each = Twins(zone(), -7200.0)
+    morning(each, -7200.0, 100, {})
+    chance = random.Random(SEED)
+    found: list[TwinFinding] = []
+    for minute in range(60):
+        for tag in (901, 902, 903):
+            for step in range(4):
+                found += pass_by(each, tag, 60.0 * minute + 13 * step, {}, chance)
+        if minute % 3 == 0:
+            found += pass_by(each, minute, 60.0 * minute + 55, {3: 10.0}, chance)
+    assert [(one.reader, one.ok) for one in found] == [(3, False)]
+
+
+def test_a_weak_reader_that_hears_nothing_any_more_is_told_again() -> None:
+    each = Twins(zone(), -7200.0)
+    morning(each, -7200.0, 100, {})
+    assert [one.reader for one in morning(each, 0.0, 60, {3: 8.0})] == [3]
+    dead = morning(each, 3600.0, 60, {3: 200.0}, deaf=(3,)) + morning(each, 7200.0, 60, {}, deaf=(3,))
+    assert [(one.reader, one.ok) for one in dead] == [(3, False)]
+    assert "hears none" in dead[0].detail
+    assert each.offsets_db == {}
+
+
 def test_a_level_far_off_is_limited() -> None:
     each = Twins(zone(), -7200.0)
     morning(each, -7200.0, 100, {})
@@ -143,7 +180,29 @@ def test_what_is_usual_outlives_a_restart() -> None:
     before = Twins(zone(), 0.0)
     morning(before, 0.0, 100, {1: 5.0})
     after = Twins(zone(), 3600.0)
-    after.restore({**before.usual_db, 99: 3.0, 2: float("nan")})
+    kept = before.snapshot()
+    after.restore({**kept, "another module": 3.0, f"{2:016x}": float("nan")})
     assert set(after.usual_db) == {1, 3, 4}, "unknown readers and odd numbers are left out"
     assert not morning(after, 3600.0, 30, {1: 5.0})
     assert [one.reader for one in morning(after, 7200.0, 40, {1: 13.0})] == [1]
+
+
+def test_children_far_away_make_no_known_reader_deaf() -> None:
+    each = Twins(zone(), -7200.0)
+    morning(each, -7200.0, 100, {})
+    assert not morning(each, 0.0, 60, {3: 8.0}, level=-94.0)
+    assert each.offsets_db == {}
+
+
+def test_six_db_less_are_made_up_for_until_it_is_mended() -> None:
+    each = Twins(zone(), -7200.0)
+    morning(each, -7200.0, 2 * twins.USUAL_TAGS, {})
+    assert [(one.reader, one.ok) for one in morning(each, 0.0, 60, {3: 5.5})] == [(3, False)]
+    assert not morning(each, 3600.0, 60, {3: 3.0}) + morning(each, 7200.0, 60, {3: 3.0})
+    assert set(each.offsets_db) == {3}
+
+
+def test_a_usual_level_that_cannot_be_is_not_restored() -> None:
+    each = Twins(zone(), 0.0)
+    each.restore({f"{1:016x}": 40.0, f"{3:016x}": -40.0, f"{2:016x}": twins.USUAL_MAX_DB})
+    assert each.usual_db == {2: twins.USUAL_MAX_DB}

@@ -246,7 +246,7 @@ def test_a_gateways_zone_has_the_gates_that_a_reader_guards() -> None:
         (1, "gate1", "outer", 7, 16), (2, "gate1", "inner", 7, 16), (3, "gate1", "outer", 7, 16),
         (4, "gate1", "inner", 7, 16), (5, None, None, None, None),
     ]  # fmt: skip
-    assert [duty(pole) for pole in whole.poles[3:6]] == [0.5, 0.25, 0.25]
+    assert [duty(pole) for pole in whole.poles[3:6]] == [7 / 16, 0.25, 0.25]
     assert [(gate.id, gate.place, gate.inward_deg) for gate in zone.gates] == [
         (gate.id, zone.places[0].id, gate.inward_deg) for gate in whole.entrances
     ]
