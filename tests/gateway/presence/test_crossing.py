@@ -296,8 +296,8 @@ def test_what_spoke_for_an_arrival_does_not_speak_for_a_departure() -> None:
 
 def test_a_departure_needs_more_than_an_arrival() -> None:
     child = Child()
-    assert words(child.stay(30, 0.905, INSIDE)) == [Arrived]
-    assert words(child.stay(60, 0.095, OUTSIDE, YARD)) == []
+    assert words(child.stay(30, 0.8, INSIDE)) == [Arrived]
+    assert words(child.stay(60, 0.2, OUTSIDE, YARD)) == []
 
 
 def test_the_levels_of_a_side_are_averaged() -> None:
