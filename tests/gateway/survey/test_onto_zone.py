@@ -1,5 +1,6 @@
 """The walk test in a zone's configuration: found, moved onto the zone's plane; its faults reported like any other."""
 
+import re
 import threading
 import time
 from dataclasses import replace
@@ -104,13 +105,17 @@ def test_a_walk_test_of_no_use_is_told_and_the_zone_is_located_without_it(tmp_pa
     state = State.new(loaded.zone, loaded.reader_keys, loaded.tag_keys, gateway="g", epoch="e", now_s=0.0)
     endless = replace(survey, rssi_dbm=np.full(len(survey), np.nan))
     with np.errstate(all="ignore"):
-        [part] = pipeline.fit(state, (found, endless))
-    [effect] = list(pipeline.learn(state, *part, 0.0))
-    assert isinstance(effect, Commit)
-    assert isinstance(effect.event, GatewayHealth)
-    assert (effect.event.what, effect.event.ok) == ("walk_test_unusable", False)
-    assert "round readers 1, 2, 3" in effect.event.detail
-    assert pipeline.counters(state)["walk_tests_unusable"] == 1
+        parts = list(pipeline.fit(state, (found, endless)))
+    effects = [effect for part in parts for effect in pipeline.learn(state, *part, 0.0)]
+    assert len(effects) == len(parts)
+    for effect in effects:
+        assert isinstance(effect, Commit)
+        assert isinstance(effect.event, GatewayHealth)
+        assert (effect.event.what, effect.event.ok) == ("walk_test_unusable", False)
+        assert "cannot be fitted round readers" in effect.event.detail
+    named = ", ".join(re.findall(r"round readers ([0-9, ]+);", " ".join(e.event.detail for e in effects)))
+    assert sorted(map(int, named.split(", "))) == list(range(1, READERS + 1))
+    assert pipeline.counters(state)["walk_tests_unusable"] == len(parts)
     state.locator.hear(0, Reading(3, -60, 3, 0.0, -50), 0.0)
     assert len(list(state.locator.step(0.0, lambda _: False))) == 1
 

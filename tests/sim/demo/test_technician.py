@@ -46,7 +46,7 @@ def test_levels_fall_with_distance_as_the_airs_law_says(walked: sites.SimulatedS
     assert dbm.max() < POWER_DBM + 10
 
 
-def test_a_gate_reader_listens_twice_as_long_and_hears_best_where_it_looks(walked: sites.SimulatedSite) -> None:
+def test_a_gate_reader_listens_longer_and_hears_best_where_it_looks(walked: sites.SimulatedSite) -> None:
     x, y, _, reader, dbm, _ = columns(walked).T
     gate = ZONE.entrances[0]
     ahead = np.array([x - gate.at[0], y - gate.at[1]]).T @ direction(gate.inward_deg)
@@ -58,7 +58,7 @@ def test_a_gate_reader_listens_twice_as_long_and_hears_best_where_it_looks(walke
         ]
         assert less_db[1] - less_db[0] > 10, POLES[k].name
     heard = np.bincount(reader[near].astype(int), minlength=len(POLES))
-    assert heard[:4].sum() / 4 > 1.5 * heard[4], "P05 is at the gate too"
+    assert heard[:4].sum() / 4 > 1.25 * heard[4], "P05 is at the gate too, and listens 25 % of the time, not 44"
 
 
 def test_every_way_is_walked_both_ways_and_so_is_the_yard(walked: sites.SimulatedSite) -> None:
