@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gateway.zone import depth_m
 from sim.chance import Floats
-from sim.street.children import SPEED_MAX, SPEED_MEAN, SPEED_MIN, SPEED_SIGMA, Walk
+from sim.street.children import SPEED_MAX, SPEED_MEAN, SPEED_MIN, SPEED_SIGMA, Walk, last_metres
 from sim.street.gates import Entrance
 from sim.street.paths import Spot, inside
 from sim.street.site import Site
@@ -120,7 +120,7 @@ class _Story:
 
     def come(self) -> None:
         """Begin up the street and walk to before the gate."""
-        way = _last_part(self.place.way_home(self.number, self.chance)[::-1], self.between(*COMES_M))
+        way = last_metres(self.place.way_home(self.number, self.chance)[::-1], self.between(*COMES_M))
         self.walk = Walk([0.0], [self.aside(way[0])])
         self.walk.stay(self.between(*FIRST_S))
         for spot in way[1:]:
@@ -340,15 +340,3 @@ def sampled(scenes: Sequence[GateScene], t_s: Floats) -> tuple[Floats, Floats, N
             turned = np.searchsorted(at, t, side="right") - 1
             headings[k] = np.where(moving[k] | (turned < 0), headings[k], to[turned])
     return places, headings, moving
-
-
-def _last_part(way: Sequence[Spot], metres: float) -> list[Spot]:
-    kept = [way[-1]]
-    for a, b in zip(reversed(way[:-1]), reversed(way), strict=False):
-        length = math.dist(a, b)
-        if length >= metres:
-            t = metres / length
-            return [(b[0] + t * (a[0] - b[0]), b[1] + t * (a[1] - b[1])), *kept]
-        metres -= length
-        kept.insert(0, a)
-    return kept

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -254,7 +254,7 @@ class _Plan:
         world, door = self.world, self.world._door
         if self.role == "kerb" and world._kerb is not None:
             self.start_m = 0.4 * self.start_m + world._paths.distances_m(door)[world._kerb]
-        way = _last_metres(_points(world._paths, self._way(self.home, door)), self.start_m)
+        way = last_metres(_points(world._paths, self._way(self.home, door)), self.start_m)
         self.walk.times_s, self.walk.points = [0.0], [self._with_offset(way[0])]
         self.walk.stay(self.delay_s)
         first = True
@@ -338,8 +338,8 @@ def _points(paths: Paths, nodes: list[int]) -> list[Spot]:
     return [paths.points[node] for node in nodes]
 
 
-def _last_metres(way: list[Spot], metres: float) -> list[Spot]:
-    """The last `metres` of a way; all of a shorter way."""
+def last_metres(way: Sequence[Spot], metres: float) -> list[Spot]:
+    """Return the last `metres` of a way; all of a shorter way."""
     kept = [way[-1]]
     for a, b in zip(reversed(way[:-1]), reversed(way), strict=False):
         length = math.dist(a, b)
