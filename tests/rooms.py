@@ -25,7 +25,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
         "gateway": ("readers",),
         "sim.ncp": ("readers", "sim"),
         "sim.reader": ("readers",),
-        "sim.walks": ("sim",),
+        "sim.walks": ("readers", "sim"),
     },
     {
         "gateway.locate": ("gateway",),
@@ -46,7 +46,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
     {
         "gateway.radio": ("gateway", "gateway.core"),
         "gateway.config": ("gateway", "gateway.locate", "gateway.survey", "readers"),
-        "city.__main__": ("city", "city.checks", "city.pages"),
+        "city.__main__": ("city", "city.checks", "city.pages", "readers"),
         "sim.demo": (
             "gateway", "readers", "sim", "sim.air", "sim.ncp", "sim.reader", "sim.street", "sim.walks", "sim.xbee",
         ),
@@ -61,8 +61,8 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
         ),
     },
     {
-        "gateway.__main__": ("gateway", "gateway.box", "gateway.config", "gateway.outbox", "gateway.survey"),
-        "sim.__main__": ("sim.demo", "sim.ncp", "sim.plan", "sim.street", "sim.walks", "sim.xbee"),
+        "gateway.__main__": ("gateway", "gateway.box", "gateway.config", "gateway.outbox", "gateway.survey", "readers"),
+        "sim.__main__": ("readers", "sim.demo", "sim.ncp", "sim.plan", "sim.street", "sim.walks", "sim.xbee"),
     },
 )  # fmt: skip
 """Each room with the rooms it may import, from the ground floor up. Every import points to a lower floor."""
@@ -93,10 +93,17 @@ PLANNER = {
 (ADR 16). The gateway's rooms stand in no other row of `sim` in `FLOORS`."""
 
 CONTRACTS = {
-    ("gateway", "readers"): {"readers.wire", "readers.advertisement", "readers.files"},
+    ("gateway", "readers"): {"readers.wire", "readers.advertisement", "readers.files", "readers.terminal"},
     ("city", "gateway"): {"gateway.cries", "gateway.events", "gateway.packets", "gateway.uplink"},
     ("sim", "gateway"): {"gateway.uplink", "gateway.zone", *PLANNER},
-    ("sim", "readers"): {"readers.wire", "readers.advertisement", "readers.build", "readers.files"},
+    ("city", "readers"): {"readers.terminal"},
+    ("sim", "readers"): {
+        "readers.wire",
+        "readers.advertisement",
+        "readers.build",
+        "readers.files",
+        "readers.terminal",
+    },
 }
 """What one part of the product may know of another: these files, and nothing else of it."""
 
