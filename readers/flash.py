@@ -4,6 +4,7 @@
     flash    stop its program (PS=0, restart) -> send new files next to the old ones, check each by SHA-256 -> erase
              bundled code -> exchange the names -> check again -> settings -> PS=1, WR, restart
     verify   read every file's SHA-256, every setting and the size of bundled code from the restarted module
+    (then `readers.joining`: has it joined its network?)
 
 A file that is there already is not sent again. So a second run changes nothing, and an interrupted one continues where
 it stopped. Until the names are exchanged the old program stays complete, and a failure starts it again unless it was
@@ -20,6 +21,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,6 +42,7 @@ from readers.provision import (
     same,
     wanted_settings,
 )
+from readers.terminal import progress
 
 ROOT = "/flash"
 PUT_TRIES_MAX = 3
@@ -112,9 +115,10 @@ class Files:
         with self._explained(f"read the SHA-256 of {path}"):
             return str(self._client.get_file_hash(path)).lower()
 
-    def put(self, source: Path, path: str) -> None:
+    def put(self, source: Path, path: str, on_percent: Callable[[float], None] | None = None) -> None:
+        """Send a file. `on_percent` is told how much of it the module has, 0 to 100."""
         with self._explained(f"send {path}"):
-            self._client.put_file(str(source), path)
+            self._client.put_file(str(source), path, progress_callback=on_percent)
 
     def move(self, path: str, new_path: str) -> None:
         with self._explained(f"rename {path} to {new_path}"):
@@ -209,8 +213,9 @@ def flash(
 ) -> bool:
     """Make the module the wanted reader and verify it. Return False if it already was, and nothing was changed.
 
-    `full` erases the file system first, and the reader's boot counter with it. Raises ReaderRefused, TransferFailed,
-    VerifyFailed, LineError; `say` reports in which state the reader is left.
+    `full` erases the file system first, and the reader's boot counter with it. The module stays in command mode, so
+    that it can be asked whether it joins. Raises ReaderRefused, TransferFailed, VerifyFailed, LineError; `say` reports
+    in which state the reader is left.
     """
     refuse(module)
     with with_config(artifacts, config) as wanted:
@@ -221,20 +226,20 @@ def flash(
         stale = wanted if full else _stale(files, wanted)
         if not stale and not changes and not size_b and not _hiding_files(files, wanted):
             say("flash", f"nothing to do: {len(wanted)} files and {len(wanted_settings(reader))} settings are right")
-            line.leave()
             return False
         _Session(line, files, module, reader, say).run(wanted, stale, full, size_b)
-    line.leave()
     return True
 
 
 def verify(
     line: SerialLine, module: Module, reader: WantedReader, artifacts: Sequence[Artifact], config: bytes, say: SayStep
 ) -> None:
-    """Compare files and settings with the wanted ones. Raises VerifyFailed, which names every difference."""
+    """Compare files and settings with the wanted ones. Raises VerifyFailed, which names every difference.
+
+    The module stays in command mode, as after `flash`.
+    """
     with with_config(artifacts, config) as wanted:
         _compare(line, Files(line, module), module, reader, wanted, say)
-    line.leave()
 
 
 @contextlib.contextmanager
@@ -289,22 +294,25 @@ class _Session:
 
     def _send(self, stale: list[Artifact]) -> None:
         self._make_room(stale)
-        for count, artifact in enumerate(stale, 1):
-            path = f"{ROOT}/{artifact.name}{TEMPORARY}"
-            size_b = artifact.path.stat().st_size
-            if self._there(path) and self.files.sha256(path) == artifact.sha256:
-                self.say("flash", f"file {count} of {len(stale)}: {artifact.name} was sent before")
-                continue
-            self.say("flash", f"file {count} of {len(stale)}: sending {artifact.name}, {size_b} bytes")
-            self._send_one(artifact, path)
+        sizes_b = [artifact.path.stat().st_size for artifact in stale]
+        with progress("sending", sum(sizes_b), in_bytes=True) as show:
+            for count, (artifact, size_b) in enumerate(zip(stale, sizes_b, strict=True), 1):
+                path = f"{ROOT}/{artifact.name}{TEMPORARY}"
+                before_b = sum(sizes_b[: count - 1])
+                if self._there(path) and self.files.sha256(path) == artifact.sha256:
+                    self.say("flash", f"file {count} of {len(stale)}: {artifact.name} was sent before")
+                else:
+                    self.say("flash", f"file {count} of {len(stale)}: sending {artifact.name}, {size_b} bytes")
+                    self._send_one(artifact, path, partial(_show_part, show, before_b, size_b))
+                show(before_b + size_b)
 
-    def _send_one(self, artifact: Artifact, path: str) -> None:
+    def _send_one(self, artifact: Artifact, path: str, on_percent: Callable[[float], None]) -> None:
         why = ""
         for _ in range(PUT_TRIES_MAX):
             if self._there(path):
                 self.files.remove(path)
             try:
-                self.files.put(artifact.path, path)
+                self.files.put(artifact.path, path, on_percent)
                 if self.files.sha256(path) == artifact.sha256:
                     return
                 why = "its SHA-256 on the reader is another"
@@ -403,8 +411,11 @@ def _compare(
             differences.append(f"AT{wish.name} is {_short(found[wish.name])}, not {_short(wish.value)}")
     if differences:
         raise VerifyFailed(differences)
-    joined = join_text(int(line.ask("AI"), 16))
-    say("verify", f"{len(wanted)} files and {len(found)} settings read back and right, no bundled code; {joined}")
+    say("verify", f"{len(wanted)} files and {len(found)} settings read back and right, no bundled code")
+
+
+def _show_part(show: Callable[[float], None], before_b: int, size_b: int, percent: float) -> None:
+    show(before_b + size_b * percent / 100)
 
 
 def _short(value: str) -> str:

@@ -37,6 +37,10 @@ class InventoryError(Exception):
     """The inventory cannot be read, written or extended as asked. The text names the file and the next step."""
 
 
+class InventoryUnusable(InventoryError):
+    """This machine cannot write the inventory, or lacks what is needed for it. Its content is not in question."""
+
+
 class DuplicateReader(InventoryError):
     """The number or the module is already enrolled in another way. The text names both sides."""
 
@@ -115,6 +119,13 @@ class Inventory:
     def next_number(self) -> int:
         """Return the lowest number above all enrolled ones."""
         return max([0, *self.records()]) + 1
+
+    def last_ext_pan_id(self) -> str:
+        """Return the extended PAN id of the reader flashed last that has one, or "" if there is none."""
+        flashed = sorted(self.records().values(), key=lambda record: record.flashed_at)
+        return next(
+            (record.ext_pan_id.zfill(16).lower() for record in reversed(flashed) if record.ext_pan_id != "0"), ""
+        )
 
     def check(self, number: int, eui64: bytes, *, replace: bool = False) -> None:
         """Raise DuplicateReader if `number` belongs to another module or the module has another number.
@@ -216,14 +227,16 @@ class Inventory:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
         except OSError as error:
-            raise InventoryError(
-                f"cannot write to {self.folder}: {error.strerror}; give another --inventory"
+            raise InventoryUnusable(
+                f"cannot write to the inventory {self.folder}: {error.strerror}; give another folder to --inventory"
             ) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
         except OSError as error:
-            raise InventoryError(f"cannot write to {self.folder}: {error.strerror}; free space or rights") from error
+            raise InventoryUnusable(
+                f"cannot write to the inventory {self.folder}: {error.strerror}; free space, or get the right to write"
+            ) from error
         finally:
             os.close(lock)
 
@@ -233,8 +246,12 @@ def _read(path: Path) -> dict[str, Any]:
         return files.table_of(files.bytes_of(path))
     except FileNotFoundError:
         return {}
+    except NotADirectoryError as error:
+        raise InventoryError(f"{path.parent} is a file; give a folder to --inventory") from error
     except OSError as error:
-        raise InventoryError(f"cannot read {path}: {error.strerror}; it belongs to whoever flashed before") from error
+        raise InventoryUnusable(
+            f"cannot read {path}: {error.strerror}; it belongs to whoever flashed before"
+        ) from error
     except files.BadFile as error:
         raise InventoryError(f"{path} is damaged: {error}; repair it there, or put back a backup of it") from error
 
@@ -279,7 +296,7 @@ def _openssl(*words: str, given: bytes = b"") -> bytes:
     try:
         return subprocess.run(("openssl", *words), input=given, capture_output=True, check=True, timeout=30).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise InventoryError(f"cannot run openssl ({error}); run: sudo apt-get install openssl") from error
+        raise InventoryUnusable(f"cannot run openssl ({error}); run: sudo apt-get install openssl") from error
 
 
 def _write(path: Path, rows: dict[int, Any]) -> None:

@@ -27,6 +27,10 @@ class PortUnusable(LineError):
     """The serial port cannot be opened: it is missing, forbidden, or in use."""
 
 
+class PortTaken(PortUnusable):
+    """Another program has the serial port open."""
+
+
 class ReaderSilent(LineError):
     """The port is open but the module does not answer, or stopped answering."""
 
@@ -50,7 +54,7 @@ class CommandRefused(LineError):
 class Timing:
     """Seconds. guard_s: silence before and after +++ (the module's GT is 1 s). silence_s: longest wait for any byte,
     longer than the slowest answer we know (formatting, 10 s in Digi's client). poll_s: timeout of one read; for Digi's
-    client an empty read ends an answer."""
+    client an empty read ends an answer. look_s: between two looks at whether it has joined."""
 
     guard_s: float = 1.1
     answer_s: float = 2.0
@@ -58,6 +62,7 @@ class Timing:
     boot_s: float = 15.0
     poll_s: float = 0.05
     attempts: int = 2
+    look_s: float = 0.5
 
 
 class SerialPort:
@@ -77,7 +82,8 @@ class SerialPort:
         try:
             self._serial.open()
         except serial.SerialException as error:
-            raise PortUnusable(explain_open(self.name, error.errno, str(error))) from error
+            kind = PortTaken if error.errno in (errno.EBUSY, errno.EAGAIN) else PortUnusable
+            raise kind(explain_open(self.name, error.errno, str(error))) from error
 
     def close(self) -> None:
         self._serial.close()
@@ -255,6 +261,11 @@ def explain_open(port: str, code: int | None, why: str) -> str:
         return f"no right to use {port}; run: sudo usermod -aG dialout $USER, then log out and in again"
     if code in (errno.EBUSY, errno.EAGAIN):
         return f"another program uses {port} (a terminal, XCTU, ModemManager); close it, see: fuser -v {port}"
+    listed = "give a serial port, one of: ls /dev/serial/by-id/"
+    if code == errno.EISDIR:
+        return f"{port} is a folder, no serial port; {listed}"
+    if code == errno.ENOTTY or f"({errno.ENOTTY}," in why:  # pyserial tells this one in its text only
+        return f"{port} is a file or another device, no serial port; {listed}"
     return f"cannot open {port}: {why}; is it a serial port?"
 
 

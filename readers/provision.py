@@ -4,9 +4,12 @@ Source, where a comment says "p." or "page": Digi 90001539 (XBee 3 Zigbee user g
 to it below. Hexadecimal text is as the module prints it: upper case, no leading zeros.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
+
+from readers.files import printable
 
 READER_MAX = 65_534  # 0 and 0xFFFF stay free on the wire
 NAME_MAX = 40
@@ -40,6 +43,11 @@ PINS_REFUSED = {
 }
 
 JOIN_TEXTS = {0x00: "joined", 0x21: "no network found", 0x22: "no network that fits", 0x23: "joining is closed"}
+
+WHERE_EXT_PAN_ID = (
+    'the gateway\'s log has it behind the / of its line "network 0x1A62/a7:74:..." '
+    "(journalctl -u ansim-gateway | grep network)"
+)
 
 
 class ReaderRefused(Exception):
@@ -124,8 +132,10 @@ class WantedReader:
     def __post_init__(self) -> None:
         if not 1 <= self.number <= READER_MAX:
             raise ValueError(f"reader number {self.number}: give one from 1 to {READER_MAX}")
-        if len(self.name) > NAME_MAX or not self.name.isprintable():
-            raise ValueError(f"reader name {self.name!r}: at most {NAME_MAX} printable characters")
+        if len(self.name) > NAME_MAX:
+            raise ValueError(f"reader name of {len(self.name)} characters: at most {NAME_MAX}")
+        if not self.name.isprintable():
+            raise ValueError(f"reader name {printable(self.name, NAME_MAX)!r}: no tab, line end or control character")
         if not 0 <= self.ext_pan_id < 1 << 64:
             raise ValueError(f"extended PAN id {self.ext_pan_id:X}: at most 16 hexadecimal digits")
         if not 1 <= self.channel_mask <= CHANNELS_ALL:
@@ -138,11 +148,15 @@ class WantedReader:
         for use, pin in uses:
             if pin not in PINS:
                 raise BadPin(use, pin)
-        if len({pin_setting(pin) for _, pin in uses}) != len(uses):
-            raise ValueError(
-                f"bells {', '.join(self.bells)}, lamp {self.lamp}, buzzer {self.buzzer}: one pin, two uses"
-                " (D10 is P0, D11 is P1, D12 is P2)"
-            )
+        taken: dict[str, str] = {}
+        for use, pin in uses:
+            setting = pin_setting(pin)
+            if setting in taken:
+                raise ValueError(
+                    f"pin {pin} is for {taken[setting]} and for {use}: one pin, two uses"
+                    " (D10 is P0, D11 is P1, D12 is P2)"
+                )
+            taken[setting] = use
 
     def uses(self) -> list[tuple[str, str]]:
         """Return what each pin is for: ("bell", "D4"), ..., ("lamp", "D2"), ("buzzer", "D3")."""
@@ -311,5 +325,70 @@ def install_code_valid(code: bytes) -> bool:
 
 
 def join_text(ai: int) -> str:
-    """Return what an association status means to a technician."""
+    """Return what an association status means to a technician, in two or three words."""
     return JOIN_TEXTS.get(ai, f"not joined yet (AI={ai:02X})")
+
+
+def ext_pan_id_of(text: str) -> int:
+    """Return the extended PAN id of a text: 16 hexadecimal digits, or 8 bytes with colons, as the gateway's log has it.
+
+    Both are MSB first, and so is ATID. Exactly "0" means any network that admits the reader. Raises ValueError for all
+    else: with a digit too few the reader would look for a network that is not there, for ever.
+    """
+    text = text.strip()
+    if text == "0":
+        return 0
+    digits = text.replace(":", "")
+    seen = f"extended PAN id {printable(text, 60)!r}"
+    if wrong := re.search(r"[^0-9A-Fa-f]", digits):
+        raise ValueError(f"{seen} has {printable(wrong[0], 1)!r}, which is no hexadecimal digit; {WHERE_EXT_PAN_ID}")
+    if len(digits) != 16:
+        raise ValueError(f"{seen} has {len(digits)} hexadecimal digits, not 16; {WHERE_EXT_PAN_ID}")
+    if ":" in text and not re.fullmatch(r"[^:]{2}(:[^:]{2}){7}", text):
+        raise ValueError(f"{seen} has colons elsewhere than between its 8 bytes (a7:74:...); {WHERE_EXT_PAN_ID}")
+    if int(digits, 16) in (0, (1 << 64) - 1):
+        raise ValueError(f"{seen} belongs to no network; {WHERE_EXT_PAN_ID}, or give 0: any network that admits it")
+    return int(digits, 16)
+
+
+def ext_pan_id_text(value: int) -> str:
+    """Return an extended PAN id as the gateway's log prints it: 8 bytes with colons, MSB first."""
+    return value.to_bytes(8, "big").hex(":")
+
+
+def channel_mask_of(text: str) -> int:
+    """Return a channel mask of hexadecimal text, bit 0 is channel 11. Raises ValueError."""
+    mask = _hex_of("channel mask", text)
+    if mask == 0:
+        raise ValueError("channel mask 0 is no channel; leave --channels out (7FFF), or bit 0 is channel 11")
+    if mask > CHANNELS_ALL:
+        fits = not mask & 0x7FF and mask >> 11 <= CHANNELS_ALL
+        hint = f"; if bit 11 is channel 11 in it, as in ZigBee, give {mask >> 11:X}" if fits else ""
+        raise ValueError(
+            f"channel mask {mask:X} is above {CHANNELS_ALL:X}: bit 0 is channel 11, bit 15 channel 26{hint}"
+        )
+    return mask
+
+
+def channels_text(mask: int) -> str:
+    """Return a channel mask as a person says it: "channels 11 to 25"."""
+    channels = [bit + 11 for bit in range(16) if mask >> bit & 1]
+    if len(channels) == 1:
+        return f"channel {channels[0]}"
+    if channels and channels[-1] - channels[0] == len(channels) - 1:
+        return f"channels {channels[0]} to {channels[-1]}"
+    return f"channels {', '.join(map(str, channels))}"
+
+
+def company_id_of(text: str) -> int:
+    """Return a Bluetooth company id of up to four hexadecimal digits. Raises ValueError."""
+    value = _hex_of("company id", text)
+    if value > 0xFFFF:
+        raise ValueError(f"company id {value:X} has {len(f'{value:X}')} hexadecimal digits: at most 4")
+    return value
+
+
+def _hex_of(what: str, text: str) -> int:
+    if not re.fullmatch(r"(0[xX])?[0-9A-Fa-f]{1,16}", text.strip()):
+        raise ValueError(f"{what} {printable(text, 40)!r} is not hexadecimal (0 to 9, A to F)")
+    return int(text, 16)

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 
 class Exit(IntEnum):
@@ -68,9 +68,9 @@ def say(text: str, hue: Hue = "plain", *, err: bool = False) -> None:
     """Print a line, coloured by its hue on a terminal only. NO_COLOR and TERM=dumb are respected."""
     file = sys.stderr if err else sys.stdout
     if hue == "plain" or not coloured(file.isatty()):
-        typer.echo(text, err=err)
+        typer.echo(text, file=file)  # named, so that a bar which runs draws itself below
     else:
-        typer.secho(text, err=err, fg=_COLOURS.get(hue), dim=hue == "faint")
+        typer.secho(text, file=file, fg=_COLOURS.get(hue), dim=hue == "faint")
 
 
 def coloured(is_terminal: bool) -> bool:
@@ -79,16 +79,21 @@ def coloured(is_terminal: bool) -> bool:
 
 
 @contextmanager
-def progress(what: str, total: float) -> Iterator[Callable[[float], None]]:
+def progress(what: str, total: float, *, in_bytes: bool = False) -> Iterator[Callable[[float], None]]:
     """Show a bar on standard error while something long goes on; in a pipe and in a dumb terminal nothing is shown.
 
-    Yields a function that takes how much of `total` is done by now, in the same unit.
+    Yields a function that takes how much of `total` is done by now, in the same unit. in_bytes: both are also shown.
     """
     if not coloured(sys.stderr.isatty()):
         yield lambda done: None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+    # Lines said while the bar runs go above it in a terminal, and to a file as ever where stdout is one.
+    through = sys.stdout.isatty()
+    amount: ProgressColumn = DownloadColumn() if in_bytes else TextColumn("{task.percentage:3.0f} %")
+    columns = (TextColumn("{task.description}"), BarColumn(), amount)
+    with Progress(
+        *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True, redirect_stdout=through
+    ) as bar:
         task = bar.add_task(what, total=max(total, 1e-9))
         yield lambda done: bar.update(task, completed=done)
 

@@ -27,12 +27,14 @@ from pathlib import Path
 from typing import Protocol
 from zlib import crc32
 
+from sim.xbee.network import JOINED, NearNetwork
 from sim.xbee.settings import HEX_SETTINGS, public_key_command
 from sim.xbee.volume import FileRefused, Volume
 from sim.xbee.ymodem import CAN, CRC_REQUEST, NAK, PROMPT_S, YmodemReceiver, YmodemSender
 
 LINE_MAX = 320  # a command line: "ATFS MV " and two paths; bytes beyond it are ignored, as by a fixed buffer
 ANSWER_TICK_S = 0.01
+ANY_EXT_PAN_ID = 0xDDDDDDDDDDDDDDDD  # of the network of a module that is said to be in one, whatever its settings
 COMPILED = "2000-01-01T00:00:00"  # what PYB prints if the clock was not set
 
 
@@ -51,7 +53,7 @@ class Faults:
 
 @dataclass
 class Factory:
-    """Values from the factory. No command changes them."""
+    """Values from the factory. No command changes them. ai: what ATAI answers if no `NearNetwork` is given."""
 
     hv: int = 0x4247
     vr: int = 0x1014
@@ -78,7 +80,8 @@ class VirtualXBee:
     `folder/flash` holds the files, `folder/settings.json` what WR saved, `folder/bundle` (any bytes) the code that
     os.bundle() stored, if it exists. `guard_s` replaces GT, `prompt_s` is the interval at which an upload repeats 'C'
     (both make tests quick). `running`: PS=1 started its program, and nothing has interrupted it since; `interpreter`
-    really runs it. `counts` counts what was done.
+    really runs it. `network` is what it may join; without one, ATAI always answers the factory's `ai`. `counts` counts
+    what was done.
     """
 
     def __init__(
@@ -90,7 +93,10 @@ class VirtualXBee:
         prompt_s: float = PROMPT_S,
         faults: Faults | None = None,
         interpreter: Interpreter | None = None,
+        network: NearNetwork | None = None,
     ) -> None:
+        self.network = network
+        self._now_s = self._booted_at = 0.0
         self.interpreter = interpreter
         self._started = False  # whether the interpreter was
         self.factory = factory or Factory()
@@ -116,6 +122,7 @@ class VirtualXBee:
     def receive_data(self, data: bytes, now_s: float) -> bytes:
         """Take bytes that the host sent at `now_s`. Return the answer."""
         quiet_s, self._heard_at = now_s - self._heard_at, now_s
+        self._now_s = now_s
         if self.faults.silent:
             return b""
         if self._transfer is not None:
@@ -222,10 +229,9 @@ class VirtualXBee:
             "VR": f"{made.vr:X}",
             "SH": made.eui64[:4].hex().upper().lstrip("0") or "0",
             "SL": made.eui64[4:].hex().upper().lstrip("0") or "0",
-            "AI": f"{made.ai:X}",
+            "AI": f"{self.association():X}",
             "I?": install_code(made.eui64).hex().upper(),
-            "OP": "0",
-            "MY": "FFFE",
+            **self._operating(),
             "CC": "2B",
         }
         if name in fixed:
@@ -234,6 +240,19 @@ class VirtualXBee:
         if value is None:
             return b"ERROR\r"
         return (value if isinstance(value, str) else f"{value:X}").encode() + b"\r"
+
+    def association(self) -> int:
+        """Return what ATAI answers: 0 joined, or why not."""
+        if self.network is None:
+            return self.factory.ai
+        return self.network.association(self.settings, self._now_s - self._booted_at)
+
+    def _operating(self) -> dict[str, str]:
+        """Return what it says of the network that it is in: extended PAN id, PAN id, channel, its address there."""
+        if self.association() != JOINED:
+            return {"OP": "0", "OI": "FFFF", "CH": "0", "MY": "FFFE"}
+        near = self.network or NearNetwork(int(self.settings["ID"]) or ANY_EXT_PAN_ID)
+        return {"OP": f"{near.ext_pan_id:X}", "OI": f"{near.pan_id:X}", "CH": f"{near.channel:X}", "MY": "5A17"}
 
     def _public_key_command(self, value: str) -> bytes:
         stored, answer = public_key_command(str(self.settings["FK"]), value)
@@ -280,6 +299,7 @@ class VirtualXBee:
 
     def _boot(self) -> None:
         self.counts["boots"] += 1
+        self._booted_at = self._now_s
         self._defaults()
         if self._saved.exists():
             self.settings |= json.loads(self._saved.read_text())

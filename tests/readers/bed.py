@@ -1,6 +1,7 @@
 """What the tests of `ansim-reader` share: a technician's table with a virtual XBee on a pty, and short waits."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,17 @@ from readers.line import Timing
 from sim.reader.switches import Switches
 from sim.xbee.interpreter import Surroundings, VolumeProgram
 from sim.xbee.module import Factory, Faults, Pty, VirtualXBee
+from sim.xbee.network import NearNetwork
 
-FAST = Timing(guard_s=0.03, answer_s=0.6, silence_s=0.8, boot_s=5, poll_s=0.002, attempts=2)
+FAST = Timing(guard_s=0.03, answer_s=0.6, silence_s=0.8, boot_s=5, poll_s=0.002, attempts=2, look_s=0.02)
 EUI64 = "0013a20041a06e60"
+EXT_PAN_ID = "a774001122334455"
+COMMAND = (
+    sys.executable,
+    "-c",
+    "import readers.__main__ as it, tests.readers.bed as bed; it.TIMING = bed.FAST; it.app(prog_name='ansim-reader')",
+)
+"""The command as a process of its own, with short waits."""
 
 
 class Bench:
@@ -37,8 +46,15 @@ class Bench:
         )
         self.module = self.new_module()
 
-    def new_module(self, factory: Factory | None = None, faults: Faults | None = None) -> VirtualXBee:
-        self.module = VirtualXBee(self.folder / "module", factory, guard_s=0.02, prompt_s=0.03, faults=faults)
+    def new_module(
+        self,
+        factory: Factory | None = None,
+        faults: Faults | None = None,
+        network: NearNetwork | None = None,
+    ) -> VirtualXBee:
+        self.module = VirtualXBee(
+            self.folder / "module", factory, guard_s=0.02, prompt_s=0.03, faults=faults, network=network
+        )
         return self.module
 
     def run(self, verb: str, *options: str) -> Result:
@@ -49,7 +65,7 @@ class Bench:
             )
 
     def flash(self, *options: str) -> Result:
-        return self.run("flash", "--number", "7", *options)
+        return self.run("flash", "--number", "7", "--ext-pan-id", EXT_PAN_ID, "--wait", "0", *options)
 
     def on_module(self) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in (self.folder / "module" / "flash").iterdir()}

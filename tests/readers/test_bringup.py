@@ -242,5 +242,5 @@ def test_a_module_with_other_firmware_is_refused(tmp_path: Path) -> None:
     lab = Lab(tmp_path)
     lab.module = VirtualXBee(tmp_path / "module", Factory(vr=0x2014), guard_s=0.02)
     result = lab.measure()
-    assert result.exit_code == 5
+    assert result.exit_code == 4
     assert not lab.out.exists()

@@ -50,7 +50,7 @@ def test_a_firmware_that_cannot_be_built_says_where(source_tree: Path, manifest:
     (source_tree / "firmware" / "app.py").write_text(source)
     out = str(source_tree / "out")
     result = CliRunner().invoke(command.app, ["build", "--firmware", str(source_tree / "firmware"), "--out", out])
-    assert result.exit_code == 9
+    assert result.exit_code == 1
     assert re.search(words, result.output)
 
 

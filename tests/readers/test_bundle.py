@@ -9,7 +9,7 @@ from tests.readers.bed import Bench
 def test_a_stale_bundle_is_erased_although_every_file_is_right(flashed: Bench) -> None:
     flashed.module.bundle.write_bytes(b"an old wire" * 60)
     found = flashed.run("verify")
-    assert found.exit_code == 7
+    assert found.exit_code == 1
     assert "660 bytes of bundled code hide files" in found.output
     assert flashed.module.bundle.exists(), "verify changes nothing"
     puts = flashed.module.counts["FS PUT"]
@@ -39,7 +39,7 @@ def test_a_bundle_that_stays_is_no_success(flashed: Bench, monkeypatch: pytest.M
     real = SerialLine.ask
     monkeypatch.setattr(SerialLine, "ask", lambda line, command: "OK" if command == "PYE" else real(line, command))
     result = flashed.flash()
-    assert result.exit_code == 6
+    assert result.exit_code == 4
     assert "5 bytes of bundled code are left" in result.output
     assert "stays off until it has been flashed" in result.output
     assert not flashed.module.running
@@ -49,5 +49,5 @@ def test_a_bundle_that_stays_is_no_success(flashed: Bench, monkeypatch: pytest.M
 def test_an_answer_that_is_no_size_is_no_empty_bundle(flashed: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SerialLine, "ask_lines", lambda line, command: ["whatever", "compiled: never"])
     result = flashed.run("verify")
-    assert result.exit_code == 5
+    assert result.exit_code == 4
     assert "firmware 1014 answers 'whatever compiled: never' to ATPYB" in result.output

@@ -6,7 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from readers.files import NESTING_MAX, BadFile, bytes_of, eui64_of, json_of, table_of, text_of
+from readers.files import (
+    NESTING_MAX,
+    BadFile,
+    bytes_of,
+    eui64_of,
+    host_fault,
+    is_local,
+    json_of,
+    table_of,
+    text_of,
+    tls_note,
+)
 from tests.mutations import odd_paths
 
 
@@ -21,7 +32,8 @@ from tests.mutations import odd_paths
             "the key '0011...' is given",
         ),
         ("{", "line 1: not JSON (Expecting property name"),
-        ('{"a": 1,\n}', "line 2: not JSON"),
+        ('{"a": 1,\n 2}', "line 2: not JSON"),
+        ('{"a": 1,}', "line 1: not JSON"),
         ("\n[NaN]", "line 2: NaN is no usable number; give a finite one, or null"),
         ("[-Infinity]", "line 1: -Infinity is no usable number"),
         ("[1,\n1e999]", "line 2: 1e999 is no usable number"),
@@ -49,8 +61,11 @@ def test_what_is_no_object_or_no_utf8_is_named() -> None:
         table_of(b"[1]")
     with pytest.raises(BadFile, match="line 2: not UTF-8 text; save it as UTF-8"):
         text_of(b"a\n\xff")
-    with pytest.raises(BadFile, match="line 1: not UTF-8 text"):
+    with pytest.raises(BadFile, match=r"line 1: begins with a byte-order mark \(BOM\) of UTF-16, .*: UTF-8\)"):
         text_of("{}".encode("utf-16"))
+    with pytest.raises(BadFile, match="line 1: is UTF-16, not UTF-8 text"):
+        text_of("{}".encode("utf-16-le"))
+    assert text_of("\ufeff{}".encode()) == "{}"
 
 
 def test_no_pipe_device_or_endless_file_is_read(tmp_path: Path) -> None:
@@ -58,6 +73,8 @@ def test_no_pipe_device_or_endless_file_is_read(tmp_path: Path) -> None:
         with pytest.raises((BadFile, OSError)):
             bytes_of(path)
     (tmp_path / "long").write_bytes(b"x" * 11)
+    with pytest.raises(BadFile, match=f"{tmp_path} is a folder, not a file; give the path of a file"):
+        bytes_of(tmp_path)
     with pytest.raises(BadFile, match="over 10 bytes"):
         bytes_of(tmp_path / "long", 10)
     assert bytes_of(tmp_path / "long", 11) == b"x" * 11
@@ -65,7 +82,15 @@ def test_no_pipe_device_or_endless_file_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["0013a20041a06e60", "0013A20041A06E60", "00:13:A2:00:41:A0:6E:60", "0013A200 41A06E60", "0013.a200.41a0.6e60"],
+    [
+        "0013a20041a06e60",
+        "0013A20041A06E60",
+        "00:13:A2:00:41:A0:6E:60",
+        "0013A200 41A06E60",
+        "0013.a200.41a0.6e60",
+        "0x0013A20041A06E60",
+        "0013A200\u201341A06E60",
+    ],
 )
 def test_an_address_is_taken_in_every_form_that_has_its_digits(text: str) -> None:
     assert eui64_of(text) == "0013a20041a06e60"
@@ -94,3 +119,48 @@ def test_an_address_is_taken_in_every_form_that_has_its_digits(text: str) -> Non
 def test_no_digit_of_an_address_is_guessed(value: object, said: str) -> None:
     with pytest.raises(ValueError, match=re.escape(said)):
         eui64_of(value)
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "::1", "mqtt.example.org", "mqtt.example.org.", "broker", "브로커.kr"])
+def test_a_name_or_an_address_is_a_host(name: str) -> None:
+    assert host_fault(name) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("mqtt://b.org", 'it has a scheme; write host = "b.org"'),
+        ("HTTPS://b.org/", 'it has a scheme, a slash or a path; write host = "b.org"'),
+        ("mqtts://b.org:8883", 'it has a scheme, a port; write host = "b.org" and port = 8883'),
+        ("b.org/", 'it has a slash or a path; write host = "b.org"'),
+        ("b.org:1883", 'it has a port; write host = "b.org" and port = 1883'),
+        ("10.0.0.1:1883", 'write host = "10.0.0.1" and port = 1883'),
+        ("[::1]:1883", 'it has a port; write host = "::1" and port = 1883'),
+        ("[::1]", 'it has blanks or brackets; write host = "::1"'),
+        ("gw1:hunter2@b.org", 'it has a user; write host = "b.org", and the user at its own key'),
+        (" b.org", 'it has blanks or brackets; write host = "b.org"'),
+        ("b org", "is no name and no address of a host"),
+        ("1.2.3", "is no name and no address of a host"),
+        ("mqtt://", "is no name and no address of a host"),
+        ("", "is no name and no address of a host"),
+        ("x" * 64, "is no name and no address of a host"),
+    ],
+)
+def test_what_is_more_than_a_host_is_taken_apart(text: str, said: str) -> None:
+    found = host_fault(text)
+    assert found is not None
+    assert said in found
+    assert "hunter2" not in found
+
+
+def test_a_port_and_tls_that_are_unusual_together_are_noted() -> None:
+    assert tls_note(8883, "ca.pem") is None
+    assert tls_note(1883, None) is None
+    assert tls_note(18883, None) is None
+    assert "is port = 8883 meant?" in str(tls_note(1883, "ca.pem"))
+    assert "there is no ca_file" in str(tls_note(8883, None))
+
+
+def test_only_this_machine_is_local() -> None:
+    assert all(map(is_local, ("127.0.0.1", "127.0.1.1", "::1", "localhost", "LOCALHOST.")))
+    assert not any(map(is_local, ("10.0.0.1", "localhost.example.org", "fe80::1")))

@@ -71,7 +71,7 @@ def test_a_reader_cut_off_while_names_are_exchanged_stays_off_until_flashed(
     real = flashing.Files.move
     monkeypatch.setattr(flashing.Files, "move", move_once)
     failed = flashed.flash()
-    assert failed.exit_code == 6
+    assert failed.exit_code == 4
     assert "stays off until it has been flashed" in failed.output
     assert not flashed.module.running
     assert VirtualXBee(flashed.folder / "module").running is False, "nor after a power cycle"
@@ -97,7 +97,7 @@ def test_a_flash_that_damages_every_upload_fails_and_leaves_the_old_program(flas
     (flashed.firmware / "app.py").write_text("SEEN = 1\n")
     flashed.module.faults.corrupt_puts = 99
     result = flashed.flash()
-    assert result.exit_code == 6, result.output
+    assert result.exit_code == 4, result.output
     assert "app.mpy failed 3 times" in result.output
     assert {name: content for name, content in flashed.on_module().items() if not name.endswith(".new")} == old
     assert flashed.module.running

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import readers.__main__ as command
-from readers.line import PortUnusable, SerialLine, SerialPort, Timing, explain_open
+from readers.line import PortTaken, PortUnusable, SerialLine, SerialPort, Timing, explain_open
 from sim.xbee.module import Faults, Pty, VirtualXBee
 from tests.readers.bed import FAST, Bench
 
@@ -43,12 +43,14 @@ def test_a_port_that_does_not_open_says_what_to_do(taken: Path, tmp_path: Path) 
         SerialPort(str(tmp_path / "gone"), FAST).open()
     holder = SerialPort(str(taken), FAST)
     holder.open()
-    with pytest.raises(PortUnusable, match=r"another program uses .*fuser"):
+    with pytest.raises(PortTaken, match=r"another program uses .*fuser"):
         SerialPort(str(taken), FAST).open()
     holder.close()
     (tmp_path / "file").write_text("")
-    with pytest.raises(PortUnusable, match="is it a serial port"):
+    with pytest.raises(PortUnusable, match=r"file is a file or another device, no serial port.*by-id"):
         SerialPort(str(tmp_path / "file"), FAST).open()
+    with pytest.raises(PortUnusable, match=r" is a folder, no serial port.*by-id"):
+        SerialPort(str(tmp_path), FAST).open()
     assert "dialout" in explain_open("/dev/ttyUSB0", errno.EACCES, "")
 
 

@@ -336,7 +336,7 @@ def test_the_command_runs_until_it_is_told_to_end(tmp_path: Path, number: signal
             assert port.read_until(b"\r") == b"1015\r"
         run.send_signal(number)
         assert "ended: " in run.stdout.read()
-    assert run.returncode == 0
+    assert run.returncode == 130, "ended by a signal"
     assert not link.exists()
 
 
