@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import structlog
@@ -31,6 +30,7 @@ from gateway.outbox.lanes import Outbox, OutboxBusy
 from gateway.radio.coordinator import DOWN_WORKERS, ButtonPacket, Radio, RadioGone
 from gateway.survey.record_socket import Recorder
 from gateway.uplink import Status
+from readers.terminal import Exit, version
 
 TEND_S = 5.0
 HEALTH_QUIET_S = 60.0
@@ -55,10 +55,7 @@ log = structlog.get_logger()
 
 def version_text() -> str:
     """Return the version of this software."""
-    try:
-        return version("ansim")
-    except PackageNotFoundError:
-        return "0"
+    return version()
 
 
 class Daemon:
@@ -185,7 +182,7 @@ class Daemon:
 
     # ---- start and end ----------------------------------------------------------------------------------------------
 
-    async def run(self) -> int:
+    async def run(self) -> Exit:
         """Run until SIGTERM or SIGINT, or until one of the loops ends, which is a fault. Return the exit code."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self.stop)
@@ -224,17 +221,17 @@ class Daemon:
         """Make `run` end."""
         self._stop.set()
 
-    def _verdict(self, loops: list[asyncio.Task[Any]]) -> int:
+    def _verdict(self, loops: list[asyncio.Task[Any]]) -> Exit:
         if self._stop.is_set():
-            return 0
+            return Exit.DONE
         for task in loops:
             if task.done():
                 error = None if task.cancelled() else task.exception()
                 log.error("loop_ended", loop=task.get_name(), error=repr(error))
-                return 3 if isinstance(error, RadioGone) else 4
-        return 4
+                return Exit.DEVICE if isinstance(error, RadioGone) else Exit.FAULT
+        return Exit.FAULT
 
-    async def _end(self, loops: list[asyncio.Task[Any]], stop: asyncio.Task[Any], code: int) -> None:
+    async def _end(self, loops: list[asyncio.Task[Any]], stop: asyncio.Task[Any], code: Exit) -> None:
         """End in this order, each part within a time limit: the core's loop; the radio and other loops; queued events
         and the core's snapshot to disk; the goodbye to the city; the files."""
         stop.cancel()
@@ -335,7 +332,7 @@ async def _cancel(tasks: list[asyncio.Task[Any]], most_s: float) -> None:
         await asyncio.wait(tasks, timeout=most_s)
 
 
-def run(installation: Installation) -> int:
+def run(installation: Installation) -> Exit:
     """Run a gateway in this process; return its exit code. Raises OutboxBusy.
 
     The process may end itself EXIT_MAX_S later: a library's thread that never ends must not prevent the next start of
@@ -345,7 +342,7 @@ def run(installation: Installation) -> int:
     lines = metrics.stdout_lines()
     metrics.log_to(lines)
 
-    async def main() -> int:
+    async def main() -> Exit:
         gateway = Daemon(installation)
         logging.basicConfig(level=logging.WARNING, handlers=[metrics.Libraries(gateway.counters)], force=True)
         code = await gateway.run()
@@ -360,6 +357,6 @@ def run(installation: Installation) -> int:
         raise
     except Exception as error:
         log.exception("fault", error=repr(error))
-        return 4
+        return Exit.FAULT
     finally:
         lines.close()

@@ -23,11 +23,20 @@ class Problem:
 
 
 class ConfigError(Exception):
-    """The file cannot be used. Permanent until a person edits it. `problems` holds everything that is wrong."""
+    """The file cannot be used. Permanent until a person edits it. `problems` holds everything that is wrong.
 
-    def __init__(self, path: Path, problems: list[Problem]) -> None:
-        super().__init__("\n".join(f"{path}: {problem}" for problem in problems))
-        self.path, self.problems = path, tuple(problems)
+    Its text has a line for each problem, which begins with FILE:LINE, as editors open it. `notes` are not wrong, but
+    may need attention as well. `rest_unread`: the reading ended at the fault, so there may be more of them behind it.
+    """
+
+    def __init__(
+        self, path: Path, problems: list[Problem], notes: list[str] | None = None, *, rest_unread: bool = False
+    ) -> None:
+        super().__init__(
+            "\n".join(f"{path}{f':{one.line}' if one.line else ''}: {one.key}: {one.text}" for one in problems)
+        )
+        self.path, self.problems, self.notes = path, tuple(problems), tuple(notes or ())
+        self.rest_unread = rest_unread
 
 
 class Findings:
@@ -40,20 +49,48 @@ class Findings:
         self.problems: list[Problem] = []
         self.notes: list[str] = []
         """Not wrong, but may need attention."""
+        self.kept: dict[str, list[int]] = {}
+        """Of each list of tables: where its entries stand in the file. Entries with a fault are left out of the lists
+        that later checks see, so that one fault is not reported as three."""
 
-    def say(self, key: str, text: str) -> None:
-        """Add one problem, with a hint of what is right, at the line of the key or of the nearest table around it."""
-        place = key
-        while place and place not in self.lines:
-            place = re.sub(r"(\[\d+\]|\.?[^.\[\]]*)\Z", "", place)
-        hint = HINTS.get(re.sub(r"\[\d+\]", "", key))
+    def say(self, key: str, text: str, *, hint: bool = True) -> None:
+        """Add one problem at the line of the key or of the nearest table around it.
+
+        hint: whether the text of what is right for this key follows; False where `text` itself says what to do.
+        """
+        key = self._in_file(key)
+        right = HINTS.get(re.sub(r"\[\d+\]", "", key)) if hint else None
         seen = "".join(c if c.isprintable() else "?" for c in key[:100])
-        self.problems.append(Problem(seen, self.lines.get(place, 1), text + (f"; right is {hint}" if hint else "")))
+        self.problems.append(Problem(seen, self._line(key), text + (f"; right is {right}" if right else "")))
+
+    def line_of(self, key: str) -> int:
+        """Return the line of a key, or of the nearest table around it; 1 if there is none."""
+        return self._line(self._in_file(key))
+
+    def right(self, *keys: str) -> bool:
+        """Return whether nothing is wrong with these keys, with what is below them or with their whole table, as far as
+        was looked."""
+        return not any(_within(one.key, key) or _within(key, one.key) for one in self.problems for key in keys)
 
     def stop_if_wrong(self) -> None:
-        """Raise ConfigError with every problem, if there is any."""
+        """Raise ConfigError with every problem, in the order of the file, if there is any."""
         if self.problems:
-            raise ConfigError(self.path, self.problems)
+            raise ConfigError(self.path, sorted(self.problems, key=lambda one: one.line), self.notes)
+
+    def _in_file(self, key: str) -> str:
+        found = re.match(r"(\w+)\[(\d+)\]", key)
+        if found is None or found[1] not in self.kept:
+            return key
+        return f"{found[1]}[{self.kept[found[1]][int(found[2])]}]{key[found.end() :]}"
+
+    def _line(self, key: str) -> int:
+        while key and key not in self.lines:
+            key = re.sub(r"(\[\d+\]|\.?[^.\[\]]*)\Z", "", key)
+        return self.lines.get(key, 1)
+
+
+def _within(key: str, table: str) -> bool:
+    return key.startswith(table) and key[len(table) : len(table) + 1] in ("", ".", "[")
 
 
 def short(value: Any) -> str:

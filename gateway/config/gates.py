@@ -1,9 +1,10 @@
-"""Checks of gates and of the readers that guard them: what would make a gate lie, and what only makes it slower."""
+"""Checks of gates and their readers: what would make a gate report something wrong, and what only makes it slower."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from gateway.config.findings import Findings
+from gateway.config.rules import plane_of
 from gateway.options import GatewayConfig
 from gateway.zone import FRAMES_A_S, Gate, Plane, Reader, depth_m, direction, offset_m
 
@@ -30,10 +31,12 @@ _MORE_DEG = 1e-6
 
 def gates(findings: Findings, config: GatewayConfig) -> None:
     """Report gates of no place, gates away from their place's outline, and directions that do not lead into it."""
-    plane = _plane(config)
+    plane = plane_of(config)
     rings = {place.id: [plane.to_xy_m(*corner) for corner in place.polygon] for place in config.places}
     for i, gate in enumerate(config.gates):
         ring = rings.get(gate.place)
+        if ring is None and not findings.right("places"):
+            continue
         if ring is None:
             findings.say(f"gates[{i}].place", f"there is no place {gate.place}; {_listed(rings)}")
             continue
@@ -50,7 +53,7 @@ def gates(findings: Findings, config: GatewayConfig) -> None:
 
 def gate_readers(findings: Findings, config: GatewayConfig) -> None:
     """Report a gate or a side without the other, a gate that is not there, an antenna that looks the wrong way."""
-    plane = _plane(config)
+    plane = plane_of(config)
     known = {gate.id: gate for gate in config.gates}
     for i, reader in enumerate(config.readers):
         if (reader.gate is None) != (reader.side is None):
@@ -62,6 +65,8 @@ def gate_readers(findings: Findings, config: GatewayConfig) -> None:
         if reader.gate is None or reader.side is None:
             continue
         gate = known.get(reader.gate)
+        if gate is None and not findings.right("gates"):
+            continue
         if gate is None:
             findings.say(f"readers[{i}].gate", f"there is no gate {reader.gate}; {_listed(known)}")
             continue
@@ -101,7 +106,9 @@ def own_settings(findings: Findings, config: GatewayConfig) -> None:
 
 def notes(findings: Findings, config: GatewayConfig) -> None:
     """Note what makes a gate slower or less sure. The zone works all the same, so nothing is refused."""
-    plane = _plane(config)
+    if findings.problems:
+        return  # a reader with a fault would be missing here, and noted as missing
+    plane = plane_of(config)
     guards: dict[str, list[Reader]] = {gate.id: [] for gate in config.gates}
     for reader in config.readers:
         if reader.gate in guards:
@@ -116,7 +123,7 @@ RULES = (gates, gate_readers, own_settings, notes)
 
 
 def _gate_notes(gate: Gate, guards: Sequence[Reader], plane: Plane) -> Iterator[str]:
-    slow = f"who passes it is told by how deep the child is in {gate.place}, after minutes"
+    slow = f"who passes it is reported by the depth inside {gate.place}, after minutes"
     if not guards:
         yield f"no reader guards it, so {slow}; mount readers at its posts"
         return
@@ -142,10 +149,10 @@ def _gate_notes(gate: Gate, guards: Sequence[Reader], plane: Plane) -> Iterator[
             yield f"{name} has a dipole, which hears both sides alike; give it a patch that looks {_way(reader.side)}"
         window_ms, interval_ms = reader.scan_window_ms or 1, reader.scan_interval_ms or 1
         if window_ms < LISTENS_MIN * interval_ms:
-            what = f"listens {window_ms / interval_ms:.0%} of the time, so that many words come late"
+            what = f"listens {window_ms / interval_ms:.0%} of the time, so many reports come late"
             yield f"{name} {what}; give it scan_interval_ms = 16 and scan_window_ms = 7, or neither"
     if all(numbers.values()) and gate.width_m >= WIDE_M and max(across_m) - min(across_m) < gate.width_m / 2:
-        what = f"its readers stand on one post, and it is {gate.width_m:g} m wide: one arrival in ten is told late"
+        what = f"its readers stand on one post, and it is {gate.width_m:g} m wide: one arrival in ten is reported late"
         yield f"{what}; put two readers on the other post too"
 
 
@@ -200,7 +207,3 @@ def _listed(known: Mapping[str, object]) -> str:
 
 def _joined(numbers: Sequence[int]) -> str:
     return ", ".join(str(number) for number in numbers[:10])
-
-
-def _plane(config: GatewayConfig) -> Plane:
-    return Plane(config.readers[0].lon, config.readers[0].lat)

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gateway.config import files, gates, rules
+from gateway.config import files, gates, machine, rules
 from gateway.config.convert import convert
 from gateway.config.findings import ConfigError, Findings, Problem, short
-from gateway.config.toml_lines import key_lines, lookalike, monstrous
+from gateway.config.toml_lines import key_lines, lookalike, meant, monstrous
 from gateway.options import GatewayConfig, Installation
 from gateway.zone import Zone
 from readers.files import BadFile, bytes_of, text_of
@@ -21,8 +21,11 @@ from readers.files import BadFile, bytes_of, text_of
 GATES_SHOWN = 20
 
 
-def load(path: Path) -> Installation:
-    """Read and check a file and the files it names. Raises ConfigError with everything that is wrong."""
+def load(path: Path, *, here: bool = False) -> Installation:
+    """Read and check a file and the files it names. Raises ConfigError with everything that is wrong.
+
+    here: whether this machine is looked at too (stick, folders), as `check` does.
+    """
     try:
         data = bytes_of(path)
     except OSError as error:
@@ -31,22 +34,24 @@ def load(path: Path) -> Installation:
         raise ConfigError(path, [Problem("file", 0, error.what)]) from None
     try:
         text = text_of(data)
+        if not text.strip():
+            raise BadFile("it is empty; docs/GATEWAY.md has a file to begin with")
         raw = tomllib.loads(text)
     except BadFile as error:
         raise ConfigError(path, [Problem("file", error.line, error.what)]) from None
     except tomllib.TOMLDecodeError as error:
         found = re.search(r"at line (\d+), column (\d+)", str(error))
         line, column = (int(found[1]), int(found[2])) if found else (text.count("\n") + 1, 0)
-        hint = lookalike(text, line, column)
-        raise ConfigError(path, [Problem("file", line, f"not TOML here: {error}{hint}")]) from None
+        hint = lookalike(text, line, column) or meant(text, line, column, str(error))
+        raise ConfigError(path, [Problem("file", line, f"not TOML here: {error}{hint}")], rest_unread=True) from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, very deep brackets
         what = f"no parser can take this: {short(str(error))}"
-        raise ConfigError(path, [Problem("file", monstrous(text), what)]) from None
-    return _checked(Findings(path, key_lines(text)), raw)
+        raise ConfigError(path, [Problem("file", monstrous(text), what)], rest_unread=True) from None
+    return _checked(Findings(path, key_lines(text)), raw, here)
 
 
 def summary(installation: Installation) -> str:
-    """Return what a technician wants to see of a valid file: one screen, no secrets."""
+    """Return what a technician wants to see of a valid file: one screen, no secrets. The notes are not in it."""
     c = installation.config
     lines = [
         f"site {c.site}, gateway {c.gateway}",
@@ -59,7 +64,7 @@ def summary(installation: Installation) -> str:
         f"{len(c.footpaths)} footpaths{'' if c.footpaths else ': everybody may walk everywhere'}",
         *_gate_lines(c),
     ]
-    return "\n".join([*lines, *(f"note: {note}" for note in installation.notes)])
+    return "\n".join(lines)
 
 
 def _gate_lines(config: GatewayConfig) -> Iterator[str]:
@@ -75,10 +80,8 @@ def _gate_lines(config: GatewayConfig) -> Iterator[str]:
         yield f"and {len(config.gates) - GATES_SHOWN} gates more"
 
 
-def _checked(findings: Findings, raw: dict[str, Any]) -> Installation:
+def _checked(findings: Findings, raw: dict[str, Any], here: bool) -> Installation:
     config = convert(findings, raw)
-    if config is None:
-        raise ConfigError(findings.path, findings.problems)
     for rule in (*rules.RULES, *gates.RULES):
         rule(findings, config)
     reader_keys = files.reader_keys(findings, config)
@@ -87,8 +90,10 @@ def _checked(findings: Findings, raw: dict[str, Any]) -> Installation:
     codes = files.install_codes(findings, config)
     password = files.broker(findings, config.mqtt)
     site, survey = files.walk_test(findings, config)
-    if not tag_keys:
-        findings.notes.append("no tags are enrolled: every tag is unknown, and only its SOS is told")
+    for look in machine.LOOKS if here else ():
+        look(findings, config)
+    if not tag_keys and findings.right("keys.tags"):
+        findings.notes.append("no tags are enrolled: every tag is unknown, and only its SOS is reported")
     findings.stop_if_wrong()
     whole = Zone(**{name: getattr(config, name) for name in Zone.__struct_fields__})
     if config.footpaths:

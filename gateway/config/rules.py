@@ -1,17 +1,20 @@
 """Checks that no type can express: numbers given twice, names without an owner, impossible positions."""
 
 import math
+import re
+import statistics
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from gateway.config.findings import Findings, short
 from gateway.options import TABLES, GatewayConfig
 from gateway.zone import FOOTPATH_PIECES_MAX, FOOTPATHS_MAX, Plane
 from readers.advertisement import TagKeys
+from readers.files import host_fault
 
 ZONE_MAX_M = 20_000.0
-"""No position may be further from the first reader: this finds a typing error in a degree."""
+"""No position may be further from the middle of the zone: this finds a typing error in a degree."""
 UNIQUE = (
     ("readers", "number"), ("readers", "eui64"), ("places", "id"), ("dangers", "id"), ("bells", "id"), ("routes", "id"),
     ("gates", "id"),
@@ -20,7 +23,7 @@ UNIQUE = (
 POLYGONS, LINES = ("places", "dangers"), ("routes", "footpaths")
 """Lists with a polygon in each entry, and lists with a line in each."""
 Corners = list[tuple[float, float]]
-"""Corners in metres east and north of the first reader. The last corner does not repeat the first."""
+"""Corners in metres east and north of the middle of the zone. The last corner does not repeat the first."""
 
 
 def unique(findings: Findings, config: GatewayConfig) -> None:
@@ -30,7 +33,7 @@ def unique(findings: Findings, config: GatewayConfig) -> None:
         for i, item in enumerate(getattr(config, key)):
             value = getattr(item, name)
             if value in seen:
-                first = findings.lines.get(f"{key}[{seen[value]}].{name}", 0)
+                first = findings.line_of(f"{key}[{seen[value]}].{name}")
                 findings.say(f"{key}[{i}].{name}", f"{value!r} is given twice (first in line {first})")
             seen.setdefault(value, i)
 
@@ -40,7 +43,7 @@ def bells(findings: Findings, config: GatewayConfig) -> None:
     numbers = {reader.number for reader in config.readers}
     inputs: set[tuple[int, int]] = set()
     for i, bell in enumerate(config.bells):
-        if bell.reader not in numbers:
+        if bell.reader not in numbers and findings.right("readers"):
             listed = ", ".join(str(n) for n in sorted(numbers)[:20])
             findings.say(f"bells[{i}].reader", f"there is no reader {bell.reader}; there are {listed}")
         if (bell.reader, bell.input) in inputs:
@@ -49,17 +52,18 @@ def bells(findings: Findings, config: GatewayConfig) -> None:
 
 
 def readers(findings: Findings, config: GatewayConfig) -> None:
-    """Report readers too far from the first one."""
-    plane = _plane(config)
+    """Report readers too far from the others."""
+    plane = plane_of(config)
     for i, reader in enumerate(config.readers):
         far_m = math.hypot(*plane.to_xy_m(reader.lon, reader.lat))
         if far_m > ZONE_MAX_M:
-            findings.say(f"readers[{i}].lon", f"{far_m / 1000:.0f} km from the first reader")
+            text = f"{far_m / 1000:.0f} km from the middle of the zone"
+            findings.say(f"readers[{i}].lon", text + _exchanged(plane, [(reader.lon, reader.lat)]))
 
 
 def polygons(findings: Findings, config: GatewayConfig) -> None:
     """Report a polygon that encloses too little, lies too far away, or has edges that cross."""
-    plane = _plane(config)
+    plane = plane_of(config)
     for key in POLYGONS:
         for i, item in enumerate(getattr(config, key)):
             ring = [plane.to_xy_m(lon, lat) for lon, lat in item.polygon]
@@ -67,18 +71,20 @@ def polygons(findings: Findings, config: GatewayConfig) -> None:
                 ring.pop()
             if fault := _ring_fault(ring):
                 findings.say(f"{key}[{i}].polygon", fault)
+            elif far := _far(ring):
+                findings.say(f"{key}[{i}].polygon", f"a corner is {far}{_exchanged(plane, item.polygon)}")
 
 
 def lines(findings: Findings, config: GatewayConfig) -> None:
     """Report a line that is too short or lies too far away, and more footpaths than an engine takes."""
-    plane = _plane(config)
+    plane = plane_of(config)
     for key in LINES:
         for i, item in enumerate(getattr(config, key)):
             points = [plane.to_xy_m(lon, lat) for lon, lat in item.line]
             if len(set(points)) < 2:
                 findings.say(f"{key}[{i}].line", "fewer than 2 different points")
-            elif max(math.hypot(x, y) for x, y in points) > ZONE_MAX_M:
-                findings.say(f"{key}[{i}].line", "a point is over 20 km from the first reader")
+            elif far := _far(points):
+                findings.say(f"{key}[{i}].line", f"a point is {far}{_exchanged(plane, item.line)}")
     pieces = sum(len(path.line) - 1 for path in config.footpaths)
     if len(config.footpaths) > FOOTPATHS_MAX or pieces > FOOTPATH_PIECES_MAX:
         most = f"at most {FOOTPATHS_MAX} of {FOOTPATH_PIECES_MAX} in all"
@@ -91,16 +97,29 @@ def texts(findings: Findings, config: GatewayConfig) -> None:
 
     They come with what was copied from a page or a chat, and no file or host has such a name.
     """
+    before = len(findings.problems)
     for table, kind in TABLES.items():
         given = getattr(config, table)
         for name in kind.__struct_fields__ if given is not None else ():
             value = getattr(given, name)
             if isinstance(value, str) and (why := _hidden(value)):
                 findings.say(f"{table}.{name}", f"{value!a} {why}")
-    if "/" in config.mqtt.host or "@" in config.mqtt.host:
-        findings.say(
-            "mqtt.host", f"{short(config.mqtt.host)} is more than the name of a host; port, user and TLS have keys"
-        )
+    if findings.problems[before:]:
+        return
+    if findings.right("mqtt") and (fault := host_fault(config.mqtt.host)):
+        findings.say("mqtt.host", fault, hint=False)
+    if findings.right("radio.port") and (fault := _port_fault(config.radio.port)):
+        findings.say("radio.port", fault)
+
+
+def _port_fault(port: str) -> str:
+    if re.fullmatch(r"COM\d+", port, re.IGNORECASE):
+        return f"{short(port)} is a port of Windows; on this box: ls -l /dev/serial/by-id"
+    scheme, _, rest = port.partition("://")
+    host, _, number = rest.rpartition(":")
+    if scheme == "socket" and (not host or not re.fullmatch("[0-9]{1,5}", number) or not 0 < int(number) < 65536):
+        return f"{short(port)} has no host or no port"
+    return ""
 
 
 def _hidden(value: str) -> str:
@@ -123,14 +142,32 @@ def tags(findings: Findings, config: GatewayConfig, tag_keys: dict[str, TagKeys]
             if tag in routes:
                 findings.say(f"routes[{i}].tags", f"{tag} has the route {routes[tag]} already")
             routes.setdefault(tag, route.id)
+    if not findings.right("keys.tags"):
+        return
     for key, named in (("routes", routes.keys()), ("paused", set(config.paused))):
         if unknown := sorted(named - tag_keys.keys()):
             text = f"{key} names {len(unknown)} tags without keys, so nothing is done for them"
             findings.notes.append(f"{text}: {', '.join(unknown[:10])}")
 
 
-def _plane(config: GatewayConfig) -> Plane:
-    return Plane(config.readers[0].lon, config.readers[0].lat)
+def plane_of(config: GatewayConfig) -> Plane:
+    """Return a plane round the middle of the zone: a reader or an area that is far off does not move it there."""
+    points: list[tuple[float, float]] = [(reader.lon, reader.lat) for reader in config.readers]
+    points += [item.polygon[0] for key in POLYGONS for item in getattr(config, key)]
+    points += [item.line[0] for key in LINES for item in getattr(config, key)]
+    lons, lats = zip(*points or [(0.0, 0.0)], strict=True)
+    return Plane(statistics.median_low(lons), statistics.median_low(lats))
+
+
+def _far(points: Corners) -> str:
+    off_m = max(math.hypot(x, y) for x, y in points)
+    return f"over {ZONE_MAX_M / 1000:.0f} km from the middle of the zone" if off_m > ZONE_MAX_M else ""
+
+
+def _exchanged(plane: Plane, points: Iterable[tuple[float, float]]) -> str:
+    """Return a question if all points would be near that middle with longitude and latitude exchanged."""
+    near = all(math.hypot(*plane.to_xy_m(lat, lon)) <= ZONE_MAX_M for lon, lat in points)
+    return "; are lon and lat exchanged?" if near else ""
 
 
 def _ring_fault(ring: Corners) -> str:
@@ -142,8 +179,6 @@ def _ring_fault(ring: Corners) -> str:
         return "its edges cross each other"
     if abs(_area_m2(ring)) < 1.0:
         return "encloses less than a square metre"
-    if max(math.hypot(x, y) for x, y in ring) > ZONE_MAX_M:
-        return "a corner is over 20 km from the first reader"
     return ""
 
 

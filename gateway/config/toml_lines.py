@@ -3,6 +3,8 @@
 import re
 import unicodedata
 
+from gateway.options import LISTS
+
 _PART = r"""(?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+)"""
 _NAME = rf"{_PART}(?:[ \t]*\.[ \t]*{_PART})*"
 _HEADER = re.compile(rf"(\[\[?)[ \t]*({_NAME})[ \t]*\]")
@@ -52,6 +54,41 @@ def lookalike(text: str, line: int, column: int) -> str:
             name = unicodedata.name(c, "a control character").lower()
             right = f"write {'a blank' if plain == ' ' else plain}" if plain <= "\x7f" else "delete it"
             return f"; column {place + 1} is {name} (U+{ord(c):04X}): {right}"
+    return ""
+
+
+def meant(text: str, line: int, column: int, said: str) -> str:
+    """Return what was probably meant where TOML ends to be TOML; empty if nothing is known. line, column: from 1.
+
+    said: the words of the parser.
+    """
+    row = [*text.split("\n"), ""][line - 1].rstrip("\r")
+    if twice := _HEADER.match(row.strip()) if "twice" in said or "overwrite" in said else None:
+        name, rows = _dotted(twice[2]), text.split("\n")[: line - 1]
+        first = next(
+            (n for n, one in enumerate(rows, 1) if (h := _HEADER.match(one.strip())) and _dotted(h[2]) == name), 0
+        )
+        if name in LISTS:
+            return f"; write [[{name}]] with two brackets for each, the first in line {first} too"
+        return f"; there is [{name}] in line {first} already: put both together there" if first else ""
+    key = _KEY.match(row.strip())
+    if "overwrite" in said and key:
+        return f"; {key[1]} stands in this table already: keep one of the two"
+    if found := re.search(r"(?<![\w\"'])(-?\d+),(\d+)\s*(?:#.*)?\Z", row):
+        return f"; a decimal point is meant? Write {found[1]}.{found[2]}"
+    if "\\" in row and ("escape" in said.lower() or "hex" in said.lower()):
+        return "; a backslash has a meaning in double quotes: write the text in single quotes"
+    if re.match(rf"{_NAME}[ \t]*:", row.strip()):
+        return "; write = between a key and its value"
+    value = row.strip()[key.end() :].partition("#")[0].strip() if key else ""
+    if value.lower() in ("true", "false", "yes", "no", "on", "off"):
+        return f"; write {'true' if value.lower() in ('true', 'yes', 'on') else 'false'}, in small letters"
+    if key and not value:
+        return f"; a value is missing behind {key[1]} ="
+    if key and re.match(r"[^\W\d]|[/~.]", value) and '"' not in value:
+        return f'; text stands in quotes: {key[1]} = "..."'
+    if value.count('"') % 2 or value.count("'") % 2:
+        return "; a quote is missing at one end of the text"
     return ""
 
 

@@ -1,5 +1,6 @@
 """`ansim-gateway calibrate`: a recorded walk and its truth -> rows of the site's walk test, if they are of use."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from gateway.survey.expected import Expected, ExpectedLaw
 from gateway.survey.score import Score, errors_m, score
 from gateway.survey.truth import TrueWalk, load_walk, moment_of
 from gateway.survey.write import RecordingError, add_seen_track, json_object, save_truth, write_text
+from readers.terminal import progress
 
 OUTER_BEFORE_MAX_M = 3.0
 """As `gateway.config.gates` has it: who waits 2 m before the wall is behind a patch further out."""
@@ -134,7 +136,7 @@ def _next_steps(site: RecordedSite, trial: GateTrial) -> Iterator[str]:
     inwards = np.array([np.cos(np.radians(gate.inward_deg)), np.sin(np.radians(gate.inward_deg))])
     for side in ("outer", "inner"):
         if side not in [reader.side for reader in trial.readers]:
-            yield f"mount an {side} reader; with one side only, nobody is told at the gate"
+            yield f"mount an {side} reader; with one side only, nobody is reported at the gate"
             found = True
     for reader in trial.readers:
         name = f"reader {site.reader_ids[reader.reader]} ({reader.side})"
@@ -173,11 +175,16 @@ def _judged(
 
     as_known = replay.ReplayEngine(site, known)  # a map takes seconds to fit, so not again for each part
 
+    parts = itertools.count()
+
     def engine(survey: Survey, part: Track) -> Iterable[TimedFix]:
+        done(next(parts))
         return (as_known if survey is known else replay.ReplayEngine(site, survey)).replay(part, lag_s=0.0)
 
     truth = Track(track.name, track.t_s, track.reader, track.rssi_dbm, walk.t_s, walk.xy_m)
-    before, after = (_score(truth, fixes, walk) for fixes in calibrate.before_and_after(known, found, track, engine))
+    with progress("locating the walk without it and with it", 2 * calibrate.FOLDS) as done:
+        both = calibrate.before_and_after(known, found, track, engine)
+    before, after = (_score(truth, fixes, walk) for fixes in both)
     say(f"{'instant fixes':14} {'fixes':>6} {'median':>8} {'mean':>8} {'90 %':>8} {'in r50':>7} {'in r90':>7}")
     for words, s in (("before", before), ("after", after)):
         metres = " ".join(f"{value:6.2f} m" for value in (s.median_m, s.mean_m, s.p90_m))

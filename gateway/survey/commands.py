@@ -1,16 +1,22 @@
 """The commands on recorded sites; `gateway.__main__` only calls these functions. Each returns an exit code."""
 
+import contextlib
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gateway.options import Installation
 from gateway.presence.changes import Arrived, DangerChange, Left
+from gateway.recording import TimedFix, Track
 from gateway.survey import picture, read, write
 from gateway.survey.score import LocatedTrack, errors_m, inputs_line, located, score, table
 from gateway.survey.write import RecordingError, write_text
+from readers.terminal import Exit, progress
 
-GOOD, WRONG = 0, 1
+if TYPE_CHECKING:
+    from gateway.survey.replay import ReplayEngine
 
 
 def locate(folder: Path, out: Path, lag_s: float, plot: Path | None, say: Callable[[str], None]) -> int:
@@ -26,25 +32,19 @@ def locate(folder: Path, out: Path, lag_s: float, plot: Path | None, say: Callab
         names = read.track_names(folder)
     except RecordingError as error:
         say(str(error))
-        return WRONG
+        return Exit.NO
     say(inputs_line(site, survey))
     for note in site.notes:
         say(f"note: {note}")
     for reason, count in survey.skipped.items():
         say(f"note: {count} rows of the walk test left out: {reason}")
-    engine = ReplayEngine(site, survey)
+    with progress("the map of the walk test", 1):
+        engine = ReplayEngine(site, survey)
     for note in engine.notes:
         say(f"note: {note}")
     for name in names:
         try:
-            run = located(
-                read.load_track(folder, site, name),
-                lambda track: engine.replay(
-                    track,
-                    lag_s=lag_s,
-                    told=lambda t_s, change: told.append(f"{track.name}, {t_s:g} s: {words(change)}"),
-                ),
-            )
+            run = _located(engine, read.load_track(folder, site, name), lag_s, told)
             write.write_fixes(out / f"{name}.fixes.csv", run.fixes)
             if plot is not None:
                 end = "" if len(names) == 1 else f"-{name}"
@@ -61,7 +61,23 @@ def locate(folder: Path, out: Path, lag_s: float, plot: Path | None, say: Callab
             say(str(error))
     for line in (*table(runs, site), *told):
         say(line)
-    return WRONG if failed else GOOD
+    return Exit.NO if failed else Exit.DONE
+
+
+def _located(engine: "ReplayEngine", track: Track, lag_s: float, told: list[str]) -> LocatedTrack:
+    """Run the engine over one track, with a bar of its seconds. told: takes what a gateway would have concluded."""
+
+    def conclude(t_s: float, change: Arrived | Left | DangerChange) -> None:
+        told.append(f"{track.name}, {t_s:g} s: {words(change)}")
+
+    def followed() -> Iterator[TimedFix]:
+        for fix in engine.replay(track, lag_s=lag_s, told=conclude):
+            done(fix.t_s - float(track.t_s[0]))
+            yield fix
+
+    length_s = float(track.t_s[-1] - track.t_s[0]) if len(track.t_s) else 0.0
+    with progress(f"locating {track.name}", length_s) as done:
+        return located(track, lambda _: followed())
 
 
 def words(change: Arrived | Left | DangerChange) -> str:
@@ -81,23 +97,33 @@ def record(
     unknown = sorted(set(tags) - installation.tag_keys.keys())
     if unknown:
         say(f"not enrolled here: {', '.join(unknown)[:200]}; a tag is named as in {installation.config.keys.tags}")
-        return WRONG
+        return Exit.NO
     ended: list[int] = []
     before = {number: signal.signal(number, lambda n, _: ended.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
+    began_s = time.monotonic()
+    bar = contextlib.nullcontext(_nothing) if minutes is None else progress("recording", 60 * minutes)
     try:
         site = site_of(installation.zone, installation.config.site)
-        rows = record_zone(
-            installation.folder, site, out, tags=tags, minutes=minutes, stopped=lambda: bool(ended), say=say
-        )
+        with bar as done:
+
+            def stopped() -> bool:
+                done(time.monotonic() - began_s)
+                return bool(ended)
+
+            rows = record_zone(installation.folder, site, out, tags=tags, minutes=minutes, stopped=stopped, say=say)
     except RecordingError as error:
         say(str(error))
-        return WRONG
+        return Exit.NO
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     if not rows:
         say("nothing was heard: is the tag enrolled and not paused, is its battery good, is it near a reader?")
-    return GOOD if rows else WRONG
+    return Exit.DONE if rows else Exit.NO
+
+
+def _nothing(done_s: float) -> None:
+    """Show no bar: nobody knows when a person will end it."""
 
 
 def calibrate(
@@ -120,8 +146,8 @@ def calibrate(
     except WalkRefused as refused:
         say(f"this walk is not used: {refused}")
     else:
-        return GOOD
-    return WRONG
+        return Exit.DONE
+    return Exit.NO
 
 
 def draw(installation: Installation, path: Path, reach: bool, say: Callable[[str], None]) -> int:
@@ -146,6 +172,6 @@ def draw(installation: Installation, path: Path, reach: bool, say: Callable[[str
             write_text(path, picture.error_picture(scene, e.error_m, e.readers_in_reach, source))
     except RecordingError as error:
         say(str(error))
-        return WRONG
+        return Exit.NO
     say(f"written: {path}")
-    return GOOD
+    return Exit.DONE

@@ -115,7 +115,7 @@ def test_a_service_from_its_start_to_its_end(tmp_path: Path) -> None:
             await until(lambda: gateway.of("health", what="radio", ok=True), "the network")
 
             second, _, said = await once("run", str(config_file))
-            assert second == 2
+            assert second == 5
             assert f"in use by another gateway (process {gateway.process.pid})" in said
 
             pole = Pole(2)
@@ -190,11 +190,21 @@ def test_check_lists_every_fault_with_its_line(tmp_path: Path) -> None:
     assert done.exit_code == 1
     lines = text.splitlines()
     for line, fault in (("[radio.extra]", "radio.extra: unknown key"), ("number = 0", "readers[1].number: ")):
-        assert f"line {lines.index(line) + 1}: {fault}" in done.stderr
-    assert "2 faults; mend the file, then: ansim-gateway check" in done.stderr
+        assert f"{config_file}:{lines.index(line) + 1}: {fault}" in done.stderr
+    assert "2 faults. Mend them, then: ansim-gateway check" in done.stderr
     assert CliRunner().invoke(app, ["run", str(config_file)]).exit_code == 1, "a wrong file starts nothing"
     missing = CliRunner().invoke(app, ["check", str(tmp_path / "none.toml")])
     assert (missing.exit_code, "cannot be read" in missing.stderr) == (1, True)
+
+
+def test_a_start_that_fails_is_a_fault_and_no_wrong_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(path: Path, *, here: bool) -> None:
+        raise ImportError("a library of another Python")
+
+    monkeypatch.setattr("gateway.__main__.load", broken)
+    done = CliRunner().invoke(app, ["run", str(write_config(tmp_path, tmp_path / "stick"))])
+    assert done.exit_code == 6, "with 1 the service manager would wait for another file"
+    assert "a library of another Python" in done.stderr
 
 
 def test_the_schema_is_json(tmp_path: Path) -> None:
@@ -235,7 +245,7 @@ def test_the_watchdogs_period_is_ours_only_if_it_names_us(monkeypatch: pytest.Mo
 
 
 def test_the_unit_is_one_systemd_knows_and_never_gives_up() -> None:
-    path = ROOT / "gateway" / "ansim-gateway.service"
+    path = ROOT / "deploy" / "ansim-gateway.service"
     unit = configparser.RawConfigParser(strict=False)
     unit.read_string(path.read_text())
     service = unit["Service"]

@@ -1,9 +1,15 @@
 """A good configuration with its key files, and functions that write one and return the faults found in it."""
 
+import datetime
+import functools
 import json
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from gateway.config.findings import ConfigError
 from gateway.config.load import load
@@ -88,3 +94,21 @@ def only(folder: Path, text: str) -> str:
     found = faults(folder, text)
     assert len(found) == 1, found
     return found[0]
+
+
+@functools.cache
+def certificate(days: int = 30) -> tuple[str, str]:
+    """Return a certificate that signed itself, and its key, both PEM. days: from now to its end, which may be past."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    who = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "broker of a test")])
+    end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
+    made = (
+        x509.CertificateBuilder(who, who, key.public_key(), x509.random_serial_number())
+        .not_valid_before(end - datetime.timedelta(days=365))
+        .not_valid_after(end)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain)
+    return made.public_bytes(pem).decode(), private.decode()

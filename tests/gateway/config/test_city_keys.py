@@ -11,7 +11,12 @@ from tests.gateway.config.bed import GOOD, LINK_KEYS, only, secret, written
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "0 keys; a key file has 1 to 4"),
+        ("# none\n", "0 keys; a key file has 1 to 4"),
+        ("", "city.keys is empty; `ansim-city gateway enrol` makes it: copy it there"),
+        (
+            "\ufeff" + LINK_KEYS,
+            "city.keys:1: begins with a byte-order mark (BOM), which Notepad writes; save it as UTF-8 w",
+        ),
         (LINK_KEYS.replace("2 ", "2000 "), "line 1 is not a key number"),
         (LINK_KEYS.replace("cd", "ab"), "line 2 has the number or the key of another line"),
         (LINK_KEYS.replace("ab" * 32, "ab" * 31), "line 1 is not a key number"),

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.config.findings import ConfigError
 from gateway.config.load import load, summary
-from tests.gateway.config.bed import GOOD, READER_KEYS, TAG_KEYS, secret, written
+from tests.gateway.config.bed import GOOD, READER_KEYS, TAG_KEYS, certificate, secret, written
 from tests.mutations import damaged, json_bytes, odd_paths, outcome, refused
 
 SEED = 25
@@ -59,7 +59,7 @@ def whole(folder: Path) -> Path:
     """A folder with every file that a configuration can name, all of them good."""
     secret(folder / "readers.json", READERS)
     secret(folder / "word", "hunter2\n")
-    secret(folder / "ca.pem", "-----BEGIN CERTIFICATE-----\n")
+    secret(folder / "ca.pem", certificate()[0])
     assert load(written(folder, ALL)).zone.readers[0].gate == "main"
     return folder
 
@@ -89,7 +89,7 @@ def test_every_value_may_be_anything(whole: Path) -> None:
         name = lines[n].split(" = ")[0]
         for odd in ODD:
             text = "\n".join([*lines[:n], f"{name} = {odd}", *lines[n + 1 :]])
-            refused(partial(load, written(whole, text)), ConfigError)
+            refused(partial(load, written(whole, text), here=True), ConfigError)
 
 
 @pytest.mark.parametrize(
@@ -118,15 +118,17 @@ def test_a_password_and_a_certificate_are_read_or_refused(whole: Path) -> None:
     chance, path = random.Random(SEED), written(whole, ALL)
     for _ in range(500):
         (whole / "word").write_bytes(damaged(chance, b"hunter2\nsecond line\n"))
-        (whole / "ca.pem").write_bytes(damaged(chance, b"-----BEGIN CERTIFICATE-----\nMII\n"))
+        (whole / "ca.pem").write_bytes(damaged(chance, certificate()[0].encode()))
         refused(partial(load, path), ConfigError)
 
 
 def test_no_odd_path_stops_the_check(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     for n, odd in enumerate(odd_paths(tmp_path_factory.mktemp("odd"))):
-        assert refused(partial(load, odd), ConfigError)
+        assert refused(partial(load, odd, here=True), ConfigError)
         for name in ("reader_keys.json", "tag_keys.json", "readers.json", "word", "ca.pem"):
             (whole / f"{n}{name}").symlink_to(odd)
-            assert refused(partial(load, written(whole, ALL.replace(name, f"{n}{name}"))), ConfigError)
+            assert refused(partial(load, written(whole, ALL.replace(name, f"{n}{name}")), here=True), ConfigError)
         survey = ALL + f'[locate]\nsurvey = "{odd}"\n'
         assert refused(partial(load, written(whole, survey)), ConfigError)
+        for old in ("socket://127.0.0.1:6638", "outbox"):
+            refused(partial(load, written(whole, ALL.replace(old, str(odd))), here=True), ConfigError)

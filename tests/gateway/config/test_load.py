@@ -59,7 +59,7 @@ def test_no_tls_to_another_machine_is_noted(folder: Path) -> None:
         (b'site = "a"\n[mqtt\n', r"line 2: file: not TOML here: "),
         (b'a = 1\na = 2\n', r"line 2: file: not TOML here: .*overwrite"),
         (b"site = [", r"line 1: file: not TOML here: .*end of document"),
-        (b"\n\xff\n", r"line 2: file: not UTF-8 text; save it as UTF-8"),
+        (b"\n\xff\n", r"line 2: file: not UTF-8 text; save it as UTF-8 \(in Notepad"),
         (b"\na = " + b"[" * 100_000, r"line 2: file: no parser can take this"),
         (b"\na = " + b"1" * 5000, r"line 2: file: no parser can take this"),
         (b"#" * (FILE_MAX_B + 1), r"file: over \d+ bytes; is it another file\?"),
@@ -68,8 +68,8 @@ def test_no_tls_to_another_machine_is_noted(folder: Path) -> None:
         ("\u00a0site = 1".encode(), r"line 1: file: .*column 1 is no-break space \(U\+00A0\): write a blank"),
         ("site\u200b = 1".encode(), r"line 1: file: .*column 5 is zero width space \(U\+200B\): delete it"),
         ("site ＝ 1".encode(), r"line 1: file: .*column 6 is fullwidth equals sign \(U\+FF1D\): write ="),
-        ('site = "a"'.encode("utf-16"), r"line 1: file: not UTF-8 text; save it as UTF-8"),
-        (b"", r"line 1: site: missing; right is"),
+        ('site = "a"'.encode("utf-16"), r"line 1: file: begins with a byte-order mark \(BOM\) of UTF-16"),
+        (b"\n", r"file: it is empty; docs/GATEWAY.md has a file to begin with"),
     ],
     ids=["value", "header", "twice", "end", "utf8", "brackets", "digits", "size", "quotes", "quote", "blank",
          "nothing", "wide", "utf16", "empty"],
@@ -80,14 +80,43 @@ def test_what_is_no_toml_is_told_with_its_line(tmp_path: Path, data: bytes, said
     with pytest.raises(ConfigError) as caught:
         load(path)
     assert re.match(said, str(caught.value.problems[0])), caught.value
-    assert str(caught.value).startswith(f"{path}: ")
+    line = caught.value.problems[0].line
+    assert str(caught.value).startswith(f"{path}:{line}: file: " if line else f"{path}: file: ")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("lon = 126.9530", "lon = 126,9530", "a decimal point is meant? Write 126.9530"),
+        ('"gongdeok"', "gongdeok", 'text stands in quotes: site = "..."'),
+        ("channel = 20", "channel: 20", "write = between a key and its value"),
+        ("channel = 20", "channel =", "a value is missing behind channel ="),
+        ("[settings]", "[clock]\ntrusted = True\n[settings]", "write true, in small letters"),
+        ('"outbox"', '"C:\\Users\\a"', "a backslash has a meaning in double quotes: write the text in single quotes"),
+        ("[settings]", "[mqtt]\nusername = 'u'\n[settings]", "there is [mqtt] in line 11 already: put both together"),
+        ("channel = 20", "channel = 20\nchannel = 21", "channel stands in this table already: keep one of the two"),
+        ("[[readers]]", "[readers]", "write [[readers]] with two brackets for each, the first in line 18 too"),
+        ('site = "gongdeok"', 'site = "gongdeok', "a quote is missing at one end of the text"),
+    ],
+)
+def test_what_was_meant_is_said_where_toml_ends_to_be_toml(folder: Path, old: str, new: str, said: str) -> None:
+    text = GOOD.replace(old, new)
+    with pytest.raises(ConfigError) as caught:
+        load(written(folder, text))
+    [problem] = caught.value.problems
+    assert f"; {said}" in problem.text
+    assert caught.value.rest_unread
+    lines = [n for n, (a, b) in enumerate(zip(GOOD.split("\n"), text.split("\n"), strict=False), 1) if a != b]
+    assert lines[0] <= problem.line <= lines[0] + 7
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"file: cannot be read \(No such file or directory\); check the path"):
         load(tmp_path / "nowhere.toml")
     for path in (tmp_path, Path("/dev/zero")):
-        with pytest.raises(ConfigError, match=rf"file: {path} is not a file; give the path of one"):
+        with pytest.raises(
+            ConfigError, match=rf"file: {path} is a (folder|pipe or a device), not a file; give the path of a file"
+        ):
             load(path)
 
 

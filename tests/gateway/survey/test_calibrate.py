@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +13,10 @@ from typer.testing import CliRunner
 
 from gateway.__main__ import app
 from gateway.recording import Area, Floats, RecordedGate, RecordedSite, Survey, TimedFix, Track
-from gateway.survey import calibrate, read, write
+from gateway.survey import calibrate, calibrate_command, read, write
 from gateway.survey.calibrate import WalkRefused
 from gateway.survey.truth import TrueWalk
+from tests import programs
 from tests.roots import RECORDED
 
 SEED = 7
@@ -91,7 +94,7 @@ def test_a_clock_that_agrees_is_not_suspected(seed: int) -> None:
         assert found.explained > 0.3
 
 
-@pytest.mark.skipif(not RECORDED.is_dir(), reason=f"no recorded sites in {RECORDED}")
+@pytest.mark.skipif(not RECORDED.is_dir(), reason=programs.NO_RECORDINGS)
 def test_no_recorded_clock_is_suspected_and_one_set_wrong_is() -> None:
     found = 0
     for folder in sorted(path for path in RECORDED.glob("*") if path.is_dir()):
@@ -190,9 +193,20 @@ def run(folder: Path, *arguments: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-def test_calibrate_writes_rows_truth_and_pictures_and_says_before_and_after(folder: Path) -> None:
+def test_calibrate_writes_rows_truth_and_pictures_and_says_before_and_after(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[float] = []
+
+    @contextmanager
+    def bar(what: str, total: float) -> Iterator[Callable[[float], None]]:
+        yield lambda done: shown.append(done / total)
+
+    monkeypatch.setattr(calibrate_command, "progress", bar)
     code, said = run(folder)
     assert code == 0, said
+    parts = 2 * calibrate.FOLDS
+    assert shown == [n / parts for n in range(parts)], "a bar over each part of the walk, without it and with it"
     for word in (
         "150 s with truth (tapped), 4 of 4 readers",
         "before",

@@ -168,7 +168,7 @@ def test_without_one_there_is_none(tmp_path: Path) -> None:
 def test_readers_it_lacks_are_told(tmp_path: Path) -> None:
     loaded, _, _ = taken(box(tmp_path, site_of(zone(READERS), "here"), (5.0, 2.0, "1")))
     assert "walk test: 1 rows" in load.summary(loaded)
-    assert "walk test: it holds nothing of readers 2, 3: walk past them too" in load.summary(loaded)
+    assert "walk test: it holds nothing of readers 2, 3: walk past them too" in loaded.notes
 
 
 def test_every_fault_is_told_with_its_line_and_what_would_be_right(tmp_path: Path) -> None:

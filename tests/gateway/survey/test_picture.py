@@ -14,6 +14,7 @@ from gateway.recording import DeviceLaw, Floats, RecordedGate, RecordedSite, Sur
 from gateway.survey import picture
 from gateway.survey.canvas import LINE_CHARS, SMALL_CHARS, TITLE_CHARS, Canvas, Scene
 from gateway.survey.expected import NEAR_M, SPREAD_M, Expected, ExpectedLaw
+from tests import programs
 
 READERS = np.array([[0.0, 0.0, 3.5], [60.0, 0.0, 3.5], [0.0, 60.0, 3.5], [60.0, 60.0, 3.5]])
 SCENE = Scene(
@@ -254,11 +255,8 @@ def test_a_law_of_the_devices_is_used_where_it_is_known() -> None:
     assert ExpectedLaw.of(DeviceLaw(-50.0, 2.0, 6.0)).reach_m() == pytest.approx(10 ** (45 / 20))
 
 
-CHROMIUM = Path("/usr/bin/chromium")
-
-
 @pytest.mark.browser
-@pytest.mark.skipif(not CHROMIUM.exists(), reason="needs chromium at /usr/bin/chromium")
+@programs.needs("chromium")
 def test_a_browser_keeps_every_word_within_the_picture(tmp_path: Path) -> None:
     from playwright.sync_api import sync_playwright
 
@@ -272,7 +270,7 @@ def test_a_browser_keeps_every_word_within_the_picture(tmp_path: Path) -> None:
     script = """() => [...document.querySelectorAll('text')].map(t => { const b = t.getBBox();
         return [t.textContent, b.x, b.x + b.width, parseFloat(getComputedStyle(t).fontSize)] })"""
     with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        browser = p.chromium.launch(executable_path=programs.find("chromium"), args=["--no-sandbox"])
         for width, height in ((360, 740), (1920, 1080)):
             page = browser.new_page(viewport={"width": width, "height": height})
             page.goto(path.as_uri())

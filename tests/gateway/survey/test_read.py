@@ -12,6 +12,7 @@ from gateway.survey import read, write
 from gateway.survey.replay import ReplayEngine
 from gateway.survey.write import RecordingError
 from gateway.zone import DangerArea
+from tests import programs
 from tests.gateway.survey.bed import SITE, put
 from tests.roots import RECORDED
 
@@ -218,7 +219,7 @@ def test_a_missing_folder_a_missing_column_and_a_wrong_name_say_what_to_do(folde
         write.save_survey(folder, SITE, "../up", Survey.empty())
 
 
-@pytest.mark.skipif(not RECORDED.is_dir(), reason=f"no recorded sites in {RECORDED}")
+@pytest.mark.skipif(not RECORDED.is_dir(), reason=programs.NO_RECORDINGS)
 @pytest.mark.parametrize("name", sorted(path.name for path in RECORDED.glob("*")) if RECORDED.is_dir() else [])
 def test_every_recorded_site_is_read_whole(name: str) -> None:
     folder = RECORDED / name

@@ -18,9 +18,10 @@ from gateway.recording import Floats, RecordedSite, Survey, TimedFix, Track
 from gateway.survey import read
 from gateway.survey.replay import ReplayEngine
 from sim.walks import faults
+from tests import programs
 from tests.roots import RECORDED
 
-needs_recordings = pytest.mark.skipif(not RECORDED.is_dir(), reason=f"no recorded sites in {RECORDED}")
+needs_recordings = pytest.mark.skipif(not RECORDED.is_dir(), reason=programs.NO_RECORDINGS)
 RANKED = ("danis_room", "kolakowski_flat")
 LAG_S = 2.0
 EDGE_S = 1.0

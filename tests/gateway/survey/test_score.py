@@ -1,6 +1,9 @@
 """The score of a recorded track's fixes: how far off they are, checked against hand-made truth."""
 
 import math
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,7 @@ from typer.testing import CliRunner
 
 from gateway.__main__ import app
 from gateway.recording import Floats, RecordedSite, TimedFix, Track
-from gateway.survey import write
+from gateway.survey import commands, write
 from gateway.survey.replay import LAG_MAX_S, LAG_S
 from gateway.survey.score import errors_m, located, score, table
 
@@ -80,6 +83,33 @@ def test_locate_writes_fixes_a_table_and_a_picture(tmp_path: Path) -> None:
     late = CliRunner().invoke(app, [*arguments, "--lag", f"{LAG_MAX_S + 1:g}"])
     assert late.exit_code == 2
     assert f"less than or equal to {LAG_MAX_S:g}" in " ".join(late.output.split())
+
+
+def test_a_bar_shows_the_seconds_of_each_track_and_none_is_in_a_pipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write.save_site(tmp_path, SITE)
+    write.save_track(tmp_path, SITE, track())
+    shown: dict[str, list[float]] = {}
+    lengths: dict[str, float] = {}
+
+    @contextmanager
+    def bar(what: str, total: float) -> Iterator[Callable[[float], None]]:
+        lengths[what] = total
+        yield shown.setdefault(what, []).append
+
+    arguments = ["locate", str(tmp_path), "--out", str(tmp_path / "fixes"), "--lag", "0"]
+    plain = CliRunner().invoke(app, arguments)
+    monkeypatch.setattr(commands, "progress", bar)
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    numbers = re.compile(r"[0-9.]+")  # a fix takes another time each time
+    assert numbers.sub("", done.output) == numbers.sub("", plain.output), (
+        "in a pipe there are the same lines without it"
+    )
+    assert list(lengths) == ["the map of the walk test", "locating w"]
+    assert shown["locating w"] == sorted(shown["locating w"])
+    assert 0.9 * lengths["locating w"] <= shown["locating w"][-1] <= lengths["locating w"]
 
 
 def test_a_track_that_cannot_be_read_does_not_cost_the_others(tmp_path: Path) -> None:
