@@ -1,5 +1,6 @@
 """The city's configuration: one TOML file, checked as a whole at load. Paths in it are relative to its own folder."""
 
+import copy
 import functools
 import ipaddress
 import os
@@ -7,10 +8,12 @@ import re
 import tomllib
 import zoneinfo
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
+
+from readers import files
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Days = Annotated[float, Meta(gt=0, le=3650)]
@@ -18,7 +21,12 @@ TOKEN_MIN = 32
 
 
 class CityConfigError(ValueError):
-    """The configuration cannot be used. The message names the file and, where known, line, key and a correct value."""
+    """The configuration cannot be used. Each fault is a line that names the file and, where known, line, key and a
+    correct value."""
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
 
 
 class MqttSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -110,41 +118,112 @@ _RIGHT = {
 }
 
 
+_STAND_IN: dict[str, Any] = {
+    "site": "site",
+    "mqtt": {"host": "127.0.0.1"},
+    "mqtt.host": "127.0.0.1",
+    "store": {"url": "sqlite:///city.db"},
+    "store.url": "sqlite:///city.db",
+    "web": {"operators_file": ""},
+    "web.operators_file": "",
+    "map.file": "",
+}
+"""In the place of a required value that is missing or wrong, so that the others can be checked."""
+FAULTS_MAX = 100
 NO_ZONE = {"localtime", "posixrules", "Factory"}
 """Files among the time zones of a system that are no zone which a browser knows."""
-_LABEL = re.compile(r"(?!-)[\w-]{1,63}(?<!-)")
+
+
+class ReadConfig(NamedTuple):
+    """A configuration as far as it could be read, and all that is wrong with it."""
+
+    config: CityConfig | None
+    """With absolute paths. A setting that is wrong has its default or a stand-in here. None: the file is no TOML."""
+    faults: list[str]
+    """`FILE:LINE: KEY: what; right would be ...` each."""
+    wrong: frozenset[str]
+    """Keys with a fault, and sections that are missing: nothing more can be said of them."""
+
+    def is_wrong(self, key: str) -> bool:
+        """Return whether this setting, or its whole section, has a fault already."""
+        return key in self.wrong or key.partition(".")[0] in self.wrong
 
 
 def load(path: Path) -> CityConfig:
-    """Return the configuration of a TOML file, with absolute paths. Raises CityConfigError."""
+    """Return the configuration of a TOML file, with absolute paths. Raises CityConfigError, which has every fault."""
+    read = examine(path)
+    if read.config is None or read.faults:
+        raise CityConfigError(*read.faults)
+    return read.config
+
+
+def examine(path: Path) -> ReadConfig:
+    """Read a TOML file and find all its faults at once. Never raises."""
     try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CityConfigError(f"{path}: cannot be read: {error}; name a TOML file, as docs/CITY.md shows") from None
-    try:
-        config = msgspec.convert(tomllib.loads(text), CityConfig)
+        text = files.text_of(files.bytes_of(path))
+        raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise CityConfigError(f"{path}: not TOML: {error}; see docs/CITY.md for a right one") from None
+        line = re.search(r"\(at line (\d+), ", str(error))
+        where = f"{path}:{line[1]}" if line else str(path)
+        return ReadConfig(None, [f"{where}: not TOML: {error}; see docs/CITY.md for a right one"], frozenset())
+    except files.BadFile as error:
+        where = f"{path}:{error.line}" if error.line else str(path)
+        return ReadConfig(None, [f"{where}: cannot be read: {error.what}"], frozenset())
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        what = f"{path}: cannot be read: {why}; name a TOML file, as docs/CITY.md shows"
+        return ReadConfig(None, [what], frozenset())
     except RecursionError:
-        raise CityConfigError(
-            f"{path}: not this program's: nested too deeply; see docs/CITY.md for a right one"
-        ) from None
-    except msgspec.ValidationError as error:
-        raise CityConfigError(_explain(path, text, str(error))) from None
-    return _absolute(path, text, config)
+        what = f"{path}: not this program's: nested too deeply; see docs/CITY.md for a right one"
+        return ReadConfig(None, [what], frozenset())
+    faults = _Faults(path, text)
+    for _ in range(FAULTS_MAX):
+        try:
+            config = msgspec.convert(raw, CityConfig)
+            return ReadConfig(_resolved(config, faults), faults.said, frozenset(faults.wrong))
+        except msgspec.ValidationError as error:  # msgspec names only the first: mend that one, and look again
+            _mend(raw, str(error), faults)
+    return ReadConfig(None, [*faults.said, f"{path}: more than {FAULTS_MAX} faults; is it another file?"], frozenset())
 
 
-def _explain(path: Path, text: str, reason: str) -> str:
+class _Faults:
+    """The faults found so far in one file."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self.path, self.text = path, text
+        self.said: list[str] = []
+        self.wrong: set[str] = set()
+
+    def add(self, key: str, what: str, right: str = "") -> None:
+        right = right or _RIGHT.get(key, "as docs/CITY.md shows")
+        self.say(key, f"{what}; right would be {right}")
+
+    def say(self, key: str, what: str) -> None:
+        if key not in self.wrong:  # one fault a setting: the next one may be a consequence
+            self.said.append(f"{self.path}:{_line(self.text, key)}: {key}: {what}")
+            self.wrong.add(key)
+
+    def has(self, key: str) -> bool:
+        return key in self.wrong or key.partition(".")[0] in self.wrong
+
+
+def _mend(raw: dict[str, Any], reason: str, faults: _Faults) -> None:
+    """Note the fault that msgspec has found, and put its default or a stand-in in the place of the value."""
     what, _, where = reason.partition(" - at `$")
-    key = where.rstrip("`").lstrip(".")
-    named = re.search(r"field `([^`]+)`", what)
-    if named:
-        key = f"{key}.{named[1]}".lstrip(".")
+    section, _, name = re.sub(r"\[.*", "", where.rstrip("`").lstrip(".")).partition(".")
+    if named := re.search(r"field `([^`]*)`", what):
+        section, name = (section, named[1]) if section else (named[1], "")
+    key = f"{section}.{name}" if name else section
     if "unknown field" in what:
-        section = key.rpartition(".")[0]
-        known = [k.rpartition(".")[2] for k in _RIGHT if k.rpartition(".")[0] == section]
-        return f"{path}:{_line(text, key)}: {key}: no such key; known here: {', '.join(known)}"
-    return f"{path}:{_line(text, key)}: {key}: {what}; right would be {_RIGHT.get(key, 'see docs/CITY.md')}"
+        known = [k.rpartition(".")[2] for k in _RIGHT if k.rpartition(".")[0] == (section if name else "")]
+        faults.say(key, f"no such key; known here: {', '.join(known)}")
+    else:
+        faults.add(key, what)
+    table = raw.get(section) if name else raw
+    if isinstance(table, dict):
+        table.pop(name or section, None)
+        if key in _STAND_IN:
+            table[name or section] = copy.deepcopy(_STAND_IN[key])
 
 
 def _line(text: str, key: str) -> int:
@@ -162,83 +241,80 @@ def _line(text: str, key: str) -> int:
     return found
 
 
-def _absolute(path: Path, text: str, config: CityConfig) -> CityConfig:
+def _resolved(config: CityConfig, faults: _Faults) -> CityConfig:
+    """Check what TOML types cannot say, and make the paths absolute."""
+    mqtt, web, folder = config.mqtt, config.web, faults.path.resolve().parent
+
     def at(key: str, name: str | None) -> str | None:
-        if name is None:
-            return None
-        full = path.resolve().parent / os.path.expanduser(name)
-        if not os.path.isfile(full) or not os.access(full, os.R_OK):  # no name is too long for these
-            raise CityConfigError(
-                f"{path}:{_line(text, key)}: {key}: no readable file {str(full)!r}; right would be {_RIGHT[key]}"
-            )
-        return str(full)
+        if name is None or faults.has(key):
+            return name
+        full = str(folder / os.path.expanduser(name))
+        if os.path.isdir(full):
+            faults.add(key, f"{full!r} is a folder, not a file")
+        elif not os.path.isfile(full):  # no name is too long for this
+            faults.add(key, f"no file {full!r}")
+        elif not os.access(full, os.R_OK):
+            faults.say(key, f"this user cannot read {full!r}; next: give it to the user of the service")
+        return full
 
-    def wrong(key: str, what: str, right: str = "") -> CityConfigError:
-        return CityConfigError(f"{path}:{_line(text, key)}: {key}: {what}; right would be {right or _RIGHT[key]}")
-
-    mqtt, web = config.mqtt, config.web
     for key, host in (("mqtt.host", mqtt.host), ("web.host", web.host)):
-        if not is_host(host):
-            raise wrong(key, f"{host!r} is no host name and no address; a port, a scheme or a path has no place in it")
+        if (what := files.host_fault(host)) and not faults.has(key):
+            faults.say(key, what)
     if not is_zone(web.timezone):
         like = zone_like(web.timezone)
-        raise wrong(
+        faults.add(
             "web.timezone",
             f"{web.timezone!r} is not known here, or not to browsers",
             f'timezone = "{like}"' if like else "",
         )
     for each in web.proxies:
         try:
-            everybody = ipaddress.ip_network(each).prefixlen == 0
+            if ipaddress.ip_network(each).prefixlen == 0:
+                what = f"{each} is every address: anybody could forge the address they come from"
+                faults.add("web.proxies", what)
         except ValueError as error:
-            raise wrong("web.proxies", str(error)) from None
-        if everybody:
-            raise wrong("web.proxies", f"{each} is every address: anybody could forge the address they come from")
+            faults.add("web.proxies", str(error))
     if web.metrics_port == web.port:
-        raise wrong("web.metrics_port", f"{web.port} is the port of the pages")
-    for key in ("cert_file", "key_file"):
-        other = "key_file" if key == "cert_file" else "cert_file"
-        if getattr(mqtt, key) and not (mqtt.ca_file and getattr(mqtt, other)):
-            raise CityConfigError(
-                f"{path}:{_line(text, f'mqtt.{key}')}: mqtt.{key}: stands alone; right would be {_RIGHT[f'mqtt.{key}']}"
-            )
+        faults.add("web.metrics_port", f"{web.port} is the port of the pages")
+    for name, other in (("cert_file", "key_file"), ("key_file", "cert_file")):
+        alone = getattr(mqtt, name) and not (mqtt.ca_file and getattr(mqtt, other))
+        if alone and not (faults.has("mqtt.ca_file") or faults.has(f"mqtt.{other}")):
+            faults.add(f"mqtt.{name}", "stands alone")
     url = config.store.url
     if url.startswith("sqlite:///"):
-        url = f"sqlite:///{path.resolve().parent / os.path.expanduser(url.removeprefix('sqlite:///'))}"
+        url = f"sqlite:///{folder / os.path.expanduser(url.removeprefix('sqlite:///'))}"
     paths = {
         name: at(f"mqtt.{name}", getattr(mqtt, name)) for name in ("password_file", "ca_file", "cert_file", "key_file")
     }
     token_file = at("web.token_file", web.token_file)
-    if token_file and len(first_line(token_file)) < TOKEN_MIN:
-        raise wrong("web.token_file", f"under {TOKEN_MIN} characters")
-    if token_file and not re.fullmatch(r"[!-~]+", first_line(token_file)):
-        raise wrong("web.token_file", "a space, or a character that no HTTP header carries")
+    if token_file and not faults.has("web.token_file"):
+        _look_at_token(token_file, faults)
+    operators_file = at("web.operators_file", web.operators_file) or ""
+    site_map = at("map.file", config.map.file) if config.map else None
     return msgspec.structs.replace(
         config,
-        mqtt=msgspec.structs.replace(
-            mqtt, gateway_keys=str(path.resolve().parent / os.path.expanduser(mqtt.gateway_keys)), **paths
-        ),
+        mqtt=msgspec.structs.replace(mqtt, gateway_keys=str(folder / os.path.expanduser(mqtt.gateway_keys)), **paths),
         store=msgspec.structs.replace(config.store, url=url),
-        web=msgspec.structs.replace(
-            web, operators_file=at("web.operators_file", web.operators_file), token_file=token_file
-        ),
-        map=MapSection(str(at("map.file", config.map.file))) if config.map else None,
+        web=msgspec.structs.replace(web, operators_file=operators_file, token_file=token_file),
+        map=MapSection(site_map) if site_map and not faults.has("map.file") else None,
     )
+
+
+def _look_at_token(path: str, faults: _Faults) -> None:
+    try:
+        token = first_line(path)
+    except CityConfigError as error:
+        faults.say("web.token_file", str(error))
+        return
+    if len(token) < TOKEN_MIN:
+        faults.add("web.token_file", f"under {TOKEN_MIN} characters")
+    elif not re.fullmatch(r"[!-~]+", token):
+        faults.add("web.token_file", "a space, or a character that no HTTP header carries")
 
 
 def line_of(path: Path, key: str) -> int:
     """Return the line of a key in a configuration; of its table if the key is missing; else 1."""
     return _line(path.read_text("utf-8-sig"), key)
-
-
-def is_host(name: str) -> bool:
-    """Return whether this is an IP address or the name of a host, without brackets, port, scheme or path."""
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        labels = name.removesuffix(".").split(".")
-        return len(name) <= 253 and all(map(_LABEL.fullmatch, labels)) and not labels[-1].isdigit()
-    return True
 
 
 def is_zone(name: str) -> bool:

@@ -8,16 +8,20 @@ again from the watermark.
 An emergency that the store cannot take is shown from memory (`city.standby`) and has no watermark: its gateway keeps
 it. Nothing here ends a lane for good. An exception, in our code or in paho's, ends the connection, and the lane
 connects again.
+
+Two cities of one site have one name at the broker, which lets in only the newest of a name. They would throw each
+other off for ever. The city that is thrown off reports it and goes on under another name: then both get every message.
 """
 
 import contextlib
 import functools
 import hashlib
+import secrets
 import socket
 import ssl
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -56,6 +60,12 @@ BUSY_S = 5.0
 WATERMARK_REPEAT_S = 5.0
 WATERMARK_HEARD_S = 60.0
 WATERMARKS_MAX = 4096
+TAKEN_OVER = 0x8E
+"""The reason of a broker of MQTT 5 when somebody else connected under this name."""
+CLOSED_MAX, CLOSED_S = 4, 60.0
+"""A broker of 3.1.1 gives no reason. If it closes a good connection so often in this time, it is taken for the same."""
+BESIDE_S = 600.0
+"""So long the city goes on beside the other one. Then it tries its own name again: the other one may be gone."""
 LOG_TEXT_MAX = 200
 
 log = structlog.get_logger()
@@ -119,6 +129,10 @@ class Consumer:
         """How often an exception ended a connection. It is a fault of the city or of paho."""
         self.breaches = 0
         """How often the broker broke the rules of MQTT so that it would fill our memory, and was left for it."""
+        self._beside = ""
+        """What is added to our name at the broker, because somebody else has it; empty if nobody has."""
+        self._beside_until_s = 0.0
+        self._closed_s: deque[float] = deque(maxlen=CLOSED_MAX)
 
     def start(self) -> None:
         """Connect, and stay connected until `stop`."""
@@ -139,6 +153,16 @@ class Consumer:
             f"lane {self.lane} has worked on one message for {busy_s:.0f} s; look at the disk"
             if busy_s > BUSY_S
             else ""
+        )
+
+    @property
+    def rival(self) -> str:
+        """Return that another city has our name at the broker, and the next step; empty if none has."""
+        if not self._beside:
+            return ""
+        return (
+            f"another city of site {self.site} has connected to broker {self.mqtt.host}:{self.mqtt.port}. Both get "
+            "every message, and a gateway deletes what either has stored; stop the one that is not meant to run"
         )
 
     def publish(self, gateway: str, ack: Ack) -> bool:
@@ -185,6 +209,8 @@ class Consumer:
         """Keep one connection until it ends. Return (it was up, the broker did not accept this MQTT version)."""
         self._down.clear()
         self.problem = ""
+        if self._beside and time.monotonic() > self._beside_until_s:
+            self._beside = ""
         self._unacked.clear()
         was_up = refused = False
         client: Client | None = None
@@ -199,13 +225,16 @@ class Consumer:
                 if not network.is_alive() and not self._down.is_set():
                     self._crashed("its network thread has ended")
                     break
+                if self._beside and time.monotonic() > self._beside_until_s:
+                    break
                 if self._clock() >= next_repeat:
                     next_repeat = self._clock() + WATERMARK_REPEAT_S
                     self._repeat()
             was_up = was_up or self.subscribed
             refused = not was_up
         except (OSError, ValueError) as error:
-            self.problem = f"broker {self.mqtt.host}:{self.mqtt.port}: {error}"
+            step = "; is it running, and may this machine reach it?" if isinstance(error, OSError) else ""
+            self.problem = f"broker {self.mqtt.host}:{self.mqtt.port}: {error}{step}"
         finally:
             self.connected = self.subscribed = False
             self._client = None
@@ -218,10 +247,10 @@ class Consumer:
         return was_up, refused
 
     def _make(self, version: MQTTProtocolVersion) -> Client:
-        clean = None if version == MQTTv5 else self.lane == "events"
+        clean = None if version == MQTTv5 else not self._keeps_session
         client = _LaneClient(
             CallbackAPIVersion.VERSION2,
-            client_id=f"ansim-city-{self.site}-{self.lane}",
+            client_id=f"ansim-city-{self.site}-{self.lane}{self._beside}",
             clean_session=clean,
             protocol=version,
             reconnect_on_failure=False,
@@ -272,10 +301,15 @@ class Consumer:
         if version != MQTTv5:
             return {}
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = SESSION_S if self.lane == "sos" else 0
+        properties.SessionExpiryInterval = SESSION_S if self._keeps_session else 0
         properties.ReceiveMaximum = IN_FLIGHT_MAX
         properties.MaximumPacketSize = PACKET_MAX_B
-        return {"clean_start": self.lane == "events", "properties": properties}
+        return {"clean_start": not self._keeps_session, "properties": properties}
+
+    @property
+    def _keeps_session(self) -> bool:
+        """Whether the broker shall keep what comes while the lane is away. A name for a while leaves nothing there."""
+        return self.lane == "sos" and not self._beside
 
     def _on_connect(self, client: Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if reason.is_failure:
@@ -300,12 +334,24 @@ class Consumer:
         log.info("lane_up", lane=self.lane, protocol=self.protocol)
 
     def _on_disconnect(self, _client: Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        was_up = self.subscribed
         self.connected = self.subscribed = False
         if reason.is_failure and not self.problem:
             self.problem = f"broker {self.mqtt.host}:{self.mqtt.port}: {reason}"
-            if "taken over" in str(reason):
-                self.problem += "; another city with this site is running"
+            self._look_for_rival(reason.value, was_up)
         self._down.set()
+
+    def _look_for_rival(self, reason: int, was_up: bool) -> None:
+        """Find out whether the broker ended the connection because somebody else has connected under our name."""
+        now_s = time.monotonic()
+        if self.protocol == "3.1.1" and was_up:
+            self._closed_s.append(now_s)
+        often = len(self._closed_s) == CLOSED_MAX and now_s - self._closed_s[0] < CLOSED_S
+        if self._beside or not (reason == TAKEN_OVER or often):
+            return
+        self._closed_s.clear()
+        self._beside, self._beside_until_s = f"-{secrets.token_hex(4)}", now_s + BESIDE_S
+        log.error("lane_taken_over", lane=self.lane, detail=self.rival)
 
     # ---- messages ----------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from city import incident_store
 from city import tables as t
 from city.store import Store, StoreAway, dumps, is_transient
 from gateway.events import (
+    ROUTINE_TYPES,
     Arrival,
     Bell,
     Danger,
@@ -29,10 +30,7 @@ from gateway.events import (
     Emergency,
     Event,
     GatewayHealth,
-    Position,
-    Presence,
     ReaderHealth,
-    RouteDeviation,
     Sos,
     Told,
 )
@@ -43,7 +41,9 @@ EPOCH_MAX = 64
 NAME_MAX = 128
 """Most characters in the id of a tag, bell, area, place or alarm (a gateway, an epoch and a number)."""
 SEQ_MAX = 2**63 - 1
-LATEST = Position | Presence | RouteDeviation | ReaderHealth | GatewayHealth
+PASSAGES = (Arrival, Departure)
+LATEST = tuple(kind for kind in ROUTINE_TYPES if kind not in PASSAGES)
+"""Events of which a page shows the newest one of each subject. Of passages it shows all."""
 
 
 class MessageRefused(ValueError):
@@ -204,9 +204,7 @@ def _store_batch(store: Store, topic: str, message: Batch, rows: list[Row], now_
         store.upsert(c, t.latest, newest, newer="as_of")
         upto, gap = _move(store, c, message, "events", rows[-1].seq, new=new, duplicates=len(rows) - new, now_s=now_s)
     store.turn.give_way()
-    passages = [
-        passage_view(row.event, message.gateway, now_s) for row in fresh if isinstance(row.event, Arrival | Departure)
-    ]
+    passages = [passage_view(row.event, message.gateway, now_s) for row in fresh if isinstance(row.event, PASSAGES)]
     return Stored(
         gateway=message.gateway,
         epoch=message.epoch,
@@ -371,7 +369,7 @@ def _newest(gateway: str, rows: Iterable[Row], now_s: float) -> list[dict[str, A
     newest: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
         event = row.event
-        if not isinstance(event, LATEST):
+        if isinstance(event, Poison) or not isinstance(event, LATEST):
             continue
         kind = str(event.__struct_config__.tag)
         subject = _subject(event)

@@ -233,7 +233,10 @@ def read_keys(path: Path) -> CityKeys:
             mode = os.fstat(file.fileno()).st_mode
             data = file.read(FILE_MAX_B + 1)
     except OSError as error:
-        raise LinkError(f"{path}: cannot be read ({error.strerror})") from None
+        step = "give it to the user of the service"
+        if isinstance(error, FileNotFoundError):
+            step = "`ansim-city gateway enrol` makes the first key of a gateway"
+        raise LinkError(f"{path}: cannot be read ({error.strerror}); next: {step}") from None
     if not stat.S_ISREG(mode):
         raise LinkError(f"{path}: is no file; next: delete it, then `ansim-city gateway enrol`")
     if mode & 0o077:

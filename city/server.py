@@ -27,7 +27,7 @@ from city.link import SILENT_S, Link
 from city.logbook import Logbook
 from city.page_stream import PageStream, shortened
 from city.standby import FIRST_NUMBER, Standby, StandbyFull
-from city.store import Store, UnixClock, counters, prune
+from city.store import Store, StoreClaim, UnixClock, counters, prune
 from city.threads import Kept
 from gateway.uplink import StageNotice, Status
 
@@ -79,6 +79,8 @@ class City:
         self._stopping = threading.Event()
         self.book: Logbook | None = None
         """The log of this process, if it has one, for what it lost."""
+        self.claim: StoreClaim | None = None
+        """The right to the store, if this process has taken it."""
         self._threads = [
             Kept("duty", self._do_duty, wait=self._stopping.wait),
             Kept("retention", self._do_retention, wait=self._stopping.wait, pause_max_s=PRUNE_S),
@@ -101,7 +103,7 @@ class City:
         self.standby.stop()
         for thread in self._threads:
             thread.join(10)
-        self.store.close()
+        self.standby.close()
 
     # ---- from the lanes ----------------------------------------------------------------------------------------------
 
@@ -298,11 +300,13 @@ class City:
         """Return what the operators should know about the city itself, each as "part: what, and the next step"."""
         found = [
             ("store", self.standby.problem),
+            ("store", self.claim.problem if self.claim else ""),
             ("disk", self.store.problem),
             ("log", self.book.problem if self.book else ""),
         ]
         found += [("thread", one.problem) for one in self._kept()]
         found += [("lane", one.stuck) for one in (self.sos, self.bulk)]
+        found += [("lane", self.sos.rival or self.bulk.rival)]
         found += [("pages", self.stream.problem)]
         found += [("gateway", text) for text in self._gateway_problems()]
         found += [("link", text) for text in self.link.problems()]

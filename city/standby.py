@@ -234,6 +234,11 @@ class Standby:
             self._wake.clear()
         if self._journal:
             self.step()
+
+    def close(self) -> None:
+        """Close every connection, of the store and of its twin."""
+        self.store.close()
+        self.twin.close()
         if self._journal:
             log.error("stopped_with_held_work", held=self.held, detail=self.problem)
 

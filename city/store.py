@@ -7,7 +7,10 @@ loses nothing that was acknowledged. A ballast file next to it keeps room for em
 """
 
 import contextlib
+import errno
+import fcntl
 import os
+import socket
 import sqlite3
 import threading
 import time
@@ -16,13 +19,17 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Engine, Table, create_engine, delete, event, func, make_url, select, tuple_
+import structlog
+from sqlalchemy import Connection, Engine, Table, create_engine, delete, event, func, make_url, select, text, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DatabaseError, InterfaceError, InternalError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import NullPool
 
 from city import tables as t
 from city.ballast import StoreBallast
+from city.threads import Kept
+from gateway.events import ROUTINE_TYPES
 
 BUSY_TIMEOUT_MS = 1000
 """How long a transaction waits for another program that has locked the store. All writers of the city take turns."""
@@ -44,8 +51,15 @@ CHECKPOINT_ROWS = 2000
 """New rows of a lane between two WAL checkpoints. The lane makes them between its transactions. The WAL stays small."""
 
 
+log = structlog.get_logger()
+
+
 class StoreError(RuntimeError):
     """The store cannot be opened. The message says what to do."""
+
+
+class StoreTaken(StoreError):
+    """Another city has the store. The message says which, as far as that is known, and the next step."""
 
 
 class StoreAway(SQLAlchemyError):
@@ -129,15 +143,17 @@ class Store:
                     raise
                 versions = self._prepare()
         except ModuleNotFoundError as error:
-            raise StoreError(f"store {url}: no driver: {error}; pip install 'psycopg[binary]'") from None
+            raise StoreError(f"store {_shown(url)}: no driver: {error}; pip install 'psycopg[binary]'") from None
         except SQLAlchemyError as error:
+            with contextlib.suppress(AttributeError):  # a wrong URL is refused before there is an engine
+                self.close()
             raise StoreError(
-                f"store {url}: cannot be opened: {error}; check the path, its owner and the disk"
+                f"store {_shown(url)}: cannot be opened: {error}; check the path, its owner and the disk"
             ) from None
         if versions not in ([], [t.SCHEMA]):
             self.close()
             raise StoreError(
-                f"store {url} has schema {versions}, this program writes {t.SCHEMA}: "
+                f"store {_shown(url)} has schema {versions}, this program writes {t.SCHEMA}: "
                 "run the program that made it, or name a new file"
             )
         if self.ballast is not None:
@@ -313,6 +329,161 @@ class Store:
         return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
 
 
+class StoreClaim:
+    """The right to a store, which one process has at a time: two cities in one store would answer for each other.
+
+    For a SQLite file it is a lock on the file STORE.lock, which the kernel drops when the process ends, however it
+    ends. On PostgreSQL it is an advisory lock of the database's schema; the server drops it within LOST_S after the
+    connection, or the machine at its other end, has died.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Take the store, before anything in it is touched. Raises StoreTaken or StoreError."""
+        self.problem = ""
+        """What is wrong with the claim while the city runs, and the next step; empty if nothing."""
+        self._url = url
+        self._name = f"ansim-city on {socket.gethostname()}, pid {os.getpid()}"
+        self._file: int | None = None
+        self._connection: Connection | None = None
+        self._stopping = threading.Event()
+        self._thread = Kept("claim", self._watch, wait=self._stopping.wait)
+        self._is_file = url.startswith("sqlite")
+        if self._is_file:
+            self._lock_file()
+        else:
+            self._lock_server(CLAIM_WAIT_S)
+
+    def watch(self) -> None:
+        """Hold the claim from now on: take it again after the server was away, and report if somebody else has it."""
+        if not self._is_file:
+            self._thread.start()
+
+    def release(self) -> None:
+        """Give the store up."""
+        self._stopping.set()
+        self._thread.join(CLAIM_WAIT_S)
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+        self._drop()
+
+    # ---- a file ------------------------------------------------------------------------------------------------------
+
+    def _lock_file(self) -> None:
+        database = make_url(self._url).database
+        if not database:
+            return
+        store = os.path.realpath(database)
+        try:
+            try:
+                descriptor = os.open(f"{store}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except OSError as error:
+                if error.errno not in FULL or not StoreBallast(Path(f"{database}.ballast")).release():
+                    raise
+                descriptor = os.open(f"{store}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreError(
+                f"{store}.lock cannot be made: {error.strerror}; next: a folder of the city's own user, with room"
+            ) from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            who = os.read(descriptor, 200).decode("utf-8", "replace").strip()
+            os.close(descriptor)
+            raise StoreTaken(_taken(store, who)) from None
+        except OSError as error:
+            os.close(descriptor)
+            raise StoreError(
+                f"{store}.lock cannot be locked: {error.strerror}; next: a store on a disk of this machine"
+            ) from None
+        self._file = descriptor
+        with contextlib.suppress(OSError):  # a full disk: then nobody is named, and the lock holds all the same
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{self._name}\n".encode(), 0)
+
+    # ---- a server ----------------------------------------------------------------------------------------------------
+
+    def _lock_server(self, wait_s: float) -> None:
+        """Take the lock on a connection of its own, which stays open."""
+        end_s = time.monotonic() + wait_s
+        try:
+            connection = self._connect()
+        except ModuleNotFoundError as error:
+            raise StoreError(f"store {_shown(self._url)}: no driver: {error}; pip install 'psycopg[binary]'") from None
+        except SQLAlchemyError as error:
+            raise StoreError(
+                f"store {_shown(self._url)}: cannot be opened: {str(error)[:300]}; check the server and its rights"
+            ) from None
+        try:
+            while not connection.execute(TAKE, KEYS).scalar_one():
+                if time.monotonic() >= end_s:  # a city that was just killed is gone within a moment
+                    row = connection.execute(HOLDER, KEYS).first()
+                    who = "" if row is None else f"{row.application_name}, address {row.address or 'of the server'}"
+                    raise StoreTaken(_taken(_shown(self._url), who, f"; a machine that died loses it in {LOST_S} s"))
+                time.sleep(0.1)
+        except BaseException:
+            with contextlib.suppress(SQLAlchemyError):
+                connection.close()
+            raise
+        self._connection = connection
+
+    def _connect(self) -> Connection:
+        options = f"{SERVER['options']} {KEEPALIVE}"
+        given = SERVER | {"options": options, "application_name": self._name[:63]}
+        return create_engine(self._url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=given).connect()
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(TEND_S):
+            self.hold()
+
+    def hold(self) -> None:
+        """Look whether the server still has our lock, and take it again if the connection was lost meanwhile."""
+        try:
+            if self._connection is not None:
+                self._connection.execute(text("SELECT 1"))
+            else:
+                self._lock_server(0.0)
+            self.problem = ""
+        except StoreTaken as error:
+            if not self.problem:
+                log.error("store_taken", detail=str(error))
+            self.problem = str(error)
+        except (SQLAlchemyError, StoreError):  # the server is away, which the standby reports
+            self._drop()
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(SQLAlchemyError):
+                connection.close()
+
+
+CLAIM_WAIT_S = 2.0
+LOST_S = 11
+KEEPALIVE = "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3"
+"""Of the server, towards us: so it notices within LOST_S that a city's machine has died, and frees the store."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+KEYS = {"key": 0x616E7369}
+TAKE = text("SELECT pg_try_advisory_lock(:key, hashtext(current_schema()))")
+HOLDER = text(
+    "SELECT a.application_name, host(a.client_addr) AS address FROM pg_locks l JOIN pg_stat_activity a USING (pid) "
+    "WHERE l.locktype = 'advisory' AND l.granted AND l.classid = CAST(:key AS oid) AND l.objsubid = 2 AND l.database = "
+    "(SELECT oid FROM pg_database WHERE datname = current_database()) "
+    "AND l.objid = CAST(hashtext(current_schema())::bigint & 4294967295 AS oid)"
+)
+
+
+def _taken(store: str, who: str, more: str = "") -> str:
+    return (
+        f"{store} belongs to another city that runs: {who or 'of whom nothing can be seen from here'}. Nothing was "
+        f"changed; next: stop that one, or give this city a store of its own{more}"
+    )
+
+
+def _shown(url: str) -> str:
+    return make_url(url).render_as_string(hide_password=True)
+
+
 def counters(c: Connection) -> dict[str, int]:
     """Return every counter by name: the sum over all who count."""
     summed = select(t.counter.c.name, func.sum(t.counter.c.value)).group_by(t.counter.c.name).order_by(t.counter.c.name)
@@ -347,6 +518,10 @@ def _is_full(error: BaseException, folder: Path) -> bool:
     return False
 
 
+PLACED = tuple(str(kind.__struct_config__.tag) for kind in ROUTINE_TYPES if "where" in kind.__struct_fields__)
+"""Kinds of routine events that say where a tag was."""
+
+
 def prune(store: Store, now_s: float, *, positions_days: float, events_days: float, chunk: int = 500) -> dict[str, int]:
     """Delete rows that are too old, in small transactions. Return how many rows of each kind were deleted."""
     day_s = 86400.0
@@ -363,7 +538,7 @@ def prune(store: Store, now_s: float, *, positions_days: float, events_days: flo
             if done < chunk:
                 break
     with store.write() as c:
-        placed = t.latest.c.kind.in_(("position", "presence", "route_deviation"))
+        placed = t.latest.c.kind.in_(PLACED)
         old = t.latest.c.as_of < now_s - positions_days * day_s
         stale = t.latest.c.as_of < now_s - events_days * day_s
         gone["latest"] = c.execute(delete(t.latest).where((placed & old) | stale)).rowcount

@@ -1,6 +1,6 @@
-"""Everything that `check` says about a configuration that loads: each finding has what, where and the next step."""
+"""Everything that `check` says about a configuration, at once: each fault has what, where and the next step."""
 
-import ipaddress
+import os
 import re
 import socket
 import ssl
@@ -11,23 +11,23 @@ from pathlib import Path
 
 from city import link
 from city.checks import store
-from city.config import CityConfig, first_line, line_of
+from city.config import CityConfig, CityConfigError, first_line, line_of
+from readers.files import TLS_PORT, is_local, tls_note
 
-TLS_PORT = 8883
 KEYS_SHOWN_MAX = 20
 
 
-def findings(path: Path, config: CityConfig, operators: int) -> list[str]:
-    """Return what is wrong, `FILE:LINE: KEY: what; next: step` each; nothing if the city can run safely.
+def findings(path: Path, config: CityConfig, operators: int | None) -> list[tuple[str, str]]:
+    """Return what would fail or be unsafe though it loads: (key, `FILE:LINE: KEY: what; next: step`) each.
 
-    operators: how many are in their file. Raises CityConfigError for a secret that cannot be read.
+    operators: how many are in their file; None if that is not known.
     """
     found = [("store.url", problem) for problem in (store.problem_of(config.store.url),) if problem]
     found += [*_readable(path, config), *_broker(config), *_pages(config)]
-    if not operators:
+    if operators == 0:
         next_ = f"ansim-city operator NAME --file {config.web.operators_file}"
         found.append(("web.operators_file", f"there is no operator: nobody can log in; next: {next_}"))
-    return [f"{path}:{line_of(path, key)}: {key}: {what}" for key, what in found]
+    return [(key, f"{path}:{line_of(path, key)}: {key}: {what}") for key, what in found]
 
 
 def _readable(path: Path, config: CityConfig) -> Iterator[tuple[str, str]]:
@@ -60,6 +60,9 @@ def _readable(path: Path, config: CityConfig) -> Iterator[tuple[str, str]]:
             "mqtt.gateway_keys",
             f"no folder {keys}: no gateway is believed; next: ansim-city gateway enrol, or its place",
         )
+    if os.path.isdir(keys) and not os.access(keys, os.R_OK | os.X_OK):
+        what = f"this user cannot look into {keys}: no gateway is believed; next: chown it to the user of the service"
+        yield "mqtt.gateway_keys", what
     for fault in link.faults_of(keys)[:KEYS_SHOWN_MAX]:
         yield "mqtt.gateway_keys", fault
 
@@ -72,14 +75,6 @@ def _mode(name: str | None) -> int:
         return 0
 
 
-def is_local(host: str) -> bool:
-    """Return whether what goes to this host stays on this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.rstrip(".").lower() == "localhost"
-
-
 def _broker(config: CityConfig) -> Iterator[tuple[str, str]]:
     mqtt = config.mqtt
     if not mqtt.ca_file and not is_local(mqtt.host):
@@ -88,12 +83,16 @@ def _broker(config: CityConfig) -> Iterator[tuple[str, str]]:
             f"{mqtt.host} is another machine, and the way there is not encrypted: names of children, places and the "
             f'password can be read on it; next: port = {TLS_PORT} and ca_file = "broker-ca.pem"',
         )
-    elif not mqtt.ca_file and mqtt.port == TLS_PORT:
-        yield "mqtt.port", f"{TLS_PORT} is the port for TLS, and there is no ca_file; next: name it, or port = 1883"
+    elif odd := tls_note(mqtt.port, mqtt.ca_file):
+        yield "mqtt.port", odd
     if mqtt.password_file and not mqtt.username:
         yield "mqtt.password_file", "is never sent without a username; next: add username, or delete this line"
-    if mqtt.password_file and not first_line(mqtt.password_file):
-        yield "mqtt.password_file", f"the first line of {mqtt.password_file} is empty; next: write the password there"
+    try:
+        if mqtt.password_file and not first_line(mqtt.password_file):
+            what = f"the first line of {mqtt.password_file} is empty; next: write the password there"
+            yield "mqtt.password_file", what
+    except CityConfigError as error:
+        yield "mqtt.password_file", str(error)
     if mqtt.ca_file:
         yield from _certificates(mqtt.ca_file, mqtt.cert_file, mqtt.key_file)
 

@@ -19,6 +19,13 @@ WHOLE_MAX = 64 * 1024 * 1024
 CONNECT_S = 5
 FOREIGN = "holds tables of another program; name a file or a database of its own for the city"
 
+VERSION = f"this program writes {t.SCHEMA}; run the program that made it, or name a new one"
+
+
+def is_another(problem: str) -> bool:
+    """Return whether a problem is that a store belongs to another program, or to another version of this one."""
+    return problem.endswith((FOREIGN, VERSION))
+
 
 def problem_of(url: str) -> str | None:
     """Return what is wrong with a store, and the next step; None if it can be used or will be made."""
@@ -97,8 +104,5 @@ def _of_server(url: str) -> str | None:
 
 def _of_version(versions: list[int], where: str) -> str | None:
     if versions not in ([], [t.SCHEMA]):
-        return (
-            f"{where} has schema {versions}, this program writes {t.SCHEMA}; "
-            "run the program that made it, or name a new one"
-        )
+        return f"{where} has schema {versions}, {VERSION}"
     return None

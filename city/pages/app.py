@@ -46,7 +46,8 @@ from city.standby import StandbyFull
 
 COOKIE = "ansim_session"
 KNOWN_COOKIE = "ansim_browser"
-"""Says that an operator has logged in from this browser before. It opens nothing: it spares the brake on guessing."""
+"""Says that an operator has logged in from this browser before. It opens nothing. The limit on wrong passcodes
+does not count it."""
 BODY_MAX = 16 * 1024
 """Bytes of a request's body. The longest form is the login's."""
 READING_MAX = 4
@@ -60,10 +61,10 @@ PROGRAM = "program"
 
 log = structlog.get_logger()
 
-STATIC = (
-    "ask.js", "calls.css", "cards.js", "console.css", "console.js", "dom.js", "feed.js", "feed_worker.js", "login.css",
-    "map.js", "phrases.js", "share.js", "sound.js",
-)  # fmt: skip
+STATIC = tuple(
+    sorted(file.name for file in resources.files("city.pages").iterdir() if file.name.endswith((".css", ".js")))
+)
+"""Scripts and style sheets: what a browser may fetch without a login."""
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "

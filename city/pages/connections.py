@@ -306,6 +306,7 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: object) -> None:
         self._on_exit()
         super().handle_exit(sig, frame)  # type: ignore[arg-type]
+        self._captured_signals.clear()  # uvicorn would send it to us again; `run` returns and ends the log
 
 
 class Sparse(logging.Filter):

@@ -20,7 +20,7 @@ const REMIND_S = 5; // the sound for a call that nobody has acknowledged is repe
 const MAP_LIMIT_S = 10;
 
 const incidents = new Map();
-const tags = new Map(); // pseudonym -> {position, presence, route_deviation, marker, ring, row}
+const tags = new Map(); // pseudonym -> {the newest word of each kind: position, presence, route_deviation ..; marker, ring, row}
 const readers = new Map(); // gateway and reader -> the newest word
 const notes = new Map();
 const gateways = new Map();
@@ -278,7 +278,7 @@ function takeWord(word) {
   if (word.about === "gateway") {
     const held = gateways.get(word.gateway);
     if (!held || held.at <= word.at || held.heard_at <= word.heard_at) gateways.set(word.gateway, word);
-  } else if (word.kind === "position" || word.kind === "presence" || word.kind === "route_deviation") {
+  } else if (word.tag !== undefined) {
     if (!tags.has(word.subject)) tags.set(word.subject, {});
     const tag = tags.get(word.subject);
     if (!isOlder(word, tag[word.kind])) tag[word.kind] = word;

@@ -1,4 +1,4 @@
-"""The login: operators with a passcode, sessions that can be ended, and a brake on guessing.
+"""The login: operators with a passcode, sessions that can be ended, and a limit on wrong passcodes.
 
 A passcode is made by `ansim-city operator`, shown once, and kept only as a scrypt hash. A session is an opaque cookie.
 Its hash is in the store, so nobody needs a passcode again if the city restarts in the middle of an incident.
@@ -107,7 +107,10 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def add_operator(path: Path, name: str) -> str:
-    """Give a new or known operator a new passcode, write the file (0600), and return it. Raises OperatorsError."""
+    """Give a new or known operator a new passcode, write the file (0600), and return it.
+
+    A file that is there keeps its owner. Raises OperatorsError and OSError.
+    """
     if not NAME.fullmatch(name):
         raise OperatorsError(
             f"operator {name!r}: a name is 1-32 of A-Z a-z 0-9 . _ - and begins with a letter or digit"
@@ -119,6 +122,9 @@ def add_operator(path: Path, name: str) -> str:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        old = path.stat() if path.exists() else None
+        if old is not None and old.st_uid != os.fstat(file.fileno()).st_uid:  # root gives a passcode: the city reads it
+            os.fchown(file.fileno(), old.st_uid, old.st_gid)
         json.dump({n: msgspec.to_builtins(o) for n, o in operators.items()}, file, indent=1)
         file.flush()
         os.fsync(file.fileno())

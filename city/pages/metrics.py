@@ -1,8 +1,12 @@
 """The city's metrics as Prometheus text. Each scrape reads the counters in the store, which survive a restart."""
 
+import socket
+import threading
 from collections.abc import Iterator
+from socketserver import ThreadingMixIn
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -88,3 +92,25 @@ def registry_of(city: City, connections: Connections | None = None) -> Collector
 def metrics_of(city: City, connections: Connections | None = None) -> bytes:
     """Return the text of one scrape."""
     return generate_latest(registry_of(city, connections))
+
+
+class _Scraped(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Silent(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Log nothing: a scrape comes every few seconds."""
+
+
+def serve_metrics(registry: CollectorRegistry, one: socket.socket) -> WSGIServer:
+    """Answer every scrape on a listening socket, in threads, from now on. Return the server, which `shutdown` ends."""
+    server = _Scraped(one.getsockname()[:2], _Silent, bind_and_activate=False)
+    server.socket.close()
+    server.socket = one
+    host, port = one.getsockname()[:2]
+    server.server_name, server.server_port = host, port
+    server.setup_environ()
+    server.set_app(make_wsgi_app(registry))
+    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    return server

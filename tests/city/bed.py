@@ -2,7 +2,6 @@
 
 import contextlib
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +20,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from gateway import uplink
 from gateway.events import Arrival, Danger, Emergency, Heard, Point, Position, RouteDeviation, Routine, Sos, Told, Where
 from gateway.uplink import Ack, StageNotice, Status, Urgent, Watermark
+from tests import programs
 
 SITE = "testsite"
 KEYS = (uplink.CityKey(1, b"k" * 32),)
@@ -79,7 +79,7 @@ def mosquitto(folder: Path, port: int, extra: str = "") -> Iterator[int]:
     config.write_text(
         f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nset_tcp_nodelay true\n{extra}"
     )
-    binary = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
+    binary = programs.find("mosquitto") or "mosquitto"
     with (folder / "mosquitto.log").open("ab") as log:
         process = subprocess.Popen([binary, "-c", str(config)], stdout=log, stderr=log)
     try:

@@ -1,6 +1,5 @@
 """Fixtures of the city's tests: each test has its own broker, store and city, on free ports of loopback."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,22 +7,17 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from city.store import Store
+from tests import programs
 from tests.city import postgres
 from tests.city.bed import City, Gateway, free_port, mosquitto, nats
-from tests.city.screen import ARGUMENTS, CHROMIUM, Watched
+from tests.city.screen import ARGUMENTS, Watched
 from tests.roots import GONGDEOK
-
-NO_MOSQUITTO = "mosquitto is not installed: apt-get install mosquitto"
-
-
-def has_mosquitto() -> bool:
-    return shutil.which("mosquitto") is not None or Path("/usr/sbin/mosquitto").exists()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test marked by `on_both_brokers` runs over mosquitto (MQTT 5) and nats (3.1.1), the others over one."""
     if "broker_kind" in metafunc.fixturenames:
-        one = ["mosquitto" if has_mosquitto() else "nats"]
+        one = ["mosquitto" if programs.find("mosquitto") else "nats"]
         both = getattr(metafunc.function, "on_both_brokers", False)
         metafunc.parametrize("broker_kind", ["mosquitto", "nats"] if both else one)
 
@@ -31,8 +25,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def server() -> Iterator[postgres.Server]:
     """A PostgreSQL server, where there can be one."""
-    if reason := postgres.missing():
-        pytest.skip(reason)
+    if missing := postgres.missing():
+        pytest.skip(missing)
     with postgres.running() as server:
         yield server
 
@@ -49,8 +43,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def broker_port(broker_kind: str, tmp_path: Path) -> Iterator[int]:
-    if broker_kind == "mosquitto" and not has_mosquitto():
-        pytest.skip(NO_MOSQUITTO)
+    if broker_kind == "mosquitto":
+        programs.find_or_skip("mosquitto")
     with (mosquitto if broker_kind == "mosquitto" else nats)(tmp_path, free_port()) as port:
         yield port
 
@@ -75,10 +69,9 @@ def gateway(broker_port: int) -> Iterator[Gateway]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    if not Path(CHROMIUM).exists():
-        pytest.skip("chromium is not installed: apt-get install chromium")
+    chromium = programs.find_or_skip("chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
         yield browser
         browser.close()
 

@@ -13,9 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests import programs
 from tests.city.bed import end, free_port, wait_for
 
-BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+BINARIES = [
+    *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True),
+    *(Path(found).resolve().parent for found in [programs.find("initdb")] if found),
+]
 USERS = ("postgres", "nobody")
 """The server refuses to run as root, so root runs it as one of these."""
 _numbers = itertools.count(1)
@@ -24,11 +28,14 @@ _numbers = itertools.count(1)
 def missing() -> str | None:
     """Return why there is no server for the tests, None if there can be one."""
     if not BINARIES or not (BINARIES[0] / "initdb").exists():
-        return "PostgreSQL is not installed: apt-get install postgresql"
+        return (
+            "PostgreSQL is not installed; next: as root apt-get install postgresql, or put the bin folder of one that "
+            "you unpacked on PATH (needs no root)"
+        )
     if importlib.util.find_spec("psycopg") is None:
-        return "psycopg is not installed: pip install 'psycopg[binary]'"
+        return "psycopg is not installed; next: make venv"
     if os.geteuid() == 0 and _user() is None:
-        return "PostgreSQL does not run as root, and there is no user postgres or nobody"
+        return "PostgreSQL does not run as root, and there is no user postgres or nobody; next: run as another user"
     return None
 
 

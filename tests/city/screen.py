@@ -1,7 +1,6 @@
 """A page in a real browser that records which hosts it contacted and what it complained of, and takes screenshots."""
 
 import os
-import shutil
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -9,7 +8,6 @@ from playwright.sync_api import Browser, Error, Page, Request
 
 from tests.city.bed import City
 
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-background-networking",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-NO_MOUNT = "cannot mount a small file system here (root is needed)"
+from tests import programs
 
 
 @contextlib.contextmanager
@@ -17,7 +17,7 @@ def small_disk(folder: Path, size_mib: int) -> Iterator[Path]:
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={size_mib}m,mode=0700", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip(NO_MOUNT)
+        pytest.skip(programs.NO_MOUNT)
     try:
         yield folder
     finally:

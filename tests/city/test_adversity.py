@@ -4,6 +4,7 @@ The city runs as a process, over a real broker, and is asked over HTTP. The full
 (root), or the kernel's limit of file sizes for the process (anybody).
 """
 
+import contextlib
 import os
 import resource
 import shutil
@@ -47,7 +48,7 @@ def acknowledged(city: City, gateway: Gateway, incident: dict[str, Any]) -> dict
 
 def in_store(city: City, tag: str) -> list[tuple[str, int]]:
     """Return (state, number) of the incidents of a tag, read from the file."""
-    with sqlite3.connect(f"file:{city.folder / 'city.db'}?mode=ro", uri=True) as db:
+    with contextlib.closing(sqlite3.connect(f"file:{city.folder / 'city.db'}?mode=ro", uri=True)) as db, db:
         return db.execute("SELECT state, number FROM incident WHERE subject = ?", (tag,)).fetchall()
 
 
@@ -119,7 +120,7 @@ def test_a_full_disk_stops_places_but_no_cry_and_then_memory_takes_over(on_small
     assert len(late) == 2
     assert closed["acknowledged_at"] < closed["closed_at"] < late[0]["at"]
     assert city.post(f"/api/incidents/{held['number']}/acknowledge").status_code == 409, "the old number is remembered"
-    with sqlite3.connect(city.folder / "city.db") as db:
+    with contextlib.closing(sqlite3.connect(city.folder / "city.db")) as db, db:
         looks = {what for (what,) in db.execute("SELECT what FROM look WHERE who = 'kim'")}
     assert {"login", "page"} <= looks, "looks are held and written later"
 
@@ -239,7 +240,7 @@ def test_a_log_that_cannot_be_written_ends_no_lane(city: City, gateway: Gateway,
     lost = city.get("/api/stats")["log_lost"]
     assert health(city)["problems"] == ([] if where == "closed" else ["log"])
     assert (lost > 0) == (where != "closed")
-    with sqlite3.connect(city.folder / "city.db") as db:
+    with contextlib.closing(sqlite3.connect(city.folder / "city.db")) as db, db:
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",), "no line went into it"
 
 

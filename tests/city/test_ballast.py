@@ -1,5 +1,6 @@
 """The ballast of the store: real disks, that are really full."""
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -58,8 +59,8 @@ def test_with_it_a_full_disk_takes_emergencies_and_no_places(tmp_path: Path, mon
         assert not standby.active
         assert (store.low, store.problem) == (False, "")
         assert intake.store_batch(store, TOPIC, batch(1, position("t-01")), NOW_S).new == 1
-        store.close()
-        with sqlite3.connect(folder / "city.db") as db:
+        standby.close()
+        with contextlib.closing(sqlite3.connect(folder / "city.db")) as db, db:
             assert db.execute("SELECT count(*) FROM incident").fetchone() == (took,)
             assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         db.close()

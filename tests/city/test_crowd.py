@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from city.page_stream import STREAMS_ACCOUNT_MAX
+from tests import programs
 from tests.city.bed import City, Gateway, free_port, sos, wait_for
 
 IDLE = 1000
@@ -28,7 +29,7 @@ def _files() -> Iterator[None]:
     """This process holds the other ends of the connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < IDLE + 500:
-        pytest.skip(f"a hard limit of {hard} open files; {IDLE + 500} are needed: ulimit -n")
+        pytest.skip(programs.FEW_FILES)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, IDLE + 500), hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -31,7 +31,7 @@ def behind(tmp_path: Path, clock: Clock) -> Iterator[City]:
     """A city whose configuration names the proxy in front of it."""
     city = made_city(tmp_path, clock, f'proxies = ["{PROXY}"]\n')
     yield city
-    city.store.close()
+    city.standby.close()
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_a_forged_address_counts_nothing_if_no_proxy_is_named(tmp_path: Path, cl
             assert attempt(through(app, f"192.0.2.{i}"), "wrong") == 401
         assert attempt(through(app, "192.0.2.99"), "wrong") == 429
     assert [(line["event"], line["peer"]) for line in lines] == [("proxy_unknown", PROXY)], "said, and said once"
-    city.store.close()
+    city.standby.close()
 
 
 def test_a_known_browser_is_never_locked_out(behind: City, passcode: str, clock: Clock, tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_store_that_cannot_be_written_keeps_no_operator_out_or_in(
             assert one.get("/api/incidents").status_code == 401
         other.execute("ROLLBACK")
     assert browser.get("/api/incidents").status_code == 401, "who logged out stays out"
-    city.store.close()
+    city.standby.close()
 
 
 def test_a_store_that_fails_is_503_and_says_that_nothing_was_done(

@@ -1,6 +1,7 @@
 """The interface for programs, with a city in this process, a clock that the test moves, and no broker."""
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,7 +81,7 @@ def made_city(tmp_path: Path, clock: Clock, web: str = "") -> City:
 def city(tmp_path: Path, clock: Clock) -> Iterator[City]:
     city = made_city(tmp_path, clock)
     yield city
-    city.store.close()
+    city.standby.close()
 
 
 @pytest.fixture
@@ -145,7 +146,7 @@ def test_every_look_and_press_has_a_name(city: City, browser: TestedApp, clock: 
     clock.now_s += 61
     browser.get("/api/state")
     browser.post("/api/incidents/1/acknowledge")
-    with sqlite3.connect(tmp_path / "city.db") as db:
+    with contextlib.closing(sqlite3.connect(tmp_path / "city.db")) as db, db:
         looks = db.execute("SELECT who, what FROM look ORDER BY id").fetchall()
         log = db.execute("SELECT word, who FROM incident_log ORDER BY id").fetchall()
     assert looks == [("kim", "login"), ("kim", "state"), ("kim", "state")]  # the same request is logged once a minute

@@ -31,7 +31,7 @@ def city(tmp_path: Path) -> Iterator[City]:
     )
     city = City(load(path), lambda: NOW_S)
     yield city
-    city.store.close()
+    city.standby.close()
 
 
 def near(alarm: str, at_s: float, *, near: bool, tag: str = "t-01") -> Danger:

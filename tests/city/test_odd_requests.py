@@ -45,7 +45,7 @@ def city(tmp_path: Path) -> Iterator[City]:
     city = made_city(tmp_path, Clock(), 'proxies = ["127.0.0.1"]\n')
     intake.store_urgent(city.store, "t", urgent(1, sos("a1")), NOW_S)
     yield city
-    city.store.close()
+    city.standby.close()
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -1,6 +1,7 @@
 """What fails in the page or behind it hides no emergency, and is said: no state, a time zone, a script, an incident,
 the store, the map."""
 
+import contextlib
 import json
 import re
 import sqlite3
@@ -152,7 +153,7 @@ def test_an_incident_that_cannot_be_drawn_takes_no_other_along(city: City, gatew
 def test_a_locked_store_is_not_blamed_on_the_broker(city: City, gateway: Gateway, watched: Watched) -> None:
     page = watched.log_in()
     expect(page.locator("#link-words")).to_have_text("live")
-    with sqlite3.connect(city.folder / "city.db", isolation_level=None) as store:
+    with contextlib.closing(sqlite3.connect(city.folder / "city.db", isolation_level=None)) as store, store:
         store.execute("BEGIN IMMEDIATE")
         gateway.urgent(1, sos("gw1-e1-1", tag="t-01"))
         card = page.locator("#incident-list .card")

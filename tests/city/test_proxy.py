@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import resource
-import shutil
 import socket
 import sqlite3
 import ssl
@@ -17,6 +16,7 @@ import httpx
 import pytest
 
 from city.pages.login import FAILURES_MAX
+from tests import programs
 from tests.city.bed import City, Gateway, end, free_port, sos, wait_for
 from tests.city.test_checks import certificate
 from tests.roots import ROOT
@@ -52,7 +52,7 @@ class Proxy:
             text = text.replace(old, new)
         config = self.folder / "nginx.conf"
         config.write_text(text)
-        return [NGINX, "-p", str(self.folder), "-e", f"{self.folder}/error.log", "-c", str(config)]
+        return ["nginx", "-p", str(self.folder), "-e", f"{self.folder}/error.log", "-c", str(config)]
 
     def _caddy(self) -> list[str]:
         text = (ROOT / "docs/proxy/Caddyfile").read_text("utf-8")
@@ -66,7 +66,7 @@ class Proxy:
             text = text.replace(old, new)
         config = self.folder / "Caddyfile"
         config.write_text(text)
-        return [CADDY, "run", "--adapter", "caddyfile", "--config", str(config)]
+        return ["caddy", "run", "--adapter", "caddyfile", "--config", str(config)]
 
     def _run(self, command: list[str]) -> subprocess.Popen[bytes]:
         homes = {name: str(self.folder) for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")}
@@ -91,10 +91,6 @@ class Proxy:
         return client.post("/login", data={"operator": "kim", "passcode": passcode}).status_code
 
 
-NGINX = shutil.which("nginx") or "/usr/sbin/nginx"
-CADDY = shutil.which("caddy") or "/usr/bin/caddy"
-
-
 @pytest.fixture
 def behind(broker_port: int, tmp_path: Path) -> Iterator[City]:
     city = City(tmp_path, broker_port)
@@ -108,8 +104,7 @@ def behind(broker_port: int, tmp_path: Path) -> Iterator[City]:
 
 @pytest.fixture(params=["nginx", "caddy"])
 def proxy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Proxy]:
-    if not Path(NGINX if request.param == "nginx" else CADDY).exists():
-        pytest.skip(f"{request.param} is not installed: apt-get install {request.param}")
+    programs.find_or_skip(request.param)
     folder = tmp_path / "proxy"
     folder.mkdir()
     made = Proxy(folder, request.param, request.getfixturevalue("behind"))
@@ -124,7 +119,7 @@ def proxy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Proxy]:
 def idle(port: int) -> Iterator[list[socket.socket]]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < IDLE + 500:
-        pytest.skip(f"a hard limit of {hard} open files; {IDLE + 500} are needed: ulimit -n")
+        pytest.skip(programs.FEW_FILES)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, IDLE + 500), hard))
     held = [socket.create_connection(("127.0.0.1", port), 5) for _ in range(IDLE)]
     try:
@@ -168,7 +163,7 @@ def test_an_operator_works_through_the_proxy_of_the_docs(proxy: Proxy, gateway: 
         held[0].settimeout(30)
         with contextlib.suppress(ConnectionResetError):
             assert held[0].recv(1) == b"", "an idle connection is closed in about 10 s"
-    with sqlite3.connect(city.folder / "city.db") as db:
+    with contextlib.closing(sqlite3.connect(city.folder / "city.db")) as db, db:
         looks = set(db.execute("SELECT what, address FROM look").fetchall())
     assert {("login refused", "127.0.0.6"), ("login", "127.0.0.5"), ("events", "127.0.0.5")} <= looks
     assert "proxy_unknown" not in city.log.read_text()

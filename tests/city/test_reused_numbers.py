@@ -59,7 +59,7 @@ class Clocked:
 def clocked(tmp_path: Path) -> Iterator[Clocked]:
     clocked = Clocked(tmp_path)
     yield clocked
-    clocked.city.store.close()
+    clocked.city.standby.close()
 
 
 def take(store: Store, seq: int, event: Emergency | Poison) -> Stored:

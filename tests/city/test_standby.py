@@ -1,5 +1,6 @@
 """Work that the store cannot take: it is done in memory, in order, bounded, and written later, each thing once."""
 
+import contextlib
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -49,7 +50,7 @@ class Bed:
     def close(self) -> None:
         if self._other is not None:
             self.unlock()
-        self.store.close()
+        self.standby.close()
 
     def cry(self, seq: int, event: Emergency, **more: Any) -> tuple[Stored, bool]:
         return self.standby.do(
@@ -238,14 +239,14 @@ def test_work_that_no_longer_fits_is_counted_and_does_not_stop_the_next(bed: Bed
 def test_a_store_that_cannot_be_read_is_shown_from_memory(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
     bed.cry(1, sos("a1", tag="t-1"))
     bed.standby.step()
-    with sqlite3.connect(bed.path, isolation_level=None) as db:
+    with contextlib.closing(sqlite3.connect(bed.path, isolation_level=None)) as db, db:
         db.execute("ALTER TABLE incident RENAME TO gone")
     assert bed.states() == {"t-1": (1, "new", False)}
     assert "cannot be read" in bed.standby.problem
     assert bed.standby.ask(lambda c: incident_store.alarms_of(c, 1))[0].alarm == "a1"
     assert bed.press(1)
     assert bed.states() == {"t-1": (1, "acknowledged", True)}
-    with sqlite3.connect(bed.path, isolation_level=None) as db:
+    with contextlib.closing(sqlite3.connect(bed.path, isolation_level=None)) as db, db:
         db.execute("ALTER TABLE gone RENAME TO incident")
     bed.standby.step()
     assert bed.states() == {"t-1": (1, "acknowledged", False)}
@@ -291,3 +292,4 @@ def test_what_is_closed_leaves_the_copy_and_what_is_open_at_the_start_is_in_it(b
     with again.twin.read() as c:
         for table in (t.incident, t.alarm, t.told, t.incident_log):
             assert c.execute(select(func.count()).select_from(table)).scalar_one() == 0
+    again.twin.close()

@@ -187,7 +187,7 @@ def test_a_message_that_takes_too_long_is_told(tmp_path: Path, monkeypatch: pyte
     assert "lane sos has worked on one message for 6 s" in lane.stuck
     assert any(problem.startswith("lane: ") for problem in with_lane.city.problems())
     with_lane.http.close()
-    with_lane.city.store.close()
+    with_lane.city.standby.close()
 
 
 def test_words_that_cannot_be_sent_end_no_stream(monkeypatch: pytest.MonkeyPatch) -> None:
