@@ -22,6 +22,9 @@ PLANNED_MAX = 1_000_000
 NAP_S = 0.25
 """The longest sleep. An action planned during a sleep, and due before its end, is at most this late."""
 
+YIELD_TURNS, YIELD_S = 32, 0.02
+"""After so many actions, or so long, others get their turn, however far the clock is behind."""
+
 
 @dataclass(order=True, slots=True)
 class _Planned:
@@ -79,7 +82,7 @@ class Clock:
             self._started = self._wall() - self.now_s / self.speed
             self.started_unix_s = self._utc() - self.now_s / self.speed
         self._stopped = False
-        turns = 0
+        turns, yielded = 0, self._wall()
         while not self._stopped:
             due = self.next_due_s()
             target = until_s if due is None else min(due, until_s)
@@ -87,6 +90,7 @@ class Clock:
                 ahead_s = (target - self.wall_s()) / self.speed
                 if ahead_s > 0:
                     await asyncio.sleep(min(ahead_s, NAP_S))
+                    yielded = self._wall()
                     continue
                 self.lag_max_s = max(self.lag_max_s, -ahead_s)
             if due is None or due > until_s:
@@ -98,5 +102,6 @@ class Clock:
             if inspect.isawaitable(done):
                 await done
             turns += 1
-            if turns % 32 == 0:
-                await asyncio.sleep(0)  # the coordinator's serial line uses the same loop
+            if turns % YIELD_TURNS == 0 or self._wall() - yielded > YIELD_S:
+                await asyncio.sleep(0)  # the coordinator's serial line uses the same loop; a signal waits for it, too
+                yielded = self._wall()

@@ -14,11 +14,11 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from gateway.uplink import ROOT, topic, topic_filter
+from gateway.uplink import ROOT, UP_KINDS, topic, topic_filter
 from sim.demo.processes import Program, StartError, free_ports
 
 BrokerKind = Literal["mosquitto", "nats"]
@@ -57,11 +57,11 @@ def password() -> str:
 def _make_mosquitto(folder: Path, site: str, gateway: str, passwords: Mapping[str, str]) -> tuple[Program, int]:
     (port,) = free_ports(1)
     secret(folder / "passwords", "".join(f"{user}:{_hashed(word)}\n" for user, word in passwords.items()))
-    mine = [topic(site, gateway, kind) for kind in ("status", "sos", "events")]
+    mine = [topic(site, gateway, kind) for kind in UP_KINDS]
     acl = [f"user {gateway}", *(f"topic write {name}" for name in mine)]
-    acl += [f"topic read {ROOT}/{site}/gw/{gateway}/{kind}" for kind in ("ack", "cmd", "config")]
-    acl += [f"user {CITY}", *(f"topic read {topic_filter(kind)}" for kind in ("status", "sos", "events"))]
-    acl += [f"topic write {ROOT}/+/gw/+/{kind}" for kind in ("ack", "cmd", "config")]
+    acl += [f"topic read {ROOT}/{site}/gw/{gateway}/{kind}" for kind in ("ack",)]
+    acl += [f"user {CITY}", *(f"topic read {topic_filter(kind)}" for kind in UP_KINDS)]
+    acl += [f"topic write {ROOT}/+/gw/+/{kind}" for kind in ("ack",)]
     secret(folder / "acl", "\n".join(acl) + "\n")
     (folder / "data").mkdir(mode=0o700)
     lines = [
@@ -92,12 +92,12 @@ def _make_mosquitto(folder: Path, site: str, gateway: str, passwords: Mapping[st
 def _make_nats(folder: Path, site: str, gateway: str, passwords: Mapping[str, str]) -> tuple[Program, int]:
     port, client_port = free_ports(2)
 
-    def subjects(kinds: tuple[str, ...], where: str) -> list[str]:
+    def subjects(kinds: Sequence[str], where: str) -> list[str]:
         return [f"{ROOT}/{where}/{kind}".replace("/", ".").replace("+", "*") for kind in kinds]
 
     # Subjects that the server's own MQTT layer uses for delivery: without them no QoS 1 subscription works.
     inner_sub, inner_pub = ["$MQTT.sub.>", "$MQTT.deliver.>"], ["$MQTT.>"]
-    up, down = ("status", "sos", "events"), ("ack", "cmd", "config")
+    up, down = UP_KINDS, ("ack",)
     own = f"{site}/gw/{gateway}"
     users = [
         {

@@ -1,14 +1,22 @@
-"""The private folder of one run: keys, configurations, stores and logs. Small; only the last few runs are kept."""
+"""The private folder of one run: keys, configurations, stores and logs. Small; only the last few runs are kept.
+
+A run holds its folder by a lock. A start removes old folders, but none that a run holds.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import json
+import os
 import re
 import secrets
 import shutil
-import subprocess
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +27,7 @@ from readers.advertisement import TagKeys
 from sim import chance
 from sim.demo import technician
 from sim.demo.broker import CITY, password, secret
-from sim.demo.processes import StartError, console
+from sim.demo.processes import StartError, console, output_of
 from sim.street.site import Pole, Site
 from sim.street.zone import zone_of
 from sim.walks import sites
@@ -32,6 +40,25 @@ OPERATOR = "desk"
 READER_KEY_B = 16
 CHANNEL = 15
 WRITE_S = 60.0
+HELD = "held"
+"""An empty file. The process of a run has a lock on it (flock), which ends with the process however that ends."""
+CONSOLE = "console.txt"
+TEMPORARY = "tmp"
+NEEDED_B = 100_000_000
+"""A run of 90 s takes 20 MB, and a long one more: four logs of at most 8 MB, two stores, the broker's queue."""
+LOW_B = 10_000_000
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+class DiskFull(StartError):
+    """The disk with the run's folder is nearly full. The run ends before a store of it breaks."""
+
+    def __init__(self, folder: Path, free_b: int) -> None:
+        super().__init__(
+            f"the disk is full: {free_b / 1e6:.0f} MB are free for {folder}; make room there, or choose another folder "
+            "with --runs"
+        )
+        self.folder, self.free_b = folder, free_b
 
 
 @dataclass(frozen=True)
@@ -46,21 +73,111 @@ class Secrets:
     passcode: str
 
 
-def make(runs: Path = RUNS, *, kept: int = KEPT) -> Path:
-    """Make and return a new run folder `demo-<time>`. Only the newest `kept` folders stay. Raise StartError."""
+@contextmanager
+def made(runs: Path = RUNS, *, kept: int = KEPT) -> Iterator[Path]:
+    """Make a new run folder `demo-<time>` and hold it until the end of the block.
+
+    With this one the newest `kept` folders stay, and older ones that a run holds. Raise StartError when none can be
+    made, or when too little space is free for a run.
+    """
     try:
         runs.mkdir(exist_ok=True)
-        name = time.strftime("demo-%Y%m%d-%H%M%S")
-        folder = next(f for n in range(100) if not (f := runs / (name if not n else f"{name}-{n}")).exists())
-        folder.mkdir(mode=0o700)
+        runs = runs.resolve()
+        _remove_old(runs, kept - 1)
+        if (free_b := _free_b(runs)) < NEEDED_B:
+            raise StartError(
+                f"{runs}: {free_b / 1e6:.0f} MB are free, a run needs {NEEDED_B / 1e6:.0f} MB; make room there, or "
+                "choose another folder with --runs"
+            )
+        folder, held = _new(runs)
     except OSError as error:
+        if error.errno in NO_SPACE:
+            raise DiskFull(runs.absolute(), 0) from error
         raise StartError(
-            f"cannot make a folder in {runs.resolve()}: {error.strerror}; start in a folder of yours"
+            f"cannot make a folder in {runs.absolute()}: {error.strerror}; start in a folder of yours, or choose one "
+            "with --runs"
         ) from error
-    old = sorted(f for f in runs.iterdir() if f.is_dir() and re.fullmatch(r"demo-\d{8}-\d{6}(-\d+)?", f.name))
-    for folder_ in old[:-kept]:
-        shutil.rmtree(folder_, ignore_errors=True)
-    return folder.resolve()
+    try:
+        yield folder
+    finally:
+        os.close(held)
+
+
+def check_space(path: Path) -> None:
+    """Raise DiskFull when the programs of a run in this folder will soon fail, StartError when it is gone."""
+    try:
+        free_b = _free_b(path)
+    except FileNotFoundError:
+        raise StartError(f"the run's folder {path} was removed; start again") from None
+    if free_b < LOW_B:
+        raise DiskFull(path, free_b)
+
+
+def _new(runs: Path) -> tuple[Path, int]:
+    """Return a new private folder, and the descriptor that holds it.
+
+    It is held before it has the name of a run's folder, so that no other start takes it for one that nobody holds.
+    """
+    made = Path(tempfile.mkdtemp(prefix=".new-", dir=runs))
+    held = _hold(made)
+    assert held is not None
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    number = 1 + max((n for _, (then, n) in _runs_in(runs) if then == stamp), default=-1)
+    while True:
+        folder = runs / (f"demo-{stamp}-{number}" if number else f"demo-{stamp}")
+        try:
+            made.rename(folder)
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):  # another start was faster
+                number += 1
+                continue
+            os.close(held)
+            shutil.rmtree(made, ignore_errors=True)
+            raise
+        return folder, held
+
+
+def _runs_in(runs: Path) -> list[tuple[Path, tuple[str, int]]]:
+    """Return the folders of runs, the oldest first, each with the time in its name and its number in that second."""
+    found = [(path, re.fullmatch(r"demo-(\d{8}-\d{6})(?:-(\d+))?", path.name)) for path in runs.iterdir()]
+    ours = [(path, (name[1], int(name[2] or 0))) for path, name in found if name and path.is_dir()]
+    return sorted(ours, key=lambda each: each[1])
+
+
+def _hold(folder: Path) -> int | None:
+    """Return a descriptor that holds this folder while it is open, in any process; None if somebody else holds it."""
+    held = os.open(folder / HELD, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(held)
+        return None
+    except OSError:
+        os.close(held)
+        raise
+    return held
+
+
+def _remove_old(runs: Path, kept: int) -> None:
+    """Remove the folders of runs before the newest `kept`, but none that a run holds."""
+    old = _runs_in(runs)
+    for folder, _ in old[: max(len(old) - kept, 0)]:
+        with contextlib.suppress(OSError):  # another user's
+            if (held := _hold(folder)) is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(held)
+
+
+def _free_b(path: Path) -> int:
+    room = os.statvfs(path)
+    return room.f_bavail * room.f_frsize
+
+
+def write_console(folder: Path, address: str, passcode: str) -> Path:
+    """Write where the console is and who may open it (mode 0600), and return the file."""
+    path = folder / CONSOLE
+    secret(path, f"address   {address}\nname      {OPERATOR}\npasscode  {passcode}\n")
+    return path
 
 
 def eui64_of(seed: int, number: int) -> bytes:
@@ -68,18 +185,16 @@ def eui64_of(seed: int, number: int) -> bytes:
     return bytes.fromhex("0013a200") + (int(chance.words(seed, number, "eui64")[0]) & 0xFFFFFFFF).to_bytes(4, "big")
 
 
-def make_secrets(folder: Path, readers: Iterable[int]) -> Secrets:
+async def make_secrets(folder: Path, readers: Iterable[int]) -> Secrets:
     """Make the secrets of the run. The city's own command makes the operator's passcode. Raise StartError."""
     command = [console("ansim-city"), "operator", OPERATOR, "--file", str(folder / "operators.json")]
-    made = subprocess.run(command, capture_output=True, text=True, check=False, timeout=WRITE_S)
-    if made.returncode != 0:
-        raise StartError(f"`{' '.join(command)}` failed: {(made.stderr or made.stdout).strip()[-500:]}")
+    said = await output_of(command, WRITE_S)
     return Secrets(
         reader_keys={number: secrets.token_bytes(READER_KEY_B) for number in readers},
         broker={GATEWAY: password(), CITY: password()},
         link=format_keys(with_new_key((), secrets.token_bytes(KEY_B))),
         token=secrets.token_urlsafe(32),
-        passcode=made.stdout.strip().splitlines()[-1].split()[-1],
+        passcode=said.strip().splitlines()[-1].split()[-1],
     )
 
 

@@ -25,6 +25,8 @@ LOG_MAX_B = 8 * 1024 * 1024
 LINE_MAX_B = 256 * 1024
 TAIL_LINES = 12
 STOP_S = 8.0
+READ_S = 1.0
+"""How long the last lines of a program that has ended may take: something that it started may hold its output."""
 READY_S = 30.0
 POLL_S = 0.1
 _PR_SET_PDEATHSIG = 1
@@ -72,13 +74,6 @@ class Program:
 
     async def start(self) -> None:
         """Start the program. Raise StartError when it cannot be started."""
-        parent = os.getpid()
-
-        def end_with_parent() -> None:
-            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != parent:
-                os._exit(1)
-
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *self.argv,
@@ -88,7 +83,7 @@ class Program:
                 env={**os.environ, **self.env},
                 limit=LINE_MAX_B,
                 start_new_session=True,  # only this process gets a Ctrl-C, and ends the others in order
-                preexec_fn=end_with_parent,
+                preexec_fn=ends_with(os.getpid()),
             )
         except OSError as error:
             raise StartError(f"{self.name}: cannot start {self.argv[0]}: {error.strerror}; run `make venv`") from error
@@ -102,13 +97,15 @@ class Program:
         self._wanted = False
         await self._end(signal.SIGKILL)
 
-    async def stop(self) -> None:
-        """Ask the program to end (SIGTERM); kill it after STOP_S."""
+    async def stop(self, limit_s: float = STOP_S) -> None:
+        """Ask the program to end (SIGTERM); kill it after limit_s."""
         self._wanted = False
-        await self._end(signal.SIGTERM)
+        await self._end(signal.SIGTERM, limit_s)
 
     def check(self) -> None:
-        """Raise StartError when the program has ended by itself."""
+        """Raise StartError when the program has ended by itself, and the error when its output cannot be kept."""
+        if self._reader is not None and self._reader.done() and not self._reader.cancelled():
+            self._reader.result()
         if self._wanted and not self.running:
             code = None if self._process is None else self._process.returncode
             raise StartError(f"{self.name} ended by itself (exit {code}); log: {self.log}\n" + "\n".join(self._tail))
@@ -125,7 +122,7 @@ class Program:
                 self._cpu_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         return Usage(self.usage.rss_max_mb, self.usage.cpu_s + self._cpu_s)
 
-    async def _end(self, how: signal.Signals) -> None:
+    async def _end(self, how: signal.Signals, limit_s: float = STOP_S) -> None:
         process = self._process
         if process is None:
             return
@@ -134,14 +131,15 @@ class Program:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(how)
             try:
-                await asyncio.wait_for(process.wait(), STOP_S)
+                await asyncio.wait_for(process.wait(), limit_s)
             except TimeoutError:
-                self._note(f"[sim] no end {STOP_S:g} s after {how.name}: killed")
                 process.kill()
                 await process.wait()
+                with contextlib.suppress(OSError):
+                    self._note(f"[sim] no end {limit_s:g} s after {how.name}: killed")
         if self._reader is not None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._reader, 2.0)
+            with contextlib.suppress(Exception):  # why its output could not be kept, `check` has said
+                await asyncio.wait_for(self._reader, min(READ_S, limit_s / 4))
         self.usage.cpu_s += self._cpu_s
         self._cpu_s = 0.0
         self._process = self._reader = None
@@ -170,6 +168,39 @@ class Program:
             self._logged_b += len(data)
             with self.log.open("ab") as file:
                 file.write(data)
+
+
+def ends_with(parent: int) -> Callable[[], None]:
+    """Return what a new process must do before anything else, so that it is killed when its parent dies."""
+
+    def end_with_parent() -> None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return end_with_parent
+
+
+async def output_of(argv: Sequence[str], limit_s: float) -> str:
+    """Run a command to its end and return what it printed. Raise StartError when it fails or takes longer."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *argv, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            start_new_session=True, preexec_fn=ends_with(os.getpid()),
+        )  # fmt: skip
+    except OSError as error:
+        raise StartError(f"cannot start {argv[0]}: {error.strerror}; run `make venv`") from error
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), limit_s)
+    except TimeoutError:
+        raise StartError(f"`{' '.join(argv)}` has not ended within {limit_s:g} s") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        raise StartError(f"`{' '.join(argv)}` failed: {(err or out).decode(errors='replace').strip()[-500:]}")
+    return out.decode(errors="replace")
 
 
 def console(name: str) -> str:

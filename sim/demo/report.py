@@ -394,7 +394,7 @@ def _beyond_m(world: World, child: Child, at_s: float, arrives: bool) -> float:
 def _passages_line(kind: str, report: dict[str, Any]) -> str:
     p, detail = report[kind], report[f"{kind}_detail"]
     after = sorted(detail["seconds_after_entering" if kind == "arrivals" else "seconds_after_leaving"].values())
-    how = f"; told after {after[len(after) // 2]:.0f} s (median), {after[-1]:.0f} s (most)" if after else ""
+    how = f"; reported after {after[len(after) // 2]:.0f} s (median), {after[-1]:.0f} s (most)" if after else ""
     return f"{kind}: {p['true']} true, {p['reported']} reported, {p['late']} late, {p['false']} false{how}"
 
 

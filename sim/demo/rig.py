@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from sim.demo.folder import eui64_of
 from sim.demo.running_zone import RunningZone
 from sim.ncp.chip import Coordinator, PtyCoordinator
 from sim.ncp.nvm import Nvm
-from sim.reader.flash import prepare_flash
+from sim.reader.flash import compiling, prepare_flash
 from sim.reader.process import ReaderProcess
 from sim.reader.switches import Switches
 from sim.street.children import World
@@ -80,6 +80,8 @@ async def set_up(
     flash.mkdir()
     sizes: dict[str, int] = {}
     gate = poles[0].at
+    for _ in compiling():
+        await asyncio.sleep(0)  # a signal waits for no more than one file
     for pole in poles:
         sizes = prepare_flash(flash / f"{pole.number:02d}", pole.number, reader_keys[pole.number])
         reader = ReaderProcess(
@@ -92,16 +94,12 @@ async def set_up(
     macs = {number: _mac(key) for number, key in reader_keys.items()}
     zone = RunningZone(clock, world, tags, air, mesh, mac_of=macs.__getitem__, bell_pin=BELL_PIN)
     rig = Rig(clock, coordinator, mesh, zone, sizes)
-    line = PtyCoordinator(coordinator, folder / "coordinator") if pty else None
-    try:
-        if line is not None:
-            await line.__aenter__()
-        yield rig
-    finally:
-        if line is not None:
-            await line.__aexit__(None, None, None)
+    async with AsyncExitStack() as stack:
         for station in mesh.stations.values():
-            station.reader.stop()
+            stack.callback(station.reader.stop)
+        if pty:
+            await stack.enter_async_context(PtyCoordinator(coordinator, folder / "coordinator"))
+        yield rig
 
 
 def _mac(key: bytes) -> Callable[[bytes], bytes]:

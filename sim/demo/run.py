@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import signal
+import shutil
+import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine
 from contextlib import AsyncExitStack
@@ -21,14 +23,16 @@ from typing import Any
 
 import httpx
 
+from readers.build import BuildError
 from sim import chance
 from sim.demo import broker, folder, records, report, scenario, technician
 from sim.demo.auto_operator import AutoOperator, Seen
 from sim.demo.presses import Pressed, Presses
-from sim.demo.processes import Program, StartError, console, free_ports, listens, until
+from sim.demo.processes import STOP_S, Program, StartError, console, free_ports, listens, until
 from sim.demo.rig import Rig, set_up
 from sim.demo.scenario import Fault, Press, Switching
 from sim.demo.show import ChildRow, PressRow, Show, View
+from sim.ending import HURRIED_S, Ending
 from sim.reader import switches
 from sim.reader.switches import Switches
 from sim.street import site
@@ -50,6 +54,15 @@ DRAIN_S = 30.0
 QUIET_S = 3.0
 """The run counts as drained when nothing has waited and no new row was committed for this long."""
 SAMPLE_S = 1.0
+WATCH_S = 0.25
+
+
+class Ended(Exception):
+    """A signal asked the run to end."""
+
+
+FORESEEN = (StartError, records.RecordsError, httpx.HTTPError, BuildError, BrokenPipeError, Ended)
+"""Errors whose message says it all."""
 
 
 def needed_calm_s(seconds: float) -> float:
@@ -81,10 +94,14 @@ class Options:
 
 
 class Demo:
-    """One run. `run` returns when the story is over, or when a person ends it."""
+    """One run. `run` returns when the story is over, or when a signal ends it.
 
-    def __init__(self, options: Options, show: Show) -> None:
-        self.options, self.show = options, show
+    The run is one task. Whatever must end it, a signal or the end of any of its parts, cancels this task, wherever it
+    waits (`_end_with`).
+    """
+
+    def __init__(self, options: Options, show: Show, ending: Ending | None = None) -> None:
+        self.options, self.show, self.ending = options, show, ending or Ending()
         self.site = site.load(options.site_file)
         if not 1 <= options.readers <= len(self.site.poles):
             raise scenario.ScenarioError(
@@ -112,19 +129,27 @@ class Demo:
         self.told: set[tuple[str, bool]] = set()
         """Tags that the city said have arrived (True), and that have left (False)."""
         self.words: dict[str, dict[str, Any]] = {}
+        self.folder = options.runs
+        self._simulated = AsyncExitStack()
         self._rig: Rig | None = None
-        self.operator: AutoOperator
+        self._operator: AutoOperator | None = None
         self.programs: dict[str, Program] = {}
         self._figures_before: Counter[str] = Counter()
         self._figures_now: Counter[str] = Counter()
         self._metrics = ""
         self._states: dict[int, str] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._main: asyncio.Task[Any] | None = None
         self._over = asyncio.Event()
-        self._finished = False
+        self._ends = False
+        self._why: BaseException | None = None
         self._cpu_before_s = self._cpu_s = 0.0
-        self._failure: BaseException | None = None
         self._address, self._passcode = "", ""
+
+    @property
+    def operator(self) -> AutoOperator:
+        assert self._operator is not None
+        return self._operator
 
     @property
     def rig(self) -> Rig:
@@ -133,47 +158,104 @@ class Demo:
         return self._rig
 
     async def run(self) -> dict[str, Any] | None:
-        """Return the report, or None if a person ended the run. Raise StartError, RecordsError or httpx.HTTPError."""
-        began = time.monotonic()
-        self.folder = folder.make(self.options.runs)
-        self.show.start(self.view)
+        """Return the report, or None if a signal ended the run.
+
+        Raise StartError (its message is the reason), records.RecordsError or httpx.HTTPError.
+        """
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._over.set)
+        self._main = asyncio.current_task()
+        self.ending.ask = lambda: loop.call_soon_threadsafe(self._end_with, Ended())
+        loop.set_exception_handler(lambda _, what: self._failed("a callback", what.get("exception")))
         try:
-            async with AsyncExitStack() as stack:
-                await self._start(stack, began)
-                await self._story()
-                if self._failure is not None:
-                    raise self._failure
-                if not self.options.once or not self._finished:
-                    self.show.say("ending")
-                    return None
-                await self._settle()
-                drained_s = await self._drain()
-                stats = await self.operator.get("/api/stats")
-                await self._sample()
-            return self._report(drained_s, stats)
+            with folder.made(self.options.runs) as self.folder:
+                self.ending.clean = self._clean
+                try:
+                    return await self._run()
+                except (Exception, asyncio.CancelledError) as error:
+                    raise self._reason("the run", self._why or error) from error
+        except (Exception, asyncio.CancelledError):
+            if self.ending.name:
+                return None
+            raise
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
-            self.show.stop()
+            self._ends = True
+            self.ending.ask = self.ending.clean = None
+            loop.set_exception_handler(None)
+
+    async def _run(self) -> dict[str, Any]:
+        began, limit_s = time.monotonic(), HURRIED_S
+        tempfile.tempdir = str(self.folder / folder.TEMPORARY)
+        try:
+            Path(tempfile.tempdir).mkdir(mode=0o700)
+            self.show.start(self.view)
+            self.show.say(f"address, name and passcode of the console: {self.folder / folder.CONSOLE}")
+            self._spawn(self._watching(), "the watch over disk and programs", ends=False)
+            await self._start(began)
+            await self._story()
+            await self._settle()
+            drained_s = await self._drain()
+            stats = await self.operator.get("/api/stats")
+            await self._sample()
+            limit_s = STOP_S
+        finally:
+            try:
+                await self._end(limit_s)
+            finally:
+                self._clean()
+                tempfile.tempdir = None
+                with contextlib.suppress(OSError):  # a terminal that was closed
+                    self.show.stop()
+        return self._report(drained_s, stats)
+
+    def _clean(self) -> None:
+        """Remove what is true only while the run lives: where the console is, and files on their way to a process."""
+        (self.folder / folder.CONSOLE).unlink(missing_ok=True)
+        shutil.rmtree(self.folder / folder.TEMPORARY, ignore_errors=True)
+
+    def _end_with(self, why: BaseException) -> None:
+        """End the run wherever it is, because of this. The first reason counts; while it ends, none does."""
+        if self._why is None and not self._ends:
+            self._why = why
+            if self._main is not None:
+                self._main.cancel()
+
+    def _failed(self, what: str, error: BaseException | None) -> None:
+        """End the run because a part of it failed."""
+        if error is not None:
+            self._end_with(self._reason(what, error))
+
+    def _reason(self, what: str, error: BaseException) -> BaseException:
+        """Return the error that says in one line why the run ended; keep the traceback of one that nobody foresaw."""
+        if isinstance(error, OSError) and error.errno in folder.NO_SPACE:
+            return folder.DiskFull(Path(error.filename or self.folder), 0)
+        if isinstance(error, OSError | StartError):
+            try:
+                folder.check_space(self.folder)
+            except StartError as full:  # why a program ended, and its last lines, follow from it
+                return full
+        if isinstance(error, FORESEEN):
+            return error
+        file = self.folder / "error.txt"
+        with contextlib.suppress(OSError):
+            file.write_text("".join(traceback.format_exception(error)))
+        return StartError(f"{what} failed: {type(error).__name__}: {error}; where: {file}")
 
     # ---- starting and ending ----
 
-    async def _start(self, stack: AsyncExitStack, began: float) -> None:
-        """Start everything. The stack ends it: first the programs, then the coordinator's line."""
+    async def _start(self, began: float) -> None:
+        """Start everything. `_end` ends it, as far as it was started."""
         options, show, base = self.options, self.show, self.folder
         self.broker_kind = broker.choose(options.broker)
         show.say(f"seed {options.seed}: {options.children} children, {options.readers} readers; run folder {base}")
-        secrets_ = folder.make_secrets(base, [pole.number for pole in self.poles])
+        secrets_ = await folder.make_secrets(base, [pole.number for pole in self.poles])
         mqtt, broker_port = broker.make(
             self.broker_kind, base / "broker", self.site.name, folder.GATEWAY, secrets_.broker
         )
         web_port, metrics_port = free_ports(2)
         self._metrics = f"http://127.0.0.1:{metrics_port}/metrics"
         self._address, self._passcode = f"http://127.0.0.1:{web_port}/", secrets_.passcode
-        self._rig = await stack.enter_async_context(
+        folder.write_console(base, self._address, self._passcode)
+        self._rig = await self._simulated.enter_async_context(
             set_up(base, self.world, self.poles, secrets_.reader_keys, switches=self.switches)
         )
         if options.switches_file is not None:
@@ -183,8 +265,7 @@ class Demo:
             if each.at_s is None:
                 self._say_switching(each)
         self._wire_up()
-        self.operator = AutoOperator(self._address.rstrip("/"), secrets_.token, self._on_incident, self._on_word)
-        stack.push_async_callback(self._end)
+        self._operator = AutoOperator(self._address.rstrip("/"), secrets_.token, self._on_incident, self._on_word)
         gateway_toml = folder.write_gateway(
             base, self.site, self.poles, {tag.name: tag.keys for tag in self.rig.zone.tags.values()}, secrets_,
             seed=options.seed, radio_port=base / "coordinator", broker_port=broker_port, metrics_port=metrics_port,
@@ -206,7 +287,7 @@ class Demo:
         )  # fmt: skip
         for name in ("city", "gateway"):
             await self.programs[name].start()
-        self._spawn(self.rig.clock.run(float("inf")))
+        self._spawn(self.rig.clock.run(float("inf")), "the simulator's clock", ends=False)
         await self._settle_in(began)
 
     def _walked(self) -> sites.SimulatedSite | None:
@@ -223,6 +304,8 @@ class Demo:
         rig_.zone.on_alarm_frame = lambda reader, sent_s, kind, shown: presses.on_alarm_frame(
             reader, rig_.wall_of(sent_s), kind, shown
         )
+        for station in rig_.mesh.stations.values():
+            station.reader.on_lost = lambda text: self._end_with(StartError(text))
         rig_.mesh.on_line = lambda reader, now_s, text: self.show.say(f"reader {reader}: {text}", "warning")
 
     async def _settle_in(self, began: float) -> None:
@@ -242,8 +325,8 @@ class Demo:
             if time.monotonic() > deadline:
                 raise StartError(f"the city is not well within {JOIN_S:g} s; log: {city.log}")
             await asyncio.sleep(0.2)
-        self._spawn(self.operator.watch())
-        self._spawn(self._sampling())
+        self._spawn(self.operator.watch(), "the console's watcher", ends=False)
+        self._spawn(self._sampling(), "the measuring", ends=False)
         await self._each("send a heartbeat", lambda: zone.beating)
         await until(lambda: self.operator.connects > 0, "the page's stream", city)
         self.setup_s["ready"] = time.monotonic() - began
@@ -261,15 +344,20 @@ class Demo:
             self.show.say(f"reader {number} does not {what}: the story begins without it", "warning")
             self._behind.add(number)
 
-    async def _end(self) -> None:
-        """Stop what was started, the last first, whatever happened before."""
+    async def _end(self, limit_s: float) -> None:
+        """Stop what was started, the last first, whatever happened before. limit_s: for each program."""
+        self._ends = True
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for name in ("gateway", "city", "broker"):
-            if name in self.programs:
-                await self.programs[name].stop()
-        await self.operator.close()
+        try:
+            for names in (("gateway", "city"), ("broker",)):
+                stops = [self.programs[name].stop(limit_s) for name in names if name in self.programs]
+                await asyncio.gather(*stops)
+            if self._operator is not None:
+                await self._operator.close()
+        finally:
+            await self._simulated.aclose()
 
     # ---- the story ----
 
@@ -278,9 +366,7 @@ class Demo:
         needed_s = needed_calm_s(self.options.seconds if self.options.once else math.inf)
         if wait_s := calm_in_s(self.rig.wall_of(clock.now_s) + STORY_BEFORE_S, needed_s):
             self.show.say(f"the tags change their ids and are silent for it; the story begins in {wait_s:.0f} s")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._over.wait(), wait_s)
-                return
+            await asyncio.sleep(wait_s)
         clock.after(STORY_BEFORE_S, self._begin)
         for press in self.story.presses:
             clock.after(STORY_BEFORE_S + press.at_s, partial(self._press, press))
@@ -296,7 +382,6 @@ class Demo:
 
     def _finish(self) -> None:
         self._cpu_s = self.programs["gateway"].sample().cpu_s - self._cpu_before_s
-        self._finished = True
         self._over.set()
 
     def _begin(self) -> None:
@@ -323,7 +408,7 @@ class Demo:
             zone.power(fault.reader, False)
             clock.after(scenario.RESTART_S, lambda: zone.power(fault.reader, True))
         else:
-            self._spawn(self._kill(fault.kind.removeprefix("kill-"), self.faults_done[-1]))
+            self._spawn(self._kill(fault.kind.removeprefix("kill-"), self.faults_done[-1]), f"fault {fault.kind}")
 
     def _switch(self, each: Switching) -> None:
         self._say_switching(each)
@@ -358,7 +443,7 @@ class Demo:
             self.show.say(f"page: incident {number} acknowledged by {view.get('acknowledged_by')}", "good")
         self._states[number] = view["state"]
         if self.presses.on_incident(seen) is not None:
-            self._spawn(self._answer(number))
+            self._spawn(self._answer(number), "the operator's answer")
 
     async def _answer(self, number: int) -> None:
         if self.options.once or self.options.auto_acknowledge:
@@ -390,9 +475,14 @@ class Demo:
     async def _sampling(self) -> None:
         while True:
             await self._sample()
+            await asyncio.sleep(SAMPLE_S)
+
+    async def _watching(self) -> None:
+        while True:
+            folder.check_space(self.folder)
             for program in self.programs.values():
                 program.check()
-            await asyncio.sleep(SAMPLE_S)
+            await asyncio.sleep(WATCH_S)
 
     async def _sample(self) -> None:
         for program in self.programs.values():
@@ -422,7 +512,7 @@ class Demo:
             )
 
         untold = sum((one.tag, one.arrives) not in self.told for one in due)
-        self.show.say(f"the story is over: {len(due)} children have arrived or left, {untold} not yet told")
+        self.show.say(f"the story is over: {len(due)} children have arrived or left, {untold} not yet reported")
         limit_s = self.told_s + 2 * CALM_S + SAMPLE_S
         with contextlib.suppress(StartError):
             await until(lambda: not waits(), "what is due", *self.programs.values(), limit_s=limit_s)
@@ -482,23 +572,25 @@ class Demo:
         assert began_s is not None
         return self.rig.wall_of(began_s + story_s)
 
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
-        task = asyncio.create_task(work)
+    def _spawn(self, work: Coroutine[Any, Any, Any], what: str, *, ends: bool = True) -> None:
+        """Start a task. Its error ends the run; ends False: so does any other end of it."""
+        task = asyncio.create_task(work, name=what)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(partial(self._ended, ends))
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    def _ended(self, ends: bool, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._failure = self._failure or error
-            self._over.set()
+        error = None if task.cancelled() else task.exception()
+        if error is None and not ends:
+            error = StartError(f"{task.get_name()} ended by itself")
+        self._failed(task.get_name(), error)
 
     # ---- for the terminal ----
 
     def view(self) -> View:
         """Return what a person at the terminal sees now."""
         if self._rig is None or self._rig.zone.began_s is None:
-            return View(self._address, folder.OPERATOR, self._passcode, 0.0, None)
+            return View(self._address, folder.OPERATOR, self._passcode, 0.0, None, folder=str(self.folder))
         zone = self.rig.zone
         t = zone.story_s
         children = [self._child(child, t) for child in self.world.children]
@@ -507,7 +599,7 @@ class Demo:
             children, [self._hops(pressed) for pressed in self.presses.all],
             [(n, s.reader.alive and s.joined_at_s is not None) for n, s in self.rig.mesh.stations.items()],
             {**zone.counts, "lag_ms": int(1000 * self.rig.clock.lag_max_s), "incidents": len(self.operator.seen)},
-            self.presses.lamps(self.rig.wall_of(self.rig.clock.now_s)),
+            self.presses.lamps(self.rig.wall_of(self.rig.clock.now_s)), str(self.folder),
         )  # fmt: skip
 
     def _child(self, child: Child, t: float) -> ChildRow:

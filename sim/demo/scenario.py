@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from sim import chance
 from sim.reader import switches
@@ -16,7 +16,7 @@ from sim.street.children import World
 from sim.street.site import Pole
 
 FaultKind = Literal["kill-gateway", "kill-broker", "kill-city", "kill-reader", "noise"]
-KINDS: tuple[FaultKind, ...] = ("kill-gateway", "kill-broker", "kill-city", "kill-reader", "noise")
+KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
 RESTART_S = 2.0
 """A killed process, or a reader without power, starts again after this."""
 NOISE_DB, NOISE_S = 25.0, 5.0

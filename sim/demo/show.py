@@ -1,28 +1,40 @@
-"""What a person at the terminal sees of a run: a live picture, or plain lines if there is no terminal."""
+"""What a person at the terminal sees of a run: a live picture, or plain lines where nothing can move.
+
+The picture fits the terminal, whatever its size. What matters most is never left out, in this order: address, name and
+passcode; the calls that wait, with what to do next; the newest lines; then as many children as fit.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import io
+import os
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Literal, TextIO
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group
 from rich.live import Live
-from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 
 from sim.demo.lamp import Sight
 
 Tone = Literal["info", "good", "alarm", "warning"]
-LINES_SHOWN = 12
-CHILDREN_SHOWN = 24
-LINES_MIN, CHILDREN_MIN = 6, 3
-"""In a low terminal lines give way to this many rows of children, and these to what is left."""
-REFRESH_PER_S = 4
+LINES_KEPT = 200
+LINES_MIN, LINES_SHOWN = 6, 12
+"""So many lines are drawn before the first child is; and so many before the last child is."""
+CHILDREN_MIN, ANSWERED_SHOWN = 3, 3
+WIDE, HIGH, LEFT_MIN = 120, 20, 66
+"""From this width and height on, the children stand beside the lines, which keep so many columns at least."""
+REFRESH_PER_S, PAINT_MIN_S = 4, 0.05
+LAG_MS = 250
+"""A simulator that is behind by more than this says so: the times shown are less exact."""
+GAP, STAMP_WIDE = 3, 60
 _STYLE = {"info": "", "good": "green", "alarm": "bold red", "warning": "yellow"}
 _LAMP: dict[Sight, tuple[str, str]] = {
     "unclear": ("lit", "dim"),
@@ -39,6 +51,12 @@ _STATE = {
     "idle": "tag lies still",
     "paused": "paused",
 }
+_COLUMNS = ("tag", "where it is", "from the gate", "the city says", "within", "seen")
+_DROPPED = (4, 5, 2, 1, 3)
+"""Columns of children that give way in a narrow terminal, the least important first."""
+_WRAPPER = Console(file=io.StringIO())
+
+Drawn = list[Text]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +81,24 @@ class PressRow:
     who: str
     hops: Sequence[tuple[str, float | None]]
 
+    @property
+    def waits(self) -> bool:
+        """Whether nobody has acknowledged it yet."""
+        return dict(self.hops).get("acknowledged", 0.0) is None
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A line, said so many seconds after the begin."""
+
+    at_s: float
+    text: str
+    tone: Tone = "info"
+
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """All that is shown at one moment. seconds None: no end is planned."""
+    """All that is shown at one moment. seconds None: no end is planned. folder: where the run's files are."""
 
     address: str
     operator: str
@@ -78,19 +110,32 @@ class View:
     readers: Sequence[tuple[int, bool]] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
     lamps: Mapping[int, Sight] = field(default_factory=dict)
+    folder: str = ""
 
 
 class Show:
-    """The terminal. `say` adds a line. `start` begins the live picture; its function returns a `View` when called."""
+    """The terminal. `say` adds a line. `start` begins the live picture; its function returns a `View` when called.
+
+    A pipe, TERM=dumb and no TERM get plain lines, each written out at once. A pipe is never given the passcode.
+    The picture is drawn by the running event loop, so nothing changes while it is looked at.
+    """
 
     def __init__(self, file: TextIO | None = None, *, live: bool | None = None, quiet: bool = False) -> None:
-        self._console = Console(file=file or sys.stdout, highlight=False)
-        self._live_wanted = self._console.is_terminal if live is None else live
+        file = file or sys.stdout
+        if isinstance(file, io.TextIOWrapper):
+            file.reconfigure(errors="replace")  # a terminal that lacks a letter ends no run
+        self._watched = file.isatty()
+        moves = self._watched and os.environ.get("TERM", "") not in ("", "dumb")
+        self._console = Console(file=file, highlight=False, force_terminal=None if moves else False)
+        self._live_wanted = moves if live is None else live
         self._quiet = quiet
-        self._lines: deque[tuple[str, str, Tone]] = deque(maxlen=200)
+        self._lines: deque[Said] = deque(maxlen=LINES_KEPT)
         self._began = time.monotonic()
         self._live: Live | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._painted_at = 0.0
         self._view: Callable[[], View] | None = None
+        self._login_told = False
 
     def start(self, view: Callable[[], View]) -> None:
         self._view = view
@@ -98,128 +143,327 @@ class Show:
             self._live = Live(
                 console=self._console,
                 get_renderable=self._picture,
-                refresh_per_second=REFRESH_PER_S,
-                screen=False,
-                transient=True,
+                auto_refresh=False,
+                screen=True,  # a screen of its own: after a resize it is drawn anew, whole
                 redirect_stdout=False,
                 redirect_stderr=False,
             )
             self._live.start()
+            self._paint_soon()
 
     def stop(self) -> None:
-        """End the live picture. Its last state and its last 200 lines stay on the screen."""
+        """End the live picture. The lines, what became of each press, and the run's folder stay on the screen."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._live is not None:
             self._live.stop()
             self._live = None
-            if self._view is not None:
-                self._console.print(self._picture(all_lines=True))
+            view = self._view() if self._view is not None else View("", "", "", 0.0, None)
+            width = self._console.width
+            for said in self._lines:
+                self._print(said)
+            for row in view.presses[-ANSWERED_SHOWN:]:
+                for line in _answer(row, width, whole=True):
+                    self._console.print(line, soft_wrap=True)
+            if view.folder:
+                self._console.print(Text.assemble(("files of this run: ", "dim"), view.folder), soft_wrap=True)
 
     def say(self, text: str, kind: Tone = "info") -> None:
         """Add a line."""
-        stamp = f"{time.monotonic() - self._began:7.1f}"
-        self._lines.append((stamp, text, kind))
-        if self._live is None and not self._quiet:
-            style = _STYLE[kind] if self._console.is_terminal else ""
-            self._console.print(Text(f"{stamp} s  {text}", style=style), soft_wrap=True)
+        text = "".join(letter if letter.isprintable() else " " for letter in text)
+        said = Said(time.monotonic() - self._began, text, kind)
+        self._lines.append(said)
+        if self._live is not None:
+            if time.monotonic() - self._painted_at >= PAINT_MIN_S:
+                self._paint()
+            self._paint_soon()
+        elif not self._quiet:
+            self._print(said)
+            self._tell_login()
 
-    def _picture(self, all_lines: bool = False) -> RenderableType:
-        """Return the picture; unless all lines are wanted, as much of it as the terminal is high."""
+    def _print(self, said: Said) -> None:
+        """Write a line out at once: whoever reads a pipe sees it when it is said."""
+        self._console.print(Text(f"{_stamp(said, STAMP_WIDE)}{said.text}", style=_STYLE[said.tone]), soft_wrap=True)
+        self._console.file.flush()
+
+    def _tell_login(self) -> None:
+        """Say once where to log in, on a terminal where nothing moves: nobody else reads it."""
+        if self._watched and not self._live_wanted and not self._login_told and self._view is not None:
+            view = self._view()
+            if view.passcode:
+                self._login_told = True
+                self.say(f"page {view.address}  name {view.operator}  passcode {view.passcode}", "good")
+
+    def _paint_soon(self) -> None:
+        if self._live is not None and self._timer is None:
+            with contextlib.suppress(RuntimeError):  # no loop runs yet: the next line tries again
+                self._timer = asyncio.get_running_loop().call_later(1 / REFRESH_PER_S, self._paint_again)
+
+    def _paint_again(self) -> None:
+        self._timer = None
+        try:
+            self._paint()
+        finally:
+            self._paint_soon()
+
+    def _paint(self) -> None:
+        if self._live is not None:
+            self._painted_at = time.monotonic()
+            self._live.refresh()
+
+    def _picture(self) -> Group:
         view = self._view() if self._view is not None else View("", "", "", 0.0, None)
-        above, presses = _head(view), [_press(row) for row in view.presses]
-        children, lines = list(view.children), list(self._lines)
-        if not all_lines:
-            room = self._console.height - self._height(above, *presses) - 1
-            shown = min(len(lines), LINES_SHOWN)
-            wanted = min(len(children), CHILDREN_MIN) + 1 if children else 0
-            while shown > 1 and self._height(_lines(lines[-shown:])) > max(room - wanted, LINES_MIN):
-                shown -= 1
-            lines = lines[-shown:]
-            room -= self._height(_lines(lines))
-            if len(children) + 1 > room:
-                children.sort(key=lambda row: not row.crying)  # the one who presses is never left out
-                children = children[: max(room - 2, 0)]
-        children = children[:CHILDREN_SHOWN]
-        parts = [above]
-        if children:
-            parts.append(_children(children, len(view.children)))
-        return Group(*parts, *presses, _lines(lines))
-
-    def _height(self, *parts: RenderableType) -> int:
-        return sum(len(self._console.render_lines(part, pad=False)) for part in parts)
+        width, height = self._console.size
+        return Group(*picture(view, self._lines, width, height))
 
 
-def _lines(lines: Sequence[tuple[str, str, Tone]]) -> Text:
-    text = Text()
-    for stamp, line, kind in lines:
-        text.append(f"{stamp} s  ", style="dim")
-        text.append(line + "\n", style=_STYLE[kind])
-    text.rstrip()
-    return text
+def picture(view: View, said: Sequence[Said], width: int, height: int) -> Drawn:
+    """Return the lines of the picture: at most `height`, each at most `width` columns wide.
+
+    From 30 columns and 8 lines on, address, name, passcode, the press that has waited longest and the newest line are
+    there wholly, if together they fit. In a smaller terminal the newest line gives way first, then the presses.
+    """
+    lines, side, left = list(said), Drawn(), width
+    if width >= WIDE and height >= HIGH and view.children:
+        side = _children(view.children, width - LEFT_MIN - GAP, height)
+        left = width - GAP - max(line.cell_len for line in side)
+    page = _page(view, width)[:height]
+    room = height - len(page)
+    lamps = _if_fits(_lamps(view, width), room - _least(view, lines, left, room, 1))
+    room -= len(lamps)
+    story = _if_fits(_story(view, width), room - _least(view, lines, left, room, LINES_MIN))
+    room -= len(story)
+    rules = [_rule(width, "Ansim: a simulated school zone"), _rule(width)] if height >= HIGH else []
+    room -= len(rules)
+    body = _body(view, lines, left, room, children=not side)
+    if side:
+        body = _joined(body, _children(view.children, width - LEFT_MIN - GAP, room), left)
+    return [*rules[:1], *page, *story, *lamps, *rules[1:], *body]
 
 
-def _head(view: View) -> RenderableType:
-    text = Text()
-    text.append("page      ", style="dim")
-    text.append(view.address or "starting ...", style="bold cyan")
+# ---- inside ----------------------------------------------------------------------------------------------------------
+
+
+def _least(view: View, said: list[Said], width: int, room: int, most: int) -> int:
+    """Return how many lines must stand below the head: the calls, and of the newest lines `most` or so."""
+    calls = _calls(view, said, width, room)
+    return len(calls) + len(_log(said, width, room - len(calls), most))
+
+
+def _body(view: View, said: list[Said], width: int, room: int, *, children: bool) -> Drawn:
+    """Return all that stands below the head: first comes what must, then each part as far as there is room for it."""
+    waiting = [row for row in view.presses if row.waits]
+    answered = [row for row in view.presses if not row.waits][-ANSWERED_SHOWN:]
+    calls = _calls(view, said, width, room)
+    room -= len(calls)
+    log = _log(said, width, room, LINES_MIN)
+    room -= len(log)
+    past = _if_fits([line for row in answered for line in _answer(row, width)], room)
+    room -= len(past)
+    long = [line for row in waiting for line in [*_call(row, width), *_hops(row, width)]]
+    if len(long) - len(calls) <= room:
+        room -= len(long) - len(calls)
+        calls = long
+    table = min(len(view.children) + 1, CHILDREN_MIN + 2) if children and view.children else 0
+    whole = [line for row in answered for line in _answer(row, width, whole=True)]
+    if len(whole) - len(past) <= room - table:
+        room -= len(whole) - len(past)
+        past = whole
+    kids = _children(view.children, width, min(room, CHILDREN_MIN + 2)) if children else []
+    room += len(log)
+    log = _log(said, width, room - len(kids), LINES_SHOWN)
+    kids = _children(view.children, width, room - len(log)) if children else []
+    return [*calls, *past, *kids, *_log(said, width, room - len(kids), room)]
+
+
+def _calls(view: View, said: list[Said], width: int, room: int) -> Drawn:
+    """Return what to do next for each press that waits. The one that waits longest comes before the newest line."""
+    blocks = [_call(row, width) for row in view.presses if row.waits]
+    first = len(blocks[0]) + (len(blocks) > 1) if blocks else 0
+    for_calls = max(room - len(_log(said, width, room, 1)), first)
+    return _some(blocks, for_calls, "and {} more wait", "bold yellow")[: max(room, 0)]
+
+
+def _if_fits(lines: Drawn, room: int) -> Drawn:
+    return lines if len(lines) <= room else []
+
+
+def _some(blocks: Sequence[Drawn], room: int, more: str, style: str = "") -> Drawn:
+    """Return the lines of as many whole blocks as fit. If not all do, the last line counts the others."""
+    taken: Drawn = []
+    for number, block in enumerate(blocks):
+        others = len(blocks) - number - 1
+        if len(taken) + len(block) + (others > 0) > room:
+            if len(taken) < room:
+                taken.append(Text(more.format(len(blocks) - number), style=style))
+            break
+        taken += block
+    return taken
+
+
+def _wrapped(text: Text, width: int, indent: int = 0) -> Drawn:
+    """Return the text in lines of this width, the second and later ones indented. No letter is left out."""
+    indent = indent if width >= 3 * indent else 0
+    lines = list(text.wrap(_WRAPPER, max(width - indent, 2), overflow="fold"))
+    return [line if not n else Text(" " * indent).append_text(line) for n, line in enumerate(lines)]
+
+
+def _flow(chunks: Sequence[Text], width: int, hang: int = 0) -> Drawn:
+    """Return the chunks side by side, in as many lines as needed, the second and later ones indented by `hang`.
+
+    A chunk is broken only if it is wider than a line.
+    """
+    lines: Drawn = []
+    for chunk in chunks:
+        if lines and lines[-1].cell_len + GAP + chunk.cell_len <= width:
+            lines[-1].append(" " * GAP).append_text(chunk)
+        elif lines:
+            lines += [Text(" " * hang).append_text(line) for line in _wrapped(chunk, width - hang)]
+        else:
+            lines += [Text().append_text(line) for line in _wrapped(chunk, width)]
+    return lines
+
+
+def _joined(left: Drawn, right: Drawn, width: int) -> Drawn:
+    """Return two columns side by side, the left one this wide."""
+    rows = max(len(left), len(right))
+    pairs = zip(left + [Text()] * (rows - len(left)), right + [Text()] * (rows - len(right)), strict=True)
+    return [Text.assemble(one, " " * (width + GAP - one.cell_len), other) for one, other in pairs]
+
+
+def _rule(width: int, title: str = "") -> Text:
+    text = Text.assemble(("\u2500\u2500 ", "blue"), (title, "bold"), " ") if 0 < len(title) < width - 3 else Text()
+    return text.append("\u2500" * (width - text.cell_len), style="blue")
+
+
+def _page(view: View, width: int) -> Drawn:
+    chunks = [Text.assemble(("page ", "dim"), (view.address or "starting ...", "bold cyan"))]
     if view.passcode:
-        text.append("   name ", style="dim")
-        text.append(view.operator, style="bold")
-        text.append("   passcode ", style="dim")
-        text.append(view.passcode, style="bold")
-    text.append("\nstory     ", style="dim")
-    text.append(f"{view.story_s:.0f} s" + (f" of {view.seconds:.0f}" if view.seconds else "   Ctrl-C ends it"))
+        chunks.append(Text.assemble(("name ", "dim"), (view.operator, "bold")))
+        chunks.append(Text.assemble(("passcode ", "dim"), (view.passcode, "bold")))
+    return _flow(chunks, width)
+
+
+def _story(view: View, width: int) -> Drawn:
+    planned = f" of {view.seconds:.0f} s" if view.seconds else " s"
+    chunks = [Text.assemble(("story ", "dim"), f"{view.story_s:.0f}{planned}")]
+    if not view.seconds:
+        chunks.append(Text("Ctrl-C ends it", style="dim"))
     if view.readers:
-        text.append("   readers ", style="dim")
-        for number, alive in view.readers:
-            text.append(f"{number} ", style="green" if alive else "bold red")
-    shining = {sight: [n for n, seen in view.lamps.items() if seen == sight] for sight in _LAMP}
-    if any(shining.values()):
-        text.append("\nlamps     ", style="dim")
-        for sight, (word, style) in _LAMP.items():
-            if shining[sight]:
-                text.append(f"{word}: {' '.join(map(str, shining[sight]))}   ", style=style)
-    if view.counts:
-        c = view.counts
-        text.append("\nheard     ", style="dim")
-        text.append(
-            f"{c.get('heard', 0)} packets of {c.get('beacons', 0)} beacons, reported in "
-            f"{c.get('rows', 0) + c.get('bindings', 0)} rows: {c.get('bytes_up', 0)} bytes over the mesh"
-        )
-        if c.get("lag_ms", 0) > 250:
-            text.append(f"\nslow      this machine is busy: the simulator fell {c['lag_ms']} ms behind", style="yellow")
-    return Panel(text, title="Ansim: a simulated school zone", title_align="left", border_style="blue")
+        down = [number for number, alive in view.readers if not alive]
+        chunks.append(Text.assemble(("readers ", "dim"), f"{len(view.readers) - len(down)} of {len(view.readers)}"))
+        if down:
+            chunks.append(Text(f"without power or network: {_ranges(down)}", style="bold red"))
+    if (lag_ms := view.counts.get("lag_ms", 0)) > LAG_MS:
+        chunks.append(Text(f"slow: up to {lag_ms / 1000:.1f} s behind", style="yellow"))
+    if view.counts and width >= WIDE:
+        heard, beacons, up_b = (view.counts.get(name, 0) for name in ("heard", "beacons", "bytes_up"))
+        chunks.append(Text.assemble(("heard ", "dim"), f"{heard} packets of {beacons} beacons"))
+        chunks.append(Text.assemble(("mesh ", "dim"), f"{up_b} bytes"))
+    return _flow(chunks, width)
 
 
-def _children(rows: Sequence[ChildRow], all_: int) -> RenderableType:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("tag", "where it is", "", "the city says", "within", "seen"):
-        table.add_column(name, style="dim" if not name else "", header_style="dim", no_wrap=True)
-    for row in rows:
-        style = "bold red" if row.crying else "green" if row.arrived else ""
-        believed = "arrived" if row.arrived else _STATE.get(row.state or "", "-")
-        table.add_row(
-            Text(row.tag + (" SOS" if row.crying else ""), style=style),
-            row.truth,
-            "" if row.truth == "in school" else f"{row.away_m:.0f} m from the gate",
-            Text(believed, style=style),
-            "-" if row.accuracy_m is None else f"{row.accuracy_m:.0f} m",
-            "-" if row.age_s is None else f"{row.age_s:.0f} s ago",
-        )
-    if all_ > len(rows):
-        table.add_row(f"and {all_ - len(rows)} more")
-    return table
+def _lamps(view: View, width: int) -> Drawn:
+    chunks = []
+    for sight, (word, style) in _LAMP.items():
+        if shining := [number for number, seen in view.lamps.items() if seen == sight]:
+            chunks.append(Text(f"{word}: {_ranges(shining)}", style=style))
+    if not chunks:
+        return []
+    chunks[0] = Text.assemble(("lamps ", "dim"), chunks[0])
+    return _flow(chunks, width)
 
 
-def _press(row: PressRow) -> RenderableType:
-    text = Text(overflow="fold")
-    text.append(f"{row.kind} ", style="bold red")
-    text.append(f"{row.who}   ")
+def _ranges(numbers: Sequence[int]) -> str:
+    """Return numbers as 1-4 6 9: three and more in a row are one range."""
+    words: list[str] = []
+    for _, group in groupby(enumerate(sorted(numbers)), lambda pair: pair[1] - pair[0]):
+        run = [number for _, number in group]
+        words += [f"{run[0]}-{run[-1]}"] if len(run) > 2 else map(str, run)
+    return " ".join(words)
+
+
+def _call(row: PressRow, width: int) -> Drawn:
+    """Return what to do next for a press that waits."""
+    text = Text.assemble((f"{row.kind} {row.who}: ", "bold red"))
+    if dict(row.hops).get("page") is None:
+        return _wrapped(text.append("on its way to the page", style="yellow"), width)
+    return _wrapped(text.append("open the page, log in, press Acknowledge", style="bold yellow"), width)
+
+
+def _answer(row: PressRow, width: int, *, whole: bool = False) -> Drawn:
+    """Return what became of a press: how far it is, or `whole` the time of each hop."""
+    chunks = _chunks(row)
+    if not whole:
+        reached = sum(after_s is not None for _, after_s in row.hops)
+        chunks = chunks[max(reached - 1, 0) : reached + 1]
+    return _flow([Text(f"{row.kind} {row.who}", style="bold red" if row.waits else "bold green"), *chunks], width, 2)
+
+
+def _hops(row: PressRow, width: int) -> Drawn:
+    return [Text("  ").append_text(line) for line in _flow(_chunks(row), width - 2)]
+
+
+def _chunks(row: PressRow) -> Drawn:
+    """Return the hops of a press, each with its time if it has been reached."""
+    chunks = []
     for name, after_s in row.hops:
         if after_s is None:
-            text.append(f"{name} ...   ", style="dim")
+            chunks.append(Text(f"{name} ...", style="dim"))
         else:
-            text.append(f"{name} ", style="dim")
-            text.append(f"+{after_s:.2f} s   " if after_s < 10 else f"+{after_s:.0f} s   ", style="green")
-    if dict(row.hops).get("page") is not None and dict(row.hops).get("acknowledged", 0.0) is None:
-        text.append("<- open the page, log in, press Acknowledge", style="bold yellow")
-    return text
+            after = f"+{after_s:.2f} s" if after_s < 10 else f"+{after_s:.0f} s"
+            chunks.append(Text.assemble((f"{name} ", "dim"), (after, "green")))
+    return chunks
+
+
+def _stamp(said: Said, width: int) -> str:
+    return f"{said.at_s:7.1f} s  " if width >= STAMP_WIDE else f"{said.at_s:.0f} s "
+
+
+def _log(said: list[Said], width: int, room: int, most: int) -> Drawn:
+    """Return the newest lines, each wholly, in `most` lines of the screen; of the newest one the begin at least."""
+    lines: Drawn = []
+    for entry in reversed(said):
+        stamp = _stamp(entry, width)
+        block = _wrapped(Text.assemble((stamp, "dim"), (entry.text, _STYLE[entry.tone])), width, len(stamp))
+        if lines and len(lines) + len(block) > min(room, most):
+            break
+        lines = block + lines
+    return lines[: max(room, 0)]
+
+
+def _children(children: Sequence[ChildRow], width: int, room: int) -> Drawn:
+    """Return the table of children in at most this many lines; who presses comes first if not all fit."""
+    if not children or room < 2 or (room < 3 and len(children) > 1):
+        return []
+    rows = list(children)
+    if len(rows) + 1 > room:
+        rows.sort(key=lambda row: not row.crying)
+    cells = [[Text(name, style="dim") for name in _COLUMNS], *(_cells(row) for row in rows[:room])]
+    widths = [max(row[n].cell_len for row in cells) for n in range(len(_COLUMNS))]
+    shown = list(range(len(_COLUMNS)))
+    for column in _DROPPED:
+        if sum(widths[n] + 2 for n in shown) - 2 > width:
+            shown.remove(column)
+    blocks = []
+    for row in cells:
+        text = Text()
+        for n in shown:
+            text.append_text(row[n]).append(" " * (widths[n] - row[n].cell_len + 2))
+        text.rstrip()
+        blocks.append(_wrapped(text, width))
+    blocks += [[Text()]] * (len(rows) - len(cells) + 1)  # those beyond the room are only counted
+    return _some(blocks, room, "and {} more", "dim")
+
+
+def _cells(row: ChildRow) -> Drawn:
+    style = "bold red" if row.crying else "green" if row.arrived else ""
+    return [
+        Text(row.tag + (" SOS" if row.crying else ""), style=style),
+        Text(row.truth),
+        Text("" if row.truth == "in school" else f"{row.away_m:.0f} m"),
+        Text("arrived" if row.arrived else _STATE.get(row.state or "", "-"), style=style),
+        Text("-" if row.accuracy_m is None else f"{row.accuracy_m:.0f} m"),
+        Text("-" if row.age_s is None else f"{row.age_s:.0f} s ago"),
+    ]

@@ -11,26 +11,36 @@ from typing import Annotated
 
 import typer
 
+from readers.terminal import Exit, exits, fail
 from sim.ncp.chip import Coordinator, PtyCoordinator
 from sim.ncp.nvm import Nvm, StateFileError, load
 
 app = typer.Typer(add_completion=False)
 
 
-@app.command(name="coordinator")
+@app.command(name="coordinator", epilog=exits(Exit.NO, Exit.FAULT, Exit.ENDED))
 def coordinator_command(
-    pty: Annotated[Path, typer.Option(help="Where to put the serial port: a symbolic link is made here.")],
+    pty: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where to put the serial port: a symbolic link is made here.")
+    ],
     state: Annotated[
-        Path | None, typer.Option(help="File that keeps the stick's memory; without it a new stick each time.")
+        Path | None,
+        typer.Option(metavar="FILE", help="File that keeps the stick's memory; without it a new stick each time."),
     ] = None,
-    eui64: Annotated[str, typer.Option(help="The stick's address, 16 hexadecimal digits; empty: by the seed.")] = "",
-    seed: Annotated[int, typer.Option(help="Seed of all that is random; -1: a new one, which is printed.")] = -1,
+    eui64: Annotated[
+        str,
+        typer.Option(metavar="EUI64", help="The stick's address, 16 hexadecimal digits; empty: by the seed."),
+    ] = "",
+    seed: Annotated[
+        int, typer.Option(metavar="NUMBER", help="Seed of all that is random; -1: a new one, which is printed.")
+    ] = -1,
     scan_speed: Annotated[
-        float, typer.Option(min=1.0, help="How many times faster than on the air an energy scan is.")
+        float,
+        typer.Option(metavar="X", min=1.0, help="How many times faster than on the air an energy scan is."),
     ] = 1.0,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print counters at the end.")] = False,
 ) -> None:
-    """Emulate a ZigBee coordinator stick (EZSP 13 over ASH) on a pseudo-terminal until interrupted.
+    """Emulate a ZigBee coordinator stick (EZSP 13 over ASH) on a pseudo-terminal until Ctrl-C.
 
     Then, in another terminal:  zigpy radio ezsp PTY info
     """
@@ -46,11 +56,13 @@ def coordinator_command(
     try:
         asyncio.run(_serve(pty, state, address, seed, scan_speed, verbose))
     except StateFileError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from error
+        fail(f"ansim-sim coordinator: {error}", Exit.NO)
     except OSError as error:
-        typer.echo(f"cannot put a serial port at {pty}: {error.strerror}; choose another --pty", err=True)
-        raise typer.Exit(1) from error
+        fail(
+            f"ansim-sim coordinator: cannot put a serial port at {pty}: {error.strerror}; choose another --pty",
+            Exit.FAULT,
+        )
+    raise typer.Exit(Exit.ENDED)
 
 
 async def _serve(path: Path, state: Path | None, eui64: bytes, seed: int, scan_speed: float, verbose: bool) -> None:

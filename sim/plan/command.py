@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from gateway.survey.write import RecordingError
 from readers.files import BadFile, bytes_of, table_of
+from readers.terminal import Exit, fail, progress, say
 from sim.air.radio import Channel
 from sim.plan import accept, layout, page
 from sim.plan.accept import Limit
@@ -28,8 +30,6 @@ from sim.street.extract import OsmError
 from sim.street.site import Site, SiteError
 from sim.street.zone import zone_of
 
-WRONG, NOT_REACHED = 2, 1
-"""Exit codes. NOT_REACHED, of `accept` alone: a figure of the walk test is below its limit."""
 SITE_FILE, PICTURE, PAGE, FIGURES, TOML = "site.geojson", "plan.svg", "plan.html", "plan.json", "readers.toml"
 PLAN_MAX_B = 1024 * 1024
 FLANK_ARRIVALS, FLANK_AIRS, FLANK_SEED = 100, 2, 500_000
@@ -37,19 +37,38 @@ FLANK_ARRIVALS, FLANK_AIRS, FLANK_SEED = 100, 2, 500_000
 FLANK_GAIN = 2
 """They are placed if they bring this many more of these arrivals into time: less may be luck."""
 
-SiteArgument = Annotated[Path, typer.Argument(help="A site file, as `ansim-sim site derive` makes it.")]
-Out = Annotated[Path, typer.Option(help="Folder for the plan; made where it is missing.")]
-Poles = Annotated[int, typer.Option(min=0, max=80, help="Readers on poles along streets and in the yard, at most.")]
-Flanks = Annotated[str, typer.Option(help="Readers inside the wall beside each gate: yes, no, or auto: if they help.")]
-DaysOption = Annotated[
-    int, typer.Option(min=1, max=100_000, help="Child-days to simulate. 3000 prove 1 false per 1000.")
+SiteArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A site file, as `ansim-sim site derive` makes it.")]
+Out = Annotated[Path, typer.Option(metavar="FOLDER", help="For the plan; made where it is missing.")]
+Poles = Annotated[
+    int,
+    typer.Option(metavar="NUMBER", min=0, max=80, help="Readers on poles along streets and in the yard, at most."),
 ]
-AirsOption = Annotated[int, typer.Option("--airs", min=1, max=1000, help="Different airs to spread them over.")]
-SeedOption = Annotated[int, typer.Option(min=0, help="Everything random follows from it.")]
-Radius = Annotated[float, typer.Option(min=20, max=300, help="Footpaths this far from the school's outline count.")]
-WallDb = Annotated[float, typer.Option(min=0, max=30, help="Loss in the wall: brick 6, a fence or an open campus 0.")]
-FrontBackDb = Annotated[float, typer.Option(min=0, max=40, help="How much less a patch hears behind than ahead.")]
-LossOption = Annotated[float, typer.Option("--loss", min=0, max=0.9, help="Share of packets lost besides.")]
+Flanks = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="Readers inside the wall beside each gate: yes, no, or auto: if they help."),
+]
+DaysOption = Annotated[
+    int,
+    typer.Option(metavar="NUMBER", min=1, max=100_000, help="Child-days to simulate. 3000 prove 1 false per 1000."),
+]
+AirsOption = Annotated[
+    int, typer.Option("--airs", metavar="NUMBER", min=1, max=1000, help="Different airs to spread them over.")
+]
+SeedOption = Annotated[int, typer.Option(metavar="NUMBER", min=0, help="Everything random follows from it.")]
+Radius = Annotated[
+    float,
+    typer.Option(metavar="METRES", min=20, max=300, help="Footpaths this far from the school's outline count."),
+]
+WallDb = Annotated[
+    float,
+    typer.Option(metavar="DB", min=0, max=30, help="Loss in the wall: brick 6, a fence or an open campus 0."),
+]
+FrontBackDb = Annotated[
+    float, typer.Option(metavar="DB", min=0, max=40, help="How much less a patch hears behind than ahead.")
+]
+LossOption = Annotated[
+    float, typer.Option("--loss", metavar="SHARE", min=0, max=0.9, help="Share of packets lost besides.")
+]
 
 
 def plan_command(
@@ -65,13 +84,13 @@ def plan_command(
     front_back_db: FrontBackDb = Channel().patch_front_back_db,
     loss: LossOption = 0.0,
 ) -> None:
-    """Place the readers of a zone and say what they promise, before anybody climbs.
+    """Place the readers of a zone and say what they promise, before anything is mounted.
 
-    OUT gets the site file with the readers, a picture, the page for the tender, and the readers for a gateway's file.
-    Readers in the site file that are marked "origin": "ansim" are placed anew; the others stay.
+    --out gets the site file with the readers, a picture, the page for the tender, and the readers for a gateway's
+    file. Readers in the site file that are marked "origin": "ansim" are placed anew; the others stay.
     """
     if flanks not in ("auto", "yes", "no"):
-        _stop("plan", f"--flanks {flanks!r}: auto, yes or no")
+        _stop("plan", f"--flanks {flanks!r}: auto, yes or no", Exit.USAGE)
     conditions = Conditions(replace(Channel(), wall_db=wall_db, patch_front_back_db=front_back_db), loss=loss)
     try:
         draft = Draft(site)
@@ -83,17 +102,24 @@ def plan_command(
         final = sites.load(out / SITE_FILE)
         poles_ = {pole.number: pole for pole in final.poles}  # as the file says them, to a centimetre
         made = replace(made, readers=tuple(replace(each, pole=poles_[each.pole.number]) for each in made.readers))
-        promised = promise(
-            final,
-            final.poles,
-            days=days,
-            airs=airs,
-            seed=seed,
-            radius_m=radius_m,
-            conditions=conditions,
-            progress=typer.echo,
-        )
-        limits = accept.limits(final, final.poles, radius_m, seed, conditions)
+        with progress(f"simulating {final.name}", airs + 1) as done:
+            told = itertools.count(1)
+
+            def tell(line: str) -> None:
+                say(line, "faint")
+                done(next(told))
+
+            promised = promise(
+                final,
+                final.poles,
+                days=days,
+                airs=airs,
+                seed=seed,
+                radius_m=radius_m,
+                conditions=conditions,
+                progress=tell,
+            )
+            limits = accept.limits(final, final.poles, radius_m, seed, conditions)
         again = (
             f"ansim-sim plan {shlex.quote(site.name)} --out {shlex.quote(out.name or '.')} --poles {poles} "
             f"--flanks {flanks} --days {days} --airs {airs} --seed {seed} --radius-m {radius_m:g} "
@@ -101,27 +127,29 @@ def plan_command(
         )
         _write(out, final, made, promised, limits, Assumed(conditions), again, radius_m)
     except (LayoutError, SiteError, OsmError) as error:
-        _stop("plan", str(error))
+        _stop("plan", str(error), Exit.NO)
     except OSError as error:
-        _stop("plan", f"cannot write into {out}: {error.strerror}; give another --out")
+        _stop("plan", f"cannot write into {out}: {error.strerror}; give another --out", Exit.FAULT)
     for line in page.summary(made, promised):
-        typer.echo(line)
+        say(line)
     for text in (*promised.shortfalls(), *made.notes):
-        typer.echo(f"note: {text}")
-    typer.echo(f"{out / PAGE}: the page for the tender; {out / SITE_FILE}, {out / TOML}: for demo and gateway")
+        say(f"note: {text}", "warning")
+    say(f"{out / PAGE}: the page for the tender; {out / SITE_FILE}, {out / TOML}: for demo and gateway")
 
 
 def accept_command(
-    plan: Annotated[Path, typer.Argument(help="The folder that `ansim-sim plan` wrote.")],
-    walk: Annotated[Path, typer.Argument(help="The folder of the walk test, after `ansim-gateway calibrate`.")],
+    plan: Annotated[Path, typer.Argument(metavar="PLAN_FOLDER", help="What `ansim-sim plan` wrote.")],
+    walk: Annotated[
+        Path, typer.Argument(metavar="WALK_FOLDER", help="The walk test, after `ansim-gateway calibrate`.")
+    ],
 ) -> None:
-    """Hold a walk test against the limits of a plan. Exit code 1 when a figure is below its limit or was not walked."""
+    """Hold a walk test against the limits of a plan: is each figure reached, and was it walked?"""
     try:
         site = sites.load(plan / SITE_FILE)
         limits, radius_m = _read_limits(plan / FIGURES)
         rows = accept.read_walk(walk, site)
     except (SiteError, RecordingError, LayoutError, ValueError) as error:
-        _stop("accept", str(error))
+        _stop("accept", str(error), Exit.NO)
     got = {each.key: each for each in accept.figures(site, site.poles, radius_m, rows)}
     missed = 0
     for limit in limits:
@@ -130,8 +158,8 @@ def accept_command(
         verdict = limit.judge(figure)
         missed += verdict != "reached"
         wanted = f"at least {limit.least:.1f}, usual {limit.usual:.1f}"
-        typer.echo(f"{limit.words}: {value} {limit.unit}, {wanted}: {verdict}")
-    raise typer.Exit(NOT_REACHED if missed else 0)
+        say(f"{limit.words}: {value} {limit.unit}, {wanted}: {verdict}", "good" if verdict == "reached" else "bad")
+    raise typer.Exit(Exit.NO if missed else Exit.DONE)
 
 
 def planned(draft: Draft, *, poles: int, radius_m: float, flanks: bool) -> Layout:
@@ -174,13 +202,15 @@ def planned(draft: Draft, *, poles: int, radius_m: float, flanks: bool) -> Layou
 def _with_flanks(draft: Draft, plain: Layout, poles: int, radius_m: float, seed: int, conditions: Conditions) -> Layout:
     """Return the plan with flank readers if the plain one tells too few arrivals in time and they help."""
     _, seconds, bar = BARS[0]
-    first = _tried(draft.site, plain, seed, conditions)
-    if first.share(seconds) >= bar:
-        return plain
-    other = planned(draft, poles=poles, radius_m=radius_m, flanks=True)
-    second = _tried(draft.site, other, seed, conditions)
+    with progress("trying flank readers", 2) as done:
+        first = _tried(draft.site, plain, seed, conditions)
+        if first.share(seconds) >= bar:
+            return plain
+        done(1)
+        other = planned(draft, poles=poles, radius_m=radius_m, flanks=True)
+        second = _tried(draft.site, other, seed, conditions)
     helps = second.within(seconds) - first.within(seconds) >= FLANK_GAIN
-    typer.echo(
+    say(
         f"flank readers: {first.within(seconds)} of {first.of} arrivals told in {seconds} s without, "
         f"{second.within(seconds)} with them: {'placed' if helps else 'not placed'}"
     )
@@ -242,6 +272,5 @@ def _read_limits(path: Path) -> tuple[list[Limit], float]:
         raise LayoutError(f"{path} is no plan ({error}); make it again with `ansim-sim plan`") from error
 
 
-def _stop(command: str, text: str) -> None:
-    typer.echo(f"ansim-sim {command}: {text}", err=True)
-    raise typer.Exit(WRONG)
+def _stop(command: str, text: str, code: Exit) -> NoReturn:
+    fail(f"ansim-sim {command}: {text}", code)

@@ -104,9 +104,9 @@ def summary(layout: Layout, promise: Promise) -> list[str]:
     """Return the promise in lines for a terminal."""
     lines = [_counts(layout)]
     for name, tally, seconds in _told(promise):
-        lines.append(f"{name}: {_per_cent(tally.share(seconds))} told within {seconds} s (of {tally.of} simulated)")
+        lines.append(f"{name}: {_per_cent(tally.share(seconds))} reported within {seconds} s (of {tally.of} simulated)")
     lines.append(
-        f"false words: {promise.false_words} in {promise.child_days:.0f} simulated child-days: "
+        f"false reports: {promise.false_words} in {promise.child_days:.0f} simulated child-days: "
         f"{_rate(promise.false_per_1000)} per 1000, at most {_rate(promise.false_per_1000_most)} (95 % sure)"
     )
     cover = promise.coverage
@@ -169,19 +169,19 @@ def _readers(site: Site, layout: Layout) -> str:
 
 def _promise(promise: Promise) -> str:
     rows = [
-        f'<tr><td>{name} told within {seconds} s</td><td class="n">{_per_cent(tally.share(seconds))}</td>'
+        f'<tr><td>{name} reported within {seconds} s</td><td class="n">{_per_cent(tally.share(seconds))}</td>'
         f'<td class="n">{_per_cent(tally.least(seconds))}</td><td class="n">{_per_cent(tally.poorest(seconds))}</td>'
         f'<td class="n">{tally.of}</td></tr>'
         for name, tally, seconds in _told(promise)
     ]
     rows += [
-        f'<tr><td>median / nine in ten {name} told after</td><td class="n">{_seconds(tally, 50)} / '
+        f'<tr><td>median / nine in ten {name} reported after</td><td class="n">{_seconds(tally, 50)} / '
         f'{_seconds(tally, 90)}</td><td></td><td></td><td class="n">{tally.of}</td></tr>'
         for name, tally in (("arrivals", promise.arrivals), ("departures", promise.departures))
     ]
     cover = promise.coverage
     rows.append(
-        f'<tr><td>false words per 1000 child-days</td><td class="n">{_rate(promise.false_per_1000)}</td>'
+        f'<tr><td>false reports per 1000 child-days</td><td class="n">{_rate(promise.false_per_1000)}</td>'
         f'<td class="n">at most {_rate(promise.false_per_1000_most)}</td><td></td>'
         f'<td class="n">{promise.child_days:.0f} days</td></tr>'
     )
@@ -192,16 +192,16 @@ def _promise(promise: Promise) -> str:
         )
     day = ", ".join(f"{count:g} {kind.replace('_', ' ')}" for kind, count in DAY)
     return _table(("figure", "promised", "95 % sure of", "in the poorest air", "simulated"), rows) + (
-        "<p>The bounds take the words as independent. They are not quite: the children of one air share its shadows, "
-        "and false words come in pairs (left, and arrived again). So look at the poorest air too. "
-        f"A child-day is: {escape(day)}. False is every word of an arrival or departure that did not happen. "
+        "<p>The bounds take the reports as independent. They are not quite: the children of one air share its shadows, "
+        "and false reports come in pairs (left, and arrived again). So look at the poorest air too. "
+        f"A child-day is: {escape(day)}. False is every report of an arrival or departure that did not happen. "
         f"{escape(_false_kinds(promise))}</p>"
     )
 
 
 def _false_kinds(promise: Promise) -> str:
     said = ", ".join(f"{count} of who {_DOES.get(kind, kind)}" for kind, count in promise.false_kinds)
-    return f"The false words: {said}." if said else ""
+    return f"The false reports: {said}." if said else ""
 
 
 _DOES = {
@@ -237,9 +237,9 @@ def _notes(layout: Layout, promise: Promise) -> str:
 
 def _made(promise: Promise) -> str:
     return (
-        f"{promise.airs} airs (shadows, readers' and tags' spread drawn anew), {promise.arrivals.of} arrivals, "
-        f"{promise.departures.of} departures, {promise.child_days:.0f} child-days, seed {promise.seed}. The same "
-        "command gives the same page."
+        f"{promise.airs} airs (shadows, readers' and tags' spread drawn again for each), "
+        f"{promise.arrivals.of} arrivals, {promise.departures.of} departures, {promise.child_days:.0f} child-days, "
+        f"seed {promise.seed}. The same command gives the same page."
     )
 
 

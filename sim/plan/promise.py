@@ -162,17 +162,17 @@ class Promise:
         for name, seconds, bar in BARS:
             share = self.of(name).share(seconds)
             if share < bar:
-                what = f"{name.capitalize()} told within {seconds} s"
+                what = f"{name.capitalize()} reported within {seconds} s"
                 found.append(f"{what}: {100 * share:.1f} %, the bar is {100 * bar:g} %.")
         if self.false_per_1000 > FALSE_PER_1000_MAX:
             found.append(
-                f"False words: {self.false_per_1000:.1f} per 1000 child-days, the bar is {FALSE_PER_1000_MAX:g}."
+                f"False reports: {self.false_per_1000:.1f} per 1000 child-days, the bar is {FALSE_PER_1000_MAX:g}."
             )
         elif self.false_per_1000_most > FALSE_PER_1000_MAX:
             days = 1000 * most_of(self.false_words) / FALSE_PER_1000_MAX
             found.append(
-                f"False words: {self.child_days:.0f} child-days prove no less than {self.false_per_1000_most:.1f} per "
-                f"1000; --days {math.ceil(days / 100) * 100} proves {FALSE_PER_1000_MAX:g}, if no more are found."
+                f"False reports: {self.child_days:.0f} child-days prove no less than {self.false_per_1000_most:.1f} "
+                f"per 1000; --days {math.ceil(days / 100) * 100} proves {FALSE_PER_1000_MAX:g}, if no more are found."
             )
         if self.coverage.heard_share < HEARD_MIN:
             found.append(
@@ -216,7 +216,7 @@ def promise(
             delays_s += [(delay_s, n) for delay_s in delays_of(scenes, words, kind)]
         if n < PRESS_AIRS_MAX:
             pressed.append((air.seed, air.air, air.locator.anew()))
-        progress(f"air {n + 1} of {airs}: {len(scenes)} children, {false.total()} false words so far")
+        progress(f"air {n + 1} of {airs}: {len(scenes)} children, {false.total()} false reports so far")
     points = footpath_points(site, radius_m, PRESS_STEP_M)
     duty = [(1 - wanted.loss) * chain.duty_of(air.zone, reader) for reader in air.zone.readers]
     return Promise(

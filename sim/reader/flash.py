@@ -7,7 +7,7 @@ records), and the outermost record: its kind is the magic number d2 cd 31.
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from readers.build import FIRMWARE, compile_source, read_manifest, wire_numbers
@@ -27,6 +27,18 @@ def compile_firmware(folder: Path) -> dict[str, int]:
     for name, source in sources.items():
         shutil.copyfile(_compile(source, f"{source.stem}.py", numbers), folder / name)
     return {name: (folder / name).stat().st_size for name in sources}
+
+
+def compiling() -> Iterator[None]:
+    """Compile all that readers need, one file a step, so that the caller can do something else in between."""
+    sources = read_manifest(FIRMWARE)
+    numbers = wire_numbers(sources["wire.mpy"])
+    for source in sources.values():
+        _compile(source, f"{source.stem}.py", numbers)
+        yield
+    for source in sorted(_DEVICE.rglob("*.py")):
+        _compile(source)
+        yield
 
 
 def prepare_flash(

@@ -21,6 +21,7 @@ import contextlib
 import math
 import os
 import random
+import signal
 import socket
 import struct
 import subprocess
@@ -34,6 +35,7 @@ from readers import wire
 from sim.reader.flash import BLOCK_B, boot_folder, image_file
 from sim.reader.switches import ERRORS, Switches
 
+ENDED_S = 1.0  # real time between the end of a process's line and its own
 WALL_LIMIT_S = 5.0  # real time in which the firmware must reach its next wait
 PAYLOAD_MAX = 66  # encrypted unicast; a longer one goes out in fragments, which bellows cannot put together
 PRODUCT_NAME = b"\x02\x01\x06\x0d\x09XBee3 Zigbee"  # what it advertises when the firmware sets nothing else
@@ -55,6 +57,8 @@ import ctypes, os, sys, micropython_unix
 path = sys.argv.pop(1)
 image = open(path, "rb").read()
 os.unlink(path)
+ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG: killed with the simulator, even in a loop that never waits
+os.getppid() == int(sys.argv.pop(1)) or os._exit(1)
 rom = ctypes.create_string_buffer(image, len(image))
 os.environ["ANSIM_ROM"] = "%d %d" % (ctypes.addressof(rom), len(image))
 sys.exit(micropython_unix.main())
@@ -118,6 +122,8 @@ class ReaderProcess:
         self.heartbeat: dict[str, int] | None = None  # the newest that was sent, by wire.HEARTBEAT_FIELDS
         self.scan_stalled = False  # fault: the scanner never returns its next advertisement
         self.cut_at_flash_step: int | None = None  # fault: power fails after this many more flash steps (torn writes)
+        self.on_lost: Callable[[str], None] | None = None
+        """Called with the reason when somebody else has killed its process: that is no fault of a module."""
         self.on_advertise: Callable[[ReaderProcess, float], None] | None = None
         """Called with (reader, now_ms) whenever `advertising` changes."""
         self.advertising: tuple[float, int, bytes] | None = None
@@ -321,14 +327,15 @@ class ReaderProcess:
         image = image_file(self.flash_dir, in_place=self._in_place)
         with self._console.open("wb") as console:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _LAUNCH, str(image), "-X", f"heapsize={self.switches.heap_b}", "-m", "_boot"],
+                [sys.executable, "-c", _LAUNCH, str(image), str(os.getpid()),
+                 "-X", f"heapsize={self.switches.heap_b}", "-m", "_boot"],
                 stdin=theirs.fileno(),
                 stdout=console,
                 stderr=console,
                 cwd=self.flash_dir,
                 env={**os.environ, "MICROPYPATH": str(boot_folder())},
                 start_new_session=True,  # so that only the simulator gets a Ctrl-C
-            )
+            )  # fmt: skip
         theirs.close()
         self._socket = ours
         self._buffer = b""
@@ -336,9 +343,16 @@ class ReaderProcess:
         self._interrupted_at_ms = self._typed_at_ms = self._now_ms
         self.boots += 1
 
-    def _end_process(self) -> None:
+    def _end_process(self, lost: bool = False) -> None:
+        """End the process. lost: its line has ended already."""
         if self._process is None:
             return
+        if lost:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(ENDED_S)
+            code = self._process.returncode
+            if code is not None and code < 0 and self.on_lost is not None:
+                self.on_lost(f"reader {self.number}: its MicroPython was killed by {signal.Signals(-code).name}")
         self._process.kill()  # before its line is closed: the program would take that for a crash, and say so
         self._process.wait()
         if self._socket is not None:
@@ -413,9 +427,10 @@ class ReaderProcess:
 
     def _step(self) -> bool:
         """Handle one message. Return whether the firmware continues now."""
+        hangs = self.hangs
         message = self._read()
         if message is None:
-            self._end_process()  # now only the watchdog is left, if it was armed
+            self._end_process(lost=self.hangs == hangs)  # now only the watchdog is left, if it was armed
             self._scan = self._sleep_until_ms = None
             return False
         op, done, argument, data = message

@@ -23,7 +23,8 @@ FAST_FOR_S = 3.0
 CRY_FOR_S = 600.0
 SILENT_S = 20.0
 """A tag falls silent at a moment of its own in the last so many seconds of an epoch, and begins with its new id at
-another in the first so many seconds of the next. Both moments are drawn anew. By measurement: docs/MEASURED.md."""
+another in the first so many seconds of the next. Both moments are drawn again each time. By measurement:
+docs/MEASURED.md."""
 POWER_DBM = -48
 """Stated power at 1 m: +4 dBm, minus 40 dB for the first metre, minus 12 dB for chip antenna and bag. Assumed."""
 POWER_SIGMA_DB = 1.5
@@ -103,7 +104,7 @@ class Tag:
         self.next_s = now_s
 
     def change_battery(self, now_s: float, without_s: float = 30.0, *, keeps_clock: bool = True) -> None:
-        """Take the battery out and put a full one in after `without_s`. Both counters are lost and drawn anew.
+        """Take the battery out and put a full one in after `without_s`. Both counters are lost and drawn again.
 
         A cry that was under way ends. Without keeps_clock the clock stood still meanwhile, and the tag says so.
         """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,15 +64,16 @@ class SimulatedSite:
         return str(self.facts["name"])
 
 
-def collection(count: int, seed: int) -> list[SimulatedSite]:
-    """Return `count` sites of all kinds. Of every four: two rooms (tag on a rig, on a body), a street, a yard."""
+def collection(count: int, seed: int) -> Iterator[SimulatedSite]:
+    """Yield `count` sites of all kinds. Of every four: two rooms (tag on a rig, on a body), a street, a yard."""
     order: tuple[tuple[PlaceKind, str | None], ...] = (
         ("room", "rig"),
         ("street", None),
         ("room", "body"),
         ("yard", None),
     )
-    return [make(order[i % 4][0], seed + i, worn=order[i % 4][1]) for i in range(count)]
+    for i in range(count):
+        yield make(order[i % 4][0], seed + i, worn=order[i % 4][1])
 
 
 def make(

@@ -29,7 +29,7 @@ def missing() -> str | None:
     """Return a message about what is missing, or None."""
     for path in (TOOLS / "score.py", SITES):
         if not path.exists():
-            return f"../shared/{path.relative_to(SHARED)} is not there"
+            return f"../shared/{path.relative_to(SHARED)} is not there; next: put ../shared next to the checkout"
     return None
 
 

@@ -16,7 +16,7 @@ from tests.bench import _families, _folds, _held, _ours, _recorded, _speed, _zon
 from tests.roots import SHARED
 
 READERS: Floats = np.array([[0.0, 0.0, 2.5], [9.0, 0.0, 2.5], [9.0, 6.0, 2.5], [0.0, 6.0, 2.5]])
-TOOLS = pytest.mark.skipif(_recorded.missing() is not None, reason=f"{_recorded.missing()}")
+TOOLS = pytest.mark.skipif(_recorded.missing() is not None, reason=_recorded.missing() or "")
 
 
 def level_dbm(xy_m: Floats) -> Floats:

@@ -1,13 +1,16 @@
 """The whole chain on real parts, from a child's press to the lamp, with the gateway, the broker and the city killed."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from sim.demo.processes import console
+from tests.sim.demo.terminal import Screen, in_terminal
 
+ASK = "press Acknowledge"
 pytestmark = [pytest.mark.story, pytest.mark.timeout(280)]
 
 
@@ -48,13 +51,18 @@ def test_a_cry_and_a_bell_survive_the_death_of_every_server(tmp_path: Path) -> N
 
 
 def test_a_press_on_a_bell_outlives_a_dead_gateway_and_its_own_readers_power(tmp_path: Path) -> None:
-    """Seed 5, 24 s: bell03 is pressed 0.8 s after the gateway's death; its reader loses power 0.7 s later, for 2 s."""
+    """Seed 5, 24 s: bell03 is pressed 0.8 s after the gateway's death; its reader loses power 0.7 s later, for 2 s.
+
+    It runs in a terminal of 80 x 24, as the pages promise it, which is made smaller when the first press waits.
+    """
     command = [
         console("ansim-sim"), "demo", "--once", "--seconds", "24", "--children", "3", "--readers", "3", "--seed", "5",
         "--no-walk-test", "--json", "out.json", "--fault", "kill-gateway@11.5", "--fault", "kill-reader@13:3",
     ]  # fmt: skip
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=270, check=False)
-    words = done.stdout + done.stderr
+    screen = in_terminal(
+        command, tmp_path, (80, 24), limit_s=270, then=lambda so_far: (40, 12) if ASK in so_far else None
+    )
+    words = screen.after
     report = json.loads((tmp_path / "out.json").read_text())
     (hops,) = report["bell"]
     gateway, reader = report["faults"]
@@ -65,6 +73,27 @@ def test_a_press_on_a_bell_outlives_a_dead_gateway_and_its_own_readers_power(tmp
     assert report["second_incidents"] == report["lost_events"] == report["undelivered_events"] == 0, words
     assert all(hops[name] is not None for name in hops if name.endswith("_ms")), (hops, words)
     assert hops["press_to_gateway_ms"] > 1000 * (reader["at_s"] - hops["at_s"] + 2), "told by the reader's second life"
+    check_pictures(screen)
+
+
+def bare(text: str) -> str:
+    return "".join(text.split())
+
+
+def check_pictures(screen: Screen) -> None:
+    """In both sizes: the page, name and passcode, what to do next for the press, the newest line, and nothing else."""
+    login = re.compile(r"page (http://127\.0\.0\.1:\d+/) +name desk +passcode [a-z0-9]{5}(-[a-z0-9]{5}){3} *")
+    said = [bare(line.split(" s  ", 1)[1]) for line in screen.after.splitlines() if " s  " in line]
+    for columns, rows in ((80, 24), (40, 12)):
+        drawn = [each for each in screen.pictures if len(each) == rows and len(each[-1]) == columns]
+        asking = [each for each in drawn if bare(ASK) in bare(" ".join(each))]
+        assert asking, screen.output[-3000:]
+        text = " ".join(" ".join(asking[-1]).split())
+        assert login.search(text), text
+        assert re.search(rf"(SOS|BELL) \S+: open the page, log in, {ASK}", text), text
+        assert all(len(line) == columns for line in asking[-1]), text
+        assert bare(text).endswith(tuple(said)), "the newest line, wholly"
+    assert "files of this run: " in screen.after
 
 
 def test_a_bell_on_a_pole_whose_flash_is_full_is_told_among_readers_that_fail_in_other_ways(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 from gateway.uplink import ROOT
 from sim.demo import broker
 from sim.demo.processes import LOG_MAX_B, Program, StartError, free_ports, listens, until
+from tests import programs
 
 PYTHON = sys.executable
 
@@ -143,8 +144,8 @@ class Client:
 
 @pytest.mark.parametrize("kind", ["nats", pytest.param("mosquitto", marks=pytest.mark.mosquitto)])
 def test_the_broker_lets_a_gateway_speak_and_hear_as_itself_only(kind: broker.BrokerKind, tmp_path: Path) -> None:
-    if kind == "mosquitto" and broker._mosquitto() is None:
-        pytest.skip("mosquitto is not installed: apt-get install mosquitto")
+    if kind == "mosquitto":
+        programs.find_or_skip("mosquitto")
     words = {"gw1": broker.password(), broker.CITY: broker.password()}
     program, port = broker.make(kind, tmp_path / "broker", "zone", "gw1", words)
     version = mqtt.MQTTv5 if kind == "mosquitto" else mqtt.MQTTv311

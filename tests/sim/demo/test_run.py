@@ -1,6 +1,7 @@
 """The demo's own evaluation: what became of a press, what is a true arrival, and when a promise is broken."""
 
-import io
+import asyncio
+import contextlib
 import json
 import math
 import os
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import ConsoleDimensions
 from typer.testing import CliRunner
 
 from gateway.config import load
@@ -20,11 +20,9 @@ from readers import wire
 from readers.advertisement import TagKeys
 from sim.__main__ import app
 from sim.air.radio import Air
-from sim.demo import folder, records, report, scenario, show, technician
+from sim.demo import folder, records, report, technician
 from sim.demo.auto_operator import Seen
-from sim.demo.lamp import Sight
 from sim.demo.presses import Presses
-from sim.demo.processes import StartError
 from sim.demo.rig import BUZZER_PIN, LAMP_PIN, ears_of
 from sim.demo.running_zone import PinChange
 from sim.demo.scenario import Press
@@ -212,7 +210,7 @@ def stores(tmp_path: Path, committed: int, waiting: list[int], stored: list[int]
     outbox, city = tmp_path / "outbox", tmp_path / "city.db"
     outbox.mkdir()
     for lane in records.LANES:
-        with sqlite3.connect(outbox / f"{lane}.db") as db:
+        with contextlib.closing(sqlite3.connect(outbox / f"{lane}.db")) as db, db:
             db.execute("CREATE TABLE meta(key, value)")
             db.execute("INSERT INTO meta VALUES('epoch', 'E')")
             db.execute("CREATE TABLE outbox(seq INTEGER PRIMARY KEY AUTOINCREMENT, body)")
@@ -221,7 +219,7 @@ def stores(tmp_path: Path, committed: int, waiting: list[int], stored: list[int]
                 gone = [(n,) for n in range(1, committed + 1) if n not in waiting]
                 db.executemany("DELETE FROM outbox WHERE seq = ?", gone)
         db.close()
-    with sqlite3.connect(city) as db:
+    with contextlib.closing(sqlite3.connect(city)) as db, db:
         db.execute("CREATE TABLE event(epoch, lane, seq, type, subject, observed_at, stored_at, body)")
         db.execute("CREATE TABLE incident(number, body)")
         db.execute("CREATE TABLE quarantine(digest)")
@@ -253,7 +251,7 @@ def test_a_row_is_lost_when_it_is_nowhere(
 
 def test_the_same_thing_stored_twice_is_seen(tmp_path: Path) -> None:
     _, city = stores(tmp_path, 2, [], [1])
-    with sqlite3.connect(city) as db:
+    with contextlib.closing(sqlite3.connect(city)) as db, db:
         db.execute("INSERT INTO event VALUES('E', 'sos', 2, 'sos', 'tag-001', 1.0, 9.0, '{}')")
     db.close()
     assert records.read_city(city).same == 1
@@ -261,7 +259,7 @@ def test_the_same_thing_stored_twice_is_seen(tmp_path: Path) -> None:
 
 def test_notices_of_a_danger_are_read_and_the_word_that_it_is_clear_is_none(tmp_path: Path) -> None:
     _, city = stores(tmp_path, 2, [], [])
-    with sqlite3.connect(city) as db:
+    with contextlib.closing(sqlite3.connect(city)) as db, db:
         for seq, near in ((1, True), (2, False)):
             body = json.dumps({"area": "road", "near": near, "probability": 0.6})
             db.execute(
@@ -278,21 +276,9 @@ def test_records_that_are_not_there_prove_nothing(tmp_path: Path) -> None:
         records.read_gateway(tmp_path)
 
 
-def test_run_folders_are_private_and_only_the_newest_stay(tmp_path: Path) -> None:
-    for n in range(5):
-        old = tmp_path / f"demo-2020010{n + 1}-000000"
-        old.mkdir()
-    (tmp_path / "mine").mkdir()
-    made = folder.make(tmp_path)
-    assert made.stat().st_mode & 0o077 == 0
-    assert sorted(f.name for f in tmp_path.iterdir()) == [
-        "demo-20200104-000000", "demo-20200105-000000", made.name, "mine",
-    ]  # fmt: skip
-
-
 def test_the_configurations_are_ones_the_programs_accept(tmp_path: Path) -> None:
     poles = ZONE.poles[:3]
-    secrets = folder.make_secrets(tmp_path, [pole.number for pole in poles])
+    secrets = asyncio.run(folder.make_secrets(tmp_path, [pole.number for pole in poles]))
     world = World(ZONE, 1, 2)
     walked = technician.walk(ZONE, poles, Air(1, ears_of(poles)), 1)
     tags = {child.tag: TagKeys(os.urandom(16), os.urandom(16)) for child in world.children}
@@ -342,7 +328,7 @@ def test_the_configurations_are_ones_the_programs_accept(tmp_path: Path) -> None
         (["--switches", "nowhere.json"], "cannot read nowhere.json"),
         (["--readers", "99"], "has 1..36"),
         (["--broker", "rabbit"], "auto, mosquitto or nats"),
-        (["--site", "/nowhere.geojson"], "cannot read"),
+        (["--json", "nowhere/out.json"], "there is no folder"),
     ],
 )
 def test_what_cannot_be_run_is_said_before_anything_starts(
@@ -353,57 +339,3 @@ def test_what_cannot_be_run_is_said_before_anything_starts(
     assert result.exit_code == 2
     assert words in result.output
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "run").write_text("a file")
-    with pytest.raises(StartError, match="cannot make a folder"):
-        folder.make(tmp_path / "run")
-
-
-def test_the_picture_shows_the_page_the_passcode_and_what_a_lamp_says() -> None:
-    out = io.StringIO()
-    rows = [show.ChildRow("tag-001", "walking", 31.0, True, False, "moving", 12.0, 2.0)]
-    hops = [show.PressRow("SOS", "tag-001", [("gateway", 0.12), ("lamp: received", None)])]
-    screen = show.Show(out, live=True)
-    screen.start(lambda: show.View("http://127.0.0.1:1/", "desk", "abc", 12.0, 90.0, rows, hops, [(1, True)], {}))
-    screen.say("pole 1 blinks: received")
-    screen.stop()
-    text = out.getvalue()
-    for words in (
-        "http://127.0.0.1:1/",
-        "abc",
-        "tag-001 SOS",
-        "31 m from the gate",
-        "gateway +0.12 s",
-        "pole 1 blinks",
-    ):
-        assert words in text
-
-
-@pytest.mark.parametrize(("columns", "rows"), [(80, 24), (100, 30), (200, 50)])
-def test_the_picture_fits_the_terminal_and_keeps_what_matters(columns: int, rows: int) -> None:
-    screen = show.Show(io.StringIO(), live=True)
-    screen._console.size = ConsoleDimensions(columns, rows)
-    children = [show.ChildRow(f"tag-{n:03d}", "walking", 3.0, n == 17, False, None, None, None) for n in range(1, 21)]
-    hops = [("gateway", 0.03), ("city", 0.04), ("page", 0.06), ("lamp: received", 0.13), ("acknowledged", 2.4)]
-    presses = [show.PressRow("SOS", "tag-017", hops), show.PressRow("BELL", "bell03", hops)]
-    lamps: dict[int, Sight] = {1: "received", 3: "help", 4: "dark", 5: "help", 7: "steady"}
-    counts = {"heard": 341, "beacons": 597, "rows": 278, "bytes_up": 7328, "lag_ms": 2337}
-    readers = [(n, True) for n in range(1, 9)]
-    view = show.View("http://127.0.0.1:1/", "desk", "x" * 23, 12.0, 90.0, children, presses, readers, counts, lamps)
-    for n in range(40):
-        screen.say(f"line {n}")
-    screen.start(lambda: view)
-    drawn = screen._console.render_lines(screen._picture(), pad=False)
-    text = "\n".join("".join(segment.text for segment in line) for line in drawn)
-    screen.stop()
-    print(text)
-    assert len(drawn) < rows
-    for words in ("help is coming: 3 5", "received: 1", "lit and stuck: 7", "tag-017 SOS", "bell03", "line 39"):
-        assert words in text, words
-    assert ("tag-020" in text) == (rows == 50), "and 19 more"
-
-
-def test_faults_of_the_option_are_faults_of_the_story() -> None:
-    assert set(scenario.KINDS) == {"kill-gateway", "kill-broker", "kill-city", "kill-reader", "noise"}

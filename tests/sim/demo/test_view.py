@@ -27,7 +27,7 @@ def test_the_picture_is_empty_before_the_story_and_whole_in_it(tmp_path: Path) -
     async def story() -> None:
         keys = {pole.number: bytes([pole.number]) * folder.READER_KEY_B for pole in demo.poles}
         async with set_up(tmp_path, demo.world, demo.poles, keys, pty=False) as rig:
-            demo._rig, demo.operator = rig, AutoOperator("http://127.0.0.1:9/", "token")
+            demo._rig, demo._operator = rig, AutoOperator("http://127.0.0.1:9/", "token")
             assert demo.view().children == (), "readers join, and the story has not begun"
             rig.zone.begin(rig.wall_of(rig.clock.now_s))
             demo.presses.add(demo.story.presses[0], "tag-001", rig.wall_of(rig.clock.now_s), 0.0)

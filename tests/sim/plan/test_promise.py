@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from gateway.config.load import load
 from gateway.recording import Floats
+from readers.terminal import Exit
 from sim.__main__ import app
 from sim.demo import technician
 from sim.plan import accept
@@ -75,12 +76,14 @@ def test_a_promise_says_what_it_does_not_reach_and_what_it_does_not_prove() -> N
     assert promised().shortfalls() == []
     name, seconds, bar = BARS[0]
     late = promised(arrivals=Delays((seconds + 1.0,) * 100 + (5.0,) * 900))
-    assert late.shortfalls() == [f"{name.capitalize()} told within {seconds} s: 90.0 %, the bar is {100 * bar:g} %."]
+    assert late.shortfalls() == [
+        f"{name.capitalize()} reported within {seconds} s: 90.0 %, the bar is {100 * bar:g} %."
+    ]
     assert any("--days 3000 proves 1" in text for text in promised(child_days=100).shortfalls())
     false = promised(false_kinds=(("plays", 5), ("wait", 1)))
     assert false.false_words == 6
     assert false.false_per_1000 == pytest.approx(1.5)
-    assert any(text.startswith("False words: 1.5 per 1000") for text in false.shortfalls())
+    assert any(text.startswith("False reports: 1.5 per 1000") for text in false.shortfalls())
     assert any("Presses heard: 50.0 %" in text for text in promised(coverage=Coverage(2, 1, 1, (), 9.0)).shortfalls())
 
 
@@ -187,7 +190,7 @@ def test_a_site_that_cannot_be_planned_is_said(
 ) -> None:
     path = written(tmp_path, **change)  # type: ignore[arg-type]
     result = CliRunner().invoke(app, ["plan", str(path), "--out", str(tmp_path / "out"), "--days", "1", *arguments])
-    assert result.exit_code == 2
+    assert result.exit_code == (Exit.USAGE if arguments else Exit.NO)
     assert says in result.stderr
     assert result.stderr.startswith("ansim-sim plan: ")
 
@@ -197,10 +200,10 @@ def test_a_file_that_is_no_site_is_said(tmp_path: Path) -> None:
         path = tmp_path / "site.geojson"
         path.write_text(text)
         result = CliRunner().invoke(app, ["plan", str(path), "--out", str(tmp_path / "out")])
-        assert result.exit_code == 2
+        assert result.exit_code == Exit.NO
         assert says in result.stderr
     result = CliRunner().invoke(app, ["plan", str(tmp_path / "none"), "--out", str(tmp_path / "out")])
-    assert result.exit_code == 2
+    assert result.exit_code == Exit.NO
     assert "site derive" in result.stderr
 
 
@@ -258,7 +261,7 @@ def test_the_command_reads_a_recorded_walk_test_and_says_each_figure(plan: tuple
 def test_what_cannot_be_accepted_is_said(plan: tuple[Path, str], tmp_path: Path, missing: str) -> None:
     folder = tmp_path / "none" if missing == "plan" else plan[0]
     result = CliRunner().invoke(app, ["accept", str(folder), str(tmp_path / "walk")])
-    assert result.exit_code == 2
+    assert result.exit_code == Exit.NO
     assert result.stderr.startswith("ansim-sim accept: ")
 
 

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway.survey import read
+from readers.terminal import Exit
 from sim.walks import command, sites
 from sim.walks import faults as walk_faults
 from sim.walks.channel import WalkAir, WalkChannel
@@ -148,7 +149,7 @@ def test_the_same_seed_writes_the_same_files_and_another_one_others(tmp_path: Pa
 
 @pytest.mark.parametrize("number", range(4))
 def test_the_gateway_reads_every_row_that_was_written(tmp_path: Path, number: int) -> None:
-    made = sites.collection(4, SEED)[number]
+    made = list(sites.collection(4, SEED))[number]
     home = sites.write(made, tmp_path)
     site = read.load_site(home)
     assert not site.notes
@@ -256,12 +257,12 @@ def test_the_command_copies_a_site_with_faults_and_leaves_survey_and_truth(tmp_p
 
 def test_the_command_says_what_is_wrong_and_writes_nothing(tmp_path: Path) -> None:
     runner = CliRunner()
-    for arguments, word in (
-        (["make", str(tmp_path / "x"), "--kind", "moon"], "street, room, yard or mixed"),
-        (["fault", str(tmp_path), str(tmp_path / "y"), "--fault", "dead"], "site.json"),
-        (["fault", str(tmp_path), str(tmp_path / "y"), "--fault", "fire"], "none of"),
+    for arguments, word, code in (
+        (["make", str(tmp_path / "x"), "--kind", "moon"], "street, room, yard or mixed", Exit.USAGE),
+        (["fault", str(tmp_path), str(tmp_path / "y"), "--fault", "dead"], "site.json", Exit.NO),
+        (["fault", str(tmp_path), str(tmp_path / "y"), "--fault", "fire"], "none of", Exit.USAGE),
     ):
         result = runner.invoke(command.app, arguments)
-        assert result.exit_code == 2
+        assert result.exit_code == code
         assert word in result.output
     assert not list(tmp_path.iterdir())
