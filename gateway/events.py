@@ -5,7 +5,7 @@ are UTC. An event's name is (gateway, epoch, lane, seq). The envelope (`gateway.
 """
 
 from datetime import datetime
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -187,16 +187,8 @@ class GatewayHealth(_Event, frozen=True, kw_only=True, tag="gateway_health"):
 Emergency = Sos | Bell | Danger | Told
 Routine = Position | Presence | Arrival | Departure | RouteDeviation | ReaderHealth | GatewayHealth
 Event = Emergency | Routine
-EMERGENCY_TYPES: tuple[type[msgspec.Struct], ...] = (Sos, Bell, Danger, Told)
-ROUTINE_TYPES: tuple[type[msgspec.Struct], ...] = (
-    Position,
-    Presence,
-    Arrival,
-    Departure,
-    RouteDeviation,
-    ReaderHealth,
-    GatewayHealth,
-)
+EMERGENCY_TYPES: tuple[type[msgspec.Struct], ...] = get_args(Emergency)
+ROUTINE_TYPES: tuple[type[msgspec.Struct], ...] = get_args(Routine)
 
 
 def is_emergency(event: Event) -> bool:

@@ -146,6 +146,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 # ---- topics ---------------------------------------------------------------------------------------------------------
 
 TopicKind = Literal["status", "sos", "events", "ack"]
+UP_KINDS: tuple[TopicKind, ...] = tuple(kind for kind in get_args(TopicKind) if kind != "ack")
+"""What a gateway publishes. Of the rest, a city."""
 
 
 def topic(site: str, gateway: str, kind: TopicKind) -> str:

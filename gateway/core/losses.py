@@ -53,8 +53,8 @@ class Losses:
             self._add(traffic, 1, 0 if delivered else 1, now_s)
 
     def tell(self, reader: int, now_s: float) -> bool:
-        """Return whether this reader is to hear that it loses frames. If so, its losses are counted anew from here: one
-        loss makes it scan less only once."""
+        """Return whether this reader is to hear that it loses frames. If so, its losses are counted again from
+        here: one loss makes it scan less only once."""
         traffic = self._readers[reader]
         recent = [bucket for bucket in traffic.buckets if now_s - bucket[0] < SPAN_S]
         frames, lost = sum(bucket[1] for bucket in recent), sum(bucket[2] for bucket in recent)

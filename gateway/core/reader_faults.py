@@ -15,7 +15,7 @@ WORDS = {
     ),
     "settings": (
         "cannot use the settings on its flash, and gets them by radio after each start",
-        "provision it anew at the next visit. Its bell works",
+        "provision it again at the next visit. Its bell works",
     ),
     "scan": (
         "hears no tag, and no tag's SOS: its Bluetooth scanner does not start, or broke",

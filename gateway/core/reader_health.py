@@ -30,10 +30,10 @@ _BITS = dict(zip(wire.HEARTBEAT_FIELDS, (_WIDTHS[c] for c in wire.HEARTBEAT_FORM
 
 _NOISE = {
     "unknown_reader": "reader {reader} sends, and there is no key for it; add it to the reader keys or take it down",
-    "wrong_mac": "frames said to be of reader {reader} have a wrong MAC: another key, or a forger; provision it anew",
+    "wrong_mac": "frames said to be of reader {reader} have a wrong MAC: another key, or a forger; provision it again",
     "unknown_kind": "reader {reader} sends a kind of frame this gateway does not know; update the gateway first",
     "wrong_body": "reader {reader} sends frames this gateway cannot read; update the gateway first, then the reader",
-    "other_version": "reader {reader} speaks another version of the wire, so it is not heard; flash it anew",
+    "other_version": "reader {reader} speaks another version of the wire, so it is not heard; flash it again",
     "old_boot": "reader {reader} counts its boots lower than before, so its frames are refused; give it a new key",
 }
 FAULT_OVER_S = 600.0

@@ -363,7 +363,7 @@ class Emergencies:
         self._keep(alarm)
 
     def _look_again(self, alarm: Alarm, now_s: float) -> Iterator[Effect]:
-        """Look whether the tag of a stranger's cry is known now. If a person judged it already, it cries anew."""
+        """Look whether the tag of a stranger's cry is known now. If a person judged it already, it cries again."""
         if alarm.advertisement is None or alarm.tried == self._resolver.generation or not alarm.committed:
             return
         alarm.tried = self._resolver.generation

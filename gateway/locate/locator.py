@@ -31,7 +31,7 @@ LOST_S = 3.0
 CARRIED_MIN = 0.2
 """With a smaller share of its belief in the new sector, a tag begins again there."""
 WALL_STEP_DB = 1.0
-"""A wall's loss that changed by less is not worth computing the expected levels anew."""
+"""A wall's loss that changed by less is not worth computing the expected levels again."""
 BREATH_S = 0.002
 """Pause between two batches, for all other work."""
 

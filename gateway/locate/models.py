@@ -77,7 +77,7 @@ def of_readers(site: RecordedSite, survey: Survey, names: Sequence[str]) -> tupl
     """
     index = {name: i for i, name in enumerate(site.reader_ids)}
     if missing := [name for name in names if name not in index]:
-        raise ValueError(f"readers {', '.join(missing)} are not in the site {site.name}; walk the zone anew")
+        raise ValueError(f"readers {', '.join(missing)} are not in the site {site.name}; walk the zone again")
     order = np.array([index[name] for name in names])
     new = np.full(len(site.reader_ids), -1)
     new[order] = np.arange(len(order))

@@ -182,8 +182,8 @@ class LaneFile:
                 self._on_health(
                     "shed",
                     False,
-                    f"{shed} routine rows dropped for want of room, positions first; the city has not acknowledged for "
-                    "long, or the disk is small: look at the uplink, or give store.bulk_max_mb more",
+                    f"{shed} routine rows dropped because there was no room, positions first; the city has not "
+                    "acknowledged for long, or the disk is small: look at the uplink, or give store.bulk_max_mb more",
                 )
         return shed
 

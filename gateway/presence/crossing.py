@@ -58,7 +58,7 @@ LOUD_DB, UNANSWERED_MAX = -24.0, 40
 """A gate reader is deaf when it hears nothing while the others of its gate hear so many readings over LOUD_DB: at that
 level all of them hear a tag. Ten children pass in that many."""
 AUDIBLE_DBM = -85
-"""And at least so loud in all, whatever power the tag states: nobody hears a tag that sends in vain."""
+"""And at least so loud in all, whatever power the tag states: no reader hears a weaker tag."""
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ Only traffic is used: no person, no map, no beacon. A deaf gate reader would shi
 what arrivals and departures are read from. So what it lacks is given back to it, and a technician is told.
 
 What is usual is learned from the first children, because two sound readers at one gate lie 5 dB apart (sd): modules
-differ by 2 dB, and what stands round each post shadows the gate for good. No common threshold would tell that from a
+differ by 2 dB, and what stands around each post shadows the gate for good. No common threshold would tell that from a
 fault.
 """
 
@@ -127,7 +127,7 @@ class Twins:
         return self._judge_at_s if self._sides else float("inf")
 
     def snapshot(self) -> dict[str, float]:
-        """Return what is usual, by the module's EUI64: for another module on the pole it is learned anew."""
+        """Return what is usual, by the module's EUI64: for another module on the pole it is learned again."""
         return {self._eui64[reader]: level_db for reader, level_db in self.usual_db.items()}
 
     def restore(self, usual_db: Mapping[str, float]) -> None:

@@ -478,7 +478,7 @@ class Radio:
         if ok or detail != self._unwell:
             self._unwell = "" if ok else detail
             self._on_health(
-                "radio", ok, detail if ok else f"{self.installation.config.radio.port}: {detail}; started anew"
+                "radio", ok, detail if ok else f"{self.installation.config.radio.port}: {detail}; started again"
             )
 
     def _set_database_aside(self, error: Exception) -> None:
