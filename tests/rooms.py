@@ -31,7 +31,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
         "gateway.locate": ("gateway",),
         "gateway.presence": ("gateway",),
         "gateway.outbox": ("gateway",),
-        "city": ("gateway",),
+        "city": ("gateway", "readers"),
         "sim.street": ("gateway", "readers", "sim"),
         "sim.xbee": ("readers", "sim.reader"),
     },
@@ -39,7 +39,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
         "gateway.core": ("gateway", "gateway.locate", "gateway.presence", "readers"),
         "gateway.mqtt": ("gateway", "gateway.outbox"),
         "gateway.survey": ("gateway", "gateway.locate", "gateway.presence", "readers"),
-        "city.checks": ("city",),
+        "city.checks": ("city", "readers"),
         "city.pages": ("city",),
         "sim.air": ("gateway", "sim", "sim.ncp", "sim.reader", "sim.street", "sim.xbee"),
     },
@@ -62,7 +62,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
     },
     {
         "gateway.__main__": ("gateway", "gateway.box", "gateway.config", "gateway.outbox", "gateway.survey", "readers"),
-        "sim.__main__": ("readers", "sim.demo", "sim.ncp", "sim.plan", "sim.street", "sim.walks", "sim.xbee"),
+        "sim.__main__": ("readers", "sim", "sim.demo", "sim.ncp", "sim.plan", "sim.street", "sim.walks", "sim.xbee"),
     },
 )  # fmt: skip
 """Each room with the rooms it may import, from the ground floor up. Every import points to a lower floor."""
@@ -96,7 +96,7 @@ CONTRACTS = {
     ("gateway", "readers"): {"readers.wire", "readers.advertisement", "readers.files", "readers.terminal"},
     ("city", "gateway"): {"gateway.cries", "gateway.events", "gateway.packets", "gateway.uplink"},
     ("sim", "gateway"): {"gateway.uplink", "gateway.zone", *PLANNER},
-    ("city", "readers"): {"readers.terminal"},
+    ("city", "readers"): {"readers.files", "readers.terminal"},
     ("sim", "readers"): {
         "readers.wire",
         "readers.advertisement",

@@ -15,7 +15,7 @@ from tests.roots import ROOT
 TEST_LINES_MAX = 450
 HOUSE = rooms.measure()
 MODULES = rooms.modules()
-PARTS = {*rooms.PACKAGES, "firmware", "tests"}
+PARTS = {*rooms.PACKAGES, "deploy", "firmware", "tests"}
 
 
 def shown(path: Path) -> str:
@@ -310,7 +310,7 @@ def test_a_name_comes_from_where_it_is_defined() -> None:
 
 def test_the_tests_mirror_the_tree() -> None:
     top = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert top == PARTS - {"tests"} | {"bench", "story", "vectors"}
+    assert top == PARTS - {"tests"} | {"bench", "recipes", "story", "vectors"}
     for package in rooms.PACKAGES:
         for folder in sorted((ROOT / "tests" / package).rglob("*")):
             if folder.is_dir() and folder.name != "__pycache__":
