@@ -3,10 +3,17 @@
 import os
 import sys
 import threading
+from collections.abc import Generator
+from typing import Any
 
 import pytest
 
+from tests import connections, programs
+
 EXIT_MAX_S = 15.0
+
+connections.watch()
+programs.extend_path()
 
 
 @pytest.hookimpl(trylast=True)
@@ -23,3 +30,13 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     last = threading.Timer(EXIT_MAX_S, end)
     last.daemon = True
     session.config.add_cleanup(last.start)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """A test that is skipped says what its reader can do about it."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and "next: " not in str(report.longrepr).lower():
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and the reason names no next step: {report.longrepr}"
+    return report

@@ -37,7 +37,7 @@ def test_exit_codes_are_told_in_one_way(name: str, command: click.Command) -> No
 @pytest.mark.parametrize(("name", "command"), COMMANDS, ids=[name for name, _ in COMMANDS])
 def test_a_value_has_one_word_in_capitals(name: str, command: click.Command) -> None:
     for parameter in command.params:
-        flag = isinstance(parameter, click.Option) and (parameter.is_flag or parameter.count)
+        flag = getattr(parameter, "is_flag", False) or getattr(parameter, "count", False)  # Typer's, not click's
         if not flag and parameter.name != "help":
             shown = parameter.metavar or ""
             assert re.fullmatch(r"[A-Z][A-Z0-9_]*([,=@:|][A-Z0-9_]+)*", shown), f"{name} {parameter.opts[0]}: {shown!r}"

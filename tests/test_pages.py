@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests import rooms
+from tests import programs, rooms
 from tests.roots import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 HOMES = r"(?:gateway|sim|city|readers|firmware|tests|docs|locks|newsfragments|\.ci)"
-PLACEHOLDERS = {"tests/bench/NAME.py"}
+PLACEHOLDERS = {"tests/bench/NAME.py", *(f"city/pages/NAME.{kind}" for kind in ("html", "css", "py"))}
 """Names that stand for a file which a developer will make."""
 CELL_WORDS_MAX, ADR_WORDS_MAX = 60, 700
 
@@ -83,7 +83,7 @@ def test_every_path_the_code_names_exists() -> None:
     """Comments, docstrings, scripts and settings too: a name that moved must not mislead anybody."""
     listing = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
     if listing.returncode:
-        pytest.skip("not a git checkout: git lists the files this test reads")
+        pytest.skip(programs.NO_GIT)
     gone = []
     for name in listing.stdout.splitlines():
         path = ROOT / name

@@ -1,5 +1,6 @@
 """What must be true of the repository itself, whatever the code does."""
 
+import ast
 import json
 import re
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import programs
 from tests.roots import ROOT
 
 TEXT = {
@@ -19,7 +21,7 @@ TEXT = {
 def tracked() -> list[Path]:
     listing = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
     if listing.returncode:
-        pytest.skip("not a git checkout: git lists the files this test reads")
+        pytest.skip(programs.NO_GIT)
     return [ROOT / line for line in listing.stdout.splitlines() if (ROOT / line).is_file()]
 
 
@@ -92,3 +94,20 @@ def test_console_commands_are_the_four_of_the_readme() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert set(scripts) == {"ansim-gateway", "ansim-city", "ansim-sim", "ansim-reader"}
     assert all(name in readme for name in scripts)
+
+
+def test_each_skip_names_the_next_step() -> None:
+    """A reason is one of `tests/programs.py`, or has "next:" in it; `tests/conftest.py` looks at each real skip."""
+    kept = {name: text for name, text in vars(programs).items() if name.startswith(("NO_", "FEW_"))}
+    for name, text in {**kept, "missing": programs.missing("no-such-program")}.items():
+        assert "; next: " in text, f"tests/programs.py: {name} names no next step"
+    found = 0
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) in ("pytest.skip", "pytest.mark.skipif"):
+                given = [each.value for each in call.keywords if each.arg == "reason"] or call.args[:1]
+                reason = ast.unparse(given[0])
+                found += 1
+                told = re.search(r"[Nn]ext: |missing|programs\.(" + "|".join(kept) + ")", reason)
+                assert told, f"{path.relative_to(ROOT)}:{call.lineno}: this skip names no next step: {reason}"
+    assert found > 10

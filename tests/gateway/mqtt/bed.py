@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
-import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from gateway.events import GatewayHealth, Told
@@ -38,16 +37,15 @@ from gateway.uplink import (
     unseal,
 )
 from sim.demo import broker as brokers
+from tests import programs
 from tests.city.bed import KEYS, free_port, write_keys
 
 SITE, GATEWAY = "testsite", "gw1"
 WAIT_S = 20.0
 AT = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 
-needs_mosquitto = pytest.mark.skipif(
-    brokers._mosquitto() is None, reason="mosquitto is not installed: apt-get install mosquitto"
-)
-needs_nats = pytest.mark.skipif(brokers._nats() is None, reason="nats-server is not installed: make venv")
+needs_mosquitto = programs.needs("mosquitto")
+needs_nats = programs.needs("nats-server")
 
 
 class Broker:

@@ -12,9 +12,12 @@ import pytest
 
 from gateway.outbox.lane_file import LaneFile
 from gateway.outbox.rows import OTHER, Entry
+from tests import programs
 from tests.roots import ROOT
 
 NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
+OPENED: list[LaneFile] = []
+"""The lanes that `store` opened in this test; conftest.py closes them."""
 
 
 class HealthLog:
@@ -34,7 +37,9 @@ def store(
     folder: Path, lane: str = "sos", max_b: int | None = None, ballast_b: int = 1 << 16
 ) -> tuple[LaneFile, HealthLog]:
     told = HealthLog()
-    return LaneFile(folder, lane, on_health=told, utc_now=lambda: NOW, ballast_b=ballast_b, max_b=max_b), told
+    lane_file = LaneFile(folder, lane, on_health=told, utc_now=lambda: NOW, ballast_b=ballast_b, max_b=max_b)
+    OPENED.append(lane_file)
+    return lane_file, told
 
 
 def entries(n: int, kind: int = OTHER, size: int = 40) -> list[Entry]:
@@ -45,11 +50,9 @@ def small_disk(folder: Path, script: str) -> dict[str, Any]:
     """Run a script in its own namespace, with a disk of 8 MiB at `folder`; return the JSON of its last line."""
     folder.mkdir(exist_ok=True)
     mount = f'mount -t tmpfs -o size=8m tmpfs "{folder}" && exec "{sys.executable}" -c "$SCRIPT" "{folder}"'
-    probe = subprocess.run(
-        ["unshare", "-Urm", "sh", "-c", f'mount -t tmpfs -o size=1m tmpfs "{folder}"'], capture_output=True, check=False
-    )
-    if probe.returncode != 0:
-        pytest.skip(f"no name space for a small disk here: {probe.stderr.decode()[:100]}")
+    probe = ["unshare", "-Urm", "sh", "-c", f'mount -t tmpfs -o size=1m tmpfs "{folder}"']
+    if programs.find("unshare") is None or subprocess.run(probe, capture_output=True, check=False).returncode:
+        pytest.skip(programs.NO_NAMESPACE)
     done = subprocess.run(
         ["unshare", "-Urm", "sh", "-c", mount],
         env={**os.environ, "SCRIPT": script},

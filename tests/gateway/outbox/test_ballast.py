@@ -4,8 +4,6 @@ import os
 import shutil
 from pathlib import Path
 
-import pytest
-
 from tests.gateway.outbox.bed import entries, small_disk, store
 
 FULL = """
@@ -45,7 +43,6 @@ print(json.dumps({"done": done, "ballast_gone": ballast_gone, "back": (folder / 
 """
 
 
-@pytest.mark.skipif(shutil.which("unshare") is None, reason="unshare is not installed")
 def test_a_full_disk_takes_emergencies_all_the_same(tmp_path: Path) -> None:
     found = small_disk(tmp_path / "disk", FULL)
     assert found["done"] == 200

@@ -1,7 +1,6 @@
 """A lane file keeps every committed row after a kill, a deleted file or a failed disk; what it cannot keep, it says."""
 
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -135,7 +134,6 @@ print(json.dumps({"found": found, "said": said}))
 """
 
 
-@pytest.mark.skipif(shutil.which("unshare") is None, reason="unshare is not installed")
 def test_a_read_only_disk_is_still_read_and_written_when_it_can_be_again(tmp_path: Path) -> None:
     answer = small_disk(tmp_path / "disk", READ_ONLY)
     killed, closed = answer["found"]
