@@ -1,1 +1,1 @@
-"""What the gate readers of a site will do, before they are mounted: children at its gates, the air, the real gateway."""
+"""What the gate readers of a site will do, before they are mounted: children at its gates, the air, and the gateway."""
