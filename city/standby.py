@@ -234,13 +234,13 @@ class Standby:
             self._wake.clear()
         if self._journal:
             self.step()
+        if self._journal:
+            log.error("stopped_with_held_work", held=self.held, detail=self.problem)
 
     def close(self) -> None:
         """Close every connection, of the store and of its twin."""
         self.store.close()
         self.twin.close()
-        if self._journal:
-            log.error("stopped_with_held_work", held=self.held, detail=self.problem)
 
     def stop(self) -> None:
         """Wake the thread, so that it sees that the city stops."""
