@@ -14,6 +14,11 @@ from typing import Annotated, Literal, NoReturn
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from typer.core import TyperArgument, TyperOption
+
+# Typer shows the Python type of an argument or a flag, too, such as <path> and <bool>, and has no setting against it.
+TyperArgument.display_type_rich = lambda self, ctx: None  # type: ignore[method-assign]
+TyperOption.display_type_rich = lambda self, ctx: self.metavar  # type: ignore[method-assign]
 
 
 class Exit(IntEnum):

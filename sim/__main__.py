@@ -96,8 +96,9 @@ def demo_command(
 ) -> None:
     """Run broker, gateway and city for a simulated school zone: 20 children, 12 readers, one SOS, one bell.
 
-    Without --once it goes on until Ctrl-C, and somebody may open the page and press Acknowledge. With --once the answer
-    is yes when nothing was lost, doubled or falsely told and every lamp was lit.
+    Without --once it goes on until Ctrl-C. Open the page and press Acknowledge.
+
+    With --once the answer is yes when nothing was lost, doubled or falsely reported, and every lamp was lit.
     """
     show, end, result = Show(), ending.Ending(), None
     with end.listening():

@@ -48,6 +48,7 @@ def test_a_value_has_one_word_in_capitals(name: str, command: click.Command) -> 
 def test_no_help_is_cut_and_none_names_a_path_of_one_machine(name: str, width: int) -> None:
     text = helped(name, width)
     assert "…" not in text
+    assert not re.search(r"<\w+>", text), "a Python type is no word for a technician"
     assert str(ROOT) not in text
     assert all(len(line) <= width for line in text.splitlines())
 
