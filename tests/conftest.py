@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import signal
 import sys
 import threading
 from collections.abc import Generator
@@ -14,6 +15,10 @@ EXIT_MAX_S = 15.0
 
 connections.watch()
 programs.extend_path()
+for _number in (signal.SIGHUP, signal.SIGINT):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        # Under `nohup` or in the background: still ignored here, but not by the programs that tests start and signal.
+        signal.signal(_number, lambda *_: None)
 
 
 @pytest.hookimpl(trylast=True)

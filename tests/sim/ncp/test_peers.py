@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from readers.terminal import Exit
 from tests.roots import ROOT
 
 BIN = Path(sys.executable).parent
@@ -47,7 +48,7 @@ def coordinator(path: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=10)
-    assert process.returncode == 0
+    assert process.returncode == Exit.ENDED
     assert not path.is_symlink(), "the port is gone with the process"
 
 
