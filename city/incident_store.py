@@ -40,7 +40,7 @@ def take(
     of its own, with MARK.
     """
     event, known = _named(c, event, gateway, another=another)
-    kind = "sos" if isinstance(event, Sos) else "bell" if isinstance(event, Bell) else "danger"
+    kind = incidents.kind_of(event)
     subject = event.bell if isinstance(event, Bell) else event.tag
     others = () if known else _open_of(c, kind, subject)
     decision = incidents.decide(event, gateway=gateway, queued_at=queued_at, now_s=now_s, known=known, others=others)
@@ -103,7 +103,7 @@ def _may_be(incident: Incident, event: Sos | Bell | Danger, *, another: bool) ->
 
     A name whose kind or proven tag is another one was given twice, whatever its number says.
     """
-    kind = "sos" if isinstance(event, Sos) else "bell" if isinstance(event, Bell) else "danger"
+    kind = incidents.kind_of(event)
     subject = event.bell if isinstance(event, Bell) else event.tag
     proven = not isinstance(event, Sos) or (event.trust == "verified" == incident.trust)
     if incident.kind != kind or (incident.subject != subject and (another or proven)):

@@ -8,7 +8,7 @@ No emergency is refused for its age: an old one opens an incident that is marked
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, assert_never
 
 import msgspec
 
@@ -126,12 +126,25 @@ def decide(
     return Decision(_open(event, gateway, observed_at, queued_at, now_s), "opened")
 
 
+def kind_of(event: Sos | Bell | Danger) -> IncidentKind:
+    """Return the kind of an emergency. mypy refuses a new emergency without one: it would pass for a danger notice."""
+    match event:
+        case Sos():
+            return "sos"
+        case Bell():
+            return "bell"
+        case Danger():
+            return "danger"
+        case _:
+            assert_never(event)
+
+
 def _open(
     event: Sos | Bell | Danger, gateway: str, observed_at: float, queued_at: float | None, now_s: float
 ) -> Incident:
     age_s = now_s - observed_at
     opened = Incident(
-        kind="sos" if isinstance(event, Sos) else "bell" if isinstance(event, Bell) else "danger",
+        kind=kind_of(event),
         gateway=gateway,
         subject=event.bell if isinstance(event, Bell) else event.tag,
         alarm=event.alarm,

@@ -17,7 +17,7 @@ from readers import build as building
 from readers import flash as flashing
 from readers import joining, terminal
 from readers.bringup import BringUp, Gathered, ReportFile, Wishes
-from readers.inventory import Inventory, InventoryError, InventoryUnusable, Record
+from readers.inventory import Inventory, InventoryError, InventoryUnusable, NumberTaken, Record
 from readers.line import LineError, PortTaken, PortUnusable, SerialLine, Timing
 from readers.provision import (
     PINS,
@@ -36,6 +36,7 @@ from readers.terminal import Exit, exits
 
 EXITS: tuple[tuple[type[Exception], Exit], ...] = (
     (PortTaken, Exit.TAKEN),
+    (NumberTaken, Exit.TAKEN),
     (PortUnusable, Exit.DEVICE),
     (LineError, Exit.REFUSED),
     (ReaderRefused, Exit.REFUSED),
@@ -195,23 +196,28 @@ def flash(
     with _connected(port, inventory, built, firmware, log) as at:
         say, store, module, known = at.say, at.store, at.module, at.known
         reader = _wanted(store, known, asked)
-        store.check(reader.number, module.eui64, replace=replace)
-        reader = replaced(reader, update_key=store.make_update_key())
-        taken_over = replace and known is None
-        key = None if new_key or full or taken_over else store.key(reader.number)
-        fresh = key is None
-        if key is None:
-            key = store.make_key(reader.number)  # saved before the reader has it: a crash in between loses nothing
-        changed = flashing.flash(at.line, module, reader, at.artifacts, render_config(reader, key), say, full=full)
-        record = _record(module, reader, building.version(at.artifacts))
-        if changed or known is None or replaced(record, flashed_at=known.flashed_at) != known:
-            store.save(record, replace=replace)
-        say("verify", f"reader {reader.number} is enrolled in {inventory}, firmware {record.firmware}", "good")
-        if fresh and known is not None:
-            say("verify", "it has a new key: hand readers.json and reader_keys.json from there to its gateway")
-        found = joining.await_join(at.line, reader, wait_s, say)
-        _say_joining(say, reader, found, unknown_to_gateway=str(inventory) if known is None else "")
-        at.line.leave()
+        with store.claim(reader.number):
+            store.check(reader.number, module.eui64, replace=replace)
+            reader = replaced(reader, update_key=store.make_update_key())
+            taken_over = replace and known is None
+            key = None if new_key or full or taken_over else store.key(reader.number)
+            fresh = key is None or (known is not None and not known.flashed_at)
+            if key is None:
+                if known is not None:  # a run that is cut off leaves this mark, so the next one says it as well
+                    store.save(replaced(_record(module, reader, known.firmware), flashed_at=""), replace=replace)
+                key = store.make_key(reader.number)  # saved before the reader has it: a crash in between loses nothing
+            if fresh and known is not None:
+                say("flash", "it gets a new key: hand no reader_keys.json to its gateway before this has ended well")
+            changed = flashing.flash(at.line, module, reader, at.artifacts, render_config(reader, key), say, full=full)
+            record = _record(module, reader, building.version(at.artifacts))
+            if changed or fresh or known is None or replaced(record, flashed_at=known.flashed_at) != known:
+                store.save(record, replace=replace)
+            say("verify", f"reader {reader.number} is enrolled in {inventory}, firmware {record.firmware}", "good")
+            found = joining.await_join(at.line, reader, wait_s, say)
+            _say_joining(say, reader, found, unknown_to_gateway=str(inventory) if known is None else "")
+            if fresh and known is not None:
+                say("join", f"it has a new key: hand readers.json and reader_keys.json from {inventory}", "warning")
+            at.line.leave()
 
 
 @app.command(epilog=AT_A_PORT)
@@ -292,7 +298,8 @@ def list_readers(inventory: Folder = HOME) -> None:
     with _session(None):
         records = Inventory(inventory).records()
         for number, record in sorted(records.items()):
-            typer.echo(f"{number:5}  {record.eui64}  firmware {record.firmware}  {record.flashed_at}  {record.name}")
+            when = record.flashed_at or "not finished: flash it again"
+            typer.echo(f"{number:5}  {record.eui64}  firmware {record.firmware}  {when}  {record.name}")
         typer.echo(f"{len(records)} readers in {inventory}")
 
 
@@ -432,13 +439,24 @@ def _connected(
 
 @contextmanager
 def _session(log: Path | None) -> Iterator[_Say]:
-    def write(text: str) -> None:
+    lost: list[OSError] = []
+
+    def append(text: str) -> None:
         if log:
             with open(log, "a", encoding="utf-8") as file:
                 file.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {text}\n")
 
+    def write(text: str) -> None:
+        """A log that cannot be written any more stops no flash: the reader would stay off, half done."""
+        try:
+            append(text)
+        except OSError as error:
+            if not lost:
+                lost.append(error)
+                terminal.say(f"log     {log} cannot be written any more: {error.strerror}", "warning", err=True)
+
     try:
-        write("started")
+        append("started")
     except OSError as error:
         raise typer.BadParameter(f"cannot write the log {log}: {error.strerror}") from error
     heeded = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
@@ -461,10 +479,7 @@ def _interrupt(*_: object) -> NoReturn:
 
 
 def _end(write: Callable[[str], None], logged: str, told: str, code: Exit) -> NoReturn:
-    try:
-        write(logged)
-    except OSError as error:
-        terminal.say(f"and the log cannot be written: {error}", "bad", err=True)
+    write(logged)
     terminal.fail(told, code)
 
 

@@ -45,6 +45,10 @@ class DuplicateReader(InventoryError):
     """The number or the module is already enrolled in another way. The text names both sides."""
 
 
+class NumberTaken(InventoryError):
+    """Somebody else flashes a reader of this number right now."""
+
+
 @dataclass(frozen=True)
 class Record:
     """One enrolled reader. eui64: 16 hexadecimal digits, MSB first. install_code: 36 hexadecimal digits, a secret."""
@@ -147,6 +151,30 @@ class Inventory:
                     f"leave --number out, or `ansim-reader forget --number {other.number}` first"
                 )
 
+    @contextlib.contextmanager
+    def claim(self, number: int) -> Iterator[None]:
+        """Hold a number while its reader is flashed: two modules of one number would have one key.
+
+        Raises NumberTaken. The lock is a byte of `.numbers`; it ends with the process, however that ends.
+        """
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(self.folder / ".numbers", os.O_CREAT | os.O_RDWR, 0o600)
+        except OSError as error:
+            raise _unusable(self.folder, error) from error
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
+        except OSError as error:
+            os.close(lock)
+            raise NumberTaken(
+                f"reader {number} is being flashed by another run of this program with {self.folder}; wait for its "
+                "end, or give another --number"
+            ) from error
+        try:
+            yield
+        finally:
+            os.close(lock)
+
     def key(self, number: int) -> bytes | None:
         """Return the key of a reader, or None."""
         return self._keys().get(number)
@@ -227,9 +255,7 @@ class Inventory:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
         except OSError as error:
-            raise InventoryUnusable(
-                f"cannot write to the inventory {self.folder}: {error.strerror}; give another folder to --inventory"
-            ) from error
+            raise _unusable(self.folder, error) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -239,6 +265,12 @@ class Inventory:
             ) from error
         finally:
             os.close(lock)
+
+
+def _unusable(folder: Path, error: OSError) -> InventoryUnusable:
+    return InventoryUnusable(
+        f"cannot write to the inventory {folder}: {error.strerror}; give another folder to --inventory"
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:

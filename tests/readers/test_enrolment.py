@@ -1,11 +1,19 @@
 """A module that cannot be a reader is refused, and one number belongs to one module."""
 
+import errno
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from sim.xbee.module import Factory
+import readers.__main__ as command
+from sim.xbee.module import Factory, Faults
 from tests.readers.bed import EUI64, Bench
+from tests.roots import ROOT
 
 
 @pytest.mark.parametrize(
@@ -68,3 +76,72 @@ def test_a_reader_flashed_before_there_was_an_update_key_is_told_to_be_flashed(f
     assert "update_key.pem; flash a reader, which makes it" in checked.output
     assert flashed.flash().exit_code == 0
     assert flashed.run("verify").exit_code == 0
+
+
+def test_a_new_key_of_a_run_that_was_cut_off_is_reported_by_the_run_that_ends_well(flashed: Bench) -> None:
+    flashed.new_module(faults=Faults(cut_power_after_put_b=1024, stay_off=True))
+    cut = flashed.run("flash", "--full", "--wait", "0")
+    assert cut.exit_code == 4
+    assert "hand no reader_keys.json to its gateway before this has ended well" in cut.output
+    assert "not finished: flash it again" in listed(flashed)
+    flashed.new_module()
+    ended = flashed.run("flash", "--wait", "0")
+    assert ended.exit_code == 0
+    assert ended.output.splitlines()[-1].startswith("join    it has a new key: hand readers.json and reader_keys.json")
+    assert "not finished" not in listed(flashed)
+    assert "new key" not in flashed.run("flash", "--wait", "0").output
+
+
+def test_a_number_that_somebody_else_flashes_now_is_refused_before_anything_is_written(bench: Bench) -> None:
+    script = (
+        "import sys, pathlib\nfrom readers.inventory import Inventory\n"
+        "with Inventory(pathlib.Path(sys.argv[1])).claim(7):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", script, str(bench.inventory)],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        refused = bench.flash()
+        assert refused.exit_code == 5
+        assert "reader 7 is being flashed by another run" in refused.output
+        assert bench.module.counts["FS PUT"] == 0
+        assert not (bench.inventory / "reader_keys.json").exists()
+        assert bench.run("flash", "--number", "8", "--ext-pan-id", "0", "--wait", "0").exit_code == 0
+    bench.new_module(Factory(eui64=bytes.fromhex("0013a20041a06e61")))
+    assert bench.flash().exit_code == 0, "the lock ends with its process"
+
+
+def test_a_log_that_can_take_no_more_stops_no_flash(bench: Bench) -> None:
+    bench.log = Path("/dev/full")
+    whole = bench.run("flash", "--number", "7", "--ext-pan-id", "0", "--wait", "0")
+    assert whole.exit_code == 2, "a log that takes nothing from the start is refused before the module is touched"
+    bench.log = bench.folder / "log"
+
+    class Full:
+        """A disk that is full after the first lines."""
+
+        left = 3
+
+    original = open
+
+    def filling(path: object, *words: object, **options: object) -> object:
+        if path == bench.log:
+            Full.left -= 1
+            if Full.left < 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return original(path, *words, **options)  # type: ignore[call-overload]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "open", filling, raising=False)
+        done = bench.flash()
+    assert done.exit_code == 0, done.output
+    assert done.output.count("cannot be written any more: No space left on device") == 1
+    assert bench.run("verify").exit_code == 0
+    assert bench.module.running
+
+
+def listed(bench: Bench) -> str:
+    return CliRunner().invoke(command.app, ["list", "--inventory", str(bench.inventory)]).output
