@@ -33,7 +33,8 @@ $(VENV)/bin/python: $(ANEW)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Ansim needs Python >= 3.11; $(PYTHON) is $$($(PYTHON) -V 2>&1). Next: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || \
-	  { rm -rf $(VENV); echo "cannot make a virtual environment. Next: apt-get install python3-venv"; exit 1; }
+	  { rm -rf $(VENV); echo "cannot make a virtual environment. Next: $$($(PYTHON) -c 'import ensurepip' 2>/dev/null && \
+	    echo 'see above; a folder of yours with room, and one make at a time' || echo 'apt-get install python3-venv')"; exit 1; }
 
 $(VENV)/.%.stamp: locks/%.txt pyproject.toml $(ANEW) | $(VENV)/bin/python
 	@echo "installing what '$*' needs (pinned, hashes checked) ..."
@@ -44,7 +45,7 @@ $(VENV)/.%.stamp: locks/%.txt pyproject.toml $(ANEW) | $(VENV)/bin/python
 venv: $(VENV)/.dev.stamp  ## set up .venv with everything a developer needs
 
 demo: $(VENV)/.demo.stamp  ## a simulated school zone, the real gateway and the real city, live in the terminal
-	@exec $(BIN)/ansim-sim demo $(DEMO)
+	@exec setpriv --pdeathsig TERM $(BIN)/ansim-sim demo $(DEMO)
 
 test: $(VENV)/.dev.stamp  ## set everything up (mosquitto, chromium, nginx and caddy by apt, root or not) and run all tests
 	@VENV=$(VENV) bash tests/apt.sh mosquitto chromium nginx caddy

@@ -161,11 +161,14 @@ def check(config: CityFile) -> None:
         many = "1 fault" if len(found) == 1 else f"{len(found)} faults"
         fail(f"{many}; next: mend what is listed, then run `ansim-city check {config}` again", Exit.NO)
     operators = len(read_operators(Path(read.web.operators_file)))
+    keyed = len(link.enrolled(Path(read.mqtt.gateway_keys)))
     say(
         f"{config}: good. site {read.site}, broker {read.mqtt.host}:{read.mqtt.port}, {operators} operator(s), "
-        f"{len(link.enrolled(Path(read.mqtt.gateway_keys)))} gateway(s) enrolled",
+        f"{keyed} gateway(s) enrolled",
         "good",
     )
+    if not keyed:
+        say("note: no gateway is believed until `ansim-city gateway enrol` has made its key", "warning")
 
 
 @app.command(epilog=exits(Exit.NO, Exit.FAULT))

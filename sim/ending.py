@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 IN_ORDER_S = 2.0
 HURRIED_S = 0.8
 """How long a program of a run that ends before its time may take to end in order."""
@@ -120,6 +120,8 @@ def leave() -> None:
 def _detach() -> None:
     """Point outputs that nobody reads any more at nothing, so that Python does not complain of them when it ends."""
     for file in (sys.stdout, sys.stderr):
+        if file is None:  # it was closed before we began
+            continue
         try:
             file.flush()
         except OSError:

@@ -5,9 +5,10 @@ from typing import Any
 
 import click
 import pytest
+import typer
 from typer.testing import CliRunner
 
-from readers.terminal import MEANS, Exit, exits, version
+from readers.terminal import MEANS, Exit, exits, fail, version
 from tests.roots import ROOT
 from tests.test_docs import apps, commands
 
@@ -65,3 +66,10 @@ def test_every_exit_code_is_documented_once() -> None:
     page = (ROOT / "docs" / "INSTALL.md").read_text(encoding="utf-8")
     for code, meaning in MEANS.items():
         assert page.count(f"| {code.value} | {meaning} |") == 1
+
+
+def test_what_is_wrong_goes_to_standard_error_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as ended:
+        fail("the stick is gone; plug it in", Exit.DEVICE)
+    assert ended.value.exit_code == 3
+    assert capsys.readouterr() == ("", "the stick is gone; plug it in\n")

@@ -2,7 +2,9 @@
 
 import ast
 import json
+import os
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -111,3 +113,36 @@ def test_each_skip_names_the_next_step() -> None:
                 told = re.search(r"[Nn]ext: |missing|programs\.(" + "|".join(kept) + ")", reason)
                 assert told, f"{path.relative_to(ROOT)}:{call.lineno}: this skip names no next step: {reason}"
     assert found > 10
+
+
+OTHER_PYTHON = """#!/bin/sh
+case "$*" in
+    *" pytest "*) echo "$0: the fast part"; exit "$CODE" ;;
+    "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+    "-c "*) echo 3.13 ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(("code", "status"), [(0, 0), (1, 1), (2, 1), (124, 1)])
+def test_a_failure_on_another_python_fails_the_build(tmp_path: Path, code: int, status: int) -> None:
+    (tmp_path / ".ci").mkdir()
+    script = shutil.copy(ROOT / ".ci" / "pythons", tmp_path / ".ci")
+    (tmp_path / "python3.13").write_text(OTHER_PYTHON)
+    (tmp_path / "python3.13").chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.defpath}", "HOME": str(tmp_path), "TMPDIR": str(tmp_path), "CODE": str(code)}
+    done = subprocess.run(["bash", script, "3.13"], env=env, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "the fast part on Python 3.13:" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".ci", "python3.13"], "nothing of it stays"
+
+
+def test_every_supported_python_runs_tests_that_are_there() -> None:
+    text = (ROOT / ".ci" / "pythons").read_text(encoding="utf-8")
+    arrays = re.findall(r"^(?:SUPPORTED|FAST)=\(.*?\)$", text, re.MULTILINE | re.DOTALL)
+    shown = "\n".join([*arrays, 'echo "${SUPPORTED[@]}"; echo "${FAST[@]}"'])
+    done = subprocess.run(["bash", "-c", shown], capture_output=True, text=True, check=True)
+    supported, fast = (line.split() for line in done.stdout.splitlines())
+    assert supported == ["3.11", "3.12", "3.13"]
+    assert len(fast) > 10
+    assert [path for path in fast if not (ROOT / path).exists()] == []

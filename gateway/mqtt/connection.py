@@ -6,6 +6,7 @@ queues never hold a message that we would miss.
 
 import asyncio
 import contextlib
+import hmac
 import random
 import socket
 import ssl
@@ -402,7 +403,13 @@ class Connection:
         return seal(self._keys.keys(), self._topic(kind), body)
 
     def _client_id(self) -> str:
-        return f"ansim-{self.address.site}-{self.address.gateway}-{self.lane}"
+        """Return a name that no other account of the broker can guess: who knows it can throw us off, again and again.
+
+        It follows from the key of the link, so it is the same at each start, and on a copied box.
+        """
+        assert self._will_key is not None  # a session begins with it
+        name = f"ansim-{self.address.site}-{self.address.gateway}-{self.lane}"
+        return f"{name}-{hmac.digest(self._will_key.secret, name.encode(), 'sha256').hex()[:16]}"
 
     def _say(self, what: str, ok: bool, detail: str, of: str = "") -> None:
         """Report a state of this lane, or of one kind of message, once when it begins and once when it ends."""

@@ -8,11 +8,14 @@ opens only for enrolled readers, each with its own install code.
 
 import asyncio
 import contextlib
+import shutil
 import sqlite3
+import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import bellows.types
@@ -47,6 +50,8 @@ UP_WAIT_S = 3.0
 without this wait a lamp would stay dark until the core repeats the downlink."""
 DEAF_MAX_S = 3600.0
 """While no reader at all is heard, each restart waits twice as long as the one before, up to this."""
+MEMORY = "/dev/shm"
+"""A file system in memory that the unit may write; the folder of the copy in it has mode 0700."""
 BACKUP_MIN = 60
 ANSWERS_MAX = 20
 """Most answers to buttons that are being sent at once. A button without an answer says alarm again."""
@@ -218,6 +223,7 @@ class Radio:
         self._down: dict[bool, deque[tuple[int, bytes]]] = {True: deque(), False: deque()}
         self._some: dict[bool, asyncio.Event] = {True: asyncio.Event(), False: asyncio.Event()}
         self._unwell = ""
+        self._copy: tempfile.TemporaryDirectory[str] | None = None
         self._answers: set[asyncio.Task[None]] = set()
         self._buttons_told: set[str] = set()
         self._admission = Admission(
@@ -394,6 +400,7 @@ class Radio:
             progress()
             began, why = time.monotonic(), "stopped"
             app: Any = None
+            refused: sqlite3.OperationalError | None = None
             self._stack_ended.clear()
             try:
                 app = await self._open(progress)
@@ -405,17 +412,23 @@ class Radio:
                 why = await self._serve(progress)
             except asyncio.CancelledError:
                 await self._shutdown(app, None)
+                self._drop_copy()
                 raise
             except Exception as error:  # whatever a stick, a driver or a library raises
                 why = _explain(error)
                 self.counters["start_failures"] += not self.up
-                if app is None and isinstance(error, sqlite3.DatabaseError):
+                if isinstance(error, sqlite3.OperationalError):
+                    refused = error  # a full disk, a lock, no such folder: the file itself is not broken
+                elif app is None and isinstance(error, sqlite3.DatabaseError):
                     self._set_database_aside(error)
             lasted = self.up and time.monotonic() - began > LASTED_S
             failures = 0 if lasted or self._restart_reason else failures + 1
             self._restart_reason = None
             self._say(False, why)
             await self._shutdown(app, progress)
+            self._drop_copy()
+            if refused is not None:
+                self._use_copy(refused)
             if failures >= FAILURES_MAX:
                 raise RadioGone(self.installation.config.radio.port, why)
             await _sleep(min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2 ** min(failures, 10) / 2), progress)
@@ -481,10 +494,30 @@ class Radio:
                 "radio", ok, detail if ok else f"{self.installation.config.radio.port}: {detail}; started again"
             )
 
+    def _use_copy(self, error: Exception) -> None:
+        """Let the next start use a copy in memory: on a full or read-only disk the readers must be heard all the same.
+
+        Only of a database that exists: without one, an empty stick would form another network.
+        """
+        path = self.installation.database
+        try:
+            self._copy = tempfile.TemporaryDirectory(prefix="ansim-", dir=MEMORY, ignore_cleanup_errors=True)
+            shutil.copyfile(path, Path(self._copy.name) / path.name)
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copyfile(f"{path}-wal", Path(self._copy.name) / f"{path.name}-wal")
+        except OSError:
+            self._drop_copy()
+            return
+        self._on_health("zigbee_database", False, f"{path} ({error}): a copy in memory is used; look at this disk")
+
+    def _drop_copy(self) -> None:
+        """Let the next start try the database itself."""
+        if self._copy is not None:
+            self._copy.cleanup()
+            self._copy = None
+
     def _set_database_aside(self, error: Exception) -> None:
         """Go on without an unreadable database: the stick keeps its network, and frames show the readers' addresses."""
-        if isinstance(error, sqlite3.OperationalError):
-            return  # a full disk, a lock, no such folder: the file itself is not broken
         path = self.installation.database
         aside = path.with_name(path.name + ".aside")
         try:
@@ -499,7 +532,7 @@ class Radio:
         self._on_health("zigbee_database", False, text)
 
     def _conf(self) -> dict[str, Any]:
-        radio = self.installation.config.radio
+        radio, database = self.installation.config.radio, self.installation.database
         network: dict[str, Any] = {
             "channel": radio.channel,
             "tx_power": radio.tx_power_dbm,
@@ -520,7 +553,7 @@ class Radio:
 
         return {
             "device": {"path": radio.port, "baudrate": radio.baudrate, "flow_control": radio.flow_control},
-            "database_path": str(self.installation.database),
+            "database_path": str(Path(self._copy.name) / database.name if self._copy else database),
             "use_thread": True,  # without it, a stall of our loop over 6 s would make the stick give up
             "source_routing": True,  # without it, every reader floods the mesh to find us
             "network": network,

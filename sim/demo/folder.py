@@ -161,10 +161,14 @@ def _hold(folder: Path) -> int | None:
 def _remove_old(runs: Path, kept: int) -> None:
     """Remove the folders of runs before the newest `kept`, but none that a run holds."""
     old = _runs_in(runs)
-    for folder, _ in old[: max(len(old) - kept, 0)]:
+    for n, (folder, _) in enumerate(old):
         with contextlib.suppress(OSError):  # another user's
             if (held := _hold(folder)) is not None:
-                shutil.rmtree(folder, ignore_errors=True)
+                if n < len(old) - kept:
+                    shutil.rmtree(folder, ignore_errors=True)
+                else:  # a killed run left what is true only while it lives
+                    (folder / CONSOLE).unlink(missing_ok=True)
+                    shutil.rmtree(folder / TEMPORARY, ignore_errors=True)
                 os.close(held)
 
 

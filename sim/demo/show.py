@@ -10,19 +10,21 @@ import asyncio
 import contextlib
 import io
 import os
+import signal
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Literal, TextIO
+from typing import IO, Literal, TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
 from sim.demo.lamp import Sight
+from sim.demo.processes import StartError
 
 Tone = Literal["info", "good", "alarm", "warning"]
 LINES_KEPT = 200
@@ -35,6 +37,8 @@ REFRESH_PER_S, PAINT_MIN_S = 4, 0.05
 LAG_MS = 250
 """A simulator that is behind by more than this says so: the times shown are less exact."""
 GAP, STAMP_WIDE = 3, 60
+_ENTER, _LEAVE = b"\x1b[?1049h\x1b[?25l", b"\x1b[?1049l\x1b[?25h"
+"""The picture's own screen, without a cursor."""
 _STYLE = {"info": "", "good": "green", "alarm": "bold red", "warning": "yellow"}
 _LAMP: dict[Sight, tuple[str, str]] = {
     "unclear": ("lit", "dim"),
@@ -113,20 +117,35 @@ class View:
     folder: str = ""
 
 
+class _Output(Console):
+    """A console whose reader may go: rich itself would end the process with code 1, which is an answer of ours."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+def in_background(file: IO[str]) -> bool:
+    """Return whether another program has this terminal now: a picture would cover it, and no Ctrl-C reaches us."""
+    with contextlib.suppress(OSError, ValueError):
+        return os.tcgetpgrp(file.fileno()) != os.getpgrp()
+    return False
+
+
 class Show:
     """The terminal. `say` adds a line. `start` begins the live picture; its function returns a `View` when called.
 
-    A pipe, TERM=dumb and no TERM get plain lines, each written out at once. A pipe is never given the passcode.
+    A pipe, TERM=dumb, no TERM and a start in the background get plain lines, each written out at once. A pipe is never
+    given the passcode.
     The picture is drawn by the running event loop, so nothing changes while it is looked at.
     """
 
     def __init__(self, file: TextIO | None = None, *, live: bool | None = None, quiet: bool = False) -> None:
-        file = file or sys.stdout
+        file = file or sys.stdout or open(os.devnull, "w")  # noqa: SIM115  None: it was closed before we began
         if isinstance(file, io.TextIOWrapper):
             file.reconfigure(errors="replace")  # a terminal that lacks a letter ends no run
         self._watched = file.isatty()
-        moves = self._watched and os.environ.get("TERM", "") not in ("", "dumb")
-        self._console = Console(file=file, highlight=False, force_terminal=None if moves else False)
+        moves = self._watched and os.environ.get("TERM", "") not in ("", "dumb") and not in_background(file)
+        self._console = _Output(file=file, highlight=False, force_terminal=None if moves else False)
         self._live_wanted = moves if live is None else live
         self._quiet = quiet
         self._lines: deque[Said] = deque(maxlen=LINES_KEPT)
@@ -136,6 +155,8 @@ class Show:
         self._painted_at = 0.0
         self._view: Callable[[], View] | None = None
         self._login_told = False
+        self._left = False
+        """Whether Ctrl-Z has given the terminal its own screen back."""
 
     def start(self, view: Callable[[], View]) -> None:
         self._view = view
@@ -149,6 +170,8 @@ class Show:
                 redirect_stderr=False,
             )
             self._live.start()
+            with contextlib.suppress(ValueError):  # not in the main thread
+                signal.signal(signal.SIGTSTP, self._suspend)
             self._paint_soon()
 
     def stop(self) -> None:
@@ -157,6 +180,8 @@ class Show:
             self._timer.cancel()
             self._timer = None
         if self._live is not None:
+            with contextlib.suppress(ValueError):
+                signal.signal(signal.SIGTSTP, signal.SIG_DFL)
             self._live.stop()
             self._live = None
             view = self._view() if self._view is not None else View("", "", "", 0.0, None)
@@ -184,8 +209,13 @@ class Show:
 
     def _print(self, said: Said) -> None:
         """Write a line out at once: whoever reads a pipe sees it when it is said."""
-        self._console.print(Text(f"{_stamp(said, STAMP_WIDE)}{said.text}", style=_STYLE[said.tone]), soft_wrap=True)
-        self._console.file.flush()
+        try:
+            self._console.print(Text(f"{_stamp(said, STAMP_WIDE)}{said.text}", style=_STYLE[said.tone]), soft_wrap=True)
+            self._console.file.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise StartError(f"cannot write what is said here: {error.strerror}") from error
 
     def _tell_login(self) -> None:
         """Say once where to log in, on a terminal where nothing moves: nobody else reads it."""
@@ -209,8 +239,24 @@ class Show:
 
     def _paint(self) -> None:
         if self._live is not None:
+            if self._watched and not self._console.file.isatty():
+                # rich would draw nothing, and the run would go on where nobody sees it
+                raise BrokenPipeError
+            if in_background(self._console.file):
+                return
+            if self._left:
+                self._left = False
+                os.write(self._console.file.fileno(), _ENTER)
             self._painted_at = time.monotonic()
             self._live.refresh()
+
+    def _suspend(self, *_: object) -> None:
+        """Stop, as Ctrl-Z asks, on the terminal's own screen; `fg` brings the picture back, `bg` does not."""
+        self._left = True
+        os.write(self._console.file.fileno(), _LEAVE)
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)
+        signal.signal(signal.SIGTSTP, self._suspend)
 
     def _picture(self) -> Group:
         view = self._view() if self._view is not None else View("", "", "", 0.0, None)

@@ -51,6 +51,7 @@ def test_a_good_configuration_is_good_and_nothing_is_made(folder: Path) -> None:
     before = sorted(folder.iterdir())
     code, output = checked(folder, GOOD + 'token_file = "token"\n')
     assert (code, "good. site gongdeok" in output) == (0, True), output
+    assert "no gateway is believed until `ansim-city gateway enrol`" in output
     assert sorted(folder.iterdir()) == sorted([*before, folder / "city.toml"])
 
 

@@ -398,3 +398,12 @@ def test_a_key_folder_that_cannot_be_read_for_a_while_keeps_the_old_keys(
     watched.now_s += CHECK_S
     assert watched.hear(KEYS) == b"cry"
     assert any("the old keys stay" in text for text in watched.link.problems())
+
+
+def test_the_copy_for_the_box_is_in_place_before_the_citys_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut between the two leaves a copy that opens nothing, and the command can be given again."""
+    order: list[str] = []
+    right = os.replace
+    monkeypatch.setattr(os, "replace", lambda old, new: (order.append(Path(new).name), right(old, new)))
+    link.enrol(tmp_path / "gw1.keys", tmp_path / "carried")
+    assert order == ["carried", "gw1.keys"]

@@ -10,16 +10,20 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from paho.mqtt.client import MQTTv5
 from prometheus_client import CollectorRegistry
 from sqlalchemy import create_engine, text
 
+from city import consumer
+from city.consumer import Consumer
 from city.pages import ports
 from city.pages.metrics import serve_metrics
 from city.pages.ports import WebPortRefused, WebPortTaken
-from city.store import StoreClaim, StoreTaken
+from city.store import StoreClaim, StoreError, StoreTaken
 from readers.terminal import Exit
 from tests.city import postgres
 from tests.city.bed import City, Gateway, end, free_port, on_both_brokers, sos, wait_for
@@ -137,6 +141,51 @@ def test_a_rival_at_the_broker_is_reported_and_both_get_every_cry(city: City, ga
         rival.stop()
 
 
+def lane(monkeypatch: pytest.MonkeyPatch, protocol: str) -> tuple[Consumer, list[float]]:
+    """Return the emergency lane of a city without a broker, and the clock by which it judges: [seconds]."""
+    now_s = [1000.0]
+    monkeypatch.setattr(consumer, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    nothing: Any = SimpleNamespace()
+    mqtt: Any = SimpleNamespace(host="127.0.0.1", port=1, username=None, ca_file=None)
+    made = Consumer(
+        "sos", site="s", mqtt=mqtt, store=nothing, standby=nothing, clock=lambda: 0.0, listener=nothing, link=nothing
+    )
+    made.protocol = protocol
+    return made, now_s
+
+
+@pytest.mark.parametrize(
+    ("protocol", "reason", "was_up", "every_s", "closed", "rival"),
+    [
+        ("5", 0x8E, True, 1.0, 1, True),
+        ("5", 0x8B, True, 1.0, 9, False),  # the broker ends
+        ("3.1.1", 0x80, True, 19.0, 3, False),
+        ("3.1.1", 0x80, True, 19.0, 4, True),
+        ("3.1.1", 0x80, True, 21.0, 9, False),
+        ("3.1.1", 0x80, False, 1.0, 9, False),  # it was never let in
+    ],
+)
+def test_how_a_lane_finds_out_that_somebody_has_its_name(
+    monkeypatch: pytest.MonkeyPatch, protocol: str, reason: int, was_up: bool, every_s: float, closed: int, rival: bool
+) -> None:
+    sos_lane, now_s = lane(monkeypatch, protocol)
+    for _ in range(closed):
+        now_s[0] += every_s
+        sos_lane._look_for_rival(reason, was_up)
+    assert bool(sos_lane.rival) == rival
+    assert sos_lane._keeps_session != rival, "a name for a while leaves no session at the broker"
+
+
+def test_a_lane_takes_its_own_name_again_after_ten_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under another name the broker keeps no emergency for it while the city restarts."""
+    sos_lane, now_s = lane(monkeypatch, "5")
+    sos_lane._look_for_rival(0x8E, True)
+    for later_s, rival in ((599.0, True), (601.0, False)):
+        now_s[0] = 1000.0 + later_s
+        sos_lane._connect(MQTTv5)  # nobody listens there
+        assert bool(sos_lane.rival) == rival
+
+
 # ---- ports -----------------------------------------------------------------------------------------------------------
 
 
@@ -213,6 +262,10 @@ def test_a_store_is_one_citys_whatever_its_path_is_called(tmp_path: Path) -> Non
     first = StoreClaim(f"sqlite:///{tmp_path}/city.db")
     with pytest.raises(StoreTaken, match=rf"city.db belongs to another city that runs: .*pid {os.getpid()}\."):
         StoreClaim(f"sqlite:///{tmp_path}/link/city.db")
+    (tmp_path / "alias.db").symlink_to(tmp_path / "city.db")
+    with pytest.raises(StoreTaken):
+        StoreClaim(f"sqlite:///{tmp_path}/alias.db")
+    assert (tmp_path / "city.db.lock").stat().st_mode & 0o077 == 0, "else another user could keep the city out"
     StoreClaim(f"sqlite:///{tmp_path}/other.db").release()
     first.release()
     StoreClaim(f"sqlite:///{tmp_path}/link/city.db").release()
@@ -264,3 +317,33 @@ def test_a_claim_that_the_server_has_lost_is_taken_again_or_reported(database: t
     first.hold()
     assert first.problem == ""
     first.release()
+
+
+@pytest.mark.parametrize("ballast", [True, False])
+def test_on_a_full_disk_the_claim_takes_the_place_of_the_ballast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ballast: bool
+) -> None:
+    """A city whose disk is full must start again, or nobody sees the next press."""
+    reserve = tmp_path / "city.db.ballast"
+    full = [True]
+    right, right_unlink = os.open, Path.unlink
+
+    def opened(path: Any, *arguments: Any, **named: Any) -> int:
+        if str(path).endswith(".lock") and full[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return right(path, *arguments, **named)
+
+    def unlinked(path: Path, *arguments: Any, **named: Any) -> None:
+        right_unlink(path, *arguments, **named)
+        full[0] = full[0] and path != reserve
+
+    monkeypatch.setattr(os, "open", opened)
+    monkeypatch.setattr(Path, "unlink", unlinked)
+    if not ballast:
+        with pytest.raises(StoreError, match=r"city.db.lock cannot be made: No space left on device; next: "):
+            StoreClaim(f"sqlite:///{tmp_path}/city.db")
+        return
+    reserve.write_bytes(b"x")
+    claim = StoreClaim(f"sqlite:///{tmp_path}/city.db")
+    assert not reserve.exists()
+    claim.release()

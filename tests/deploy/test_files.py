@@ -3,6 +3,7 @@
 import configparser
 import re
 import secrets
+import shlex
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -221,7 +222,21 @@ def test_a_service_never_gives_up_but_a_wrong_file_waits_for_a_person(role: str)
     kept_down = {Exit(int(code)) for code in service["RestartPreventExitStatus"].split()}
     assert kept_down == {Exit.NO, Exit.USAGE}, "all else may pass by itself"
     assert unit["Unit"]["OnFailure"] == "ansim-again@%n.service"
-    assert (DEPLOY / "ansim-again@.service").is_file()
+    assert 0 < int(service["RestartSec"]) <= 10, "a child's press waits for it"
     assert service["ExecStart"].startswith(f"/opt/ansim-{role}/bin/ansim-{role} run /etc/")
     assert service["CapabilityBoundingSet"] == ""
     assert service["ProtectSystem"] == "strict"
+
+
+@pytest.mark.parametrize("failed", [True, False], ids=["still failed", "a person was there"])
+def test_a_failed_service_is_tried_again_after_ten_minutes_if_nobody_was_there(failed: bool, tmp_path: Path) -> None:
+    text = (DEPLOY / "ansim-again@.service").read_text(encoding="utf-8")
+    pause, again = re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE)
+    assert pause == "/bin/sleep 600"
+    (tmp_path / "systemctl").write_text(
+        f'#!/bin/sh\ncase "$1" in is-failed) exit {int(not failed)} ;; *) echo "$@" ;; esac\n'
+    )
+    (tmp_path / "systemctl").chmod(0o755)
+    words = shlex.split(again.replace("%i", "ansim-gateway.service"))
+    done = subprocess.run(words, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False, timeout=20)
+    assert (done.returncode, done.stdout) == (0, "start --no-block ansim-gateway.service\n" if failed else "")

@@ -1,5 +1,7 @@
 """A wheel a role: its own command, starts with its own lock's packages, and has nothing of the other roles for show."""
 
+import base64
+import hashlib
 import importlib.util
 import subprocess
 import sys
@@ -100,4 +102,12 @@ def test_a_wheel_says_what_its_role_asks_for(role: str, tmp_path: Path) -> None:
     about = f"ansim_{role}-{project['version']}.dist-info"
     asked = wheel.read(f"{about}/METADATA").decode()
     assert all(f"Requires-Dist: {each}\n" in asked for each in project["optional-dependencies"][role])
+    assert f"Requires-Python: {project['requires-python']}\n" in asked
     assert wheel.read(f"{about}/entry_points.txt").decode().count("=") == 1
+    rows = [line.split(",") for line in wheel.read(f"{about}/RECORD").decode().splitlines()]
+    assert rows.pop() == [f"{about}/RECORD", "", ""]
+    assert {name for name, _, _ in rows} == set(wheel.namelist()) - {f"{about}/RECORD"}
+    for name, said, size in rows:
+        data = wheel.read(name)
+        digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
+        assert (said, int(size)) == (f"sha256={digest}", len(data)), name

@@ -3,14 +3,21 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import readers.__main__ as command
+from readers import build as building
+from readers import flash as flashing
+from readers.inventory import InventoryError, InventoryUnusable, NumberTaken
+from readers.line import LineError, PortTaken, PortUnusable
+from readers.provision import ReaderRefused
 from sim.xbee.module import Factory, Faults
 from tests.readers.bed import EUI64, Bench
 from tests.roots import ROOT
@@ -37,12 +44,15 @@ def test_a_module_that_cannot_be_a_reader_is_refused_untouched(bench: Bench, fac
 def test_a_new_module_needs_a_number_and_one_number_is_one_module(bench: Bench) -> None:
     assert bench.run("flash").exit_code == 2
     bench.flash()
+    shutil.rmtree(bench.folder / "module")
     bench.new_module(Factory(eui64=bytes.fromhex("0013a20041a06e61")))
     taken = bench.flash()
     assert taken.exit_code == 1
     assert EUI64 in taken.output
     assert "0013a20041a06e61" in taken.output
     assert "--number 8" in taken.output
+    counts = bench.module.counts
+    assert (counts["WR"], counts["FS PUT"], counts["settings changed"]) == (0, 0, 0), "else two would speak as reader 7"
     key = bench.key()
     assert bench.flash("--replace").exit_code == 0
     assert bench.key() != key, "the broken module's key is worth nothing any more"
@@ -76,6 +86,29 @@ def test_a_reader_flashed_before_there_was_an_update_key_is_told_to_be_flashed(f
     assert "update_key.pem; flash a reader, which makes it" in checked.output
     assert flashed.flash().exit_code == 0
     assert flashed.run("verify").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (PortTaken, 5), (NumberTaken, 5), (PortUnusable, 3), (LineError, 4), (ReaderRefused, 4),
+        (flashing.TransferFailed, 4), (flashing.VerifyFailed, 1), (InventoryUnusable, 6), (InventoryError, 1),
+        (building.CompilerMissing, 6), (building.BuildError, 1), (OSError, 6), (KeyboardInterrupt, 130),
+    ],
+)  # fmt: skip
+def test_each_failure_has_its_exit_code(error: type[BaseException], code: int) -> None:
+    with pytest.raises(typer.Exit) as ended, command._session(None):
+        raise error.__new__(error, "it failed")
+    assert ended.value.exit_code == code
+
+
+def test_a_known_reader_with_a_new_key_is_of_no_use_until_its_gateway_has_it(flashed: Bench) -> None:
+    told = "it has a new key: hand readers.json and reader_keys.json"
+    key = flashed.key()
+    assert told not in flashed.flash().output
+    assert flashed.key() == key
+    assert told in flashed.flash("--new-key").output
+    assert flashed.key() != key
 
 
 def test_a_new_key_of_a_run_that_was_cut_off_is_reported_by_the_run_that_ends_well(flashed: Bench) -> None:

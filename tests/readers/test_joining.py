@@ -5,11 +5,12 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from digi.xbee.models.status import AssociationIndicationStatus
 
-from readers.joining import JOINED, REASONS, Joining, not_yet_texts, ready_text
+from readers.joining import JOINED, REASONS, Joining, await_join, not_yet_texts, ready_text
 from readers.provision import WantedReader
 from sim.xbee.module import Factory, Faults, Pty
 from sim.xbee.network import ADMISSION, NearNetwork
@@ -148,3 +149,19 @@ def _until_it_asks(log: Path, ran: "subprocess.Popen[str]") -> None:
             return
         time.sleep(0.02)
     raise AssertionError(f"it ended by itself: {ran.returncode}")
+
+
+@pytest.mark.parametrize("ai", [0x23, 0x24, 0x27, 0xAD, 0xAF, 0xFF])
+def test_a_new_reader_that_is_not_admitted_is_told_only_to_hand_its_keys_over(ai: int) -> None:
+    (text,) = not_yet_texts(READER, Joining(ai), unknown_to_gateway="/inventory")
+    assert "hand readers.json and reader_keys.json from /inventory to the gateway" in text
+
+
+@pytest.mark.parametrize(
+    ("answers", "ai"), [(["22", "FF", "22", "FF"], 0x22), (["FF", "AF", "FF"], 0xAF), (["22", "24", "FF"], 0x24)]
+)
+def test_of_what_a_module_says_while_it_looks_again_the_reason_is_kept(answers: list[str], ai: int) -> None:
+    said = iter(answers)
+    line = SimpleNamespace(ask=lambda _: next(said, "FF"), timing=SimpleNamespace(look_s=0.001))
+    found = await_join(line, READER, 0.05, lambda *_: None)  # type: ignore[arg-type]
+    assert found == Joining(ai)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import zigpy.types as zt
 
-from readers.provision import channel_mask_of, channels_text, ext_pan_id_of, ext_pan_id_text
+from readers.provision import channel_mask_of, channels_text, company_id_of, ext_pan_id_of, ext_pan_id_text
 from sim.xbee.network import NearNetwork, network_of
 from tests.gateway.box.bed import load, plugged
 from tests.gateway.radio.bed import listening
@@ -92,7 +92,11 @@ def test_a_refusal_says_what_was_typed_how_long_it_is_and_where_it_is_found(benc
 
 
 def test_a_mask_for_other_bits_is_refused_with_the_right_one() -> None:
-    assert channel_mask_of("7FFF") == 0x7FFF
+    assert channel_mask_of("7FFF") == channel_mask_of(" 0x7fff\n") == 0x7FFF
+    assert channel_mask_of("FFFF") == company_id_of("0XFFFF") == 0xFFFF
+    for text in ("10001", "0x1FFFF"):
+        with pytest.raises(ValueError, match=r"is above FFFF: bit 0 is channel 11, bit 15 channel 26$"):
+            channel_mask_of(text)
     with pytest.raises(ValueError, match="no channel"):
         channel_mask_of("0")
     with pytest.raises(ValueError, match=r"7FFF800 is above FFFF: .*give FFFF$"):

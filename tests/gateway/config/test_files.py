@@ -86,6 +86,15 @@ def test_a_secret_others_can_read_is_refused(folder: Path) -> None:
         assert f"{path} can be read by others (mode {mode:04o}); do: chmod 600 {path}" in only(folder, GOOD)
     (folder / "tag_keys.json").chmod(0o400)
     load(written(folder, GOOD))
+    own = 'ca_file = "own"\ncert_file = "own"\nkey_file = "key"\nusername = "u"\npassword_file = "word"'
+    for name, value in (("own", certificate()[0]), ("key", certificate()[1]), ("word", "x")):
+        secret(folder / name, value)
+    text = GOOD.replace("port = 1883", f"port = 8883\n{own}")
+    load(written(folder, text))
+    for name in ("key", "word"):
+        (folder / name).chmod(0o644)
+        assert f"{folder / name} can be read by others (mode 0644)" in only(folder, text)
+        (folder / name).chmod(0o600)
 
 
 def test_a_file_it_names_must_be_a_file_of_sense(folder: Path) -> None:

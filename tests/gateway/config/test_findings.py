@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config.findings import ConfigError
+from gateway.config.findings import ConfigError, Findings
 from gateway.config.load import load
 from tests.gateway.config.bed import GOOD, faults, only, secret, written
 
@@ -121,3 +121,11 @@ def test_longitude_and_latitude_that_are_exchanged_are_asked_for(folder: Path) -
     found = only(folder, text.replace("[[8.540, 47.373], [8.541, 47.373], [8.541, 47.374]]",
                                       "[[47.373, 8.540], [47.373, 8.541], [47.374, 8.541]]"))  # fmt: skip
     assert "dangers[0].polygon: a corner is over 20 km from the middle of the zone; are lon and lat exchanged?" in found
+
+
+def test_a_key_is_not_right_in_a_wrong_table_nor_a_table_with_a_wrong_key() -> None:
+    findings = Findings(Path("gateway.toml"), {})
+    findings.say("mqtt", "must be a table")
+    findings.say("readers[0].lon", "is text")
+    assert not any(map(findings.right, ("mqtt", "mqtt.port", "readers", "readers[0]", "readers[0].lon")))
+    assert all(map(findings.right, ("radio", "mqtt_other", "readers[1]", "readers[0].lat")))

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -115,3 +116,50 @@ def test_figures_on_the_brokers_port_are_noted(folder: Path) -> None:
     assert note.startswith("metrics.port: 1883 is the broker's port on this machine too")
     elsewhere = GOOD.replace("[settings]", "[metrics]\nport = 1883\n[settings]").replace("127.0.0.1", "10.0.0.9")
     assert not [note for note in looked_at(folder, elsewhere).notes if note.startswith("metrics")]
+
+
+def test_a_stick_that_may_only_be_read_is_not_ours(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "outbox").mkdir()
+    right = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: not (str(path) == "/dev/null" and mode & os.W_OK) and right(path, mode)
+    )
+    [note] = looked_at(folder, GOOD.replace(PORT, "/dev/null")).notes
+    assert "may not open /dev/null" in note
+
+
+def test_a_name_that_another_device_may_get_is_noted_with_the_permanent_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "outbox").mkdir()
+    (folder / "by-id").mkdir()
+    (folder / "by-id" / "usb-stick").symlink_to("/dev/null")
+    monkeypatch.setattr(machine, "BY_ID", folder / "by-id")
+    monkeypatch.setattr(machine, "Path", lambda path: Path(str(path).replace("/dev/ttyUSB0", "/dev/null")))
+    [note] = looked_at(folder, GOOD.replace(PORT, "/dev/ttyUSB0")).notes
+    assert note.endswith(f"another device may get this name at the next start; better is {folder}/by-id/usb-stick")
+
+
+@pytest.mark.parametrize("closed", ["zigbee.db", "closed"])
+def test_a_network_that_could_not_be_kept_is_a_fault(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, closed: str
+) -> None:
+    """Without its database a gateway would form another network at each start, and lose its readers."""
+    (folder / "outbox").mkdir()
+    (folder / "zigbee.db").touch()
+    (folder / "closed").mkdir()
+    right = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: not (Path(path) == folder / closed and mode & os.W_OK) and right(path, mode)
+    )
+    database = "zigbee.db" if closed == "zigbee.db" else "closed/zigbee.db"
+    text = GOOD.replace("channel = 20", f'channel = 20\ndatabase = "{database}"')
+    assert f"line 7: radio.database: {folder}/{closed} may not be written by " in fault(folder, text)
+
+
+def test_a_disk_with_less_room_than_the_outbox_may_take_is_noted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "outbox").mkdir()
+    text = GOOD.replace('folder = "outbox"', 'folder = "outbox"\nbulk_max_mb = 64')
+    for free_b, said in ((63_999_999, ["63 MB are free"]), (64_000_000, [])):
+        monkeypatch.setattr(machine.shutil, "disk_usage", lambda _, free_b=free_b: SimpleNamespace(free=free_b))
+        assert [note.partition(" on the disk")[0] for note in looked_at(folder, text).notes] == said

@@ -101,3 +101,14 @@ def test_footpaths_and_whose_map_they_are_reach_the_zone(folder: Path) -> None:
 )
 def test_a_footpath_that_is_none_is_told(folder: Path, text: str, said: str) -> None:
     assert said in only(folder, GOOD + text)
+
+
+def test_a_reader_in_another_town_is_told(folder: Path) -> None:
+    found = only(folder, GOOD.replace("lon = 126.9530", "lon = 127.9530"))
+    assert found.startswith("line 28: readers[1].lon: 88 km from the middle of the zone")
+
+
+@pytest.mark.parametrize(("table", "name"), [("places", "school"), ("dangers", "river"), ("bells", "gate")])
+def test_two_of_a_kind_do_not_share_an_id(folder: Path, table: str, name: str) -> None:
+    again = GOOD[GOOD.index(f"[[{table}]]") :].split("\n\n")[0].replace("input = 3", "input = 2")
+    assert f"{table}[1].id: {name!r} is given twice (first in line " in only(folder, f"{GOOD}\n{again}\n")

@@ -4,7 +4,9 @@ import os
 import random
 from pathlib import Path
 
+import paho.mqtt.client as paho
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from gateway import uplink
 from gateway.mqtt import city_link, keys
@@ -188,3 +190,26 @@ def _beside(path: Path, new: uplink.CityKeys) -> Path:
     other.write_text(format_keys(new))
     other.chmod(0o600)
     return other
+
+
+@needs_mosquitto
+def test_who_knows_the_names_cannot_throw_a_lane_off_the_broker(tmp_path: Path) -> None:
+    """A broker lets in the newest client of a name: with a name that can be guessed, any account silences a zone."""
+
+    async def story(gateway: Bed, city: City, broker: Broker) -> None:
+        guessed = f"ansim-{SITE}-{GATEWAY}-sos"
+        assert gateway.uplink.sos._client_id() != gateway.uplink.events._client_id()
+        assert gateway.uplink.sos._client_id().startswith(f"{guessed}-")
+        thief = paho.Client(CallbackAPIVersion.VERSION2, client_id=guessed)
+        thief.connect("127.0.0.1", broker.port)
+        thief.loop_start()
+        try:
+            await gateway.until("the thief's connection", thief.is_connected)
+            await gateway.cry(3)
+            await gateway.until("arrival", lambda: len(set(city.seqs("sos"))) == 3)
+            assert gateway.uplink.sos.counters["connects"] == 1
+        finally:
+            thief.disconnect()
+            thief.loop_stop()
+
+    over(tmp_path, story)

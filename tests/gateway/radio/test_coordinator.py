@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import sqlite3
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,6 +100,56 @@ def test_a_broken_database_is_set_aside_and_the_network_stays(tmp_path: Path, da
                 assert heard.counters["databases_set_aside"] == 1
                 assert settings.database.with_name("zigbee.db.aside").read_bytes() == torn
                 assert [what for what, ok, _ in heard.notices if not ok] == ["zigbee_database", "radio"]
+
+    run(story)
+
+
+def test_a_disk_that_takes_nothing_makes_no_box_deaf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fake of the disk: SQLite opens no database on one that is read-only, or so full that its WAL cannot grow."""
+    memory, bad = tmp_path / "memory", [False]
+    memory.mkdir()
+    monkeypatch.setattr(coordinator, "MEMORY", str(memory))
+    connect = sqlite3.connect
+
+    def connected(path: Any, *words: Any, **options: Any) -> Any:
+        if bad[0] and memory not in Path(path).parents:
+            raise sqlite3.OperationalError("unable to open database file")
+        return connect(path, *words, **options)
+
+    monkeypatch.setattr(sqlite3, "connect", connected)
+
+    async def story() -> None:
+        settings = load(tmp_path, tmp_path / "stick")
+        async with plugged(tmp_path) as stick:
+            async with listening(settings) as heard:
+                await heard.hears(stick, Pole(1).beat())
+            network, bad[0] = stick.nvm.network, True
+            async with listening(settings) as heard:
+                await heard.hears(stick, Pole(1, boot=2).beat())
+                assert stick.nvm.network == network
+                told = [detail for what, ok, detail in heard.notices if what == "zigbee_database" and not ok]
+                assert len(told) == 1
+                assert "a copy in memory is used; look at this disk" in told[0]
+                [copy] = memory.iterdir()
+                assert copy.stat().st_mode & 0o777 == 0o700
+                bad[0] = False
+                heard.radio.restart("test")
+                await until(lambda: heard.counters["starts"] == 2 and heard.radio.up, "the disk is tried again", 5)
+                assert list(memory.iterdir()) == []
+
+    run(story)
+
+
+def test_without_a_database_no_other_network_is_made_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coordinator, "MEMORY", str(tmp_path))
+
+    async def story() -> None:
+        settings = load(tmp_path, tmp_path / "stick")
+        settings.database.mkdir()  # SQLite cannot open it, and there is nothing to copy
+        async with plugged(tmp_path) as stick, listening(settings, up=False) as heard:
+            await until(lambda: heard.counters["start_failures"] >= 2, "two tries", 10)
+            assert not stick.coordinator.nvm.network
+            assert not list(tmp_path.glob("ansim-*"))
 
     run(story)
 

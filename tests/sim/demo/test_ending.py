@@ -21,6 +21,7 @@ from sim.ending import below
 from tests.roots import ROOT
 from tests.sim.demo.ended import Running, began
 
+MAKE = ("make", "-C", str(ROOT), "-o", ".venv/.demo.stamp", "demo")
 SMALL = ("--readers", "2", "--children", "2")
 BEGUN = "run folder"
 RADIO = "ZigBee network formed"
@@ -47,8 +48,7 @@ def test_a_signal_at_any_stage_of_the_start_ends_everything(
 
 
 def test_ctrl_c_under_make_ends_everything_and_make_says_so_itself(tmp_path: Path) -> None:
-    make = ("make", "-C", str(ROOT), "-o", ".venv/.demo.stamp", "demo")
-    with Running(tmp_path, *SMALL, argv=make) as run:
+    with Running(tmp_path, *SMALL, argv=MAKE) as run:
         run.until(BEGUN)
         outcome = run.end(signal.SIGINT, group=True)
         assert outcome.wrong == ()
@@ -82,6 +82,19 @@ def test_nothing_lives_on_when_the_demo_itself_is_killed(tmp_path: Path) -> None
         while (living := [pid for pid, at in started.items() if began(pid) == at]) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert living == []
+
+
+def test_a_demo_ends_in_order_when_its_make_is_killed(tmp_path: Path) -> None:
+    with Running(tmp_path, *SMALL, argv=MAKE) as run:
+        run.until(RADIO)
+        started = {pid: began(pid) for pid in below(run.process.pid)}
+        os.kill(run.process.pid, signal.SIGKILL)
+        run.process.wait()
+        deadline = time.monotonic() + 5
+        while (living := [pid for pid, at in started.items() if began(pid) == at]) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert living == []
+        assert "ended by SIGTERM" in run.text
 
 
 @pytest.mark.parametrize(

@@ -32,10 +32,12 @@ def free(monkeypatch: pytest.MonkeyPatch, free_b: int) -> None:
 def test_run_folders_are_private_and_only_the_newest_stay(tmp_path: Path) -> None:
     for n in range(5):
         (tmp_path / f"demo-2020010{n + 1}-000000").mkdir()
-    (tmp_path / "mine").mkdir()
+    kept = ["demo-20200101-000000.kept", "demo-20200101-000000-mine", "mine"]
+    for name in kept:
+        (tmp_path / name).mkdir()
     with folder.made(tmp_path) as made:
         assert made.stat().st_mode & 0o077 == 0
-        assert names(tmp_path) == ["demo-20200104-000000", "demo-20200105-000000", made.name, "mine"]
+        assert names(tmp_path) == sorted(["demo-20200104-000000", "demo-20200105-000000", made.name, *kept])
 
 
 def test_the_folder_of_a_demo_that_runs_stays_however_many_start_after_it(tmp_path: Path) -> None:
@@ -66,7 +68,13 @@ with folder.made(Path({str(tmp_path)!r})) as made:
         held = Path(other.stdout.readline().strip())
         with folder.made(tmp_path, kept=1):
             assert held.exists()
+        folder.write_console(held, "http://127.0.0.1:1/", "passcode")
+        with folder.made(tmp_path):
+            assert (held / folder.CONSOLE).exists()
         other.kill()
+    with folder.made(tmp_path, kept=9):
+        assert held.exists()
+        assert not (held / folder.CONSOLE).exists(), "no console answers there"
     with folder.made(tmp_path, kept=1) as made:
         assert names(tmp_path) == [made.name]
 
@@ -95,7 +103,28 @@ def test_the_watch_ends_a_run_whose_disk_fills(tmp_path: Path, monkeypatch: pyte
     demo.folder = tmp_path
     free(monkeypatch, 5_000_000)
     with pytest.raises(folder.DiskFull, match=rf"the disk is full: 5 MB are free for {tmp_path}; make room there"):
-        asyncio.run(demo._watching())
+        asyncio.run(asyncio.wait_for(demo._watching(), 5))
+
+
+def test_the_watch_ends_a_run_of_which_a_program_has_ended(tmp_path: Path) -> None:
+    def ended() -> None:
+        raise StartError("city ended by itself (exit 6)")
+
+    demo = Demo(Options(runs=tmp_path), Show(io.StringIO(), live=False))
+    demo.folder = tmp_path
+    programs: Any = {"broker": SimpleNamespace(check=lambda: None), "city": SimpleNamespace(check=ended)}
+    demo.programs = programs
+    with pytest.raises(StartError, match="city ended by itself"):
+        asyncio.run(asyncio.wait_for(demo._watching(), 5))
+
+
+def test_of_two_reasons_to_end_the_first_is_told(tmp_path: Path) -> None:
+    """The second usually follows from the first: the gateway loses its broker because that was killed."""
+    demo = Demo(Options(runs=tmp_path), Show(io.StringIO(), live=False))
+    first = StartError("broker ended by itself")
+    demo._end_with(first)
+    demo._end_with(StartError("gateway ended by itself"))
+    assert demo._why is first
 
 
 def test_whatever_fails_on_a_full_disk_the_disk_is_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

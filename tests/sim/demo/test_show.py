@@ -124,6 +124,15 @@ def test_no_terminal_is_too_small_to_draw(columns: int, rows: int) -> None:
         assert columns < 16 or all(cell_len(line.plain) <= columns for line in drawn)
 
 
+@pytest.mark.parametrize(
+    ("reached", "said"), [(1, "on its way to the page"), (2, "on its way to the page"), (3, "open the page, log in")]
+)
+def test_nobody_is_sent_to_a_page_that_has_no_incident_yet(reached: int, said: str) -> None:
+    seen = View(ADDRESS, NAME, PASSCODE, 34.0, None, presses=[press("SOS", "tag-001", reached)])
+    (line,) = (line.plain for line in picture(seen, lines(), 80, 24) if "SOS tag-001: " in line.plain)
+    assert line.startswith(f"SOS tag-001: {said}")
+
+
 def test_of_a_terminal_of_five_lines_the_page_and_the_press_have_all() -> None:
     text = "".join(line.plain for line in picture(view(1), lines(LONG), 40, 5))
     assert bare(PASSCODE) in text
@@ -200,6 +209,34 @@ def test_a_pipe_has_plain_lines_and_no_passcode(plain_environment: pytest.Monkey
     assert "\x1b" not in out.getvalue()
     assert PASSCODE not in out.getvalue()
     assert len(out.getvalue().splitlines()) == 2, "a long line is one line"
+
+
+def test_a_start_in_the_background_has_plain_lines_for_no_ctrl_c_reaches_it(
+    plain_environment: pytest.MonkeyPatch,
+) -> None:
+    plain_environment.setenv("TERM", "xterm")
+    plain_environment.setattr(show, "in_background", lambda _: True)
+    out = Terminal()
+    run(Show(out), view(1), "first")
+    assert "\x1b[?1049h" not in out.getvalue()
+    assert PASSCODE in out.getvalue()
+
+
+def test_a_terminal_that_is_gone_is_an_error(plain_environment: pytest.MonkeyPatch) -> None:
+    plain_environment.setenv("TERM", "xterm")
+    out = Terminal()
+    screen = Show(out)
+    plain_environment.setattr(Terminal, "isatty", lambda _: False)
+    with pytest.raises(BrokenPipeError):
+        run(screen, view(1), "first")
+
+
+def test_a_reader_that_is_gone_is_an_error_and_no_answer() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with pytest.raises(BrokenPipeError):
+        Show(os.fdopen(writing, "w", closefd=False)).say("first")
+    os.close(writing)
 
 
 def test_a_pipe_has_each_line_when_it_is_said(plain_environment: pytest.MonkeyPatch) -> None:
