@@ -9,8 +9,8 @@ from pathlib import Path
 
 from gateway import uplink
 from gateway.uplink import Watermark
+from tests import programs
 from tests.city.bed import City, Gateway, free_port, mosquitto, nats, position, sos, told, wait_for, when
-from tests.city.conftest import has_mosquitto
 
 BATCHES = 300
 ROWS = 100
@@ -23,7 +23,7 @@ EVERY_S = 0.025
 def run() -> dict[str, float | int | str]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        broker = mosquitto if has_mosquitto() else nats
+        broker = mosquitto if programs.find("mosquitto") else nats
         with broker(folder, free_port()) as port:
             city = City(folder, port)
             gateway = Gateway(port)

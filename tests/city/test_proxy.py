@@ -147,7 +147,8 @@ def test_an_operator_works_through_the_proxy_of_the_docs(proxy: Proxy, gateway: 
     with idle(proxy.port) as held, proxy.client("127.0.0.5") as browser:
         assert proxy.attempt(browser, city.passcode) == 303, "the address that the guesser forged is not braked"
         assert browser.get("/metrics").status_code == 404
-        long = browser.post("/login", content=b"a=" + b"b" * 20_000).status_code
+        with browser.stream("POST", "/login", content=b"a=" + b"b" * 20_000) as answer:
+            long = answer.status_code  # its text may be lost: the proxy closes while we still send
         assert long in ((413,) if proxy.kind == "nginx" else (413, 502))  # Caddy stops in the middle of passing it on
         with browser.stream("GET", "/events") as stream:
             lines = stream.iter_lines()

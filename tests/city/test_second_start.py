@@ -130,9 +130,13 @@ def test_a_rival_at_the_broker_is_reported_and_both_get_every_cry(city: City, ga
 
         wait_for("an end of the quarrel", settled, 60)
         ups = [one.log.read_text().count('"lane_up"') for one in (city, rival)]
-        gateway.urgent(1, sos("gw1-e1-1"))
         for one in (city, rival):
-            wait_for("the cry in each", lambda one=one: len(one.incidents()) == 1)  # type: ignore[misc]
+
+            def seen(one: City = one) -> bool:
+                gateway.urgent(1, sos("gw1-e1-1"))  # again and again, as a gateway without a watermark does
+                return len(one.incidents()) == 1
+
+            wait_for("the cry in each", seen)
         assert ups == [one.log.read_text().count('"lane_up"') for one in (city, rival)], "nobody was thrown off again"
         problems = [text_ for one in (city, rival) for text_ in one.get("/api/stats")["problems"]]
         assert any("another city of site testsite has connected to broker" in text_ for text_ in problems)

@@ -132,10 +132,12 @@ def test_whatever_ends_it_while_it_waits_leaves_an_enrolled_reader_that_runs(
             text=True,
         ) as ran,
     ):
-        log = flashed.folder / "waiting.log"
-        _until_it_asks(log, ran)
-        os.kill(ran.pid, number)
-        _, told = ran.communicate(timeout=30)
+        try:
+            _until_it_asks(flashed.folder / "waiting.log", ran)
+            os.kill(ran.pid, number)
+            _, told = ran.communicate(timeout=30)
+        finally:
+            ran.kill()
     assert ran.returncode == 130
     assert told == "stopped by you; run the same command again to go on\n"
     assert flashed.module.running
