@@ -14,6 +14,8 @@ from pathlib import Path
 from tests.roots import ROOT
 
 WAITING = ("tests/bench", "tests/city", "tests/readers", "tests/story")
+END_S = 30.0
+"""How long a run may take to end the programs of its test. Then it is killed."""
 CLOSING = re.compile(r"^=+ (.+) in [0-9.]+s.*=+$|^((?:\d+ \w+,? ?)+) in [0-9.]+s", re.MULTILINE)
 
 
@@ -55,7 +57,10 @@ def main(arguments: list[str]) -> int:
             for run in (first, second):
                 run.send_signal(signal.SIGINT)
             for run in (first, second):
-                run.wait()
+                try:
+                    run.wait(END_S)
+                except subprocess.TimeoutExpired:  # started in the background, where shells ignore SIGINT
+                    run.kill()
             return 130
         waited.seek(0)
         computed.seek(0)
