@@ -22,7 +22,7 @@ def gateway_option_works(folder: Path) -> None:
         bed.secret(folder / name, value)
     for line, wanted in (("", True), ("source_routing = false\n", False)):
         installation = load(bed.written(folder, bed.GOOD.replace("[radio]\n", f"[radio]\n{line}")))
-        radio: Any = SimpleNamespace(installation=installation)
+        radio: Any = SimpleNamespace(installation=installation, _copy=None)
         assert Radio._conf(radio)["source_routing"] is wanted
     [fault] = bed.faults(folder, bed.GOOD.replace("[radio]\n", "[radio]\nsource_routing = 7\n"))
     assert "source_routing" in fault
