@@ -63,7 +63,9 @@ WATERMARKS_MAX = 4096
 TAKEN_OVER = 0x8E
 """The reason of a broker of MQTT 5 when somebody else connected under this name."""
 CLOSED_MAX, CLOSED_S = 4, 60.0
-"""A broker of 3.1.1 gives no reason. If it closes a good connection so often in this time, it is taken for the same."""
+"""A broker of 3.1.1 gives no reason, nor does mosquitto 2.0.11 with MQTT 5. If it closes a good connection so often in
+this time, it is taken for the same."""
+UNSPECIFIED = 0x80
 BESIDE_S = 600.0
 """So long the city goes on beside the other one. Then it tries its own name again: the other one may be gone."""
 LOG_TEXT_MAX = 200
@@ -344,7 +346,7 @@ class Consumer:
     def _look_for_rival(self, reason: int, was_up: bool) -> None:
         """Find out whether the broker ended the connection because somebody else has connected under our name."""
         now_s = time.monotonic()
-        if self.protocol == "3.1.1" and was_up:
+        if was_up and (self.protocol == "3.1.1" or reason == UNSPECIFIED):
             self._closed_s.append(now_s)
         often = len(self._closed_s) == CLOSED_MAX and now_s - self._closed_s[0] < CLOSED_S
         if self._beside or not (reason == TAKEN_OVER or often):

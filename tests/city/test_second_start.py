@@ -123,8 +123,8 @@ def test_a_rival_at_the_broker_is_reported_and_both_get_every_cry(city: City, ga
         def settled() -> bool:
             """Both have both lanes, and of each lane one of the two has another name."""
             with contextlib.suppress(Exception):
-                lanes = [lane["connected"] for one in (city, rival) for lane in one.get("/api/stats")["lanes"].values()]
                 said = [one.log.read_text().count('"lane_taken_over"') for one in (city, rival)]
+                lanes = [lane["connected"] for one in (city, rival) for lane in one.get("/api/stats")["lanes"].values()]
                 return lanes == [True] * 4 and sum(said) == 2
             return False
 
@@ -167,6 +167,8 @@ def lane(monkeypatch: pytest.MonkeyPatch, protocol: str) -> tuple[Consumer, list
         ("3.1.1", 0x80, True, 19.0, 4, True),
         ("3.1.1", 0x80, True, 21.0, 9, False),
         ("3.1.1", 0x80, False, 1.0, 9, False),  # it was never let in
+        ("5", 0x80, True, 19.0, 4, True),  # mosquitto 2.0.11 gives no reason
+        ("5", 0x8B, True, 1.0, 9, False),  # the broker says that it shuts down
     ],
 )
 def test_how_a_lane_finds_out_that_somebody_has_its_name(
