@@ -168,7 +168,6 @@ def lane(monkeypatch: pytest.MonkeyPatch, protocol: str) -> tuple[Consumer, list
         ("3.1.1", 0x80, True, 21.0, 9, False),
         ("3.1.1", 0x80, False, 1.0, 9, False),  # it was never let in
         ("5", 0x80, True, 19.0, 4, True),  # mosquitto 2.0.11 gives no reason
-        ("5", 0x8B, True, 1.0, 9, False),  # the broker says that it shuts down
     ],
 )
 def test_how_a_lane_finds_out_that_somebody_has_its_name(
