@@ -224,6 +224,8 @@ class Radio:
         self._some: dict[bool, asyncio.Event] = {True: asyncio.Event(), False: asyncio.Event()}
         self._unwell = ""
         self._copy: tempfile.TemporaryDirectory[str] | None = None
+        self._copied = False
+        """Whether the operators were told that a copy of the database is used, and not yet that it is over."""
         self._answers: set[asyncio.Task[None]] = set()
         self._buttons_told: set[str] = set()
         self._admission = Admission(
@@ -409,6 +411,9 @@ class Radio:
                 await _await_with_progress(app.startup(auto_form=True), progress)
                 self._app = app
                 self._started(app)
+                if self._copied and self._copy is None:
+                    self._copied = False
+                    self._on_health("zigbee_database", True, f"{self.installation.database} is used again")
                 why = await self._serve(progress)
             except asyncio.CancelledError:
                 await self._shutdown(app, None)
@@ -508,6 +513,7 @@ class Radio:
         except OSError:
             self._drop_copy()
             return
+        self._copied = True
         self._on_health("zigbee_database", False, f"{path} ({error}): a copy in memory is used; look at this disk")
 
     def _drop_copy(self) -> None:

@@ -136,6 +136,8 @@ def test_a_disk_that_takes_nothing_makes_no_box_deaf(tmp_path: Path, monkeypatch
                 heard.radio.restart("test")
                 await until(lambda: heard.counters["starts"] == 2 and heard.radio.up, "the disk is tried again", 5)
                 assert list(memory.iterdir()) == []
+                words = [ok for what, ok, _ in heard.notices if what == "zigbee_database"]
+                assert words == [False, True], "it is reported that the disk is good again"
 
     run(story)
 

@@ -71,17 +71,22 @@ def test_where_the_console_is_stands_in_a_file_for_its_owner_which_the_first_lin
         assert not path.exists(), "it is there only while the console answers"
 
 
+def living_of(started: dict[int, str]) -> list[int]:
+    """Return which of these processes still live when they had 5 s to end. started: pid -> when it began."""
+    deadline = time.monotonic() + 5
+    while (living := [pid for pid, at in started.items() if began(pid) == at]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return living
+
+
 def test_nothing_lives_on_when_the_demo_itself_is_killed(tmp_path: Path) -> None:
     with Running(tmp_path, *SMALL) as run:
-        run.until(RADIO)
+        run.until("readers joined")  # until then a reader may not be a process yet
         started = {pid: began(pid) for pid in below(run.process.pid)}
         assert len(started) >= 4, "broker, city, gateway and a reader"
         os.kill(run.process.pid, signal.SIGKILL)
         run.process.wait()
-        deadline = time.monotonic() + 5
-        while (living := [pid for pid, at in started.items() if began(pid) == at]) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert living == []
+        assert living_of(started) == []
 
 
 def test_a_demo_ends_in_order_when_its_make_is_killed(tmp_path: Path) -> None:
@@ -90,10 +95,7 @@ def test_a_demo_ends_in_order_when_its_make_is_killed(tmp_path: Path) -> None:
         started = {pid: began(pid) for pid in below(run.process.pid)}
         os.kill(run.process.pid, signal.SIGKILL)
         run.process.wait()
-        deadline = time.monotonic() + 5
-        while (living := [pid for pid, at in started.items() if began(pid) == at]) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert living == []
+        assert living_of(started) == []
         assert "ended by SIGTERM" in run.text
 
 
