@@ -1,6 +1,7 @@
 """Whatever ends a run, a signal or the end of one of its parts, all that it started is gone, and one line says why."""
 
 import asyncio
+import contextlib
 import io
 import os
 import signal
@@ -79,6 +80,16 @@ def living_of(started: dict[int, str]) -> list[int]:
     return living
 
 
+def part_of(run: Running, words: str) -> list[int]:
+    """Return the processes of a run whose command line has these words."""
+    found = []
+    for pid in below(run.process.pid):
+        with contextlib.suppress(OSError):  # it has just ended
+            if words in Path(f"/proc/{pid}/cmdline").read_text():
+                found.append(pid)
+    return found
+
+
 def test_nothing_lives_on_when_the_demo_itself_is_killed(tmp_path: Path) -> None:
     with Running(tmp_path, *SMALL) as run:
         run.until("readers joined")  # until then a reader may not be a process yet
@@ -105,7 +116,9 @@ def test_a_demo_ends_in_order_when_its_make_is_killed(tmp_path: Path) -> None:
 def test_a_part_that_ends_before_the_story_ends_the_run_with_its_reason(tmp_path: Path, victim: str, why: str) -> None:
     with Running(tmp_path, *SMALL) as run:
         run.until(RADIO)
-        found = [pid for pid in below(run.process.pid) if victim in Path(f"/proc/{pid}/cmdline").read_text()]
+        deadline = time.monotonic() + 20  # a reader becomes a process a moment later than the network
+        while not (found := part_of(run, victim)) and time.monotonic() < deadline:
+            time.sleep(0.01)
         os.kill(found[0], signal.SIGKILL)
         assert run.process.wait(20) == Exit.FAULT
         assert why in run.text
